@@ -1,1 +1,9 @@
-//! Placeholder while the workspace is laid out.
+//! Token Vault's server. Two ways in (`api` by gRPC, later `jobs` by time), one core (`vault`),
+//! three ways out (`store`, `provider`, `crypto`), one vocabulary (`model`).
+//!
+//! Dependencies point downwards only: `serve` → `api` → `vault` → {`store`, `provider`, `crypto`} →
+//! `model`. A test (`tests/it/architecture.rs`) checks it. Start reading at [`model`], then `vault`.
+
+pub mod model;
+pub mod provider;
+pub mod vault;

@@ -1,0 +1,201 @@
+//! Identifiers. Each can only be made from a value that keeps its rule, and none can stand for another.
+
+use std::fmt;
+
+use uuid::Uuid;
+
+use super::{BadValue, Timestamp};
+
+/// Text ids share everything but their rule.
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident, $rule:expr, $allowed:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(String);
+
+        impl $name {
+            /// Takes `value` if it keeps the rule.
+            pub fn parse(value: impl Into<String>) -> Result<Self, BadValue> {
+                let value = value.into();
+                let allowed: fn(&str) -> bool = $allowed;
+                if allowed(&value) { Ok(Self(value)) } else { Err(BadValue::new($rule)) }
+            }
+
+            /// The id as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+text_id!(
+    /// One customer of the platform: the unit of tenancy. The platform's own id.
+    WorkspaceId,
+    "must be 1 to 128 characters of A-Z a-z 0-9 . _ : -",
+    |v| (1..=128).contains(&v.len())
+        && v.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b))
+);
+
+text_id!(
+    /// The ad platform, as in the API: `meta`.
+    ProviderId,
+    "must be 1 to 32 characters of a-z 0-9 _, starting with a letter",
+    |v| (1..=32).contains(&v.len())
+        && v.bytes().next().is_some_and(|b| b.is_ascii_lowercase())
+        && v.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+);
+
+text_id!(
+    /// A caller's idempotency key.
+    RequestId,
+    "must be 1 to 128 printable ASCII characters",
+    |v| (1..=128).contains(&v.len()) && v.bytes().all(|b| (b' '..=b'~').contains(&b))
+);
+
+text_id!(
+    /// Names one API key; the part of the key before its secret.
+    ApiKeyId,
+    "must be 16 characters of a-z 2-7",
+    |v| v.len() == 16 && v.bytes().all(|b| b.is_ascii_lowercase() || (b'2'..=b'7').contains(&b))
+);
+
+/// Uuid ids share everything but how they are made.
+macro_rules! uuid_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// Takes the hyphenated form only: one id has one spelling.
+            pub fn parse(value: &str) -> Result<Self, BadValue> {
+                if value.len() != 36 {
+                    return Err(BadValue::new("must be a UUID of 36 characters, such as 0193…-…-7…-…-…"));
+                }
+                Uuid::try_parse(value)
+                    .map(Self)
+                    .map_err(|_| BadValue::new("must be a UUID of 36 characters, such as 0193…-…-7…-…-…"))
+            }
+
+            /// The id that the database holds.
+            pub const fn from_uuid(uuid: Uuid) -> Self {
+                Self(uuid)
+            }
+
+            /// The id as the database holds it.
+            pub const fn as_uuid(self) -> Uuid {
+                self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+uuid_id!(
+    /// A connection: one (workspace, provider, app, subject). UUIDv7, stable across reconnects.
+    ConnectionId
+);
+
+impl ConnectionId {
+    /// A new id whose leading bits are `now`, so that ids sort by age.
+    pub fn generate(now: Timestamp) -> Self {
+        let (seconds, nanos) = now.unix_parts();
+        Self(Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanos)))
+    }
+}
+
+uuid_id!(
+    /// Names the exact secret that was handed out. Random, so that a report from a lost timeline
+    /// (a database restored from backup) matches nothing.
+    SecretId
+);
+
+impl SecretId {
+    /// A fresh, random id.
+    pub fn generate() -> Self {
+        Self(Uuid::new_v4())
+    }
+}
+
+uuid_id!(
+    /// One life of one vault process.
+    Incarnation
+);
+
+impl Incarnation {
+    /// A fresh, random id.
+    pub fn generate() -> Self {
+        Self(Uuid::new_v4())
+    }
+}
+
+/// Counts up by one with every new secret of a connection. Starts at 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TokenVersion(i32);
+
+impl TokenVersion {
+    /// A connection's first token.
+    pub const FIRST: Self = Self(1);
+
+    /// The version that the database or a caller names.
+    pub fn new(value: i32) -> Result<Self, BadValue> {
+        if value >= 1 { Ok(Self(value)) } else { Err(BadValue::new("must be 1 or more")) }
+    }
+
+    /// The version that follows. Saturates: two billion reconnects are not reached.
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
+    /// The number.
+    pub const fn get(self) -> i32 {
+        self.0
+    }
+}
+
+impl fmt::Display for TokenVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workspace_ids_keep_their_rule() {
+        for good in ["a", "acme-1", "org:42", "A.b_c", &"x".repeat(128)] {
+            assert!(WorkspaceId::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", " ", "a b", "a/b", "ä", "a\n", &"x".repeat(129)] {
+            assert!(WorkspaceId::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn connection_ids_sort_by_age() {
+        let (older, newer) = (Timestamp::from_unix_seconds(1_000), Timestamp::from_unix_seconds(1_001));
+        assert!(ConnectionId::generate(older) < ConnectionId::generate(newer));
+    }
+
+    #[test]
+    fn one_uuid_has_one_spelling() {
+        let id = ConnectionId::generate(Timestamp::from_unix_seconds(1));
+        assert_eq!(ConnectionId::parse(&id.to_string()), Ok(id));
+        assert!(ConnectionId::parse(&id.as_uuid().simple().to_string()).is_err());
+        assert!(ConnectionId::parse(&format!("{{{id}}}")).is_err());
+    }
+}

@@ -1,0 +1,132 @@
+//! Time as an input: instants in microseconds, and the clock that says what now is.
+
+use std::fmt;
+use std::ops::{Add, Sub};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// An instant in UTC, in microseconds since the Unix epoch: what both databases store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// The epoch itself.
+    pub const EPOCH: Self = Self(0);
+
+    /// From microseconds since the epoch.
+    pub const fn from_micros(micros: i64) -> Self {
+        Self(micros)
+    }
+
+    /// Microseconds since the epoch.
+    pub const fn as_micros(self) -> i64 {
+        self.0
+    }
+
+    /// From whole seconds since the epoch, as the Graph API tells them. Saturates.
+    pub const fn from_unix_seconds(seconds: i64) -> Self {
+        Self(seconds.saturating_mul(1_000_000))
+    }
+
+    /// Seconds since the epoch (0 before it) and the nanoseconds within that second.
+    pub fn unix_parts(self) -> (u64, u32) {
+        let seconds = u64::try_from(self.0.div_euclid(1_000_000)).unwrap_or(0);
+        let nanos = u32::try_from(self.0.rem_euclid(1_000_000) * 1_000).unwrap_or(0);
+        (seconds, nanos)
+    }
+
+    /// How long after `earlier` this is; zero when it is not after it.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+impl Add<Duration> for Timestamp {
+    type Output = Self;
+    fn add(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(micros(duration)))
+    }
+}
+
+impl Sub<Duration> for Timestamp {
+    type Output = Self;
+    fn sub(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(micros(duration)))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    /// RFC 3339, in UTC.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_microsecond(self.0) {
+            Ok(instant) => instant.fmt(f),
+            Err(_) => write!(f, "{}us", self.0),
+        }
+    }
+}
+
+/// Domain time: what expiry, thresholds and dates are judged by. It can be moved, so that a test
+/// stands on either side of every edge. Operational time (timeouts, polls) is monotonic and elsewhere.
+#[derive(Debug, Clone, Default)]
+pub struct Clock {
+    /// Microseconds ahead of the system's clock.
+    ahead: Arc<AtomicI64>,
+}
+
+impl Clock {
+    /// The system's clock.
+    pub fn system() -> Self {
+        Self::default()
+    }
+
+    /// Now.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the system's clock")]
+    pub fn now(&self) -> Timestamp {
+        let system = match SystemTime::now().duration_since(UNIX_EPOCH) {
+            Ok(since) => micros(since),
+            Err(before) => -micros(before.duration()),
+        };
+        Timestamp(system.saturating_add(self.ahead.load(Ordering::Relaxed)))
+    }
+
+    /// Moves this clock, and every clone of it, forward.
+    pub fn advance(&self, by: Duration) {
+        self.ahead.fetch_add(micros(by), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_never_run_backwards() {
+        let (a, b) = (Timestamp::from_unix_seconds(10), Timestamp::from_unix_seconds(12));
+        assert_eq!(b.since(a), Duration::from_secs(2));
+        assert_eq!(a.since(b), Duration::ZERO);
+    }
+
+    #[test]
+    fn extremes_saturate() {
+        assert_eq!(Timestamp::from_micros(i64::MAX) + Duration::MAX, Timestamp::from_micros(i64::MAX));
+        assert_eq!(Timestamp::from_unix_seconds(i64::MAX).as_micros(), i64::MAX);
+    }
+
+    #[test]
+    fn instants_print_as_rfc_3339() {
+        assert_eq!(Timestamp::from_unix_seconds(1_763_859_600).to_string(), "2025-11-23T01:00:00Z");
+    }
+
+    #[test]
+    fn a_moved_clock_moves_its_clones() {
+        let clock = Clock::system();
+        let clone = clock.clone();
+        clock.advance(Duration::from_secs(3_600));
+        assert!(clone.now().since(Clock::system().now()) > Duration::from_secs(3_590));
+    }
+}

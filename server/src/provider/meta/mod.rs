@@ -1,0 +1,7 @@
+//! Meta.
+/// x
+#[derive(Debug)]
+pub struct MetaConfig {}
+/// x
+#[derive(Debug)]
+pub struct Meta {}
