@@ -4,6 +4,8 @@
 //! Dependencies point downwards only: `serve` → `api` → `vault` → {`store`, `provider`, `crypto`} →
 //! `model`. A test (`tests/it/architecture.rs`) checks it. Start reading at [`model`], then `vault`.
 
+pub mod crypto;
 pub mod model;
 pub mod provider;
+pub mod store;
 pub mod vault;

@@ -7,6 +7,7 @@
 mod account;
 mod caller;
 mod id;
+mod list;
 mod refusal;
 mod remedy;
 mod secret;
@@ -16,6 +17,7 @@ mod token;
 pub use account::{AdAccount, AdAccountState};
 pub use caller::{Principal, Role, WorkspaceSet};
 pub use id::{ApiKeyId, ConnectionId, Incarnation, ProviderId, RequestId, SecretId, TokenVersion, WorkspaceId};
+pub use list::ListOrder;
 pub use refusal::{Misconfiguration, Refusal, RefusalKind, RefusalReason};
 pub use remedy::{Check, CheckResult, Fixer, Problem, ProblemReason, Remedy, Severity};
 pub use secret::{Fingerprint, Sealed, Secret};

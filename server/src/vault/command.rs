@@ -7,10 +7,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::model::{
-    ApiKeyId, Check, CheckResult, ConnectionId, Expiry, ProviderId, RequestId, Role, Secret, SecretId, Status,
+    Check, CheckResult, ConnectionId, Expiry, ProviderId, RequestId, Role, Secret, SecretId, Status,
     Timestamp, TokenVersion, WorkspaceId, WorkspaceSet,
 };
+pub use crate::model::ListOrder;
 use crate::provider::{ReportedRefusal, RequestPart, Usage};
+
+pub use crate::store::ApiKeyFacts as ApiKey;
 
 use super::TokenView;
 
@@ -200,18 +203,6 @@ pub struct Fetched {
     pub cache_for: Duration,
 }
 
-/// In which order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ListOrder {
-    /// By end; unknown first, never last.
-    #[default]
-    ExpiresFirst,
-    /// Oldest connection first.
-    CreatedFirst,
-    /// Youngest connection first.
-    CreatedLast,
-}
-
 /// Which tokens. Or within a field, and between fields.
 #[derive(Debug, Clone, Default)]
 pub struct ListTokens {
@@ -379,27 +370,6 @@ pub struct CreateApiKey {
     pub workspaces: WorkspaceSet,
     /// Its end; `None` for none.
     pub expires_at: Option<Timestamp>,
-}
-
-/// An API key without its secret.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ApiKey {
-    /// Names it.
-    pub id: ApiKeyId,
-    /// The service that uses it.
-    pub principal: String,
-    /// What it is for.
-    pub role: Role,
-    /// Where it may act.
-    pub workspaces: WorkspaceSet,
-    /// When it was made.
-    pub created_at: Timestamp,
-    /// Its end.
-    pub expires_at: Option<Timestamp>,
-    /// Its last use, to within a minute.
-    pub last_used_at: Option<Timestamp>,
-    /// When it was revoked.
-    pub revoked_at: Option<Timestamp>,
 }
 
 /// A new key. The secret is shown this once; a repeat of the request answers without it.

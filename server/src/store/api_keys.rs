@@ -1,0 +1,171 @@
+//! Table `api_keys`.
+
+use sqlx::types::Json;
+
+use super::cache::Change;
+use super::{Session, StoreError, Tx};
+use crate::model::{ApiKeyId, Role, Timestamp, WorkspaceId, WorkspaceSet};
+
+/// An API key's row. Who reads it must check `mac`: the database alone is not believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiKeyRecord {
+    /// The key, without its secret.
+    pub api_key: ApiKeyFacts,
+    /// SHA-256 of the secret part.
+    pub hash: Vec<u8>,
+    /// Binds the row under the authorization key.
+    pub mac: Vec<u8>,
+}
+
+/// What an API key is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiKeyFacts {
+    /// Names it.
+    pub id: ApiKeyId,
+    /// The service that uses it.
+    pub principal: String,
+    /// What it is for.
+    pub role: Role,
+    /// Where it may act.
+    pub workspaces: WorkspaceSet,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Its end.
+    pub expires_at: Option<Timestamp>,
+    /// Its last use.
+    pub last_used_at: Option<Timestamp>,
+    /// When it was revoked.
+    pub revoked_at: Option<Timestamp>,
+}
+
+#[derive(sqlx::FromRow)]
+struct KeyRow {
+    api_key_id: String,
+    principal: String,
+    role: String,
+    workspaces: Option<Json<Vec<String>>>,
+    hash: Vec<u8>,
+    mac: Vec<u8>,
+    created_at: i64,
+    expires_at: Option<i64>,
+    last_used_at: Option<i64>,
+    revoked_at: Option<i64>,
+}
+
+impl TryFrom<KeyRow> for ApiKeyRecord {
+    type Error = StoreError;
+
+    fn try_from(row: KeyRow) -> Result<Self, StoreError> {
+        let bad = |column| StoreError::Inconsistent { table: "api_keys", column, row: row.api_key_id.clone() };
+        let workspaces = match &row.workspaces {
+            None => WorkspaceSet::All,
+            Some(Json(names)) => WorkspaceSet::Named(
+                names
+                    .iter()
+                    .map(|name| WorkspaceId::parse(name.clone()))
+                    .collect::<Result<_, _>>()
+                    .map_err(|_| bad("workspaces"))?,
+            ),
+        };
+        Ok(Self {
+            api_key: ApiKeyFacts {
+                id: ApiKeyId::parse(row.api_key_id.clone()).map_err(|_| bad("api_key_id"))?,
+                role: Role::parse(&row.role).map_err(|_| bad("role"))?,
+                principal: row.principal,
+                workspaces,
+                created_at: Timestamp::from_micros(row.created_at),
+                expires_at: row.expires_at.map(Timestamp::from_micros),
+                last_used_at: row.last_used_at.map(Timestamp::from_micros),
+                revoked_at: row.revoked_at.map(Timestamp::from_micros),
+            },
+            hash: row.hash,
+            mac: row.mac,
+        })
+    }
+}
+
+impl Session {
+    /// The key of that id.
+    pub async fn api_key(&mut self, id: &ApiKeyId) -> Result<Option<ApiKeyRecord>, StoreError> {
+        self.query(
+            "SELECT api_key_id, principal, role, workspaces, hash, mac, created_at, expires_at, last_used_at, revoked_at
+               FROM api_keys WHERE api_key_id = $1",
+        )
+        .bind(id.as_str().to_owned())
+        .fetch_optional::<KeyRow>()
+        .await?
+        .map(ApiKeyRecord::try_from)
+        .transpose()
+    }
+
+    /// Keys after `after` by id, of one principal (empty: of all); at most `limit`.
+    pub async fn api_keys(
+        &mut self,
+        principal: &str,
+        after: &str,
+        limit: i64,
+    ) -> Result<Vec<ApiKeyRecord>, StoreError> {
+        self.query(
+            "SELECT api_key_id, principal, role, workspaces, hash, mac, created_at, expires_at, last_used_at, revoked_at
+               FROM api_keys WHERE ($1 = '' OR principal = $1) AND api_key_id > $2 ORDER BY api_key_id LIMIT $3",
+        )
+        .bind(principal.to_owned())
+        .bind(after.to_owned())
+        .bind(limit)
+        .fetch_all::<KeyRow>()
+        .await?
+        .into_iter()
+        .map(ApiKeyRecord::try_from)
+        .collect()
+    }
+}
+
+impl Tx {
+    /// Adds a key.
+    pub async fn insert_api_key(&mut self, record: &ApiKeyRecord) -> Result<(), StoreError> {
+        let key = &record.api_key;
+        let workspaces = match &key.workspaces {
+            WorkspaceSet::All => None,
+            WorkspaceSet::Named(names) => Some(Json(names.iter().map(|w| w.as_str().to_owned()).collect::<Vec<_>>())),
+        };
+        self.query(
+            "INSERT INTO api_keys (api_key_id, principal, role, workspaces, hash, mac, created_at, expires_at, revoked_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        )
+        .bind(key.id.as_str().to_owned())
+        .bind(key.principal.clone())
+        .bind(key.role.as_str())
+        .bind(workspaces)
+        .bind(record.hash.clone())
+        .bind(record.mac.clone())
+        .bind(key.created_at.as_micros())
+        .bind(key.expires_at.map(Timestamp::as_micros))
+        .bind(key.revoked_at.map(Timestamp::as_micros))
+        .execute()
+        .await?;
+        self.changed(Change::ApiKey(key.id.clone()));
+        Ok(())
+    }
+
+    /// Marks a key as revoked, under its new mac.
+    pub async fn mark_api_key_revoked(&mut self, id: &ApiKeyId, at: Timestamp, mac: Vec<u8>) -> Result<(), StoreError> {
+        self.query("UPDATE api_keys SET revoked_at = $2, mac = $3 WHERE api_key_id = $1 AND revoked_at IS NULL")
+            .bind(id.as_str().to_owned())
+            .bind(at.as_micros())
+            .bind(mac)
+            .execute()
+            .await?;
+        self.changed(Change::ApiKey(id.clone()));
+        Ok(())
+    }
+
+    /// Notes that a key was used. An observation: caches need not know.
+    pub async fn note_api_key_use(&mut self, id: &ApiKeyId, at: Timestamp) -> Result<(), StoreError> {
+        self.query("UPDATE api_keys SET last_used_at = $2 WHERE api_key_id = $1")
+            .bind(id.as_str().to_owned())
+            .bind(at.as_micros())
+            .execute()
+            .await?;
+        Ok(())
+    }
+}

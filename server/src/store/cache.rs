@@ -1,0 +1,192 @@
+//! Coherent caches of rows for the hot path: ciphertext and API keys, never plaintext.
+//!
+//! Every transaction that changes something cached appends a row to `changes`. Each replica polls
+//! that table, drops what is named, and only then moves `fresh_until`. A hit counts only while fresh;
+//! otherwise the read goes to the database: coherence wins over availability.
+
+use std::sync::RwLock;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use moka::sync::Cache;
+use std::sync::Arc;
+
+use super::db::{Pool, Session};
+use super::{ApiKeyRecord, HeldToken, StoreError};
+use crate::model::{ApiKeyId, ConnectionId};
+
+/// How often changes of other replicas are asked for.
+pub(super) const POLL: Duration = Duration::from_millis(200);
+/// How long after the start of a poll a hit may still be believed.
+const FRESH: Duration = Duration::from_millis(800);
+/// Ciphertext rows kept at most: about 1 KiB each.
+const CONNECTIONS: u64 = 50_000;
+/// API keys kept at most.
+const API_KEYS: u64 = 10_000;
+
+/// Something cached that changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Change {
+    Connection(ConnectionId),
+    ApiKey(ApiKeyId),
+}
+
+impl Change {
+    pub(super) const fn subject(&self) -> &'static str {
+        match self {
+            Self::Connection(_) => "connection",
+            Self::ApiKey(_) => "api_key",
+        }
+    }
+
+    pub(super) fn key(&self) -> String {
+        match self {
+            Self::Connection(id) => id.to_string(),
+            Self::ApiKey(id) => id.to_string(),
+        }
+    }
+
+    fn parse(subject: &str, key: &str) -> Option<Self> {
+        match subject {
+            "connection" => ConnectionId::parse(key).ok().map(Self::Connection),
+            "api_key" => ApiKeyId::parse(key).ok().map(Self::ApiKey),
+            _ => None,
+        }
+    }
+}
+
+/// The caches, and what keeps them true.
+pub(super) struct Coherence {
+    connections: Cache<ConnectionId, Arc<HeldToken>>,
+    api_keys: Cache<ApiKeyId, Arc<ApiKeyRecord>>,
+    /// Counts drops. Readers of the lock insert, the writer drops: a row that was loaded before a drop
+    /// can't be kept after it.
+    drops: RwLock<()>,
+    dropped: AtomicU64,
+    /// The highest change that was applied.
+    applied: AtomicI64,
+    /// Until when hits may be believed, in milliseconds since `born`.
+    fresh_until: AtomicU64,
+    born: Instant,
+}
+
+/// What a load must remember, from before its SELECT.
+#[derive(Clone, Copy)]
+pub(super) struct LoadMark(u64);
+
+impl Coherence {
+    pub(super) fn new() -> Self {
+        Self {
+            connections: Cache::new(CONNECTIONS),
+            api_keys: Cache::new(API_KEYS),
+            drops: RwLock::new(()),
+            dropped: AtomicU64::new(0),
+            applied: AtomicI64::new(0),
+            fresh_until: AtomicU64::new(0),
+            born: Instant::now(),
+        }
+    }
+
+    fn millis(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.born).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.millis(Instant::now()) < self.fresh_until.load(Ordering::Acquire)
+    }
+
+    pub(super) fn connection(&self, id: &ConnectionId) -> Option<Arc<HeldToken>> {
+        if self.is_fresh() { self.connections.get(id) } else { None }
+    }
+
+    pub(super) fn api_key(&self, id: &ApiKeyId) -> Option<Arc<ApiKeyRecord>> {
+        if self.is_fresh() { self.api_keys.get(id) } else { None }
+    }
+
+    pub(super) fn mark(&self) -> LoadMark {
+        LoadMark(self.dropped.load(Ordering::Acquire))
+    }
+
+    pub(super) fn keep_connection(&self, mark: LoadMark, row: &Arc<HeldToken>) {
+        self.keep(mark, || self.connections.insert(row.connection.id, Arc::clone(row)));
+    }
+
+    pub(super) fn keep_api_key(&self, mark: LoadMark, row: &Arc<ApiKeyRecord>) {
+        self.keep(mark, || self.api_keys.insert(row.api_key.id.clone(), Arc::clone(row)));
+    }
+
+    fn keep(&self, mark: LoadMark, insert: impl FnOnce()) {
+        let _reading = self.drops.read();
+        if self.dropped.load(Ordering::Acquire) == mark.0 {
+            insert();
+        }
+    }
+
+    /// Drops what is named.
+    pub(super) fn drop_changed(&self, changes: &[Change]) {
+        if changes.is_empty() {
+            return;
+        }
+        let _writing = self.drops.write();
+        self.dropped.fetch_add(1, Ordering::AcqRel);
+        for change in changes {
+            match change {
+                Change::Connection(id) => self.connections.invalidate(id),
+                Change::ApiKey(id) => self.api_keys.invalidate(id),
+            }
+        }
+    }
+
+    fn drop_all(&self) {
+        let _writing = self.drops.write();
+        self.dropped.fetch_add(1, Ordering::AcqRel);
+        self.connections.invalidate_all();
+        self.api_keys.invalidate_all();
+    }
+
+    /// The highest change that this replica has applied.
+    pub(super) fn applied(&self) -> i64 {
+        self.applied.load(Ordering::Acquire)
+    }
+
+    /// Applies what changed since the last poll, and only then calls the caches fresh.
+    pub(super) async fn poll(&self, pool: &Pool) -> Result<(), StoreError> {
+        let started = Instant::now();
+        let mut session = pool.session().await?;
+        loop {
+            let applied = self.applied();
+            let rows = changes_after(&mut session, applied).await?;
+            let Some(last) = rows.last().map(|row| row.revision) else { break };
+            // A hole means that the rows between were deleted before we saw them.
+            if rows.first().is_some_and(|row| row.revision != applied + 1) {
+                self.drop_all();
+            }
+            let changes: Vec<_> = rows.iter().filter_map(|row| Change::parse(&row.subject, &row.key)).collect();
+            self.drop_changed(&changes);
+            self.applied.store(last, Ordering::Release);
+            if rows.len() < PAGE {
+                break;
+            }
+        }
+        self.fresh_until.store(self.millis(started + FRESH), Ordering::Release);
+        Ok(())
+    }
+}
+
+/// Changes read at once.
+const PAGE: usize = 1_000;
+
+#[derive(sqlx::FromRow)]
+struct ChangeRow {
+    revision: i64,
+    subject: String,
+    key: String,
+}
+
+async fn changes_after(session: &mut Session, revision: i64) -> Result<Vec<ChangeRow>, StoreError> {
+    session
+        .query("SELECT revision, subject, key FROM changes WHERE revision > $1 ORDER BY revision LIMIT 1000")
+        .bind(revision)
+        .fetch_all()
+        .await
+}

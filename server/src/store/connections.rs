@@ -1,0 +1,370 @@
+//! Table `ad_platform_connections`, the sealed secrets beside it, and the ad accounts below it.
+
+use uuid::Uuid;
+
+use super::cache::Change;
+use super::rows::{ConnectionRow, FactColumns, connection_columns, subject_kind_name};
+use super::{Session, StoreError, Tx};
+use crate::model::{AdAccount, Connection, ConnectionId, ProviderId, Sealed, SecretId, Timestamp, TokenVersion, WorkspaceId};
+
+/// A connection and the sealed secret that it holds.
+#[derive(Debug, Clone)]
+pub struct HeldToken {
+    /// The facts.
+    pub connection: Connection,
+    /// The secret; `None` once it is destroyed.
+    pub sealed: Option<Sealed>,
+}
+
+/// A sealed secret that becomes a connection's current one.
+#[derive(Debug, Clone)]
+pub struct NewSecret {
+    /// Whose.
+    pub connection: ConnectionId,
+    /// Which version.
+    pub version: TokenVersion,
+    /// Its name.
+    pub secret_id: SecretId,
+    /// The ciphertext.
+    pub sealed: Sealed,
+}
+
+#[derive(sqlx::FromRow)]
+struct HeldRow {
+    #[sqlx(flatten)]
+    connection: ConnectionRow,
+    data_key_version: Option<i64>,
+    sealed: Option<Vec<u8>>,
+}
+
+#[derive(sqlx::FromRow)]
+struct Count {
+    n: i64,
+}
+
+#[derive(sqlx::FromRow)]
+struct AccountRow {
+    ad_account_id: String,
+}
+
+impl Session {
+    /// The connection of that id.
+    pub async fn connection(&mut self, id: ConnectionId) -> Result<Option<Connection>, StoreError> {
+        self.query(concat!("SELECT ", connection_columns!(), " FROM ad_platform_connections c WHERE c.connection_id = $1"))
+            .bind(id.as_uuid())
+            .fetch_optional::<ConnectionRow>()
+            .await?
+            .map(Connection::try_from)
+            .transpose()
+    }
+
+    /// The connection of that id with its current sealed secret.
+    pub async fn held_token(&mut self, id: ConnectionId) -> Result<Option<HeldToken>, StoreError> {
+        let row = self
+            .query(concat!(
+                "SELECT ",
+                connection_columns!(),
+                ", s.data_key_version, s.sealed
+                   FROM ad_platform_connections c
+                   LEFT JOIN connection_secrets s
+                     ON s.connection_id = c.connection_id AND s.state = 'CURRENT' AND s.secret_id = c.secret_id
+                  WHERE c.connection_id = $1"
+            ))
+            .bind(id.as_uuid())
+            .fetch_optional::<HeldRow>()
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        let sealed = match (row.data_key_version.map(i32::try_from), row.sealed) {
+            (Some(Ok(data_key_version)), Some(bytes)) => Some(Sealed { data_key_version, bytes }),
+            (None, None) => None,
+            _ => {
+                return Err(StoreError::Inconsistent {
+                    table: "connection_secrets",
+                    column: "data_key_version",
+                    row: id.to_string(),
+                });
+            }
+        };
+        Ok(Some(HeldToken { connection: row.connection.try_into()?, sealed }))
+    }
+
+    /// The connection of that identity.
+    pub async fn connection_of_subject(
+        &mut self,
+        workspace: &WorkspaceId,
+        provider: &ProviderId,
+        app_id: &str,
+        subject_key: &str,
+    ) -> Result<Option<Connection>, StoreError> {
+        self.query(concat!(
+            "SELECT ",
+            connection_columns!(),
+            " FROM ad_platform_connections c
+             WHERE c.workspace_id = $1 AND c.provider = $2 AND c.app_id = $3 AND c.subject_key = $4"
+        ))
+        .bind(workspace.as_str().to_owned())
+        .bind(provider.as_str().to_owned())
+        .bind(app_id.to_owned())
+        .bind(subject_key.to_owned())
+        .fetch_optional::<ConnectionRow>()
+        .await?
+        .map(Connection::try_from)
+        .transpose()
+    }
+
+    /// How many other connections, of any workspace, hold a token of the same subject and app.
+    pub async fn shared_with(&mut self, connection: &Connection) -> Result<u32, StoreError> {
+        if connection.subject.id.is_empty() {
+            return Ok(0);
+        }
+        let count: Count = self
+            .query(
+                "SELECT count(*) AS n FROM ad_platform_connections
+                  WHERE subject_id = $1 AND provider = $2 AND app_id = $3
+                    AND connection_id <> $4 AND standing <> 'REVOKED'",
+            )
+            .bind(connection.subject.id.clone())
+            .bind(connection.provider.as_str().to_owned())
+            .bind(connection.app_id.clone())
+            .bind(connection.id.as_uuid())
+            .fetch_one()
+            .await?;
+        Ok(u32::try_from(count.n).unwrap_or(u32::MAX))
+    }
+
+    async fn known_ad_accounts(&mut self, id: ConnectionId) -> Result<Vec<String>, StoreError> {
+        let rows: Vec<AccountRow> = self
+            .query("SELECT ad_account_id FROM connection_ad_accounts WHERE connection_id = $1")
+            .bind(id.as_uuid())
+            .fetch_all()
+            .await?;
+        Ok(rows.into_iter().map(|row| row.ad_account_id).collect())
+    }
+}
+
+/// What stands in `subject_key`: a connection whose provider names no subject is its own.
+fn subject_key(connection: &Connection) -> String {
+    if connection.subject.id.is_empty() { connection.id.to_string() } else { connection.subject.id.clone() }
+}
+
+impl Tx {
+    /// The connection of that id, locked until the transaction ends.
+    pub async fn lock_connection(&mut self, id: ConnectionId) -> Result<Option<Connection>, StoreError> {
+        self.query_for(
+            concat!("SELECT ", connection_columns!(), " FROM ad_platform_connections c WHERE c.connection_id = $1"),
+            concat!(
+                "SELECT ",
+                connection_columns!(),
+                " FROM ad_platform_connections c WHERE c.connection_id = $1 FOR UPDATE"
+            ),
+        )
+        .bind(id.as_uuid())
+        .fetch_optional::<ConnectionRow>()
+        .await?
+        .map(Connection::try_from)
+        .transpose()
+    }
+
+    /// Adds a connection. Another one of the same identity that came first is a lost race: the unit
+    /// runs again and finds it.
+    pub async fn insert_connection(&mut self, connection: &Connection) -> Result<(), StoreError> {
+        let facts = FactColumns::of(connection);
+        let added = self
+            .query(
+                "INSERT INTO ad_platform_connections (
+                     connection_id, workspace_id, provider, app_id, subject_key, subject_id, subject_name, subject_kind,
+                     token_version, secret_id, fingerprint, revision, kind, expires_at, expiry_source, expires_sort,
+                     data_access_ends_at, issued_at, scopes, granular_scopes, standing, standing_since,
+                     standing_reason, provider_code, last_validated_at, last_rotated_at, last_known_good,
+                     ad_account_count, unreachable_count, created_at, updated_at)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+                         $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31)
+                 ON CONFLICT (workspace_id, provider, app_id, subject_key) DO NOTHING",
+            )
+            .bind(connection.id.as_uuid())
+            .bind(connection.workspace.as_str().to_owned())
+            .bind(connection.provider.as_str().to_owned())
+            .bind(connection.app_id.clone())
+            .bind(subject_key(connection))
+            .bind(connection.subject.id.clone())
+            .bind(connection.subject.name.clone())
+            .bind(subject_kind_name(connection.subject.kind))
+            .bind(i64::from(connection.version.get()))
+            .bind(connection.secret_id.as_uuid())
+            .bind(connection.fingerprint.map(|f| f.0.to_vec()))
+            .bind(connection.revision)
+            .bind(facts.kind)
+            .bind(facts.expires_at)
+            .bind(facts.expiry_source)
+            .bind(facts.expires_sort)
+            .bind(facts.data_access_ends_at)
+            .bind(facts.issued_at)
+            .bind(facts.scopes)
+            .bind(facts.granular_scopes)
+            .bind(facts.standing)
+            .bind(facts.standing_since)
+            .bind(facts.standing_reason)
+            .bind(facts.provider_code)
+            .bind(connection.seen.last_validated_at.map(Timestamp::as_micros))
+            .bind(connection.seen.last_rotated_at.map(Timestamp::as_micros))
+            .bind(connection.seen.last_known_good.map(Timestamp::as_micros))
+            .bind(connection.seen.ad_accounts.map(i64::from))
+            .bind(i64::from(connection.seen.unreachable_ad_accounts))
+            .bind(connection.created_at.as_micros())
+            .bind(connection.updated_at.as_micros())
+            .execute()
+            .await?;
+        if added == 0 {
+            return Err(StoreError::Race("another connection of the same identity came first".into()));
+        }
+        Ok(())
+    }
+
+    /// Writes a connection's facts over those of the revision before. `false`: somebody else wrote
+    /// meanwhile, and nothing changed.
+    pub async fn update_connection(&mut self, connection: &Connection) -> Result<bool, StoreError> {
+        let facts = FactColumns::of(connection);
+        let updated = self
+            .query(
+                "UPDATE ad_platform_connections
+                    SET subject_key = $1, subject_id = $2, subject_name = $3, subject_kind = $4, token_version = $5,
+                        secret_id = $6, fingerprint = $7, revision = $8, kind = $9, expires_at = $10,
+                        expiry_source = $11, expires_sort = $12, data_access_ends_at = $13, issued_at = $14,
+                        scopes = $15, granular_scopes = $16, standing = $17, standing_since = $18,
+                        standing_reason = $19, provider_code = $20, last_validated_at = $21, last_rotated_at = $22,
+                        last_known_good = $23, ad_account_count = $24, unreachable_count = $25, updated_at = $26
+                  WHERE connection_id = $27 AND revision = $28",
+            )
+            .bind(subject_key(connection))
+            .bind(connection.subject.id.clone())
+            .bind(connection.subject.name.clone())
+            .bind(subject_kind_name(connection.subject.kind))
+            .bind(i64::from(connection.version.get()))
+            .bind(connection.secret_id.as_uuid())
+            .bind(connection.fingerprint.map(|f| f.0.to_vec()))
+            .bind(connection.revision)
+            .bind(facts.kind)
+            .bind(facts.expires_at)
+            .bind(facts.expiry_source)
+            .bind(facts.expires_sort)
+            .bind(facts.data_access_ends_at)
+            .bind(facts.issued_at)
+            .bind(facts.scopes)
+            .bind(facts.granular_scopes)
+            .bind(facts.standing)
+            .bind(facts.standing_since)
+            .bind(facts.standing_reason)
+            .bind(facts.provider_code)
+            .bind(connection.seen.last_validated_at.map(Timestamp::as_micros))
+            .bind(connection.seen.last_rotated_at.map(Timestamp::as_micros))
+            .bind(connection.seen.last_known_good.map(Timestamp::as_micros))
+            .bind(connection.seen.ad_accounts.map(i64::from))
+            .bind(i64::from(connection.seen.unreachable_ad_accounts))
+            .bind(connection.updated_at.as_micros())
+            .bind(connection.id.as_uuid())
+            .bind(connection.revision.saturating_sub(1))
+            .execute()
+            .await?;
+        self.changed(Change::Connection(connection.id));
+        Ok(updated == 1)
+    }
+
+    /// Makes a sealed secret the connection's current one; the one before is gone.
+    pub async fn put_secret(&mut self, secret: NewSecret, now: Timestamp) -> Result<(), StoreError> {
+        self.query(
+            "INSERT INTO connection_secrets
+                    (connection_id, state, token_version, secret_id, data_key_version, sealed, created_at)
+             VALUES ($1, 'CURRENT', $2, $3, $4, $5, $6)
+             ON CONFLICT (connection_id, state) DO UPDATE
+                SET token_version = excluded.token_version, secret_id = excluded.secret_id,
+                    data_key_version = excluded.data_key_version, sealed = excluded.sealed,
+                    created_at = excluded.created_at",
+        )
+        .bind(secret.connection.as_uuid())
+        .bind(i64::from(secret.version.get()))
+        .bind(secret.secret_id.as_uuid())
+        .bind(i64::from(secret.sealed.data_key_version))
+        .bind(secret.sealed.bytes)
+        .bind(now.as_micros())
+        .execute()
+        .await?;
+        self.changed(Change::Connection(secret.connection));
+        Ok(())
+    }
+
+    /// Destroys every secret of a connection.
+    pub async fn destroy_secrets(&mut self, id: ConnectionId) -> Result<(), StoreError> {
+        self.query("DELETE FROM connection_secrets WHERE connection_id = $1").bind(id.as_uuid()).execute().await?;
+        self.changed(Change::Connection(id));
+        Ok(())
+    }
+
+    /// Forgets the ad accounts of a connection.
+    pub async fn forget_ad_accounts(&mut self, id: ConnectionId) -> Result<(), StoreError> {
+        self.query("DELETE FROM connection_ad_accounts WHERE connection_id = $1").bind(id.as_uuid()).execute().await?;
+        Ok(())
+    }
+
+    /// Records which ad accounts a token reaches now. Those that it no longer does stay, marked, and
+    /// their number is the answer.
+    pub async fn record_ad_accounts(
+        &mut self,
+        id: ConnectionId,
+        accounts: &[AdAccount],
+        now: Timestamp,
+    ) -> Result<u32, StoreError> {
+        for known in self.known_ad_accounts(id).await? {
+            if !accounts.iter().any(|account| account.id == known) {
+                self.query(
+                    "UPDATE connection_ad_accounts
+                        SET unreachable_since = coalesce(unreachable_since, $3), checked_at = $3
+                      WHERE connection_id = $1 AND ad_account_id = $2",
+                )
+                .bind(id.as_uuid())
+                .bind(known)
+                .bind(now.as_micros())
+                .execute()
+                .await?;
+            }
+        }
+        for account in accounts {
+            self.put_ad_account(id.as_uuid(), account, now).await?;
+        }
+        let count: Count = self
+            .query(
+                "SELECT count(*) AS n FROM connection_ad_accounts
+                  WHERE connection_id = $1 AND unreachable_since IS NOT NULL",
+            )
+            .bind(id.as_uuid())
+            .fetch_one()
+            .await?;
+        Ok(u32::try_from(count.n).unwrap_or(u32::MAX))
+    }
+
+    async fn put_ad_account(&mut self, id: Uuid, account: &AdAccount, now: Timestamp) -> Result<(), StoreError> {
+        self.query(
+            "INSERT INTO connection_ad_accounts
+                    (connection_id, ad_account_id, name, currency, time_zone, state, provider_state,
+                     owner_id, owner_name, last_reachable_at, unreachable_since, checked_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, NULL, $10)
+             ON CONFLICT (connection_id, ad_account_id) DO UPDATE
+                SET name = excluded.name, currency = excluded.currency, time_zone = excluded.time_zone,
+                    state = excluded.state, provider_state = excluded.provider_state, owner_id = excluded.owner_id,
+                    owner_name = excluded.owner_name, last_reachable_at = excluded.last_reachable_at,
+                    unreachable_since = NULL, checked_at = excluded.checked_at",
+        )
+        .bind(id)
+        .bind(account.id.clone())
+        .bind(account.name.clone())
+        .bind(account.currency.clone())
+        .bind(account.time_zone.clone())
+        .bind(account.state.as_str())
+        .bind(account.provider_state.clone())
+        .bind(account.owner_id.clone())
+        .bind(account.owner_name.clone())
+        .bind(now.as_micros())
+        .execute()
+        .await
+        .map(|_| ())
+    }
+}

@@ -1,0 +1,75 @@
+//! What storage can answer when it does not do it.
+
+use sqlx::error::DatabaseError;
+
+/// A failure of storage. Texts are for the log; none holds a parameter's value.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// The database can't be asked now; nothing is known to have changed.
+    #[error("the database is away: {0}")]
+    Unavailable(String),
+    /// The transaction lost a race (deadlock, serialization, lock timeout) and may run again.
+    #[error("the transaction lost a race: {0}")]
+    Race(String),
+    /// A row holds what no release wrote.
+    #[error("{table}.{column} of {row} holds what no release wrote")]
+    Inconsistent {
+        /// Table.
+        table: &'static str,
+        /// Column.
+        column: &'static str,
+        /// The row's key.
+        row: String,
+    },
+    /// The configuration or the database's settings are not acceptable.
+    #[error("{0}")]
+    Config(String),
+    /// A bug of ours, or a database that behaves like none that we know.
+    #[error("the database refused a statement: {0}")]
+    Refused(String),
+}
+
+impl StoreError {
+    /// Whether the whole transaction is lost, not only the statement's own unit.
+    pub(super) const fn ends_transaction(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::Database(error) => from_database(&*error),
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+            | sqlx::Error::BeginFailed => Self::Unavailable(error.to_string()),
+            other => Self::Refused(other.to_string()),
+        }
+    }
+}
+
+fn from_database(error: &dyn DatabaseError) -> StoreError {
+    let code = error.code().unwrap_or_default();
+    // A constraint's message may quote values (PostgreSQL's detail does); the name is enough.
+    let text = match error.constraint() {
+        Some(constraint) => format!("constraint {constraint} ({code})"),
+        None => format!("{} ({code})", error.message()),
+    };
+    // PostgreSQL's classes are five characters; SQLite's (extended) result codes are numbers.
+    match code.as_ref() {
+        "40001" | "40P01" | "55P03" => StoreError::Race(text),
+        "25P02" | "25P03" | "57014" => StoreError::Unavailable(text),
+        code if code.len() == 5 && (code.starts_with("08") || code.starts_with("53") || code.starts_with("57P")) => {
+            StoreError::Unavailable(text)
+        }
+        code => match code.parse::<u32>().map(|code| code & 0xff) {
+            // BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR, FULL, CANTOPEN
+            Ok(5..=10 | 13 | 14) if code.len() < 5 => StoreError::Unavailable(text),
+            _ => StoreError::Refused(text),
+        },
+    }
+}

@@ -1,0 +1,192 @@
+//! Pages of connections: one ordered walk along one index, from where the last page ended.
+//!
+//! A list with several statuses or workspaces is several walks; `vault/listing.rs` merges them. So the
+//! last page costs what the first does, and a filter never visits rows that it leaves out.
+
+use uuid::Uuid;
+
+use super::rows::{ConnectionRow, connection_columns};
+use super::{Session, StoreError};
+use crate::model::{Connection, ConnectionId, ListOrder, WorkspaceId};
+
+/// What leads the walk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListDrive {
+    /// All connections.
+    Everywhere,
+    /// Those of a workspace.
+    Workspace(WorkspaceId),
+    /// Those whose token speaks for a subject.
+    Subject(String),
+    /// Those that reach, or reached, an ad account.
+    AdAccount(String),
+}
+
+/// How a connection stands, as the database names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StandingName {
+    /// Accepted, as far as known.
+    Live,
+    /// Refused by the provider.
+    Invalid,
+    /// Ended by us.
+    Revoked,
+}
+
+impl StandingName {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "LIVE",
+            Self::Invalid => "INVALID",
+            Self::Revoked => "REVOKED",
+        }
+    }
+}
+
+/// A part of the index: connections of one standing whose end is within bounds, both inclusive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListRange {
+    /// Their standing.
+    pub standing: StandingName,
+    /// Smallest sort key of the end.
+    pub low: i64,
+    /// Largest sort key of the end.
+    pub high: i64,
+}
+
+/// A place in the walk: that of a connection already seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListPosition {
+    /// Sort key of its end.
+    pub end: i64,
+    /// The connection.
+    pub id: ConnectionId,
+}
+
+#[derive(sqlx::FromRow)]
+struct ListedRow {
+    #[sqlx(flatten)]
+    connection: ConnectionRow,
+    shared: i64,
+}
+
+/// One text per drive and order: what differs is where the walk starts and which way it goes.
+/// `+` keeps the end out of the index where the walk follows age.
+macro_rules! list_sql {
+    ($from:literal, $drive:literal, $walk:literal) => {
+        concat!(
+            "SELECT ",
+            connection_columns!(),
+            ", CASE WHEN c.subject_id = '' THEN 0 ELSE (
+                 SELECT count(*) FROM ad_platform_connections o
+                  WHERE o.subject_id = c.subject_id AND o.provider = c.provider AND o.app_id = c.app_id
+                    AND o.connection_id <> c.connection_id AND o.standing <> 'REVOKED') END AS shared
+             FROM ",
+            $from,
+            " WHERE ",
+            $drive,
+            " AND c.standing = $2 AND ",
+            $walk,
+            " LIMIT $6"
+        )
+    };
+    (by_end $from:literal, $drive:literal) => {
+        list_sql!(
+            $from,
+            $drive,
+            "(c.expires_sort, c.connection_id) > ($3, $5) AND c.expires_sort <= $4
+             ORDER BY c.expires_sort, c.connection_id"
+        )
+    };
+    (oldest $from:literal, $drive:literal) => {
+        list_sql!($from, $drive, "c.connection_id > $5 AND +c.expires_sort BETWEEN $3 AND $4 ORDER BY c.connection_id")
+    };
+    (youngest $from:literal, $drive:literal) => {
+        list_sql!(
+            $from,
+            $drive,
+            "c.connection_id < $5 AND +c.expires_sort BETWEEN $3 AND $4 ORDER BY c.connection_id DESC"
+        )
+    };
+    ($from:literal, $drive:literal) => {
+        [
+            list_sql!(by_end $from, $drive),
+            list_sql!(oldest $from, $drive),
+            list_sql!(youngest $from, $drive),
+        ]
+    };
+}
+
+/// By end, oldest first, youngest first.
+type Texts = [&'static str; 3];
+
+const EVERYWHERE: Texts = list_sql!("ad_platform_connections c", "$1 = ''");
+const WORKSPACE: Texts = list_sql!("ad_platform_connections c", "c.workspace_id = $1");
+const SUBJECT: Texts = list_sql!("ad_platform_connections c", "c.subject_id = $1");
+const AD_ACCOUNT: Texts = list_sql!(
+    "connection_ad_accounts a JOIN ad_platform_connections c ON c.connection_id = a.connection_id",
+    "a.ad_account_id = $1"
+);
+
+impl Session {
+    /// The next connections of one walk, each with the number of other connections of the same subject and app.
+    pub async fn list_connections(
+        &mut self,
+        drive: &ListDrive,
+        order: ListOrder,
+        range: ListRange,
+        after: Option<ListPosition>,
+        limit: i64,
+    ) -> Result<Vec<(Connection, u32)>, StoreError> {
+        let (texts, key) = match drive {
+            ListDrive::Everywhere => (&EVERYWHERE, ""),
+            ListDrive::Workspace(workspace) => (&WORKSPACE, workspace.as_str()),
+            ListDrive::Subject(subject) => (&SUBJECT, subject.as_str()),
+            ListDrive::AdAccount(account) => (&AD_ACCOUNT, account.as_str()),
+        };
+        let [by_end, oldest, youngest] = *texts;
+        // The walk by end has one lower bound, the later of the range's and the page's: with two, a
+        // planner may start at the wrong one and visit all that was seen before.
+        let (text, low, id) = match order {
+            ListOrder::ExpiresFirst => match after {
+                Some(after) if after.end >= range.low => (by_end, after.end, after.id.as_uuid()),
+                _ => (by_end, range.low.saturating_sub(1), Uuid::max()),
+            },
+            ListOrder::CreatedFirst => (oldest, range.low, after.map_or(Uuid::nil(), |after| after.id.as_uuid())),
+            ListOrder::CreatedLast => (youngest, range.low, after.map_or(Uuid::max(), |after| after.id.as_uuid())),
+        };
+        let rows: Vec<ListedRow> = self
+            .query(text)
+            .bind(key.to_owned())
+            .bind(range.standing.as_str())
+            .bind(low)
+            .bind(range.high)
+            .bind(id)
+            .bind(limit)
+            .fetch_all()
+            .await?;
+        rows.into_iter()
+            .map(|row| Ok((row.connection.try_into()?, u32::try_from(row.shared).unwrap_or(u32::MAX))))
+            .collect()
+    }
+
+    /// How many connections a range holds, everywhere or in a workspace. For status, not for pages.
+    pub async fn count_connections(&mut self, workspace: &str, range: ListRange) -> Result<u64, StoreError> {
+        #[derive(sqlx::FromRow)]
+        struct Count {
+            n: i64,
+        }
+        let count: Count = self
+            .query(
+                "SELECT count(*) AS n FROM ad_platform_connections c
+                  WHERE ($1 = '' OR c.workspace_id = $1) AND c.standing = $2 AND c.expires_sort BETWEEN $3 AND $4",
+            )
+            .bind(workspace.to_owned())
+            .bind(range.standing.as_str())
+            .bind(range.low)
+            .bind(range.high)
+            .fetch_one()
+            .await?;
+        Ok(u64::try_from(count.n).unwrap_or(0))
+    }
+}

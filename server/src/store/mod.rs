@@ -1,0 +1,310 @@
+//! The only place with SQL. Rows stay inside: what leaves are the model's types and sealed secrets.
+//!
+//! [`Store::read`] gives a session for reads; [`Store::write`] takes a unit of work. The text of each
+//! statement stands in the function that is named after the question it answers. Start with `db.rs`
+//! (one text, two databases), then `write.rs` (group commit) and `cache.rs` (the hot path).
+
+mod api_keys;
+mod cache;
+mod connections;
+mod db;
+mod error;
+mod keys;
+mod list;
+mod replicas;
+mod requests;
+mod rows;
+mod write;
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::sync::watch;
+
+pub use api_keys::{ApiKeyFacts, ApiKeyRecord};
+pub use connections::{HeldToken, NewSecret};
+pub use db::{Backend, Session};
+pub use error::StoreError;
+pub use keys::{KeyPurpose, MasterKeyRecord, VaultKeyPurpose, VaultRecord, WrappedKey};
+pub use list::{ListDrive, ListPosition, ListRange, StandingName};
+pub use requests::{Claim, Claimed, RequestOutcome};
+pub use write::{Abort, Tx};
+
+use cache::{Change, Coherence};
+use db::{Address, Pool};
+use replicas::Observer;
+use write::Writer;
+
+use crate::model::{ApiKeyId, Clock, ConnectionId, Incarnation};
+
+/// What storage needs to open.
+pub struct StoreConfig<'a> {
+    /// `sqlite:PATH` or `postgres://…`; may hold a password.
+    pub url: &'a str,
+    /// Apply migrations now.
+    pub migrate: bool,
+    /// This life of this process.
+    pub incarnation: Incarnation,
+    /// Domain time.
+    pub clock: Clock,
+}
+
+/// The database.
+pub struct Store {
+    readers: Pool,
+    writer: Writer,
+    coherence: Arc<Coherence>,
+    healthy: watch::Receiver<bool>,
+    stop: tokio_util::sync::CancellationToken,
+    tasks: tokio_util::task::TaskTracker,
+    incarnation: Incarnation,
+    observer: Arc<Observer>,
+    /// Held while SQLite is open: a second process refuses.
+    _lock: Option<File>,
+}
+
+impl Store {
+    /// Opens the database: locks it (SQLite), checks its settings (PostgreSQL), migrates it if asked,
+    /// and starts the writer.
+    pub async fn open(config: StoreConfig<'_>) -> Result<Self, StoreError> {
+        let address = Address::parse(config.url)?;
+        let lock = match &address {
+            Address::Sqlite { path, .. } => Some(lock_file(path)?),
+            Address::Postgres { .. } => None,
+        };
+        // SQLite has one writer; its connection is its own. Readers are few: a read is CPU, not waiting.
+        let readers = Pool::new(&address, 4);
+        let writers = Pool::new(&address, 1);
+        migrate(&writers, config.migrate).await?;
+        check_settings(&readers).await?;
+
+        let coherence = Arc::new(Coherence::new());
+        let (writer, drained) = Writer::start(writers.clone(), Arc::clone(&coherence), config.clock.clone());
+        let (health, healthy) = watch::channel(true);
+        let stop = tokio_util::sync::CancellationToken::new();
+        let tasks = tokio_util::task::TaskTracker::new();
+        tasks.spawn(async move {
+            let _ = drained.await;
+            writers.close().await;
+        });
+        let store = Self {
+            readers,
+            writer,
+            coherence,
+            healthy,
+            stop,
+            tasks,
+            incarnation: config.incarnation,
+            observer: Arc::new(Observer::default()),
+            _lock: lock,
+        };
+        store.coherence.poll(&store.readers).await?;
+        store.watch_changes(health);
+        Ok(store)
+    }
+
+    /// Which database this is.
+    pub fn backend(&self) -> Backend {
+        self.readers.backend()
+    }
+
+    /// This life of this process.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// False while the database does not answer.
+    pub fn health(&self) -> watch::Receiver<bool> {
+        self.healthy.clone()
+    }
+
+    /// A session for reads.
+    pub async fn read(&self) -> Result<Session, StoreError> {
+        self.readers.session().await
+    }
+
+    /// Runs a unit of work in a transaction and answers once it is durable. It may run more than once,
+    /// and must await nothing but its transaction.
+    pub async fn write<F, T, E>(&self, work: F) -> Result<T, Abort<E>>
+    where
+        F: for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, Result<T, Abort<E>>> + Send + 'static,
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        self.writer.write(work).await
+    }
+
+    /// A connection with its sealed secret, from the coherent cache or the database.
+    pub async fn held_token(&self, id: ConnectionId) -> Result<Option<Arc<HeldToken>>, StoreError> {
+        if let Some(hit) = self.coherence.connection(&id) {
+            return Ok(Some(hit));
+        }
+        let mark = self.coherence.mark();
+        let Some(row) = self.read().await?.held_token(id).await? else { return Ok(None) };
+        let row = Arc::new(row);
+        self.coherence.keep_connection(mark, &row);
+        Ok(Some(row))
+    }
+
+    /// An API key's row, from the coherent cache or the database.
+    pub async fn api_key_record(&self, id: &ApiKeyId) -> Result<Option<Arc<ApiKeyRecord>>, StoreError> {
+        if let Some(hit) = self.coherence.api_key(id) {
+            return Ok(Some(hit));
+        }
+        let mark = self.coherence.mark();
+        let Some(row) = self.read().await?.api_key(id).await? else { return Ok(None) };
+        let row = Arc::new(row);
+        self.coherence.keep_api_key(mark, &row);
+        Ok(Some(row))
+    }
+
+    /// Polls changes and beats this replica's row, until closed. Health follows.
+    fn watch_changes(&self, health: watch::Sender<bool>) {
+        let (readers, coherence, stop) = (self.readers.clone(), Arc::clone(&self.coherence), self.stop.clone());
+        let (writer, observer, incarnation) = (self.writer.clone(), Arc::clone(&self.observer), self.incarnation);
+        self.tasks.spawn(async move {
+            let mut tick = tokio::time::interval(cache::POLL);
+            tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            let mut polls = 0_u64;
+            loop {
+                tokio::select! { () = stop.cancelled() => break, _ = tick.tick() => {} }
+                let answer = match tokio::time::timeout(Duration::from_secs(2), coherence.poll(&readers)).await {
+                    Ok(answer) => answer,
+                    Err(_) => Err(StoreError::Unavailable("no answer within 2 s".into())),
+                };
+                let well = answer.is_ok();
+                if let Err(error) = answer
+                    && *health.borrow()
+                {
+                    tracing::error!(%error, "the database is away; calls that need it are refused until it is back");
+                }
+                if well && !*health.borrow() {
+                    tracing::info!("the database is back");
+                }
+                health.send_if_modified(|was| std::mem::replace(was, well) != well);
+                polls += 1;
+                if well && polls.is_multiple_of(5) {
+                    replicas::beat(&writer, &readers, &observer, incarnation, coherence.applied()).await;
+                }
+            }
+        });
+    }
+
+    /// Takes no more writes, answers those that wait, and closes the database.
+    pub async fn close(self: Arc<Self>) {
+        self.stop.cancel();
+        let incarnation = self.incarnation;
+        let _: Result<(), Abort<std::convert::Infallible>> = self
+            .write(move |tx| Box::pin(async move { Ok(tx.end_replica(incarnation).await?) }))
+            .await;
+        self.readers.close().await;
+    }
+}
+
+/// Applies migrations and says how many. For `token-vault migrate`.
+pub async fn migrate_only(url: &str) -> Result<usize, StoreError> {
+    let address = Address::parse(url)?;
+    let _lock = match &address {
+        Address::Sqlite { path, .. } => Some(lock_file(path)?),
+        Address::Postgres { .. } => None,
+    };
+    let pool = Pool::new(&address, 1);
+    let before = applied_migrations(&pool).await;
+    migrate(&pool, true).await?;
+    let after = applied_migrations(&pool).await;
+    pool.close().await;
+    Ok(after.saturating_sub(before))
+}
+
+/// A second process on one SQLite file would have its own cache and its own writer: refuse.
+fn lock_file(database: &Path) -> Result<File, StoreError> {
+    let mut path = database.as_os_str().to_owned();
+    path.push(".lock");
+    let path = Path::new(&path);
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(|error| StoreError::Config(format!("cannot open {}: {error}", path.display())))?;
+    file.try_lock().map_err(|_| {
+        StoreError::Config(format!(
+            "{} is in use by another token-vault process; stop it, or talk to it through gRPC",
+            database.display()
+        ))
+    })?;
+    Ok(file)
+}
+
+static SQLITE: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/sqlite");
+static POSTGRES: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/postgres");
+
+/// Migrations that a newer release applied are accepted: release N runs on N+1's schema.
+async fn migrate(pool: &Pool, apply: bool) -> Result<(), StoreError> {
+    if !apply {
+        return Ok(());
+    }
+    let outcome = match pool {
+        Pool::Sqlite(pool) => {
+            sqlx::migrate::Migrator { ignore_missing: true, ..SQLITE.clone_parts() }.run(pool).await
+        }
+        Pool::Postgres(pool) => {
+            sqlx::migrate::Migrator { ignore_missing: true, ..POSTGRES.clone_parts() }.run(pool).await
+        }
+    };
+    outcome.map_err(|error| match error {
+        sqlx::migrate::MigrateError::Execute(error) => StoreError::from(error),
+        other => StoreError::Config(format!("migration failed: {other}")),
+    })
+}
+
+/// The embedded migrations are statics; a run wants its own copy with our settings.
+trait CloneParts {
+    fn clone_parts(&self) -> sqlx::migrate::Migrator;
+}
+
+impl CloneParts for sqlx::migrate::Migrator {
+    fn clone_parts(&self) -> sqlx::migrate::Migrator {
+        sqlx::migrate::Migrator { migrations: self.migrations.clone(), ..sqlx::migrate::Migrator::DEFAULT }
+    }
+}
+
+async fn applied_migrations(pool: &Pool) -> usize {
+    #[derive(sqlx::FromRow)]
+    struct Row {
+        n: i64,
+    }
+    let Ok(mut session) = pool.session().await else { return 0 };
+    let row: Result<Row, _> = session.query("SELECT count(*) AS n FROM _sqlx_migrations").fetch_one().await;
+    row.ok().and_then(|row| usize::try_from(row.n).ok()).unwrap_or(0)
+}
+
+/// PostgreSQL must be durable: an acknowledged write survives power loss.
+async fn check_settings(pool: &Pool) -> Result<(), StoreError> {
+    #[derive(sqlx::FromRow)]
+    struct Row {
+        fsync: String,
+        synchronous_commit: String,
+    }
+    if pool.backend() == Backend::Sqlite {
+        return Ok(());
+    }
+    let row: Row = pool
+        .session()
+        .await?
+        .query(
+            "SELECT current_setting('fsync') AS fsync, current_setting('synchronous_commit') AS synchronous_commit",
+        )
+        .fetch_one()
+        .await?;
+    if row.fsync == "off" || row.synchronous_commit == "off" {
+        return Err(StoreError::Config(
+            "PostgreSQL runs with fsync=off or synchronous_commit=off: an acknowledged token could be lost; turn both on"
+                .into(),
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! Table `replicas`: which processes live. A beat that stands still for three seconds of an observer's
+//! own monotonic time ends the incarnation, and what it had claimed is free.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use sqlx::types::Json;
+use uuid::Uuid;
+
+use super::db::Pool;
+use super::write::Writer;
+use super::{Abort, Session, StoreError, Tx};
+use crate::model::{Incarnation, Timestamp};
+
+/// How long a beat may stand still.
+const SILENCE: Duration = Duration::from_secs(3);
+
+/// What this process saw of the others' beats.
+#[derive(Default)]
+pub(super) struct Observer {
+    seen: Mutex<HashMap<Uuid, (i64, Instant)>>,
+}
+
+impl Observer {
+    /// Notes the beats and names those that stood still too long.
+    fn note(&self, own: Incarnation, beats: &[BeatRow]) -> Vec<BeatRow> {
+        let Ok(mut seen) = self.seen.lock() else { return Vec::new() };
+        let now = Instant::now();
+        seen.retain(|incarnation, _| beats.iter().any(|row| row.incarnation == *incarnation));
+        beats
+            .iter()
+            .filter(|row| row.incarnation != own.as_uuid())
+            .filter(|row| {
+                let (beat, since) = seen.entry(row.incarnation).or_insert((row.beat, now));
+                if *beat != row.beat {
+                    (*beat, *since) = (row.beat, now);
+                }
+                since.elapsed() >= SILENCE
+            })
+            .cloned()
+            .collect()
+    }
+}
+
+#[derive(Clone, sqlx::FromRow)]
+struct BeatRow {
+    incarnation: Uuid,
+    beat: i64,
+}
+
+#[derive(sqlx::FromRow)]
+struct Ended {
+    ended_at: Option<i64>,
+}
+
+/// Beats once and ends those that fell silent. Failures wait for the next beat.
+pub(super) async fn beat(writer: &Writer, readers: &Pool, observer: &Observer, own: Incarnation, applied: i64) {
+    let silent = match read_beats(readers).await {
+        Ok(beats) => observer.note(own, &beats),
+        Err(_) => return,
+    };
+    let outcome: Result<(), Abort<Infallible>> = writer
+        .write(move |tx| {
+            let silent = silent.clone();
+            Box::pin(async move {
+                tx.query("UPDATE replicas SET beat = beat + 1, applied_revision = $2 WHERE incarnation = $1")
+                    .bind(own.as_uuid())
+                    .bind(applied)
+                    .execute()
+                    .await?;
+                for row in silent {
+                    tx.query("DELETE FROM replicas WHERE incarnation = $1 AND beat = $2")
+                        .bind(row.incarnation)
+                        .bind(row.beat)
+                        .execute()
+                        .await?;
+                }
+                Ok(())
+            })
+        })
+        .await;
+    if let Err(Abort::Store(error)) = outcome {
+        tracing::debug!(%error, "a beat was missed");
+    }
+}
+
+async fn read_beats(readers: &Pool) -> Result<Vec<BeatRow>, StoreError> {
+    readers
+        .session()
+        .await?
+        .query("SELECT incarnation, beat FROM replicas WHERE ended_at IS NULL")
+        .fetch_all()
+        .await
+}
+
+impl Session {
+    /// Whether a process still counts as living.
+    pub async fn replica_lives(&mut self, incarnation: Incarnation) -> Result<bool, StoreError> {
+        let row: Option<Ended> = self
+            .query("SELECT ended_at FROM replicas WHERE incarnation = $1")
+            .bind(incarnation.as_uuid())
+            .fetch_optional()
+            .await?;
+        Ok(row.is_some_and(|row| row.ended_at.is_none()))
+    }
+}
+
+impl Tx {
+    /// Registers this process. `alone`: no other can live (SQLite is locked), so all others have ended.
+    pub async fn register_replica(
+        &mut self,
+        incarnation: Incarnation,
+        name: &str,
+        master_keys: &[String],
+        alone: bool,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        if alone {
+            self.query("DELETE FROM replicas").execute().await?;
+        }
+        self.query(
+            "INSERT INTO replicas (incarnation, name, beat, version, master_key_ids, config_revision, clock_offset,
+                                   applied_revision, started_at)
+             VALUES ($1, $2, 0, $3, $4, 0, 0, 0, $5)",
+        )
+        .bind(incarnation.as_uuid())
+        .bind(name.to_owned())
+        .bind(env!("CARGO_PKG_VERSION"))
+        .bind(Json(master_keys.to_vec()))
+        .bind(now.as_micros())
+        .execute()
+        .await?;
+        Ok(())
+    }
+
+    /// Ends this process's own life: what it had claimed is free at once.
+    pub async fn end_replica(&mut self, incarnation: Incarnation) -> Result<(), StoreError> {
+        self.query("DELETE FROM replicas WHERE incarnation = $1").bind(incarnation.as_uuid()).execute().await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,161 @@
+//! Table `requests`: idempotency keys, each a claim first and an outcome later.
+
+use sqlx::types::Json;
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+use super::{Session, StoreError, Tx};
+use crate::model::{Incarnation, RequestId, Timestamp};
+
+/// What was done, as names and values for the one who renders the answer again. Never a secret.
+pub type RequestOutcome = BTreeMap<String, String>;
+
+/// One caller's wish to do a thing once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Whose.
+    pub principal: String,
+    /// Of which RPC.
+    pub rpc: &'static str,
+    /// Under which key.
+    pub request_id: RequestId,
+    /// Keyed hash of the whole request, its secrets included.
+    pub hash: Vec<u8>,
+    /// The claiming process.
+    pub incarnation: Incarnation,
+    /// Counts take-overs.
+    pub generation: i64,
+}
+
+/// What became of a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claimed {
+    /// It is ours to do.
+    Ours {
+        /// The claim's generation.
+        generation: i64,
+    },
+    /// It was done.
+    Done(RequestOutcome),
+    /// The key stands for another request.
+    OtherRequest,
+    /// Another process (or task) is doing it.
+    HeldBy(Incarnation, i64),
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    hash: Vec<u8>,
+    incarnation: Uuid,
+    generation: i64,
+    outcome: Option<Json<RequestOutcome>>,
+    created_at: i64,
+}
+
+/// How long an outcome is kept.
+const KEPT: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
+
+impl Session {
+    async fn request(&mut self, claim: &Claim) -> Result<Option<Row>, StoreError> {
+        self.query(
+            "SELECT hash, incarnation, generation, outcome, created_at FROM requests
+              WHERE principal = $1 AND rpc = $2 AND request_id = $3",
+        )
+        .bind(claim.principal.clone())
+        .bind(claim.rpc)
+        .bind(claim.request_id.as_str().to_owned())
+        .fetch_optional()
+        .await
+    }
+}
+
+impl Tx {
+    /// Claims a request, or says what became of it.
+    pub async fn claim_request(&mut self, claim: &Claim, now: Timestamp) -> Result<Claimed, StoreError> {
+        let added = self
+            .query(
+                "INSERT INTO requests (principal, rpc, request_id, hash, incarnation, generation, created_at)
+                 VALUES ($1, $2, $3, $4, $5, 1, $6) ON CONFLICT (principal, rpc, request_id) DO NOTHING",
+            )
+            .bind(claim.principal.clone())
+            .bind(claim.rpc)
+            .bind(claim.request_id.as_str().to_owned())
+            .bind(claim.hash.clone())
+            .bind(claim.incarnation.as_uuid())
+            .bind(now.as_micros())
+            .execute()
+            .await?;
+        if added == 1 {
+            return Ok(Claimed::Ours { generation: 1 });
+        }
+        let Some(row) = self.request(claim).await? else {
+            return Err(StoreError::Race("the request's row went away".into()));
+        };
+        if now.since(Timestamp::from_micros(row.created_at)) > KEPT {
+            self.drop_request(claim, row.generation).await?;
+            return Err(StoreError::Race("the request's row was too old".into()));
+        }
+        if row.hash != claim.hash {
+            return Ok(Claimed::OtherRequest);
+        }
+        Ok(match row.outcome {
+            Some(Json(outcome)) => Claimed::Done(outcome),
+            None => Claimed::HeldBy(Incarnation::from_uuid(row.incarnation), row.generation),
+        })
+    }
+
+    /// Takes over a claim whose owner has ended. `false`: somebody else did.
+    pub async fn take_over_request(&mut self, claim: &Claim, generation: i64) -> Result<bool, StoreError> {
+        let taken = self
+            .query(
+                "UPDATE requests SET incarnation = $4, generation = generation + 1
+                  WHERE principal = $1 AND rpc = $2 AND request_id = $3 AND generation = $5 AND outcome IS NULL",
+            )
+            .bind(claim.principal.clone())
+            .bind(claim.rpc)
+            .bind(claim.request_id.as_str().to_owned())
+            .bind(claim.incarnation.as_uuid())
+            .bind(generation)
+            .execute()
+            .await?;
+        Ok(taken == 1)
+    }
+
+    /// Writes the outcome, in the transaction that does the work. A claim that was taken over meanwhile
+    /// is a lost race: the work must not be done twice.
+    pub async fn finish_request(&mut self, claim: &Claim, outcome: &RequestOutcome) -> Result<bool, StoreError> {
+        let finished = self
+            .query(
+                "UPDATE requests SET outcome = $6
+                  WHERE principal = $1 AND rpc = $2 AND request_id = $3 AND incarnation = $4 AND generation = $5",
+            )
+            .bind(claim.principal.clone())
+            .bind(claim.rpc)
+            .bind(claim.request_id.as_str().to_owned())
+            .bind(claim.incarnation.as_uuid())
+            .bind(claim.generation)
+            .bind(Json(outcome.clone()))
+            .execute()
+            .await?;
+        Ok(finished == 1)
+    }
+
+    /// Gives a claim up: the request failed and may be tried again.
+    pub async fn drop_request(&mut self, claim: &Claim, generation: i64) -> Result<(), StoreError> {
+        self.query(
+            "DELETE FROM requests WHERE principal = $1 AND rpc = $2 AND request_id = $3 AND generation = $4",
+        )
+        .bind(claim.principal.clone())
+        .bind(claim.rpc)
+        .bind(claim.request_id.as_str().to_owned())
+        .bind(generation)
+        .execute()
+        .await?;
+        Ok(())
+    }
+
+    /// Forgets requests older than a day.
+    pub async fn forget_requests(&mut self, now: Timestamp) -> Result<u64, StoreError> {
+        self.query("DELETE FROM requests WHERE created_at < $1").bind((now - KEPT).as_micros()).execute().await
+    }
+}

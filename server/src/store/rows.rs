@@ -1,0 +1,220 @@
+//! Rows of `ad_platform_connections`, and the model's types made of them. Private to storage.
+
+use sqlx::types::Json;
+use uuid::Uuid;
+
+use super::StoreError;
+use crate::model::{
+    Connection, ConnectionId, Expiry, ExpirySource, Fingerprint, GranularScope, Observations, ProviderId,
+    RefusalReason, SecretId, Standing, Subject, SubjectType, Timestamp, TokenFacts, TokenKind, TokenVersion,
+    WorkspaceId,
+};
+
+const TABLE: &str = "ad_platform_connections";
+
+/// The columns of a connection, for `concat!`; `ConnectionRow` reads them.
+macro_rules! connection_columns {
+    () => {
+        "c.connection_id, c.workspace_id, c.provider, c.app_id, c.subject_id, c.subject_name, c.subject_kind, \
+         c.token_version, c.secret_id, c.fingerprint, c.revision, c.kind, c.expires_at, c.expiry_source, \
+         c.data_access_ends_at, c.issued_at, c.scopes, c.granular_scopes, c.standing, c.standing_since, \
+         c.standing_reason, c.provider_code, c.last_validated_at, c.last_rotated_at, c.last_known_good, \
+         c.ad_account_count, c.unreachable_count, c.created_at, c.updated_at"
+    };
+}
+pub(super) use connection_columns;
+
+#[derive(sqlx::FromRow)]
+pub(super) struct ConnectionRow {
+    connection_id: Uuid,
+    workspace_id: String,
+    provider: String,
+    app_id: String,
+    subject_id: String,
+    subject_name: String,
+    subject_kind: String,
+    token_version: i64,
+    secret_id: Uuid,
+    fingerprint: Option<Vec<u8>>,
+    revision: i64,
+    kind: String,
+    expires_at: Option<i64>,
+    expiry_source: String,
+    data_access_ends_at: Option<i64>,
+    issued_at: Option<i64>,
+    scopes: Json<Vec<String>>,
+    granular_scopes: Json<Vec<(String, Vec<String>)>>,
+    standing: String,
+    standing_since: Option<i64>,
+    standing_reason: String,
+    provider_code: String,
+    last_validated_at: Option<i64>,
+    last_rotated_at: Option<i64>,
+    last_known_good: Option<i64>,
+    ad_account_count: Option<i64>,
+    unreachable_count: i64,
+    created_at: i64,
+    updated_at: i64,
+}
+
+/// A connection's facts as columns: what an INSERT or UPDATE binds.
+pub(super) struct FactColumns {
+    pub(super) kind: &'static str,
+    pub(super) expires_at: Option<i64>,
+    pub(super) expiry_source: &'static str,
+    pub(super) expires_sort: i64,
+    pub(super) data_access_ends_at: Option<i64>,
+    pub(super) issued_at: Option<i64>,
+    pub(super) scopes: Json<Vec<String>>,
+    pub(super) granular_scopes: Json<Vec<(String, Vec<String>)>>,
+    pub(super) standing: &'static str,
+    pub(super) standing_since: Option<i64>,
+    pub(super) standing_reason: String,
+    pub(super) provider_code: String,
+}
+
+const KINDS: [(TokenKind, &str); 4] = [
+    (TokenKind::ShortLivedUser, "SHORT_LIVED_USER"),
+    (TokenKind::LongLivedUser, "LONG_LIVED_USER"),
+    (TokenKind::Page, "PAGE"),
+    (TokenKind::SystemUser, "SYSTEM_USER"),
+];
+
+const SUBJECTS: [(SubjectType, &str); 5] = [
+    (SubjectType::User, "USER"),
+    (SubjectType::Page, "PAGE"),
+    (SubjectType::SystemUser, "SYSTEM_USER"),
+    (SubjectType::App, "APP"),
+    (SubjectType::Unknown, "UNKNOWN"),
+];
+
+const SOURCES: [(ExpirySource, &str); 3] =
+    [(ExpirySource::Provider, "PROVIDER"), (ExpirySource::Reply, "REPLY"), (ExpirySource::Assumed, "ASSUMED")];
+
+/// The name of a value in a table that lists every value.
+fn name_of<T: PartialEq + Copy>(table: &[(T, &'static str)], value: T) -> &'static str {
+    table.iter().find(|(known, _)| *known == value).map_or("UNKNOWN", |(_, name)| name)
+}
+
+fn value_of<T: Copy>(table: &[(T, &'static str)], name: &str) -> Option<T> {
+    table.iter().find(|(_, known)| *known == name).map(|(value, _)| *value)
+}
+
+/// The name of a subject's kind in the database.
+pub(super) fn subject_kind_name(kind: SubjectType) -> &'static str {
+    name_of(&SUBJECTS, kind)
+}
+
+impl FactColumns {
+    pub(super) fn of(connection: &Connection) -> Self {
+        let facts = &connection.facts;
+        let expiry_source = match facts.expiry {
+            Expiry::At(_, source) => name_of(&SOURCES, source),
+            Expiry::Never => "NEVER",
+            Expiry::Unknown => "UNKNOWN",
+        };
+        let (standing, standing_since, standing_reason, provider_code) = match &connection.standing {
+            Standing::Live => ("LIVE", None, String::new(), String::new()),
+            Standing::Invalid { since, reason, provider_code } => {
+                ("INVALID", Some(since.as_micros()), reason.as_str().to_owned(), provider_code.clone())
+            }
+            Standing::Revoked { at, by } => ("REVOKED", Some(at.as_micros()), by.clone(), String::new()),
+        };
+        Self {
+            kind: name_of(&KINDS, facts.kind),
+            expires_at: facts.expiry.at().map(Timestamp::as_micros),
+            expiry_source,
+            expires_sort: facts.expiry.sort_key(),
+            data_access_ends_at: facts.data_access.at().map(Timestamp::as_micros),
+            issued_at: facts.issued_at.map(Timestamp::as_micros),
+            scopes: Json(facts.scopes.clone()),
+            granular_scopes: Json(
+                facts.granular_scopes.iter().map(|g| (g.scope.clone(), g.target_ids.clone())).collect(),
+            ),
+            standing,
+            standing_since,
+            standing_reason,
+            provider_code,
+        }
+    }
+}
+
+impl TryFrom<ConnectionRow> for Connection {
+    type Error = StoreError;
+
+    fn try_from(row: ConnectionRow) -> Result<Self, StoreError> {
+        let id = row.connection_id;
+        let bad = |column| StoreError::Inconsistent { table: TABLE, column, row: id.to_string() };
+        let time = |micros: Option<i64>| micros.map(Timestamp::from_micros);
+
+        let expiry = match (row.expiry_source.as_str(), row.expires_at) {
+            ("NEVER", _) => Expiry::Never,
+            ("UNKNOWN", _) => Expiry::Unknown,
+            (source, Some(end)) => Expiry::At(
+                Timestamp::from_micros(end),
+                value_of(&SOURCES, source).ok_or_else(|| bad("expiry_source"))?,
+            ),
+            _ => return Err(bad("expires_at")),
+        };
+        let standing = match (row.standing.as_str(), row.standing_since) {
+            ("LIVE", _) => Standing::Live,
+            ("INVALID", Some(since)) => Standing::Invalid {
+                since: Timestamp::from_micros(since),
+                reason: RefusalReason::from_name(&row.standing_reason),
+                provider_code: row.provider_code,
+            },
+            ("REVOKED", Some(at)) => {
+                Standing::Revoked { at: Timestamp::from_micros(at), by: row.standing_reason }
+            }
+            _ => return Err(bad("standing")),
+        };
+        let fingerprint = row
+            .fingerprint
+            .map(|bytes| bytes.try_into().map(Fingerprint).map_err(|_| bad("fingerprint")))
+            .transpose()?;
+        Ok(Self {
+            id: ConnectionId::from_uuid(row.connection_id),
+            workspace: WorkspaceId::parse(row.workspace_id).map_err(|_| bad("workspace_id"))?,
+            provider: ProviderId::parse(row.provider).map_err(|_| bad("provider"))?,
+            app_id: row.app_id,
+            subject: Subject {
+                id: row.subject_id,
+                name: row.subject_name,
+                kind: value_of(&SUBJECTS, &row.subject_kind).unwrap_or(SubjectType::Unknown),
+            },
+            version: i32::try_from(row.token_version)
+                .ok()
+                .and_then(|version| TokenVersion::new(version).ok())
+                .ok_or_else(|| bad("token_version"))?,
+            secret_id: SecretId::from_uuid(row.secret_id),
+            fingerprint,
+            revision: row.revision,
+            facts: TokenFacts {
+                // A kind that a newer release wrote is handled like the commonest.
+                kind: value_of(&KINDS, &row.kind).unwrap_or(TokenKind::LongLivedUser),
+                expiry,
+                data_access: row
+                    .data_access_ends_at
+                    .map_or(Expiry::Never, |end| Expiry::At(Timestamp::from_micros(end), ExpirySource::Provider)),
+                issued_at: time(row.issued_at),
+                scopes: row.scopes.0,
+                granular_scopes: row
+                    .granular_scopes
+                    .0
+                    .into_iter()
+                    .map(|(scope, target_ids)| GranularScope { scope, target_ids })
+                    .collect(),
+            },
+            standing,
+            seen: Observations {
+                last_validated_at: time(row.last_validated_at),
+                last_rotated_at: time(row.last_rotated_at),
+                last_known_good: time(row.last_known_good),
+                ad_accounts: row.ad_account_count.and_then(|count| u32::try_from(count).ok()),
+                unreachable_ad_accounts: u32::try_from(row.unreachable_count).unwrap_or(0),
+            },
+            created_at: Timestamp::from_micros(row.created_at),
+            updated_at: Timestamp::from_micros(row.updated_at),
+        })
+    }
+}
