@@ -1,7 +1,7 @@
 //! API keys as callers hold them: `tva_<id>_<secret>`, 256 random bits, of which only a hash is kept.
 
-use aes_gcm::aead::{Generate, Key};
 use aes_gcm::Aes256Gcm;
+use aes_gcm::aead::{Generate, Key};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
@@ -78,7 +78,9 @@ mod tests {
 
     #[test]
     fn what_is_no_key_is_refused() {
-        for bad in ["", "tva_", "tva_abc_def", "Bearer x", "tva_abcdefghijklmnop_short", "xxx_abcdefghijklmnop_"] {
+        for bad in
+            ["", "tva_", "tva_abc_def", "Bearer x", "tva_abcdefghijklmnop_short", "xxx_abcdefghijklmnop_"]
+        {
             assert!(PresentedKey::parse(&Secret::new(bad.into())).is_err(), "{bad}");
         }
     }

@@ -89,12 +89,22 @@ impl MasterKeys {
     }
 
     /// Wraps a key under the master key `id`.
-    pub fn wrap(&self, id: &str, binding: &KeyBinding<'_>, key: &RawKey) -> Result<Vec<u8>, CorruptCiphertext> {
+    pub fn wrap(
+        &self,
+        id: &str,
+        binding: &KeyBinding<'_>,
+        key: &RawKey,
+    ) -> Result<Vec<u8>, CorruptCiphertext> {
         seal_bytes(self.0.get(id).ok_or(CorruptCiphertext)?, &binding.encode(), key.as_bytes())
     }
 
     /// Inverse of [`wrap`](Self::wrap).
-    pub fn unwrap(&self, id: &str, binding: &KeyBinding<'_>, wrapped: &[u8]) -> Result<RawKey, CorruptCiphertext> {
+    pub fn unwrap(
+        &self,
+        id: &str,
+        binding: &KeyBinding<'_>,
+        wrapped: &[u8],
+    ) -> Result<RawKey, CorruptCiphertext> {
         let bytes = open_bytes(self.0.get(id).ok_or(CorruptCiphertext)?, &binding.encode(), wrapped)?;
         let bytes: [u8; 32] = bytes.as_slice().try_into().map_err(|_| CorruptCiphertext)?;
         Ok(RawKey::from_bytes(bytes))
@@ -147,7 +157,8 @@ pub fn create_secret_file(path: &Path, content: &Secret) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(content.expose().as_bytes())?;
     file.sync_all()?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let folder =
+        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     File::open(folder)?.sync_all()
 }
 
@@ -181,7 +192,13 @@ mod tests {
     #[test]
     fn a_wrapped_key_opens_only_where_it_belongs() {
         let keys = MasterKeys::parse(&Secret::new(format!("{}\n{}", line("a"), line("bb")))).unwrap();
-        let binding = KeyBinding { vault: Uuid::nil(), purpose: "data", workspace: "acme", key_id: Uuid::nil(), version: 1 };
+        let binding = KeyBinding {
+            vault: Uuid::nil(),
+            purpose: "data",
+            workspace: "acme",
+            key_id: Uuid::nil(),
+            version: 1,
+        };
         let key = RawKey::generate();
         let wrapped = keys.wrap("a", &binding, &key).unwrap();
         assert_eq!(keys.unwrap("a", &binding, &wrapped).unwrap().as_bytes(), key.as_bytes());

@@ -13,8 +13,8 @@ pub use key::{DataKey, RawKey};
 pub use mac::MacKey;
 pub use master::{KeyBinding, MasterKeyError, MasterKeys, create_key_file, create_secret_file};
 
-use aes_gcm::aead::{Aead, Generate, Nonce, Payload};
 use aes_gcm::Aes256Gcm;
+use aes_gcm::aead::{Aead, Generate, Nonce, Payload};
 use zeroize::Zeroizing;
 
 use crate::model::{ConnectionId, ProviderId, Sealed, Secret, TokenVersion, WorkspaceId};
@@ -108,7 +108,11 @@ mod tests {
     use super::*;
     use crate::model::Timestamp;
 
-    fn binding<'a>(workspace: &'a WorkspaceId, provider: &'a ProviderId, connection: ConnectionId) -> Binding<'a> {
+    fn binding<'a>(
+        workspace: &'a WorkspaceId,
+        provider: &'a ProviderId,
+        connection: ConnectionId,
+    ) -> Binding<'a> {
         Binding { workspace, connection, provider, version: TokenVersion::FIRST }
     }
 
@@ -159,8 +163,14 @@ mod tests {
         let key = DataKey::new(7, &RawKey::from_bytes([0x42; 32]));
         let (acme, meta) = (WorkspaceId::parse("acme").unwrap(), ProviderId::parse("meta").unwrap());
         let connection = ConnectionId::parse("01890000-0000-7000-8000-000000000001").unwrap();
-        let sealed = Sealed { data_key_version: 7, bytes: hex::decode(include_str!("known_answer.hex").trim()).unwrap() };
-        assert_eq!(open(&key, &binding(&acme, &meta, connection), &sealed).unwrap().expose(), "EAABknownanswer");
+        let sealed = Sealed {
+            data_key_version: 7,
+            bytes: hex::decode(include_str!("known_answer.hex").trim()).unwrap(),
+        };
+        assert_eq!(
+            open(&key, &binding(&acme, &meta, connection), &sealed).unwrap().expose(),
+            "EAABknownanswer"
+        );
     }
 
     #[test]

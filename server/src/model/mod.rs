@@ -16,15 +16,17 @@ mod token;
 
 pub use account::{AdAccount, AdAccountState};
 pub use caller::{Principal, Role, WorkspaceSet};
-pub use id::{ApiKeyId, ConnectionId, Incarnation, ProviderId, RequestId, SecretId, TokenVersion, WorkspaceId};
+pub use id::{
+    ApiKeyId, ConnectionId, Incarnation, ProviderId, RequestId, SecretId, TokenVersion, WorkspaceId,
+};
 pub use list::ListOrder;
 pub use refusal::{Misconfiguration, Refusal, RefusalKind, RefusalReason};
 pub use remedy::{Check, CheckResult, Fixer, Problem, ProblemReason, Remedy, Severity};
 pub use secret::{Fingerprint, Sealed, Secret};
 pub use time::{Clock, Timestamp};
 pub use token::{
-    Badge, BadgeColor, Connection, Expiry, ExpirySource, Grant, GrantState, GranularScope, Observations, Policy,
-    Renewal, Standing, Status, Subject, SubjectType, TokenFacts, TokenKind,
+    Badge, BadgeColor, Connection, Expiry, ExpirySource, Grant, GrantState, GranularScope, Observations,
+    Policy, Renewal, Standing, Status, Subject, SubjectType, TokenFacts, TokenKind,
 };
 
 /// A value that is not acceptable, and the rule that it breaks: "must be …".

@@ -57,13 +57,19 @@ impl Remedy {
         use RefusalReason as R;
         const RECONNECT: &str = "Ask the workspace owner to reconnect the account.";
         let (fixer, message, action) = match reason {
-            R::Expired => (Fixer::WorkspaceOwner, "The token's time ran out; an expired token cannot be renewed.", RECONNECT),
+            R::Expired => (
+                Fixer::WorkspaceOwner,
+                "The token's time ran out; an expired token cannot be renewed.",
+                RECONNECT,
+            ),
             R::PasswordChanged => (
                 Fixer::WorkspaceOwner,
                 "The person changed the password, or the provider reset the session for security.",
                 RECONNECT,
             ),
-            R::AppRemoved => (Fixer::WorkspaceOwner, "The person removed the app from the account.", RECONNECT),
+            R::AppRemoved => {
+                (Fixer::WorkspaceOwner, "The person removed the app from the account.", RECONNECT)
+            }
             R::Checkpoint => (
                 Fixer::WorkspaceOwner,
                 "The provider asks the person to pass a security check.",
@@ -74,8 +80,12 @@ impl Remedy {
                 "The person's account at the provider is not confirmed.",
                 "Ask the person to confirm the account on the provider's site; the token may then work again.",
             ),
-            R::LoggedOut => (Fixer::WorkspaceOwner, "The person logged out, which ended the session.", RECONNECT),
-            R::RevokedAtProvider => (Fixer::WorkspaceOwner, "The session was ended through the provider's API.", RECONNECT),
+            R::LoggedOut => {
+                (Fixer::WorkspaceOwner, "The person logged out, which ended the session.", RECONNECT)
+            }
+            R::RevokedAtProvider => {
+                (Fixer::WorkspaceOwner, "The session was ended through the provider's API.", RECONNECT)
+            }
             R::UnusedTooLong => (Fixer::WorkspaceOwner, "The token was not used for too long.", RECONNECT),
             R::DataAccessLapsed => (
                 Fixer::WorkspaceOwner,
@@ -102,8 +112,14 @@ impl Remedy {
                 "The token was made for another app than the one configured.",
                 "Check the configured app id, or bring a token of this app.",
             ),
-            R::Malformed => (Fixer::WorkspaceOwner, "The provider does not recognise this as a token.", "Paste the whole access token, and nothing else."),
-            R::Unknown => (Fixer::WorkspaceOwner, "The provider refuses the token and does not say why.", RECONNECT),
+            R::Malformed => (
+                Fixer::WorkspaceOwner,
+                "The provider does not recognise this as a token.",
+                "Paste the whole access token, and nothing else.",
+            ),
+            R::Unknown => {
+                (Fixer::WorkspaceOwner, "The provider refuses the token and does not say why.", RECONNECT)
+            }
         };
         Self::new(fixer, message, action)
     }
@@ -117,7 +133,11 @@ impl Remedy {
                 "The provider refuses every configured app secret.",
                 "Put the app's current secret into a file of providers.meta.app_secret_files and restart.",
             ),
-            M::AppId => (Fixer::Operator, "The provider does not know the configured app id.", "Correct providers.meta.app_id and restart."),
+            M::AppId => (
+                Fixer::Operator,
+                "The provider does not know the configured app id.",
+                "Correct providers.meta.app_id and restart.",
+            ),
             M::AppSecretProof => (
                 Fixer::Operator,
                 "The provider refuses the proof of the app secret.",
@@ -133,7 +153,11 @@ impl Remedy {
                 "The app lacks a capability or access level at the provider.",
                 "Complete the app review, or raise the access level, in the provider's app dashboard.",
             ),
-            M::RedirectUri => (Fixer::AppAdmin, "The redirect URI is not registered for the app.", "Register it in the provider's app dashboard."),
+            M::RedirectUri => (
+                Fixer::AppAdmin,
+                "The redirect URI is not registered for the app.",
+                "Register it in the provider's app dashboard.",
+            ),
             M::NotConfigured => (
                 Fixer::Operator,
                 "No app is configured for this provider.",

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{
-    ConnectionId, Fingerprint, Fixer, Problem, ProblemReason, ProviderId, RefusalReason, Remedy, SecretId, Severity,
-    Timestamp, TokenVersion, WorkspaceId,
+    ConnectionId, Fingerprint, Fixer, Problem, ProblemReason, ProviderId, RefusalReason, Remedy, SecretId,
+    Severity, Timestamp, TokenVersion, WorkspaceId,
 };
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -322,7 +322,9 @@ impl Connection {
         let status = self.status(now, policy);
         let days = self.facts.expiry.at().map(|end| days_left(end, now));
         let (color, text) = match status {
-            Status::Active if self.facts.expiry == Expiry::Unknown => (BadgeColor::Amber, "Expiry unknown".to_owned()),
+            Status::Active if self.facts.expiry == Expiry::Unknown => {
+                (BadgeColor::Amber, "Expiry unknown".to_owned())
+            }
             Status::Active => (BadgeColor::Green, "Active".to_owned()),
             Status::Expiring => {
                 let days = days.unwrap_or(0);
@@ -355,16 +357,33 @@ impl Connection {
         };
         match (self.status(now, policy), &self.standing) {
             (_, Standing::Revoked { at, .. }) => {
-                let remedy = Remedy::new(Fixer::WorkspaceOwner, "The connection was ended on purpose.", "Connect the account again if it is still wanted.");
+                let remedy = Remedy::new(
+                    Fixer::WorkspaceOwner,
+                    "The connection was ended on purpose.",
+                    "Connect the account again if it is still wanted.",
+                );
                 add(ProblemReason::TokenRevoked, Severity::Info, Some(*at), remedy, vec![]);
                 return problems;
             }
             (_, Standing::Invalid { since, reason, provider_code }) => {
-                let facts = vec![("refusal", reason.as_str().to_owned()), ("provider_code", provider_code.clone())];
-                add(ProblemReason::TokenInvalid, Severity::Critical, Some(*since), Remedy::for_refusal(*reason), facts);
+                let facts =
+                    vec![("refusal", reason.as_str().to_owned()), ("provider_code", provider_code.clone())];
+                add(
+                    ProblemReason::TokenInvalid,
+                    Severity::Critical,
+                    Some(*since),
+                    Remedy::for_refusal(*reason),
+                    facts,
+                );
             }
             (Status::Expired, Standing::Live) => {
-                add(ProblemReason::TokenExpired, Severity::Critical, self.facts.expiry.at(), Remedy::for_refusal(RefusalReason::Expired), vec![]);
+                add(
+                    ProblemReason::TokenExpired,
+                    Severity::Critical,
+                    self.facts.expiry.at(),
+                    Remedy::for_refusal(RefusalReason::Expired),
+                    vec![],
+                );
             }
             (Status::Expiring, Standing::Live) => {
                 let days = self.facts.expiry.at().map_or(0, |end| days_left(end, now));
@@ -374,7 +393,13 @@ impl Connection {
                     "Ask the workspace owner to reconnect the account before then.",
                 );
                 let since = self.facts.expiry.at().map(|end| end - policy.warning_window);
-                add(ProblemReason::ExpiringSoon, Severity::Warning, since, remedy, vec![("days_left", days.to_string())]);
+                add(
+                    ProblemReason::ExpiringSoon,
+                    Severity::Warning,
+                    since,
+                    remedy,
+                    vec![("days_left", days.to_string())],
+                );
             }
             _ => {}
         }
@@ -399,17 +424,37 @@ impl Connection {
             add(ProblemReason::OptionalScopesMissing, Severity::Info, None, remedy, vec![("missing", names)]);
         }
         if self.facts.expiry == Expiry::Unknown {
-            let remedy = Remedy::new(Fixer::Nobody, "The provider did not say when the token ends.", "The vault asks again; nothing to do.");
+            let remedy = Remedy::new(
+                Fixer::Nobody,
+                "The provider did not say when the token ends.",
+                "The vault asks again; nothing to do.",
+            );
             add(ProblemReason::ExpiryUnknown, Severity::Warning, None, remedy, vec![]);
         }
         if let Some(end) = self.facts.data_access.at().filter(|end| *end <= now + policy.warning_window) {
             let (message, since) = if end <= now {
-                ("Data access has ended: the person has not used the app for 90 days. Ads permissions go on.", end)
+                (
+                    "Data access has ended: the person has not used the app for 90 days. Ads permissions go on.",
+                    end,
+                )
             } else {
-                ("Data access ends soon: the person has not used the app for almost 90 days. Ads permissions go on.", end - policy.warning_window)
+                (
+                    "Data access ends soon: the person has not used the app for almost 90 days. Ads permissions go on.",
+                    end - policy.warning_window,
+                )
             };
-            let remedy = Remedy::new(Fixer::WorkspaceOwner, message, "Ask the workspace owner to reconnect and confirm the data access.");
-            add(ProblemReason::DataAccessEnding, Severity::Warning, Some(since), remedy, vec![("ends_at", end.to_string())]);
+            let remedy = Remedy::new(
+                Fixer::WorkspaceOwner,
+                message,
+                "Ask the workspace owner to reconnect and confirm the data access.",
+            );
+            add(
+                ProblemReason::DataAccessEnding,
+                Severity::Warning,
+                Some(since),
+                remedy,
+                vec![("ends_at", end.to_string())],
+            );
         }
         if self.seen.ad_accounts == Some(0) {
             let remedy = Remedy::new(
@@ -489,7 +534,11 @@ mod tests {
     fn status_changes_exactly_at_its_edges() {
         let policy = Policy::default();
         let micro = Duration::from_micros(1);
-        let invalid = Standing::Invalid { since: NOW, reason: RefusalReason::PasswordChanged, provider_code: "190/460".into() };
+        let invalid = Standing::Invalid {
+            since: NOW,
+            reason: RefusalReason::PasswordChanged,
+            provider_code: "190/460".into(),
+        };
         let revoked = Standing::Revoked { at: NOW, by: "ops".into() };
         for (expiry, standing, expected) in [
             (at(NOW + 7 * DAY + micro), Standing::Live, Status::Active),
@@ -526,8 +575,11 @@ mod tests {
             optional_scopes: vec!["business_management".into()],
             ..Policy::default()
         };
-        let reasons: Vec<_> =
-            connection(at(NOW + DAY), Standing::Live).problems(NOW, &policy).iter().map(|p| p.reason).collect();
+        let reasons: Vec<_> = connection(at(NOW + DAY), Standing::Live)
+            .problems(NOW, &policy)
+            .iter()
+            .map(|p| p.reason)
+            .collect();
         assert_eq!(
             reasons,
             [ProblemReason::ScopesMissing, ProblemReason::ExpiringSoon, ProblemReason::OptionalScopesMissing]

@@ -56,7 +56,8 @@ impl TryFrom<KeyRow> for ApiKeyRecord {
     type Error = StoreError;
 
     fn try_from(row: KeyRow) -> Result<Self, StoreError> {
-        let bad = |column| StoreError::Inconsistent { table: "api_keys", column, row: row.api_key_id.clone() };
+        let bad =
+            |column| StoreError::Inconsistent { table: "api_keys", column, row: row.api_key_id.clone() };
         let workspaces = match &row.workspaces {
             None => WorkspaceSet::All,
             Some(Json(names)) => WorkspaceSet::Named(
@@ -126,7 +127,9 @@ impl Tx {
         let key = &record.api_key;
         let workspaces = match &key.workspaces {
             WorkspaceSet::All => None,
-            WorkspaceSet::Named(names) => Some(Json(names.iter().map(|w| w.as_str().to_owned()).collect::<Vec<_>>())),
+            WorkspaceSet::Named(names) => {
+                Some(Json(names.iter().map(|w| w.as_str().to_owned()).collect::<Vec<_>>()))
+            }
         };
         self.query(
             "INSERT INTO api_keys (api_key_id, principal, role, workspaces, hash, mac, created_at, expires_at, revoked_at)
@@ -148,13 +151,20 @@ impl Tx {
     }
 
     /// Marks a key as revoked, under its new mac.
-    pub async fn mark_api_key_revoked(&mut self, id: &ApiKeyId, at: Timestamp, mac: Vec<u8>) -> Result<(), StoreError> {
-        self.query("UPDATE api_keys SET revoked_at = $2, mac = $3 WHERE api_key_id = $1 AND revoked_at IS NULL")
-            .bind(id.as_str().to_owned())
-            .bind(at.as_micros())
-            .bind(mac)
-            .execute()
-            .await?;
+    pub async fn mark_api_key_revoked(
+        &mut self,
+        id: &ApiKeyId,
+        at: Timestamp,
+        mac: Vec<u8>,
+    ) -> Result<(), StoreError> {
+        self.query(
+            "UPDATE api_keys SET revoked_at = $2, mac = $3 WHERE api_key_id = $1 AND revoked_at IS NULL",
+        )
+        .bind(id.as_str().to_owned())
+        .bind(at.as_micros())
+        .bind(mac)
+        .execute()
+        .await?;
         self.changed(Change::ApiKey(id.clone()));
         Ok(())
     }

@@ -161,7 +161,8 @@ impl Coherence {
             if rows.first().is_some_and(|row| row.revision != applied + 1) {
                 self.drop_all();
             }
-            let changes: Vec<_> = rows.iter().filter_map(|row| Change::parse(&row.subject, &row.key)).collect();
+            let changes: Vec<_> =
+                rows.iter().filter_map(|row| Change::parse(&row.subject, &row.key)).collect();
             self.drop_changed(&changes);
             self.applied.store(last, Ordering::Release);
             if rows.len() < PAGE {

@@ -5,7 +5,9 @@ use uuid::Uuid;
 use super::cache::Change;
 use super::rows::{ConnectionRow, FactColumns, connection_columns, subject_kind_name};
 use super::{Session, StoreError, Tx};
-use crate::model::{AdAccount, Connection, ConnectionId, ProviderId, Sealed, SecretId, Timestamp, TokenVersion, WorkspaceId};
+use crate::model::{
+    AdAccount, Connection, ConnectionId, ProviderId, Sealed, SecretId, Timestamp, TokenVersion, WorkspaceId,
+};
 
 /// A connection and the sealed secret that it holds.
 #[derive(Debug, Clone)]
@@ -43,6 +45,11 @@ struct Count {
 }
 
 #[derive(sqlx::FromRow)]
+struct Id {
+    connection_id: Uuid,
+}
+
+#[derive(sqlx::FromRow)]
 struct AccountRow {
     ad_account_id: String,
 }
@@ -50,12 +57,16 @@ struct AccountRow {
 impl Session {
     /// The connection of that id.
     pub async fn connection(&mut self, id: ConnectionId) -> Result<Option<Connection>, StoreError> {
-        self.query(concat!("SELECT ", connection_columns!(), " FROM ad_platform_connections c WHERE c.connection_id = $1"))
-            .bind(id.as_uuid())
-            .fetch_optional::<ConnectionRow>()
-            .await?
-            .map(Connection::try_from)
-            .transpose()
+        self.query(concat!(
+            "SELECT ",
+            connection_columns!(),
+            " FROM ad_platform_connections c WHERE c.connection_id = $1"
+        ))
+        .bind(id.as_uuid())
+        .fetch_optional::<ConnectionRow>()
+        .await?
+        .map(Connection::try_from)
+        .transpose()
     }
 
     /// The connection of that id with its current sealed secret.
@@ -132,6 +143,30 @@ impl Session {
         Ok(u32::try_from(count.n).unwrap_or(u32::MAX))
     }
 
+    /// Other living connections of the same subject and app, of any workspace, with their sealed secrets.
+    pub async fn siblings(&mut self, connection: &Connection) -> Result<Vec<HeldToken>, StoreError> {
+        if connection.subject.id.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<Id> = self
+            .query(
+                "SELECT connection_id FROM ad_platform_connections
+                  WHERE subject_id = $1 AND provider = $2 AND app_id = $3
+                    AND connection_id <> $4 AND standing = 'LIVE' ORDER BY connection_id LIMIT 1000",
+            )
+            .bind(connection.subject.id.clone())
+            .bind(connection.provider.as_str().to_owned())
+            .bind(connection.app_id.clone())
+            .bind(connection.id.as_uuid())
+            .fetch_all()
+            .await?;
+        let mut siblings = Vec::with_capacity(ids.len());
+        for id in ids {
+            siblings.extend(self.held_token(ConnectionId::from_uuid(id.connection_id)).await?);
+        }
+        Ok(siblings)
+    }
+
     async fn known_ad_accounts(&mut self, id: ConnectionId) -> Result<Vec<String>, StoreError> {
         let rows: Vec<AccountRow> = self
             .query("SELECT ad_account_id FROM connection_ad_accounts WHERE connection_id = $1")
@@ -151,7 +186,11 @@ impl Tx {
     /// The connection of that id, locked until the transaction ends.
     pub async fn lock_connection(&mut self, id: ConnectionId) -> Result<Option<Connection>, StoreError> {
         self.query_for(
-            concat!("SELECT ", connection_columns!(), " FROM ad_platform_connections c WHERE c.connection_id = $1"),
+            concat!(
+                "SELECT ",
+                connection_columns!(),
+                " FROM ad_platform_connections c WHERE c.connection_id = $1"
+            ),
             concat!(
                 "SELECT ",
                 connection_columns!(),
@@ -294,14 +333,20 @@ impl Tx {
 
     /// Destroys every secret of a connection.
     pub async fn destroy_secrets(&mut self, id: ConnectionId) -> Result<(), StoreError> {
-        self.query("DELETE FROM connection_secrets WHERE connection_id = $1").bind(id.as_uuid()).execute().await?;
+        self.query("DELETE FROM connection_secrets WHERE connection_id = $1")
+            .bind(id.as_uuid())
+            .execute()
+            .await?;
         self.changed(Change::Connection(id));
         Ok(())
     }
 
     /// Forgets the ad accounts of a connection.
     pub async fn forget_ad_accounts(&mut self, id: ConnectionId) -> Result<(), StoreError> {
-        self.query("DELETE FROM connection_ad_accounts WHERE connection_id = $1").bind(id.as_uuid()).execute().await?;
+        self.query("DELETE FROM connection_ad_accounts WHERE connection_id = $1")
+            .bind(id.as_uuid())
+            .execute()
+            .await?;
         Ok(())
     }
 
@@ -341,7 +386,12 @@ impl Tx {
         Ok(u32::try_from(count.n).unwrap_or(u32::MAX))
     }
 
-    async fn put_ad_account(&mut self, id: Uuid, account: &AdAccount, now: Timestamp) -> Result<(), StoreError> {
+    async fn put_ad_account(
+        &mut self,
+        id: Uuid,
+        account: &AdAccount,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         self.query(
             "INSERT INTO connection_ad_accounts
                     (connection_id, ad_account_id, name, currency, time_zone, state, provider_state,

@@ -4,7 +4,9 @@
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow};
 use sqlx::query::Query as SqlxQuery;
-use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+};
 use sqlx::{ConnectOptions, Encode, FromRow, PgPool, Postgres, Sqlite, SqlitePool, Type};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -18,12 +20,20 @@ pub(super) trait Value:
 {
 }
 impl<T> Value for T where
-    T: for<'q> Encode<'q, Sqlite> + Type<Sqlite> + for<'q> Encode<'q, Postgres> + Type<Postgres> + Send + 'static
+    T: for<'q> Encode<'q, Sqlite>
+        + Type<Sqlite>
+        + for<'q> Encode<'q, Postgres>
+        + Type<Postgres>
+        + Send
+        + 'static
 {
 }
 
 /// A row that both databases can give back. `#[derive(FromRow)]` is enough.
-pub(super) trait Record: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin {}
+pub(super) trait Record:
+    for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin
+{
+}
 impl<T> Record for T where T: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin {}
 
 /// Which database.
@@ -57,7 +67,9 @@ impl Address {
         if let Some(path) = url.strip_prefix("sqlite:") {
             let path = path.strip_prefix("//").unwrap_or(path);
             if path.is_empty() || path == ":memory:" || path.contains('?') {
-                return Err(StoreError::Config("storage.url: sqlite:PATH wants the path of a file, and no options".into()));
+                return Err(StoreError::Config(
+                    "storage.url: sqlite:PATH wants the path of a file, and no options".into(),
+                ));
             }
             let options = SqliteConnectOptions::new()
                 .filename(path)

@@ -63,7 +63,9 @@ fn from_database(error: &dyn DatabaseError) -> StoreError {
     match code.as_ref() {
         "40001" | "40P01" | "55P03" => StoreError::Race(text),
         "25P02" | "25P03" | "57014" => StoreError::Unavailable(text),
-        code if code.len() == 5 && (code.starts_with("08") || code.starts_with("53") || code.starts_with("57P")) => {
+        code if code.len() == 5
+            && (code.starts_with("08") || code.starts_with("53") || code.starts_with("57P")) =>
+        {
             StoreError::Unavailable(text)
         }
         code => match code.parse::<u32>().map(|code| code & 0xff) {

@@ -200,7 +200,10 @@ impl Session {
     }
 
     /// Whether the workspace is known: `Some(true)` when it was shredded.
-    pub async fn workspace_is_shredded(&mut self, workspace: &WorkspaceId) -> Result<Option<bool>, StoreError> {
+    pub async fn workspace_is_shredded(
+        &mut self,
+        workspace: &WorkspaceId,
+    ) -> Result<Option<bool>, StoreError> {
         let row: Option<Shredded> = self
             .query("SELECT shredded_at FROM workspaces WHERE workspace_id = $1")
             .bind(workspace.as_str().to_owned())

@@ -152,8 +152,12 @@ impl Session {
                 Some(after) if after.end >= range.low => (by_end, after.end, after.id.as_uuid()),
                 _ => (by_end, range.low.saturating_sub(1), Uuid::max()),
             },
-            ListOrder::CreatedFirst => (oldest, range.low, after.map_or(Uuid::nil(), |after| after.id.as_uuid())),
-            ListOrder::CreatedLast => (youngest, range.low, after.map_or(Uuid::max(), |after| after.id.as_uuid())),
+            ListOrder::CreatedFirst => {
+                (oldest, range.low, after.map_or(Uuid::nil(), |after| after.id.as_uuid()))
+            }
+            ListOrder::CreatedLast => {
+                (youngest, range.low, after.map_or(Uuid::max(), |after| after.id.as_uuid()))
+            }
         };
         let rows: Vec<ListedRow> = self
             .query(text)

@@ -163,8 +163,10 @@ impl Store {
 
     /// Polls changes and beats this replica's row, until closed. Health follows.
     fn watch_changes(&self, health: watch::Sender<bool>) {
-        let (readers, coherence, stop) = (self.readers.clone(), Arc::clone(&self.coherence), self.stop.clone());
-        let (writer, observer, incarnation) = (self.writer.clone(), Arc::clone(&self.observer), self.incarnation);
+        let (readers, coherence, stop) =
+            (self.readers.clone(), Arc::clone(&self.coherence), self.stop.clone());
+        let (writer, observer, incarnation) =
+            (self.writer.clone(), Arc::clone(&self.observer), self.incarnation);
         self.tasks.spawn(async move {
             let mut tick = tokio::time::interval(cache::POLL);
             tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -197,9 +199,8 @@ impl Store {
     pub async fn close(self: Arc<Self>) {
         self.stop.cancel();
         let incarnation = self.incarnation;
-        let _: Result<(), Abort<std::convert::Infallible>> = self
-            .write(move |tx| Box::pin(async move { Ok(tx.end_replica(incarnation).await?) }))
-            .await;
+        let _: Result<(), Abort<std::convert::Infallible>> =
+            self.write(move |tx| Box::pin(async move { Ok(tx.end_replica(incarnation).await?) })).await;
         self.readers.close().await;
     }
 }

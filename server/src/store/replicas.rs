@@ -56,7 +56,13 @@ struct Ended {
 }
 
 /// Beats once and ends those that fell silent. Failures wait for the next beat.
-pub(super) async fn beat(writer: &Writer, readers: &Pool, observer: &Observer, own: Incarnation, applied: i64) {
+pub(super) async fn beat(
+    writer: &Writer,
+    readers: &Pool,
+    observer: &Observer,
+    own: Incarnation,
+    applied: i64,
+) {
     let silent = match read_beats(readers).await {
         Ok(beats) => observer.note(own, &beats),
         Err(_) => return,
@@ -137,7 +143,10 @@ impl Tx {
 
     /// Ends this process's own life: what it had claimed is free at once.
     pub async fn end_replica(&mut self, incarnation: Incarnation) -> Result<(), StoreError> {
-        self.query("DELETE FROM replicas WHERE incarnation = $1").bind(incarnation.as_uuid()).execute().await?;
+        self.query("DELETE FROM replicas WHERE incarnation = $1")
+            .bind(incarnation.as_uuid())
+            .execute()
+            .await?;
         Ok(())
     }
 }

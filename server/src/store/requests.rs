@@ -92,8 +92,8 @@ impl Tx {
             return Err(StoreError::Race("the request's row went away".into()));
         };
         if now.since(Timestamp::from_micros(row.created_at)) > KEPT {
-            self.drop_request(claim, row.generation).await?;
-            return Err(StoreError::Race("the request's row was too old".into()));
+            self.renew_request(claim, row.generation, now).await?;
+            return Ok(Claimed::Ours { generation: row.generation + 1 });
         }
         if row.hash != claim.hash {
             return Ok(Claimed::OtherRequest);
@@ -123,7 +123,11 @@ impl Tx {
 
     /// Writes the outcome, in the transaction that does the work. A claim that was taken over meanwhile
     /// is a lost race: the work must not be done twice.
-    pub async fn finish_request(&mut self, claim: &Claim, outcome: &RequestOutcome) -> Result<bool, StoreError> {
+    pub async fn finish_request(
+        &mut self,
+        claim: &Claim,
+        outcome: &RequestOutcome,
+    ) -> Result<bool, StoreError> {
         let finished = self
             .query(
                 "UPDATE requests SET outcome = $6
@@ -140,15 +144,41 @@ impl Tx {
         Ok(finished == 1)
     }
 
-    /// Gives a claim up: the request failed and may be tried again.
-    pub async fn drop_request(&mut self, claim: &Claim, generation: i64) -> Result<(), StoreError> {
+    /// Gives a claim up, unless its outcome was written: the request failed and may be tried again.
+    pub async fn drop_unfinished_request(&mut self, claim: &Claim) -> Result<(), StoreError> {
         self.query(
-            "DELETE FROM requests WHERE principal = $1 AND rpc = $2 AND request_id = $3 AND generation = $4",
+            "DELETE FROM requests
+              WHERE principal = $1 AND rpc = $2 AND request_id = $3 AND incarnation = $4 AND generation = $5
+                AND outcome IS NULL",
         )
         .bind(claim.principal.clone())
         .bind(claim.rpc)
         .bind(claim.request_id.as_str().to_owned())
-        .bind(generation)
+        .bind(claim.incarnation.as_uuid())
+        .bind(claim.generation)
+        .execute()
+        .await?;
+        Ok(())
+    }
+
+    /// An outcome that is no longer kept makes way for the new request.
+    async fn renew_request(
+        &mut self,
+        claim: &Claim,
+        generation: i64,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.query(
+            "UPDATE requests SET hash = $4, incarnation = $5, generation = $6, outcome = NULL, created_at = $7
+              WHERE principal = $1 AND rpc = $2 AND request_id = $3",
+        )
+        .bind(claim.principal.clone())
+        .bind(claim.rpc)
+        .bind(claim.request_id.as_str().to_owned())
+        .bind(claim.hash.clone())
+        .bind(claim.incarnation.as_uuid())
+        .bind(generation + 1)
+        .bind(now.as_micros())
         .execute()
         .await?;
         Ok(())
@@ -156,6 +186,9 @@ impl Tx {
 
     /// Forgets requests older than a day.
     pub async fn forget_requests(&mut self, now: Timestamp) -> Result<u64, StoreError> {
-        self.query("DELETE FROM requests WHERE created_at < $1").bind((now - KEPT).as_micros()).execute().await
+        self.query("DELETE FROM requests WHERE created_at < $1")
+            .bind((now - KEPT).as_micros())
+            .execute()
+            .await
     }
 }

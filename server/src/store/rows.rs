@@ -88,8 +88,11 @@ const SUBJECTS: [(SubjectType, &str); 5] = [
     (SubjectType::Unknown, "UNKNOWN"),
 ];
 
-const SOURCES: [(ExpirySource, &str); 3] =
-    [(ExpirySource::Provider, "PROVIDER"), (ExpirySource::Reply, "REPLY"), (ExpirySource::Assumed, "ASSUMED")];
+const SOURCES: [(ExpirySource, &str); 3] = [
+    (ExpirySource::Provider, "PROVIDER"),
+    (ExpirySource::Reply, "REPLY"),
+    (ExpirySource::Assumed, "ASSUMED"),
+];
 
 /// The name of a value in a table that lists every value.
 fn name_of<T: PartialEq + Copy>(table: &[(T, &'static str)], value: T) -> &'static str {
@@ -193,9 +196,9 @@ impl TryFrom<ConnectionRow> for Connection {
                 // A kind that a newer release wrote is handled like the commonest.
                 kind: value_of(&KINDS, &row.kind).unwrap_or(TokenKind::LongLivedUser),
                 expiry,
-                data_access: row
-                    .data_access_ends_at
-                    .map_or(Expiry::Never, |end| Expiry::At(Timestamp::from_micros(end), ExpirySource::Provider)),
+                data_access: row.data_access_ends_at.map_or(Expiry::Never, |end| {
+                    Expiry::At(Timestamp::from_micros(end), ExpirySource::Provider)
+                }),
                 issued_at: time(row.issued_at),
                 scopes: row.scopes.0,
                 granular_scopes: row

@@ -128,7 +128,11 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the writer. It ends, after the last unit is answered, when every handle is dropped.
-    pub(super) fn start(pool: Pool, coherence: Arc<Coherence>, clock: Clock) -> (Self, tokio::task::JoinHandle<()>) {
+    pub(super) fn start(
+        pool: Pool,
+        coherence: Arc<Coherence>,
+        clock: Clock,
+    ) -> (Self, tokio::task::JoinHandle<()>) {
         let (queue, units) = mpsc::channel(QUEUE);
         let task = tokio::spawn(drain(pool, coherence, clock, units));
         (Self { queue }, task)
@@ -147,11 +151,18 @@ impl Writer {
         if self.queue.try_send(unit).is_err() {
             return Err(Abort::Store(StoreError::Unavailable("too many writes are waiting".into())));
         }
-        answer.await.unwrap_or_else(|_| Err(Abort::Store(StoreError::Unavailable("the writer stopped".into()))))
+        answer
+            .await
+            .unwrap_or_else(|_| Err(Abort::Store(StoreError::Unavailable("the writer stopped".into()))))
     }
 }
 
-async fn drain(pool: Pool, coherence: Arc<Coherence>, clock: Clock, mut units: mpsc::Receiver<Box<dyn Unit>>) {
+async fn drain(
+    pool: Pool,
+    coherence: Arc<Coherence>,
+    clock: Clock,
+    mut units: mpsc::Receiver<Box<dyn Unit>>,
+) {
     let mut batch: Vec<Box<dyn Unit>> = Vec::with_capacity(BATCH);
     while units.recv_many(&mut batch, BATCH).await > 0 {
         let lost = match pool.session().await {

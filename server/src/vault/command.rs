@@ -6,11 +6,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+pub use crate::model::ListOrder;
 use crate::model::{
     Check, CheckResult, ConnectionId, Expiry, ProviderId, RequestId, Role, Secret, SecretId, Status,
     Timestamp, TokenVersion, WorkspaceId, WorkspaceSet,
 };
-pub use crate::model::ListOrder;
 use crate::provider::{ReportedRefusal, RequestPart, Usage};
 
 pub use crate::store::ApiKeyFacts as ApiKey;
@@ -257,6 +257,8 @@ pub struct ReportTokenError {
     pub secret: ReportedSecret,
     /// What was seen.
     pub refusal: ReportedRefusal,
+    /// When the caller saw the refusal.
+    pub observed_at: Option<Timestamp>,
     /// When the caller last saw it work.
     pub last_success_at: Option<Timestamp>,
 }

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use crate::model::{ApiKeyId, ConnectionId, Misconfiguration, RefusalReason, Role, Timestamp, TokenVersion, WorkspaceId};
+use crate::model::{
+    ApiKeyId, ConnectionId, Misconfiguration, Refusal, RefusalKind, RefusalReason, Role, Timestamp,
+    TokenVersion, WorkspaceId,
+};
+use crate::store::{Abort, StoreError};
 
 /// A field that breaks its rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -210,4 +214,77 @@ pub enum VaultError {
     /// A bug of ours. The cause is in the log, under the call id.
     #[error("internal error")]
     Internal,
+}
+
+impl From<StoreError> for VaultError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) | StoreError::Race(_) => {
+                tracing::warn!(%error, "storage did not answer a call");
+                Self::StorageUnavailable
+            }
+            StoreError::Inconsistent { .. } | StoreError::Config(_) | StoreError::Refused(_) => {
+                tracing::error!(%error, "storage refused a call");
+                Self::Internal
+            }
+        }
+    }
+}
+
+impl From<Abort<Self>> for VaultError {
+    fn from(abort: Abort<Self>) -> Self {
+        match abort {
+            Abort::Store(error) => error.into(),
+            Abort::Refused(error) => error,
+        }
+    }
+}
+
+impl VaultError {
+    /// How long to wait when a refusal names no time.
+    pub(super) const WAIT: Duration = Duration::from_secs(30);
+
+    /// What a provider's refusal of a call about a token that is being brought in means.
+    pub(super) fn from_intake_refusal(refusal: &Refusal, app_id: &str) -> Self {
+        match &refusal.kind {
+            RefusalKind::Dead { reason } => {
+                Self::ProviderRefusedToken { reason: *reason, provider_code: refusal.provider_code() }
+            }
+            RefusalKind::OtherApp => Self::TokenOfOtherApp { app_id: app_id.to_owned() },
+            _ => Self::from_provider_trouble(refusal),
+        }
+    }
+
+    /// What a refusal means that says nothing about a token.
+    pub(super) fn from_provider_trouble(refusal: &Refusal) -> Self {
+        let unavailable = |retry_after: Option<Duration>| Self::ProviderUnavailable {
+            retry_after: retry_after.unwrap_or(Self::WAIT),
+            detail: refusal.detail.clone(),
+        };
+        match &refusal.kind {
+            RefusalKind::Transient { retry_after } => unavailable(*retry_after),
+            RefusalKind::Throttled { scope, retry_after } => {
+                Self::ProviderThrottled { scope: scope.clone(), retry_after: *retry_after }
+            }
+            RefusalKind::Ours(problem) => {
+                tracing::error!(problem = problem.as_str(), detail = %refusal.detail, "the provider refuses our configuration");
+                Self::ProviderMisconfigured { problem: *problem, provider_code: refusal.provider_code() }
+            }
+            RefusalKind::Dead { reason } => {
+                Self::ProviderRefusedToken { reason: *reason, provider_code: refusal.provider_code() }
+            }
+            RefusalKind::Blocked => Self::ProviderRefusedToken {
+                reason: RefusalReason::PolicyBlocked,
+                provider_code: refusal.provider_code(),
+            },
+            RefusalKind::OtherApp => Self::ProviderRefusedToken {
+                reason: RefusalReason::WrongApp,
+                provider_code: refusal.provider_code(),
+            },
+            RefusalKind::Permission { .. } => Self::ProviderRefusedToken {
+                reason: RefusalReason::RoleLost,
+                provider_code: refusal.provider_code(),
+            },
+        }
+    }
 }

@@ -1,18 +1,43 @@
-//! The verbs. Each file is one `impl Vault` block.
+//! The verbs. Each file is one `impl Vault` block: `intake` takes tokens, `custody` hands them out and ends
+//! them, `doctor` examines them, `exchange` lengthens them, `report` judges refusals, `listing` lists them,
+//! `callers` knows who calls. `opening` builds it all; `keys`, `position` and `idempotency` serve the rest.
+//!
+//! The vault knows no wire type, no SQL and no HTTP. A caller's hang-up loses nothing: from its first side
+//! effect on, an operation runs detached from its caller.
 
+mod callers;
+mod candidate;
 mod command;
+mod custody;
+mod doctor;
 mod error;
+mod exchange;
+mod idempotency;
+mod intake;
+mod keys;
+mod listing;
+mod opening;
+mod position;
+mod report;
 mod view;
 
+use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 
 pub use command::*;
 pub use error::{FieldViolation, VaultError};
 pub use view::TokenView;
 
-use crate::model::{ApiKeyId, Clock, Policy, Principal, RequestId, Secret};
-use crate::provider::Providers;
+use crate::model::{Clock, Connection, Policy, Principal, ProviderId, Secret};
+use crate::provider::{Provider, Providers};
+use crate::store::Store;
+use callers::Uses;
+use keys::Keys;
 
 /// What the vault needs to open.
 #[derive(Debug)]
@@ -38,10 +63,6 @@ pub struct VaultConfig {
 #[error("{0}")]
 pub struct OpenError(pub String);
 
-/// The vault.
-#[derive(Debug)]
-pub struct Vault {}
-
 /// What first start left for the operator.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FirstStart {
@@ -51,30 +72,111 @@ pub struct FirstStart {
     pub master_key_file: Option<PathBuf>,
 }
 
-#[expect(clippy::todo, clippy::unused_async, missing_docs, reason = "stubs")]
+/// The vault.
+pub struct Vault {
+    store: Arc<Store>,
+    keys: Keys,
+    providers: Providers,
+    clock: Clock,
+    policy: Policy,
+    replica: String,
+    uses: Uses,
+    tasks: TaskTracker,
+}
+
 impl Vault {
-    /// Opens the database (migrating it), checks keys, does what a first start needs, and starts the
-    /// background work (writer, coherence).
-    pub async fn open(_config: VaultConfig, _providers: Providers, _clock: Clock) -> Result<(Arc<Self>, FirstStart), OpenError> { todo!() }
-    /// Applies migrations and returns how many were applied. For `token-vault migrate`.
-    pub async fn migrate(_config: &VaultConfig) -> Result<usize, OpenError> { todo!() }
-    /// For `api-key create --offline`: opens without serving and makes a key.
-    pub async fn create_api_key_offline(_config: VaultConfig, _command: CreateApiKey) -> Result<NewApiKey, OpenError> { todo!() }
-    /// True while storage answers and keys are there; changes are seen by health.
-    pub fn health(&self) -> tokio::sync::watch::Receiver<bool> { todo!() }
-    /// Stops taking writes, drains, closes the database.
-    pub async fn close(&self) { todo!() }
-    pub async fn authenticate(&self, _key: &Secret) -> Result<Arc<Principal>, VaultError> { todo!() }
-    pub async fn store_token(self: &Arc<Self>, _caller: &Principal, _command: StoreToken) -> Result<Intake, VaultError> { todo!() }
-    pub async fn exchange_token(self: &Arc<Self>, _caller: &Principal, _command: ExchangeToken) -> Result<Exchange, VaultError> { todo!() }
-    pub async fn validate_token(self: &Arc<Self>, _caller: &Principal, _command: ValidateToken) -> Result<Validation, VaultError> { todo!() }
-    pub async fn fetch_access_token(&self, _caller: &Principal, _command: FetchAccessToken) -> Result<Fetched, VaultError> { todo!() }
-    pub async fn get_token(&self, _caller: &Principal, _target: Target) -> Result<(TokenView, String), VaultError> { todo!() }
-    pub async fn list_tokens(&self, _caller: &Principal, _query: ListTokens) -> Result<TokenPage, VaultError> { todo!() }
-    pub async fn report_token_error(self: &Arc<Self>, _caller: &Principal, _report: ReportTokenError) -> Result<ReportOutcome, VaultError> { todo!() }
-    pub async fn revoke_token(self: &Arc<Self>, _caller: &Principal, _command: RevokeToken) -> Result<Revoked, VaultError> { todo!() }
-    pub async fn create_api_key(&self, _caller: &Principal, _command: CreateApiKey) -> Result<NewApiKey, VaultError> { todo!() }
-    pub async fn list_api_keys(&self, _caller: &Principal, _query: ListApiKeys) -> Result<ApiKeyPage, VaultError> { todo!() }
-    pub async fn revoke_api_key(&self, _caller: &Principal, _request_id: Option<RequestId>, _key: &ApiKeyId) -> Result<ApiKey, VaultError> { todo!() }
-    pub async fn status(&self, _caller: &Principal) -> Result<VaultStatus, VaultError> { todo!() }
+    fn assemble(
+        store: Arc<Store>,
+        keys: Keys,
+        providers: Providers,
+        clock: Clock,
+        policy: Policy,
+        replica: String,
+    ) -> Self {
+        Self {
+            store,
+            keys,
+            providers,
+            clock,
+            policy,
+            replica,
+            uses: Uses::default(),
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// False while the database does not answer.
+    pub fn health(&self) -> watch::Receiver<bool> {
+        self.store.health()
+    }
+
+    /// What the vault says of itself.
+    ///
+    /// # Errors
+    /// `StorageUnavailable`.
+    pub async fn status(&self, caller: &Principal) -> Result<VaultStatus, VaultError> {
+        let active = self.keys.vault.active_master_key.clone();
+        let mut master_keys = self.keys.master.ids();
+        master_keys.sort_by_key(|id| *id != active);
+        Ok(VaultStatus {
+            version: env!("CARGO_PKG_VERSION"),
+            server_time: self.clock.now(),
+            backend: self.store.backend().as_str(),
+            replica: self.replica.clone(),
+            cursor: self.cursor(),
+            providers: self
+                .providers
+                .iter()
+                .map(|provider| (provider.id().to_string(), provider.api_version().to_owned()))
+                .collect(),
+            master_keys,
+            tokens_by_status: self.count_by_status(caller).await?,
+        })
+    }
+
+    /// Lets work that has begun come to its end, and closes the database.
+    pub async fn close(&self) {
+        self.tasks.close();
+        if tokio::time::timeout(Duration::from_secs(25), self.tasks.wait()).await.is_err() {
+            tracing::warn!(left = self.tasks.len(), "work was still running when the vault closed");
+        }
+        Arc::clone(&self.store).close().await;
+    }
+
+    /// Runs work that must not end with its caller.
+    async fn detached<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, VaultError>> + Send + 'static,
+    ) -> Result<T, VaultError> {
+        if self.tasks.is_closed() {
+            return Err(VaultError::ShuttingDown);
+        }
+        self.tasks.spawn(work).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "work ended without an answer");
+            Err(VaultError::Internal)
+        })
+    }
+
+    fn provider(&self, id: &ProviderId) -> Result<Arc<dyn Provider>, VaultError> {
+        self.providers.get(id).cloned().ok_or_else(|| VaultError::ProviderUnknown {
+            provider: id.to_string(),
+            configured: self.providers.names(),
+        })
+    }
+
+    /// The connection that a caller names, if it may see it; one of another tenant is as one that does not exist.
+    fn admit(caller: &Principal, target: &Target, connection: &Connection) -> Result<(), VaultError> {
+        let named = target.workspace.as_ref().is_none_or(|workspace| *workspace == connection.workspace);
+        if named && caller.workspaces.contains(&connection.workspace) {
+            Ok(())
+        } else {
+            Err(VaultError::ConnectionNotFound(target.connection))
+        }
+    }
+
+    /// A connection as callers see it now.
+    async fn view(&self, connection: Connection) -> Result<TokenView, VaultError> {
+        let shared = self.store.read().await?.shared_with(&connection).await?;
+        Ok(TokenView::new(connection, shared, self.clock.now(), &self.policy))
+    }
 }

@@ -1,0 +1,280 @@
+//! Callers: who holds which API key, and what a key is worth.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::idempotency::Begun;
+use super::{ApiKey, ApiKeyPage, CreateApiKey, FieldViolation, ListApiKeys, NewApiKey, Vault, VaultError};
+use crate::crypto::{MacKey, PresentedKey, mint_api_key};
+use crate::model::{ApiKeyId, Principal, RequestId, Secret, Timestamp, WorkspaceSet};
+use crate::store::{Abort, ApiKeyFacts, ApiKeyRecord, RequestOutcome};
+
+/// A key's last use is written at most so often.
+const USE_NOTED: Duration = Duration::from_secs(60);
+
+/// When each key's use was last written.
+#[derive(Default)]
+pub(super) struct Uses(Mutex<HashMap<ApiKeyId, Instant>>);
+
+impl Uses {
+    fn is_due(&self, id: &ApiKeyId) -> bool {
+        let Ok(mut noted) = self.0.lock() else { return false };
+        match noted.get_mut(id) {
+            Some(at) if at.elapsed() < USE_NOTED => false,
+            Some(at) => {
+                *at = Instant::now();
+                true
+            }
+            None => {
+                noted.insert(id.clone(), Instant::now());
+                true
+            }
+        }
+    }
+}
+
+/// What binds a key's row: who can write to the database still can't let himself in.
+pub(super) fn row_mac(authorization: &MacKey, key: &ApiKeyFacts, hash: &[u8]) -> [u8; 32] {
+    let workspaces = match &key.workspaces {
+        WorkspaceSet::All => "*".to_owned(),
+        WorkspaceSet::Named(names) => {
+            names.iter().map(|name| format!("={name}")).collect::<Vec<_>>().join("\n")
+        }
+    };
+    let time = |at: Option<Timestamp>| at.map_or(i64::MIN, Timestamp::as_micros).to_be_bytes();
+    authorization.mac(
+        "api-key",
+        &[
+            key.id.as_str().as_bytes(),
+            hash,
+            key.principal.as_bytes(),
+            key.role.as_str().as_bytes(),
+            workspaces.as_bytes(),
+            &key.created_at.as_micros().to_be_bytes(),
+            &time(key.expires_at),
+            &time(key.revoked_at),
+        ],
+    )
+}
+
+impl Vault {
+    /// Who presents this key.
+    ///
+    /// # Errors
+    /// `ApiKeyInvalid` for what is no key of ours, `ApiKeyExpired` for one that has ended or was revoked.
+    pub async fn authenticate(&self, key: &Secret) -> Result<Arc<Principal>, VaultError> {
+        let presented = PresentedKey::parse(key).map_err(|_| VaultError::ApiKeyInvalid)?;
+        let record = self.store.api_key_record(&presented.id).await?.ok_or(VaultError::ApiKeyInvalid)?;
+        if !presented.matches(&record.hash) {
+            return Err(VaultError::ApiKeyInvalid);
+        }
+        if row_mac(&self.keys.authorization, &record.api_key, &record.hash).as_slice() != record.mac {
+            tracing::error!(api_key = %presented.id, "an API key's row was altered outside the vault; it is refused");
+            return Err(VaultError::ApiKeyInvalid);
+        }
+        let (facts, now) = (&record.api_key, self.clock.now());
+        if facts.revoked_at.is_some() || facts.expires_at.is_some_and(|end| end <= now) {
+            return Err(VaultError::ApiKeyExpired);
+        }
+        if self.uses.is_due(&facts.id) {
+            self.note_use(facts.id.clone(), now);
+        }
+        Ok(Arc::new(Principal {
+            name: facts.principal.clone(),
+            key_id: facts.id.clone(),
+            role: facts.role,
+            workspaces: facts.workspaces.clone(),
+        }))
+    }
+
+    /// An observation; its loss harms nobody.
+    fn note_use(&self, id: ApiKeyId, now: Timestamp) {
+        let store = Arc::clone(&self.store);
+        self.tasks.spawn(async move {
+            let noted = store
+                .write(move |tx| {
+                    let id = id.clone();
+                    Box::pin(async move { Ok::<_, Abort<VaultError>>(tx.note_api_key_use(&id, now).await?) })
+                })
+                .await;
+            if let Err(Abort::Store(error)) = noted {
+                tracing::debug!(%error, "an API key's use was not noted");
+            }
+        });
+    }
+
+    /// Makes an API key. Its secret is in this answer and nowhere else; a repeat of the request answers without it.
+    ///
+    /// # Errors
+    /// Field violations; `RequestIdReused`, `RequestInProgress`.
+    pub async fn create_api_key(
+        &self,
+        caller: &Principal,
+        command: CreateApiKey,
+    ) -> Result<NewApiKey, VaultError> {
+        self.check_new_key(&command)?;
+        let workspaces = format!("{:?}", command.workspaces);
+        let parts: [&[u8]; 4] = [
+            command.principal.as_bytes(),
+            command.role.as_str().as_bytes(),
+            workspaces.as_bytes(),
+            &command.expires_at.map_or(0, Timestamp::as_micros).to_be_bytes(),
+        ];
+        let claim = match self.begin(caller, "CreateApiKey", command.request_id.as_ref(), &parts).await? {
+            Begun::Done(outcome) => {
+                let id = outcome
+                    .get("api_key")
+                    .and_then(|id| ApiKeyId::parse(id.clone()).ok())
+                    .ok_or(VaultError::Internal)?;
+                let record =
+                    self.store.read().await?.api_key(&id).await?.ok_or(VaultError::ApiKeyNotFound(id))?;
+                return Ok(NewApiKey { api_key: record.api_key, key: None });
+            }
+            Begun::Ours(claim) => claim,
+        };
+        let (key, record) = self.mint(&command)?;
+        let api_key = record.api_key.clone();
+        let unit_claim = claim.clone();
+        let stored = self
+            .store
+            .write(move |tx| {
+                let (record, claim) = (record.clone(), unit_claim.clone());
+                Box::pin(async move {
+                    tx.insert_api_key(&record).await?;
+                    let outcome =
+                        RequestOutcome::from([("api_key".to_owned(), record.api_key.id.to_string())]);
+                    Self::finish(tx, claim.as_ref(), outcome).await
+                })
+            })
+            .await;
+        self.settle(claim, stored.map_err(VaultError::from)).await?;
+        tracing::info!(api_key = %api_key.id, principal = api_key.principal, role = api_key.role.as_str(), by = caller.name, "API key created");
+        Ok(NewApiKey { api_key, key: Some(key) })
+    }
+
+    /// The same without a caller: offline.
+    pub(super) async fn new_api_key(&self, command: &CreateApiKey) -> Result<NewApiKey, VaultError> {
+        self.check_new_key(command)?;
+        let (key, record) = self.mint(command)?;
+        let api_key = record.api_key.clone();
+        self.store
+            .write(move |tx| {
+                let record = record.clone();
+                Box::pin(async move { Ok::<_, Abort<VaultError>>(tx.insert_api_key(&record).await?) })
+            })
+            .await?;
+        Ok(NewApiKey { api_key, key: Some(key) })
+    }
+
+    fn check_new_key(&self, command: &CreateApiKey) -> Result<(), VaultError> {
+        let mut violations = Vec::new();
+        let name_ok = (1..=128).contains(&command.principal.len())
+            && command.principal.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:@/-".contains(&b));
+        if !name_ok {
+            violations.push(FieldViolation::new(
+                "principal",
+                "must be 1 to 128 characters of A-Z a-z 0-9 . _ : @ / -",
+            ));
+        }
+        if matches!(&command.workspaces, WorkspaceSet::Named(names) if names.is_empty()) {
+            violations.push(FieldViolation::new(
+                "workspaces",
+                "must name at least one workspace, or say all_workspaces",
+            ));
+        }
+        if command.expires_at.is_some_and(|end| end <= self.clock.now()) {
+            violations.push(FieldViolation::new("expires_at", "must be in the future"));
+        }
+        if violations.is_empty() { Ok(()) } else { Err(VaultError::Fields(violations)) }
+    }
+
+    fn mint(&self, command: &CreateApiKey) -> Result<(Secret, ApiKeyRecord), VaultError> {
+        let (key, presented) = mint_api_key().map_err(|_| VaultError::Internal)?;
+        let api_key = ApiKey {
+            id: presented.id.clone(),
+            principal: command.principal.clone(),
+            role: command.role,
+            workspaces: command.workspaces.clone(),
+            created_at: self.clock.now(),
+            expires_at: command.expires_at,
+            last_used_at: None,
+            revoked_at: None,
+        };
+        let mac = row_mac(&self.keys.authorization, &api_key, &presented.hash()).to_vec();
+        Ok((key, ApiKeyRecord { api_key, hash: presented.hash(), mac }))
+    }
+
+    /// Pages through the keys, by id.
+    ///
+    /// # Errors
+    /// `PageTokenInvalid`, `PageTokenMismatch`.
+    pub async fn list_api_keys(
+        &self,
+        caller: &Principal,
+        query: ListApiKeys,
+    ) -> Result<ApiKeyPage, VaultError> {
+        let principal = query.principal.unwrap_or_default();
+        let fingerprint = self.query_hash(caller, "ListApiKeys", &[principal.as_bytes()]);
+        let after = match query.page_token.as_str() {
+            "" => String::new(),
+            token => self.read_page_token(token, &fingerprint)?,
+        };
+        let limit = i64::from(query.page_size.clamp(1, 1_000));
+        let mut records = self.store.read().await?.api_keys(&principal, &after, limit + 1).await?;
+        let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
+        let more = records.len() > wanted;
+        records.truncate(wanted);
+        let next_page_token = match records.last() {
+            Some(last) if more => self.write_page_token(last.api_key.id.as_str(), &fingerprint),
+            _ => String::new(),
+        };
+        Ok(ApiKeyPage {
+            api_keys: records.into_iter().map(|record| record.api_key).collect(),
+            next_page_token,
+        })
+    }
+
+    /// Ends a key, everywhere within a second. Ending it twice is no error.
+    ///
+    /// # Errors
+    /// `ApiKeyNotFound`.
+    pub async fn revoke_api_key(
+        &self,
+        caller: &Principal,
+        request_id: Option<RequestId>,
+        key: &ApiKeyId,
+    ) -> Result<ApiKey, VaultError> {
+        // Ending twice is the same as ending once, so a request id has nothing to add but its own reuse.
+        let claim = match self
+            .begin(caller, "RevokeApiKey", request_id.as_ref(), &[key.as_str().as_bytes()])
+            .await?
+        {
+            Begun::Done(_) => None,
+            Begun::Ours(claim) => claim,
+        };
+        let (id, now, authorization, unit_claim) =
+            (key.clone(), self.clock.now(), self.keys.authorization.clone(), claim.clone());
+        let revoked = self
+            .store
+            .write(move |tx| {
+                let (id, authorization, claim) = (id.clone(), authorization.clone(), unit_claim.clone());
+                Box::pin(async move {
+                    let Some(mut record) = tx.api_key(&id).await? else {
+                        return Err(Abort::Refused(VaultError::ApiKeyNotFound(id)));
+                    };
+                    if record.api_key.revoked_at.is_none() {
+                        record.api_key.revoked_at = Some(now);
+                        let mac = row_mac(&authorization, &record.api_key, &record.hash);
+                        tx.mark_api_key_revoked(&id, now, mac.to_vec()).await?;
+                    }
+                    Self::finish(tx, claim.as_ref(), RequestOutcome::new()).await?;
+                    Ok(record.api_key)
+                })
+            })
+            .await;
+        let api_key = self.settle(claim, revoked.map_err(VaultError::from)).await?;
+        tracing::info!(api_key = %api_key.id, principal = api_key.principal, by = caller.name, "API key revoked");
+        Ok(api_key)
+    }
+}

@@ -1,0 +1,278 @@
+//! Handing tokens out, showing them, and ending them.
+
+use std::sync::Arc;
+
+use super::idempotency::Begun;
+use super::{
+    FetchAccessToken, Fetched, ProviderOutcome, RevokeToken, Revoked, Target, TokenView, Vault, VaultError,
+};
+use crate::crypto::{self, Binding};
+use crate::model::{
+    Connection, ConnectionId, Expiry, Misconfiguration, Principal, RefusalKind, Secret, Standing, Status,
+};
+use crate::provider::Revocation;
+use crate::store::{Abort, HeldToken, RequestOutcome};
+
+impl Vault {
+    /// A connection with its sealed secret, if the caller may see it.
+    pub(super) async fn held(
+        &self,
+        caller: &Principal,
+        target: &Target,
+    ) -> Result<Arc<HeldToken>, VaultError> {
+        let held = self
+            .store
+            .held_token(target.connection)
+            .await?
+            .ok_or(VaultError::ConnectionNotFound(target.connection))?;
+        Self::admit(caller, target, &held.connection)?;
+        Ok(held)
+    }
+
+    /// The secret of a connection in the clear.
+    pub(super) async fn open_secret(&self, held: &HeldToken) -> Result<Secret, VaultError> {
+        let connection = &held.connection;
+        let corrupt = || {
+            tracing::error!(connection = %connection.id, version = %connection.version, "a stored secret does not open: the database was altered");
+            VaultError::CiphertextCorrupt(connection.id)
+        };
+        let sealed = held.sealed.as_ref().ok_or_else(corrupt)?;
+        let keys = self.workspace_keys(&connection.workspace).await?.ok_or_else(corrupt)?;
+        let key = keys.of_version(sealed.data_key_version).ok_or_else(corrupt)?;
+        crypto::open(key, &binding(connection), sealed).map_err(|_| corrupt())
+    }
+
+    /// Why a token that is held can't be used now; nothing if it can.
+    pub(super) fn check_usable(&self, connection: &Connection) -> Result<Status, VaultError> {
+        let status = connection.status(self.clock.now(), &self.policy);
+        match (&connection.standing, status) {
+            (Standing::Revoked { at, .. }, _) => Err(VaultError::TokenRevoked { at: *at }),
+            (Standing::Invalid { since, reason, provider_code }, _) => Err(VaultError::TokenInvalid {
+                since: *since,
+                reason: *reason,
+                provider_code: provider_code.clone(),
+            }),
+            (Standing::Live, Status::Expired) => Err(VaultError::TokenExpired {
+                at: connection.facts.expiry.at().unwrap_or(connection.updated_at),
+            }),
+            (Standing::Live, status) => Ok(status),
+        }
+    }
+
+    /// The secret for use now. The hot path: no SQL while the row is cached, decryption per call, nothing
+    /// kept in the clear.
+    ///
+    /// # Errors
+    /// `TokenExpired`, `TokenInvalid`, `TokenRevoked`, `TokenLifeTooShort`: pause until a person or an event.
+    /// `CiphertextCorrupt`: call the operator.
+    pub async fn fetch_access_token(
+        &self,
+        caller: &Principal,
+        command: FetchAccessToken,
+    ) -> Result<Fetched, VaultError> {
+        let held = self.held(caller, &command.target).await?;
+        let connection = &held.connection;
+        let status = self.check_usable(connection)?;
+        let now = self.clock.now();
+        if let Some(left) = connection.life_left(now)
+            && left < command.min_ttl
+        {
+            return Err(VaultError::TokenLifeTooShort { left, wanted: command.min_ttl });
+        }
+        let provider = self.providers.get(&connection.provider).ok_or(VaultError::ProviderMisconfigured {
+            problem: Misconfiguration::NotConfigured,
+            provider_code: String::new(),
+        })?;
+        let secret = self.open_secret(&held).await?;
+        Ok(Fetched {
+            send_with: provider.send_with(&secret),
+            usage: provider.usage(),
+            version: connection.version,
+            secret_id: connection.secret_id,
+            expiry: connection.facts.expiry,
+            status,
+            cache_for: connection.cache_for(now),
+            secret,
+        })
+    }
+
+    /// Metadata of one token, and the feed's position.
+    ///
+    /// # Errors
+    /// `ConnectionNotFound`.
+    pub async fn get_token(
+        &self,
+        caller: &Principal,
+        target: Target,
+    ) -> Result<(TokenView, String), VaultError> {
+        let cursor = self.cursor();
+        let held = self.held(caller, &target).await?;
+        Ok((self.view(held.connection.clone()).await?, cursor))
+    }
+
+    /// Ends a connection: at the provider first when asked, then here. The tombstone stays. Ending it twice is
+    /// no error.
+    ///
+    /// # Errors
+    /// `TokenShared` when other workspaces would lose theirs; `ProviderUnavailable` when it is to end at the
+    /// provider and that can't be asked: nothing has changed then.
+    pub async fn revoke_token(
+        self: &Arc<Self>,
+        caller: &Principal,
+        command: RevokeToken,
+    ) -> Result<Revoked, VaultError> {
+        let held = self.held(caller, &command.target).await?;
+        let id = held.connection.id;
+        let (vault, caller) = (Arc::clone(self), caller.clone());
+        let text = id.to_string();
+        let flags = [
+            u8::from(command.revoke_at_provider),
+            u8::from(command.allow_shared),
+            u8::from(command.erase_subject),
+        ];
+        let version = command.if_version.map_or(0, |version| version.get()).to_be_bytes();
+        let claim = match self
+            .begin(&caller, "RevokeToken", command.request_id.as_ref(), &[text.as_bytes(), &flags, &version])
+            .await?
+        {
+            Begun::Done(outcome) => {
+                let provider_outcome =
+                    outcome.get("provider").map_or(ProviderOutcome::NotAsked, |name| outcome_of(name));
+                return vault.revoked(id, provider_outcome).await;
+            }
+            Begun::Ours(claim) => claim,
+        };
+        self.detached(async move {
+            let work = vault.end(&caller, &command, &held, claim.as_ref()).await;
+            let provider_outcome = vault.settle(claim, work).await?;
+            tracing::info!(connection = %id, by = caller.name, ?provider_outcome, "connection revoked");
+            vault.revoked(id, provider_outcome).await
+        })
+        .await
+    }
+
+    async fn revoked(
+        &self,
+        id: ConnectionId,
+        provider_outcome: ProviderOutcome,
+    ) -> Result<Revoked, VaultError> {
+        let cursor = self.cursor();
+        let connection =
+            self.store.read().await?.connection(id).await?.ok_or(VaultError::ConnectionNotFound(id))?;
+        Ok(Revoked { token: self.view(connection).await?, provider_outcome, cursor })
+    }
+
+    async fn end(
+        &self,
+        caller: &Principal,
+        command: &RevokeToken,
+        held: &HeldToken,
+        claim: Option<&crate::store::Claim>,
+    ) -> Result<ProviderOutcome, VaultError> {
+        if let Some(expected) = command.if_version
+            && expected != held.connection.version
+        {
+            return Err(VaultError::TokenVersionMismatch { expected, actual: held.connection.version });
+        }
+        let provider_outcome = self.end_at_provider(command, held).await?;
+        let (id, now, by, claim) =
+            (held.connection.id, self.clock.now(), caller.name.clone(), claim.cloned());
+        let (expected, erase) = (command.if_version, command.erase_subject);
+        self.store
+            .write(move |tx| {
+                let (by, claim) = (by.clone(), claim.clone());
+                Box::pin(async move {
+                    let Some(mut connection) = tx.lock_connection(id).await? else {
+                        return Err(Abort::Refused(VaultError::ConnectionNotFound(id)));
+                    };
+                    if let Some(expected) = expected
+                        && expected != connection.version
+                    {
+                        let actual = connection.version;
+                        return Err(Abort::Refused(VaultError::TokenVersionMismatch { expected, actual }));
+                    }
+                    let standing = match &connection.standing {
+                        Standing::Revoked { .. } => connection.standing.clone(),
+                        _ => Standing::Revoked { at: now, by },
+                    };
+                    connection.standing = standing;
+                    connection.fingerprint = None;
+                    if erase {
+                        connection.subject.id.clear();
+                        connection.subject.name.clear();
+                        tx.forget_ad_accounts(id).await?;
+                    }
+                    connection.revision += 1;
+                    connection.updated_at = now;
+                    tx.destroy_secrets(id).await?;
+                    tx.update_connection(&connection).await?;
+                    let outcome =
+                        RequestOutcome::from([("provider".to_owned(), format!("{provider_outcome:?}"))]);
+                    Self::finish(tx, claim.as_ref(), outcome).await
+                })
+            })
+            .await?;
+        Ok(provider_outcome)
+    }
+
+    async fn end_at_provider(
+        &self,
+        command: &RevokeToken,
+        held: &HeldToken,
+    ) -> Result<ProviderOutcome, VaultError> {
+        if !command.revoke_at_provider {
+            return Ok(ProviderOutcome::NotAsked);
+        }
+        if held.sealed.is_none() {
+            return Ok(ProviderOutcome::AlreadyGone);
+        }
+        let connections = self.store.read().await?.shared_with(&held.connection).await?;
+        if connections > 0 && !command.allow_shared {
+            return Err(VaultError::TokenShared { connections });
+        }
+        let provider = self.provider(&held.connection.provider)?;
+        let secret = self.open_secret(held).await?;
+        match provider.revoke(&secret, &held.connection.subject, held.connection.facts.kind).await {
+            Ok(Revocation::Revoked) => Ok(ProviderOutcome::Revoked),
+            Ok(Revocation::AlreadyGone) => Ok(ProviderOutcome::AlreadyGone),
+            Ok(Revocation::NotSupported) => Ok(ProviderOutcome::NotSupported),
+            Err(refusal) if matches!(refusal.kind, RefusalKind::Dead { .. }) => {
+                Ok(ProviderOutcome::AlreadyGone)
+            }
+            Err(refusal) => Err(VaultError::from_provider_trouble(&refusal)),
+        }
+    }
+}
+
+fn outcome_of(name: &str) -> ProviderOutcome {
+    [
+        ProviderOutcome::NotAsked,
+        ProviderOutcome::Revoked,
+        ProviderOutcome::AlreadyGone,
+        ProviderOutcome::NotSupported,
+        ProviderOutcome::Pending,
+    ]
+    .into_iter()
+    .find(|outcome| format!("{outcome:?}") == name)
+    .unwrap_or(ProviderOutcome::NotAsked)
+}
+
+/// What the secret that a connection holds is bound to.
+pub(super) fn binding(connection: &Connection) -> Binding<'_> {
+    Binding {
+        workspace: &connection.workspace,
+        connection: connection.id,
+        provider: &connection.provider,
+        version: connection.version,
+    }
+}
+
+/// Whether `new` is later than `old` by more than the clocks' noise.
+pub(super) fn is_later(new: Expiry, old: Expiry) -> bool {
+    const NOISE: std::time::Duration = std::time::Duration::from_secs(60);
+    match (new, old) {
+        (Expiry::At(new, _), Expiry::At(old, _)) => new > old + NOISE,
+        (Expiry::Never, Expiry::At(..)) | (Expiry::At(..) | Expiry::Never, Expiry::Unknown) => true,
+        _ => false,
+    }
+}

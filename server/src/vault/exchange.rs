@@ -1,0 +1,304 @@
+//! Lengthening a token's life: attempt, then proof.
+
+use std::sync::Arc;
+
+use super::custody::{binding, is_later};
+use super::idempotency::Begun;
+use super::intake::{Accepted, Destination, check_replaces};
+use super::{
+    Exchange, ExchangeOutcome, ExchangeSubject, ExchangeToken, IntakeOptions, Target, Vault, VaultError,
+    candidate,
+};
+use crate::crypto;
+use crate::model::{
+    Connection, ConnectionId, Expiry, ExpirySource, Principal, Refusal, RefusalKind, SecretId, Timestamp,
+    TokenKind, TokenVersion,
+};
+use crate::provider::Inspected;
+use crate::store::{Abort, Claim, HeldToken, NewSecret, RequestOutcome};
+
+impl Vault {
+    /// A token in hand is exchanged and stored, or what a connection holds is exchanged again. Says whether
+    /// the end really moved.
+    ///
+    /// # Errors
+    /// `ExchangeNotPossible` for kinds that can't be exchanged; those of intake; `TokenExpired`,
+    /// `TokenInvalid`, `TokenRevoked` for a connection whose token is dead.
+    pub async fn exchange_token(
+        self: &Arc<Self>,
+        caller: &Principal,
+        command: ExchangeToken,
+    ) -> Result<Exchange, VaultError> {
+        let version = command.if_version.map_or(0, TokenVersion::get).to_be_bytes();
+        match command.subject {
+            ExchangeSubject::Stored(target) => {
+                self.held(caller, &target).await?;
+                let text = target.connection.to_string();
+                let parts: [&[u8]; 3] = [b"stored", text.as_bytes(), &version];
+                let claim =
+                    match self.begin(caller, "ExchangeToken", command.request_id.as_ref(), &parts).await? {
+                        Begun::Done(outcome) => return self.exchanged_before(&outcome).await,
+                        Begun::Ours(claim) => claim,
+                    };
+                let (vault, caller) = (Arc::clone(self), caller.clone());
+                self.detached(async move {
+                    let work = vault.exchange_stored(&caller, &target, command.if_version, claim.as_ref()).await;
+                    let exchange = vault.settle(claim, work).await?;
+                    tracing::info!(connection = %target.connection, outcome = ?exchange.outcome, by = caller.name, "token exchanged");
+                    Ok(exchange)
+                })
+                .await
+            }
+            ExchangeSubject::New { workspace, provider, access_token } => {
+                if !caller.workspaces.contains(&workspace) {
+                    return Err(VaultError::WorkspaceNotFound(workspace));
+                }
+                let adapter = self.provider(&provider)?;
+                let pasted = candidate::parse(&access_token)?;
+                let parts: [&[u8]; 5] = [
+                    b"new",
+                    workspace.as_str().as_bytes(),
+                    provider.as_str().as_bytes(),
+                    pasted.expose().as_bytes(),
+                    &version,
+                ];
+                let claim =
+                    match self.begin(caller, "ExchangeToken", command.request_id.as_ref(), &parts).await? {
+                        Begun::Done(outcome) => return self.exchanged_before(&outcome).await,
+                        Begun::Ours(claim) => claim,
+                    };
+                let destination = Destination {
+                    workspace,
+                    provider,
+                    connection: None,
+                    if_version: command.if_version,
+                    options: IntakeOptions::default(),
+                    claim: claim.clone(),
+                };
+                let vault = Arc::clone(self);
+                self.detached(async move {
+                    let work = vault.exchange_new(&*adapter, pasted, &destination).await;
+                    vault.settle(claim, work).await
+                })
+                .await
+            }
+        }
+    }
+
+    async fn exchanged_before(&self, outcome: &RequestOutcome) -> Result<Exchange, VaultError> {
+        let id = outcome
+            .get("connection")
+            .and_then(|id| ConnectionId::parse(id).ok())
+            .ok_or(VaultError::Internal)?;
+        let cursor = self.cursor();
+        let connection =
+            self.store.read().await?.connection(id).await?.ok_or(VaultError::ConnectionNotFound(id))?;
+        let previous_expiry = match outcome.get("previous_expiry").map(String::as_str) {
+            Some("never") => Expiry::Never,
+            Some(micros) => micros.parse().map_or(Expiry::Unknown, |end| {
+                Expiry::At(Timestamp::from_micros(end), ExpirySource::Provider)
+            }),
+            None => Expiry::Unknown,
+        };
+        // Outcomes are written under the names that `Debug` gives; a token taken in anew was extended.
+        let done = [
+            ExchangeOutcome::Extended,
+            ExchangeOutcome::AtCeiling,
+            ExchangeOutcome::Shortened,
+            ExchangeOutcome::NowNeverExpires,
+        ]
+        .into_iter()
+        .find(|done| outcome.get("outcome").is_some_and(|name| *name == format!("{done:?}")))
+        .unwrap_or(ExchangeOutcome::Extended);
+        Ok(Exchange { token: self.view(connection).await?, outcome: done, previous_expiry, cursor })
+    }
+
+    async fn exchange_new(
+        self: &Arc<Self>,
+        provider: &dyn crate::provider::Provider,
+        pasted: crate::model::Secret,
+        destination: &Destination,
+    ) -> Result<Exchange, VaultError> {
+        let now = self.clock.now();
+        let before = provider
+            .inspect(&pasted)
+            .await
+            .map_err(|refusal| VaultError::from_intake_refusal(&refusal, provider.app_id()))?;
+        let accepted = self.accept(provider, pasted, destination.options).await?;
+        let end = accepted.word.facts.expiry;
+        let outcome = movement(end, before.facts.expiry);
+        let (connection, _) = self.save(destination, Arc::new(accepted)).await?;
+        tracing::info!(connection = %connection.id, ?outcome, at = %now, "token exchanged and taken in");
+        Ok(Exchange {
+            token: self.view(connection).await?,
+            outcome,
+            previous_expiry: before.facts.expiry,
+            cursor: self.cursor(),
+        })
+    }
+
+    async fn exchange_stored(
+        self: &Arc<Self>,
+        caller: &Principal,
+        target: &Target,
+        if_version: Option<TokenVersion>,
+        claim: Option<&Claim>,
+    ) -> Result<Exchange, VaultError> {
+        let held = self.held_now(caller, target).await?;
+        let connection = &held.connection;
+        if let Some(expected) = if_version
+            && expected != connection.version
+        {
+            return Err(VaultError::TokenVersionMismatch { expected, actual: connection.version });
+        }
+        self.check_usable(connection)?;
+        match (connection.facts.kind, connection.facts.expiry) {
+            (TokenKind::Page, _) => {
+                let why = "a page token is read anew with its user's token, not exchanged".into();
+                return Err(VaultError::ExchangeNotPossible { why });
+            }
+            (_, Expiry::Never) => {
+                return Err(VaultError::ExchangeNotPossible { why: "the token does not expire".into() });
+            }
+            _ => {}
+        }
+        let provider = self.provider(&connection.provider)?;
+        let secret = self.open_secret(&held).await?;
+        let exchanged = match provider.exchange(&secret, connection.facts.kind).await {
+            Ok(exchanged) => exchanged,
+            Err(refusal) => return Err(self.refused_exchange(connection, refusal).await),
+        };
+        let word = match provider.inspect(&exchanged.secret).await {
+            Ok(word) => word,
+            Err(refusal) => return Err(VaultError::from_provider_trouble(&refusal)),
+        };
+        check_replaces(connection, &word, IntakeOptions::default(), self.clock.now(), &self.policy)?;
+        let previous_expiry = connection.facts.expiry;
+        let outcome = movement(word.facts.expiry, previous_expiry);
+        let accepted = match outcome {
+            ExchangeOutcome::Extended | ExchangeOutcome::NowNeverExpires => {
+                Some(Accepted { secret: exchanged.secret, word })
+            }
+            // The string that came back is discarded: the old one stays, and a person is asked in time.
+            ExchangeOutcome::AtCeiling => None,
+            ExchangeOutcome::Shortened => {
+                tracing::error!(connection = %connection.id, "an exchange gave a token that ends earlier; it was discarded");
+                None
+            }
+        };
+        let connection = self.keep_exchanged(&held, accepted, outcome, claim).await?;
+        Ok(Exchange { token: self.view(connection).await?, outcome, previous_expiry, cursor: self.cursor() })
+    }
+
+    /// A refusal during an exchange may be the first news of a death: that is recorded.
+    async fn refused_exchange(self: &Arc<Self>, connection: &Connection, refusal: Refusal) -> VaultError {
+        let RefusalKind::Dead { reason } = refusal.kind else {
+            return VaultError::from_provider_trouble(&refusal);
+        };
+        let provider_code = refusal.provider_code();
+        let word: Result<Inspected, Refusal> = Err(refusal);
+        if let Err(error) = self.record(connection, word, None).await {
+            return error;
+        }
+        VaultError::TokenInvalid { since: self.clock.now(), reason, provider_code }
+    }
+
+    async fn keep_exchanged(
+        &self,
+        held: &HeldToken,
+        accepted: Option<Accepted>,
+        outcome: ExchangeOutcome,
+        claim: Option<&Claim>,
+    ) -> Result<Connection, VaultError> {
+        let seen = held.connection.clone();
+        let keys = self.workspace_keys_or_new(&seen.workspace).await?;
+        let (now, claim) = (self.clock.now(), claim.cloned());
+        let accepted = Arc::new(accepted);
+        let connection = self
+            .store
+            .write(move |tx| {
+                let (seen, keys, accepted, claim) =
+                    (seen.clone(), Arc::clone(&keys), Arc::clone(&accepted), claim.clone());
+                Box::pin(async move {
+                    let refuse = |error| Err(Abort::Refused(error));
+                    let Some(mut connection) = tx.lock_connection(seen.id).await? else {
+                        return refuse(VaultError::ConnectionNotFound(seen.id));
+                    };
+                    if connection.secret_id != seen.secret_id || connection.revision != seen.revision {
+                        return refuse(VaultError::ConcurrentChange);
+                    }
+                    let before = connection.facts.expiry;
+                    connection.revision += 1;
+                    connection.updated_at = now;
+                    connection.seen.last_validated_at = Some(now);
+                    connection.seen.last_known_good = Some(now);
+                    if let Some(accepted) = &*accepted {
+                        connection.facts = accepted.word.facts.clone();
+                        connection.seen.last_rotated_at = Some(now);
+                        let fingerprint = keys.index.fingerprint(&connection.provider, &accepted.secret);
+                        // The same string with a later end is the same version.
+                        if connection.fingerprint != Some(fingerprint) {
+                            connection.fingerprint = Some(fingerprint);
+                            connection.version = connection.version.next();
+                            connection.secret_id = SecretId::generate();
+                            let key = keys.newest().ok_or(Abort::Refused(VaultError::Internal))?;
+                            let sealed = crypto::seal(key, &binding(&connection), &accepted.secret)
+                                .map_err(|_| Abort::Refused(VaultError::Internal))?;
+                            let secret = NewSecret {
+                                connection: connection.id,
+                                version: connection.version,
+                                secret_id: connection.secret_id,
+                                sealed,
+                            };
+                            tx.put_secret(secret, now).await?;
+                        }
+                    }
+                    tx.update_connection(&connection).await?;
+                    let previous = match before {
+                        Expiry::Never => "never".to_owned(),
+                        other => other.sort_key().to_string(),
+                    };
+                    let done = RequestOutcome::from([
+                        ("connection".to_owned(), connection.id.to_string()),
+                        ("outcome".to_owned(), format!("{outcome:?}")),
+                        ("previous_expiry".to_owned(), previous),
+                    ]);
+                    Self::finish(tx, claim.as_ref(), done).await?;
+                    Ok(connection)
+                })
+            })
+            .await?;
+        Ok(connection)
+    }
+}
+
+/// Whether the end moved, and which way.
+fn movement(new: Expiry, old: Expiry) -> ExchangeOutcome {
+    match (new, old) {
+        (Expiry::Never, Expiry::Never) => ExchangeOutcome::AtCeiling,
+        (Expiry::Never, _) => ExchangeOutcome::NowNeverExpires,
+        _ if is_later(new, old) => ExchangeOutcome::Extended,
+        _ if is_later(old, new) && new != Expiry::Unknown => ExchangeOutcome::Shortened,
+        _ => ExchangeOutcome::AtCeiling,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_that_moves_by_seconds_has_not_moved() {
+        let at = |seconds| Expiry::At(Timestamp::from_unix_seconds(seconds), ExpirySource::Provider);
+        for (new, old, expected) in [
+            (at(2_000_000), at(1_000_000), ExchangeOutcome::Extended),
+            (at(1_000_013), at(1_000_000), ExchangeOutcome::AtCeiling),
+            (at(999_990), at(1_000_000), ExchangeOutcome::AtCeiling),
+            (at(900_000), at(1_000_000), ExchangeOutcome::Shortened),
+            (Expiry::Never, at(1_000_000), ExchangeOutcome::NowNeverExpires),
+            (Expiry::Unknown, at(1_000_000), ExchangeOutcome::AtCeiling),
+        ] {
+            assert_eq!(movement(new, old), expected, "{new:?} {old:?}");
+        }
+    }
+}

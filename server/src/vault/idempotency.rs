@@ -1,0 +1,102 @@
+//! Doing a thing once: a claim before, the outcome in the work's own transaction.
+
+use super::{Vault, VaultError};
+use crate::model::{Principal, RequestId};
+use crate::store::{Abort, Claim, Claimed, RequestOutcome, Tx};
+
+/// What a request came upon.
+pub(super) enum Begun {
+    /// It is ours to do. `None`: the caller gave no request id.
+    Ours(Option<Claim>),
+    /// It was done, with this outcome.
+    Done(RequestOutcome),
+}
+
+impl Vault {
+    /// Claims a request. `parts` is the whole parsed request, secrets included; only its keyed hash is kept.
+    pub(super) async fn begin(
+        &self,
+        caller: &Principal,
+        rpc: &'static str,
+        request_id: Option<&RequestId>,
+        parts: &[&[u8]],
+    ) -> Result<Begun, VaultError> {
+        let Some(request_id) = request_id else { return Ok(Begun::Ours(None)) };
+        let hash = self.keys.index.mac(rpc, parts).to_vec();
+        let mut claim = Claim {
+            principal: caller.name.clone(),
+            rpc,
+            request_id: request_id.clone(),
+            hash,
+            incarnation: self.store.incarnation(),
+            generation: 1,
+        };
+        let (unit_claim, now) = (claim.clone(), self.clock.now());
+        let claimed = self
+            .store
+            .write(move |tx| {
+                let claim = unit_claim.clone();
+                Box::pin(async move {
+                    let claimed = tx.claim_request(&claim, now).await?;
+                    let Claimed::HeldBy(owner, generation) = claimed else { return Ok(claimed) };
+                    // The owner's life decides: a claim of a process that has ended is free.
+                    if owner == claim.incarnation || tx.replica_lives(owner).await? {
+                        return Ok(claimed);
+                    }
+                    if tx.take_over_request(&claim, generation).await? {
+                        return Ok(Claimed::Ours { generation: generation + 1 });
+                    }
+                    Ok::<_, Abort<VaultError>>(claimed)
+                })
+            })
+            .await?;
+        match claimed {
+            Claimed::Ours { generation } => {
+                claim.generation = generation;
+                Ok(Begun::Ours(Some(claim)))
+            }
+            Claimed::Done(outcome) => Ok(Begun::Done(outcome)),
+            Claimed::OtherRequest => Err(VaultError::RequestIdReused),
+            Claimed::HeldBy(..) => Err(VaultError::RequestInProgress),
+        }
+    }
+
+    /// Writes the outcome, inside the unit that does the work.
+    pub(super) async fn finish(
+        tx: &mut Tx,
+        claim: Option<&Claim>,
+        outcome: RequestOutcome,
+    ) -> Result<(), Abort<VaultError>> {
+        let Some(claim) = claim else { return Ok(()) };
+        if tx.finish_request(claim, &outcome).await? {
+            Ok(())
+        } else {
+            // The claim was taken over while we worked: the other one does it.
+            Err(Abort::Refused(VaultError::RequestInProgress))
+        }
+    }
+
+    /// Gives the claim up if the work failed, so that the caller may try again.
+    pub(super) async fn settle<T>(
+        &self,
+        claim: Option<Claim>,
+        result: Result<T, VaultError>,
+    ) -> Result<T, VaultError> {
+        let (Some(claim), Err(_)) = (claim, &result) else { return result };
+        // A claim whose outcome was written stays: COMMIT may have succeeded although its answer was lost.
+        let dropped = self
+            .store
+            .write(move |tx| {
+                let claim = claim.clone();
+                Box::pin(async move {
+                    tx.drop_unfinished_request(&claim).await?;
+                    Ok::<_, Abort<VaultError>>(())
+                })
+            })
+            .await;
+        if let Err(Abort::Store(error)) = dropped {
+            tracing::warn!(%error, "a failed request's claim could not be given up");
+        }
+        result
+    }
+}

@@ -1,0 +1,334 @@
+//! Opening the vault: migrations, keys, and what the very first start has to found.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use uuid::Uuid;
+use zeroize::Zeroize;
+
+use super::keys::{Keys, fresh_wrapped};
+use super::{CreateApiKey, FirstStart, NewApiKey, OpenError, Vault, VaultConfig, VaultError, callers};
+use crate::crypto::{
+    MacKey, MasterKeys, PresentedKey, RawKey, create_key_file, create_secret_file, mint_api_key,
+};
+use crate::model::{Clock, Incarnation, Role, Secret, WorkspaceSet};
+use crate::provider::Providers;
+use crate::store::{
+    Abort, ApiKeyFacts, ApiKeyRecord, Backend, MasterKeyRecord, Session, Store, StoreConfig, StoreError,
+    VaultKeyPurpose, VaultRecord, migrate_only,
+};
+
+impl From<StoreError> for OpenError {
+    fn from(error: StoreError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<Abort<VaultError>> for OpenError {
+    fn from(abort: Abort<VaultError>) -> Self {
+        match abort {
+            Abort::Store(error) => error.into(),
+            Abort::Refused(error) => Self(error.to_string()),
+        }
+    }
+}
+
+impl Vault {
+    /// Opens the database (migrating it), checks the keys, does what a first start needs, and starts the
+    /// background work.
+    ///
+    /// # Errors
+    /// With a sentence for the operator: the database is away, in use, or was written under another key.
+    pub async fn open(
+        config: VaultConfig,
+        providers: Providers,
+        clock: Clock,
+    ) -> Result<(Arc<Self>, FirstStart), OpenError> {
+        std::fs::create_dir_all(&config.data_dir).map_err(|error| {
+            OpenError(format!("cannot make the data folder {}: {error}", config.data_dir.display()))
+        })?;
+        let incarnation = Incarnation::generate();
+        let store = Store::open(StoreConfig {
+            url: config.database_url.expose(),
+            migrate: config.migrate_on_start,
+            incarnation,
+            clock: clock.clone(),
+        })
+        .await?;
+
+        let mut first = FirstStart::default();
+        let mut session = store.read().await?;
+        let known = session.vault().await.map_err(|error| match error {
+            StoreError::Refused(text) => OpenError(format!(
+                "the database has no vault tables ({text}); run `token-vault migrate` first"
+            )),
+            other => other.into(),
+        })?;
+        let (master, record) = match known {
+            Some(record) => {
+                (find_master_keys(&config, Some(&record))?.ok_or_else(|| no_key(&record))?, record)
+            }
+            None => {
+                let master = match find_master_keys(&config, None)? {
+                    Some(master) => master,
+                    None => create_master_key(&config, store.backend(), &mut first)?,
+                };
+                let record = found(&store, &config, &master, &clock, &mut first).await?;
+                (master, record)
+            }
+        };
+        check_master_keys(&master, &record, &mut session).await?;
+        let keys = Keys::load(master, record, &mut session).await?;
+        drop(session);
+
+        let name = format!("{}-{}", std::process::id(), incarnation);
+        let (ids, alone, now) = (keys.master.ids(), store.backend() == Backend::Sqlite, clock.now());
+        let replica = name.clone();
+        store
+            .write(move |tx| {
+                let (replica, ids) = (replica.clone(), ids.clone());
+                Box::pin(async move {
+                    tx.register_replica(incarnation, &replica, &ids, alone, now).await?;
+                    tx.forget_requests(now).await?;
+                    Ok::<_, Abort<VaultError>>(())
+                })
+            })
+            .await?;
+        let vault = Self::assemble(Arc::new(store), keys, providers, clock, config.policy, name);
+        Ok((Arc::new(vault), first))
+    }
+
+    /// Applies migrations and says how many. For `token-vault migrate`.
+    ///
+    /// # Errors
+    /// With a sentence for the operator.
+    pub async fn migrate(config: &VaultConfig) -> Result<usize, OpenError> {
+        std::fs::create_dir_all(&config.data_dir).map_err(|error| {
+            OpenError(format!("cannot make the data folder {}: {error}", config.data_dir.display()))
+        })?;
+        Ok(migrate_only(config.database_url.expose()).await?)
+    }
+
+    /// Makes an API key without a server. For `token-vault api-key create --offline`: the way back in when
+    /// every admin key is lost. Needs the database and the master key.
+    ///
+    /// # Errors
+    /// With a sentence for the operator.
+    pub async fn create_api_key_offline(
+        config: VaultConfig,
+        command: CreateApiKey,
+    ) -> Result<NewApiKey, OpenError> {
+        let (vault, _) = Self::open(config, Providers::default(), Clock::system()).await?;
+        let key = vault.new_api_key(&command).await.map_err(|error| OpenError(error.to_string()));
+        vault.close().await;
+        key
+    }
+}
+
+fn no_key(record: &VaultRecord) -> OpenError {
+    OpenError(format!(
+        "this database was written under master key {0}, and no master key is configured: set TOKEN_VAULT_MASTER_KEY or \
+         keys.master_key_file to the key with id {0}",
+        record.active_master_key
+    ))
+}
+
+/// Where the key comes from: the environment, else the configured file, else the file in the data folder.
+fn find_master_keys(
+    config: &VaultConfig,
+    record: Option<&VaultRecord>,
+) -> Result<Option<MasterKeys>, OpenError> {
+    let parse = |text: &Secret, source: &str| {
+        MasterKeys::parse(text)
+            .map(Some)
+            .map_err(|error| OpenError(format!("the master key in {source}: {error}")))
+    };
+    if let Some(text) = &config.master_key {
+        return parse(text, "TOKEN_VAULT_MASTER_KEY");
+    }
+    let (path, configured) = match &config.master_key_file {
+        Some(path) => (path.clone(), true),
+        None => (default_key_file(config), false),
+    };
+    match read_secret(&path) {
+        Ok(text) => parse(&text, &path.display().to_string()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !configured => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && record.is_none() => Ok(None),
+        Err(error) => {
+            let wanted = record.map_or(String::new(), |r| {
+                format!("; this database needs the key with id {}", r.active_master_key)
+            });
+            Err(OpenError(format!("cannot read the master key file {}: {error}{wanted}", path.display())))
+        }
+    }
+}
+
+fn default_key_file(config: &VaultConfig) -> PathBuf {
+    config.data_dir.join("master.key")
+}
+
+fn read_secret(path: &Path) -> io::Result<Secret> {
+    std::fs::read_to_string(path).map(Secret::new)
+}
+
+/// A master key is made only for a new SQLite database. On PostgreSQL replicas must share one, so it must be given.
+fn create_master_key(
+    config: &VaultConfig,
+    backend: Backend,
+    first: &mut FirstStart,
+) -> Result<MasterKeys, OpenError> {
+    if backend == Backend::Postgres {
+        return Err(OpenError(
+            "no master key is configured: on PostgreSQL every replica needs the same one; set TOKEN_VAULT_MASTER_KEY or \
+             keys.master_key_file to a line tvk1:<id>:<base64 of 32 random bytes>"
+                .into(),
+        ));
+    }
+    let path = config.master_key_file.clone().unwrap_or_else(|| default_key_file(config));
+    let mut id = Uuid::new_v4().simple().to_string();
+    id.truncate(8);
+    let line = create_key_file(&path, &id).map_err(|error| {
+        OpenError(format!("cannot write the master key file {}: {error}", path.display()))
+    })?;
+    first.master_key_file = Some(path);
+    MasterKeys::parse(&line).map_err(|error| OpenError(error.to_string()))
+}
+
+/// The first start is one transaction; files are durable before it commits.
+async fn found(
+    store: &Store,
+    config: &VaultConfig,
+    master: &MasterKeys,
+    clock: &Clock,
+    first: &mut FirstStart,
+) -> Result<VaultRecord, OpenError> {
+    let corrupt = |_| OpenError("the master key can't wrap keys".into());
+    // The first line of the file is the active one.
+    let active = master.ids().into_iter().next().ok_or_else(|| OpenError("there is no master key".into()))?;
+    let record = VaultRecord {
+        vault_id: Uuid::new_v4(),
+        feed_epoch: Uuid::new_v4(),
+        active_master_key: active.clone(),
+    };
+    let check_value = master.check_value(&active, record.vault_id).map_err(corrupt)?;
+    let keys: Vec<_> = VaultKeyPurpose::ALL
+        .into_iter()
+        .map(|purpose| fresh_wrapped(master, &record, purpose.as_str(), "").map(|key| (purpose, key)))
+        .collect::<Result<_, _>>()
+        .map_err(corrupt)?;
+    let authorization = authorization_key(master, &record, &keys)?;
+
+    let (key, written) = bootstrap_key(config)?;
+    let presented = PresentedKey::parse(&key)
+        .map_err(|error| OpenError(format!("the bootstrap key: {error}; let the vault make one")))?;
+    let facts = ApiKeyFacts {
+        id: presented.id.clone(),
+        principal: "bootstrap-admin".into(),
+        role: Role::Admin,
+        workspaces: WorkspaceSet::All,
+        created_at: clock.now(),
+        expires_at: None,
+        last_used_at: None,
+        revoked_at: None,
+    };
+    let mac = callers::row_mac(&authorization, &facts, &presented.hash());
+    let admin = ApiKeyRecord { api_key: facts, hash: presented.hash(), mac: mac.to_vec() };
+
+    let (unit_record, now) = (record.clone(), clock.now());
+    let master_record = MasterKeyRecord { id: active, check_value };
+    let won = store
+        .write(move |tx| {
+            let (record, master, keys, admin) =
+                (unit_record.clone(), master_record.clone(), keys.clone(), admin.clone());
+            Box::pin(async move {
+                let won = tx.found_vault(&record, &master, &keys, now).await?;
+                if won {
+                    tx.insert_api_key(&admin).await?;
+                }
+                Ok::<_, Abort<VaultError>>(won)
+            })
+        })
+        .await?;
+    if won {
+        first.bootstrap_key_file = written;
+        return Ok(record);
+    }
+    // Another replica was first: its key counts, and ours must not lie around.
+    if let Some(path) = written {
+        let _ = std::fs::remove_file(path);
+    }
+    store.read().await?.vault().await?.ok_or_else(|| OpenError("the vault's row went away".into()))
+}
+
+fn authorization_key(
+    master: &MasterKeys,
+    record: &VaultRecord,
+    keys: &[(VaultKeyPurpose, crate::store::WrappedKey)],
+) -> Result<MacKey, OpenError> {
+    let (_, key) = keys
+        .iter()
+        .find(|(purpose, _)| *purpose == VaultKeyPurpose::Authorization)
+        .ok_or_else(|| OpenError("no authorization key was made".into()))?;
+    let binding = crate::crypto::KeyBinding {
+        vault: record.vault_id,
+        purpose: VaultKeyPurpose::Authorization.as_str(),
+        workspace: "",
+        key_id: key.key_id,
+        version: key.version,
+    };
+    let raw: RawKey = master
+        .unwrap(&key.master_key, &binding, &key.wrapped)
+        .map_err(|_| OpenError("the authorization key does not open".into()))?;
+    Ok(MacKey::new(&raw))
+}
+
+/// The bootstrap admin key: the configured one, or a fresh one in a new file. A file that a start left which
+/// died before its commit is taken up again.
+fn bootstrap_key(config: &VaultConfig) -> Result<(Secret, Option<PathBuf>), OpenError> {
+    let trimmed = |text: Secret| Secret::new(text.expose().trim().to_owned());
+    if let Some(path) = &config.bootstrap_key_file {
+        return read_secret(path).map(|text| (trimmed(text), None)).map_err(|error| {
+            OpenError(format!("cannot read auth.bootstrap_key_file {}: {error}", path.display()))
+        });
+    }
+    let path = config.data_dir.join("bootstrap-admin.key");
+    let (key, _) = mint_api_key().map_err(|error| OpenError(error.to_string()))?;
+    let mut line = format!("{}\n", key.expose());
+    let outcome = create_secret_file(&path, &Secret::new(line.clone()));
+    line.zeroize();
+    match outcome {
+        Ok(()) => Ok((key, Some(path))),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => read_secret(&path)
+            .map(|text| (trimmed(text), Some(path.clone())))
+            .map_err(|error| OpenError(format!("cannot read {}: {error}", path.display()))),
+        Err(error) => Err(OpenError(format!("cannot write {}: {error}", path.display()))),
+    }
+}
+
+/// Never plaintext, never a guess: every key that the database needs is there and is the right one.
+async fn check_master_keys(
+    master: &MasterKeys,
+    record: &VaultRecord,
+    session: &mut Session,
+) -> Result<(), OpenError> {
+    let missing: Vec<_> =
+        session.needed_master_keys().await?.into_iter().filter(|id| !master.holds(id)).collect();
+    if !missing.is_empty() {
+        return Err(OpenError(format!(
+            "this database needs the master key{} with id {}; configured: {}",
+            if missing.len() == 1 { "" } else { "s" },
+            missing.join(", "),
+            master.ids().join(", ")
+        )));
+    }
+    for known in session.master_keys().await? {
+        if master.holds(&known.id) && !master.passes_check(&known.id, record.vault_id, &known.check_value) {
+            return Err(OpenError(format!(
+                "the configured master key {} is not the one that this database was written under: same id, other bytes",
+                known.id
+            )));
+        }
+    }
+    Ok(())
+}
