@@ -4,8 +4,13 @@
 //! Dependencies point downwards only: `serve` → `api` → `vault` → {`store`, `provider`, `crypto`} →
 //! `model`. A test (`tests/it/architecture.rs`) checks it. Start reading at [`model`], then `vault`.
 
+pub mod api;
+pub mod cli;
+pub mod config;
 pub mod crypto;
 pub mod model;
 pub mod provider;
+pub mod serve;
 pub mod store;
+pub mod telemetry;
 pub mod vault;

@@ -1,1 +1,58 @@
-//! Placeholder while the workspace is laid out.
+//! A sandbox of Meta's Graph API: a real HTTP server with tokens that live and die, the consent
+//! dialog, ad accounts, insights, rate limits and scriptable faults.
+//!
+//! It is a witness independent of the vault: it shares no code with it and checks what it is sent
+//! (secrets, proofs, redirect URIs, scopes) as Meta does. Tests start it in their process:
+//!
+//! ```no_run
+//! # async fn demo() -> anyhow::Result<()> {
+//! use token_vault_sandbox::{Endpoint, Fault, FaultKind, Sandbox, SandboxConfig};
+//!
+//! let sandbox = Sandbox::start(SandboxConfig::default()).await?;
+//! let ana = sandbox.user("ana").grants(["ads_read", "ads_management"]).with_ad_accounts(3);
+//! let token = ana.short_lived_token();
+//! sandbox.fault(Fault::on(Endpoint::Insights).times(1).token(&token).with(FaultKind::error(500, 2)));
+//! ana.changes_password();
+//! # Ok(()) }
+//! ```
+//!
+//! People and other processes use the program of the same name, and drive it over `/_sandbox`.
+//! Start reading at `routes`: one file per area of the Graph API. `state` is all that is remembered.
+
+mod auth;
+mod callbacks;
+mod clock;
+mod config;
+mod dialog;
+mod error;
+mod faults;
+mod faulty;
+mod fields;
+mod paging;
+mod people;
+mod reply;
+mod request;
+mod routes;
+mod sandbox;
+mod server;
+mod state;
+mod tokens;
+mod usage;
+mod user;
+
+pub use callbacks::{
+    appsecret_proof, appsecret_proof_at, hub_signature, permissions_webhook, sign_payload, signed_request,
+};
+pub use clock::Clock;
+pub use config::{
+    AccessTier, App, DEFAULT_APP_ID, DEFAULT_APP_SECRET, Delivery, ExchangeMood, SandboxConfig, Switches,
+};
+pub use dialog::Decision;
+pub use error::{GraphError, session_message};
+pub use faults::{Fault, FaultKind, OnlyToken};
+pub use people::{AdAccountSpec, PermissionStatus};
+pub use request::{Endpoint, RecordedRequest};
+pub use sandbox::Sandbox;
+pub use tokens::{LONG_LIFE, SHORT_LIFE, TokenKind, TokenOrder};
+pub use usage::UsageScope;
+pub use user::{SystemUser, User};

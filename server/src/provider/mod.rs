@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use meta::{Meta, MetaConfig};
-pub use usage::{Usage, UsageBook};
+pub use usage::{Usage, UsageBook, ad_account_scope};
 
 use crate::model::{AdAccount, Grant, ProviderId, Refusal, Secret, Subject, TokenFacts, TokenKind};
 
@@ -127,7 +127,12 @@ pub trait Provider: Send + Sync {
     async fn smoke_test(&self, secret: &Secret, ad_account_id: &str) -> Result<SmokeTest, Refusal>;
 
     /// Ends the token at the provider. May end every token of that person for our app.
-    async fn revoke(&self, secret: &Secret, subject: &Subject, kind: TokenKind) -> Result<Revocation, Refusal>;
+    async fn revoke(
+        &self,
+        secret: &Secret,
+        subject: &Subject,
+        kind: TokenKind,
+    ) -> Result<Revocation, Refusal>;
 
     /// What else goes on each call. Cheap: it is on the hot path.
     fn send_with(&self, secret: &Secret) -> Vec<RequestPart>;

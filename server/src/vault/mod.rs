@@ -21,6 +21,7 @@ mod position;
 mod report;
 mod view;
 
+use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -82,6 +83,12 @@ pub struct Vault {
     replica: String,
     uses: Uses,
     tasks: TaskTracker,
+}
+
+impl fmt::Debug for Vault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vault").field("replica", &self.replica).finish_non_exhaustive()
+    }
 }
 
 impl Vault {

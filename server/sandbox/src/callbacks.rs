@@ -1,0 +1,90 @@
+//! What Meta signs and sends by itself: the deauthorize callback and the `permissions` webhook.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit, Mac};
+use serde_json::{Value, json};
+use sha2::Sha256;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use url::Url;
+
+/// HMAC-SHA256. A secret of any length is a key, so this cannot fail.
+pub(crate) fn hmac_sha256(secret: &str, message: &[u8]) -> Vec<u8> {
+    Hmac::<Sha256>::new_from_slice(secret.as_bytes())
+        .map(|mut mac| {
+            mac.update(message);
+            mac.finalize().into_bytes().to_vec()
+        })
+        .unwrap_or_default()
+}
+
+/// The `appsecret_proof` of a token: lower-case hex of HMAC-SHA256(secret, token).
+pub fn appsecret_proof(secret: &str, access_token: &str) -> String {
+    hex::encode(hmac_sha256(secret, access_token.as_bytes()))
+}
+
+/// The time-bound proof, sent together with `appsecret_time`.
+pub fn appsecret_proof_at(secret: &str, access_token: &str, unix_seconds: i64) -> String {
+    hex::encode(hmac_sha256(secret, format!("{access_token}|{unix_seconds}").as_bytes()))
+}
+
+/// The `signed_request` of a deauthorize or data-deletion callback.
+pub fn signed_request(secret: &str, user_id: &str, issued_at: i64) -> String {
+    let payload = json!({ "user_id": user_id, "algorithm": "HMAC-SHA256", "issued_at": issued_at });
+    sign_payload(secret, &payload.to_string())
+}
+
+/// A `signed_request` around any payload text.
+pub fn sign_payload(secret: &str, payload: &str) -> String {
+    let payload = URL_SAFE_NO_PAD.encode(payload);
+    let signature = URL_SAFE_NO_PAD.encode(hmac_sha256(secret, payload.as_bytes()));
+    format!("{signature}.{payload}")
+}
+
+/// The `X-Hub-Signature-256` of a webhook body.
+pub fn hub_signature(secret: &str, body: &str) -> String {
+    format!("sha256={}", hex::encode(hmac_sha256(secret, body.as_bytes())))
+}
+
+/// The `permissions` webhook's body for a person who removed the app.
+pub fn permissions_webhook(user_id: &str, at: i64) -> Value {
+    json!({ "object": "permissions", "entry": [
+        { "id": user_id, "time": at, "changed_fields": ["connected"] }
+    ]})
+}
+
+/// One POST that is waiting to go out.
+#[derive(Clone, Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) url: String,
+    pub(crate) content_type: &'static str,
+    pub(crate) signature: Option<String>,
+    pub(crate) body: String,
+    pub(crate) delay: std::time::Duration,
+}
+
+/// Posts over plain http and gives the status. Meta's own retries are not imitated.
+pub(crate) async fn post(outgoing: Outgoing) -> anyhow::Result<u16> {
+    tokio::time::sleep(outgoing.delay).await;
+    let url = Url::parse(&outgoing.url)?;
+    let host = url.host_str().ok_or_else(|| anyhow::anyhow!("the callback URL has no host"))?;
+    let port = url.port_or_known_default().unwrap_or(80);
+    anyhow::ensure!(url.scheme() == "http", "the sandbox calls back over plain http only");
+    let signature =
+        outgoing.signature.map(|value| format!("X-Hub-Signature-256: {value}\r\n")).unwrap_or_default();
+    let path = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: {}\r\nContent-Length: {}\r\n\
+         User-Agent: facebookexternalua\r\n{signature}Connection: close\r\n\r\n{}",
+        outgoing.content_type,
+        outgoing.body.len(),
+        outgoing.body
+    );
+    let mut stream = TcpStream::connect((host, port)).await?;
+    stream.write_all(request.as_bytes()).await?;
+    let mut reply = Vec::new();
+    stream.read_to_end(&mut reply).await?;
+    let head = String::from_utf8_lossy(&reply).into_owned();
+    Ok(head.split_whitespace().nth(1).and_then(|status| status.parse().ok()).unwrap_or(0))
+}

@@ -1,0 +1,64 @@
+//! The `fields` parameter: which keys of an object a reply shows.
+
+use serde_json::{Map, Value};
+
+use crate::error::{self, GraphError};
+
+/// Splits `id,name,business{id,name}` at the outer commas; what is in braces stays with its field.
+fn split(fields: &str) -> Vec<(String, Option<String>)> {
+    let mut depth = 0_u32;
+    let mut parts = vec![String::new()];
+    for letter in fields.chars() {
+        match letter {
+            '{' | '(' => depth += 1,
+            '}' | ')' => depth = depth.saturating_sub(1),
+            ',' if depth == 0 => {
+                parts.push(String::new());
+                continue;
+            }
+            _ => {}
+        }
+        if let Some(part) = parts.last_mut() {
+            part.push(letter);
+        }
+    }
+    let named = |part: &String| {
+        let part = part.trim();
+        match part.split_once('{') {
+            Some((name, inner)) => (name.to_owned(), Some(inner.trim_end_matches('}').to_owned())),
+            None => (part.split('.').next().unwrap_or_default().to_owned(), None),
+        }
+    };
+    parts.iter().map(named).filter(|(name, _)| !name.is_empty()).collect()
+}
+
+/// Keeps the asked keys of `object` (those of `default` when none are asked). A key that is `null`
+/// exists but has no value, so it is left out; `id` always comes along.
+pub(crate) fn select(
+    object: &Value,
+    fields: Option<&str>,
+    default: &str,
+    node: &str,
+) -> Result<Value, GraphError> {
+    let Value::Object(object) = object else { return Ok(object.clone()) };
+    let mut shown = Map::new();
+    for (name, inner) in split(fields.unwrap_or(default)) {
+        let value = object.get(&name).ok_or_else(|| {
+            error::parameter(format!(
+                "(#100) Tried accessing nonexisting field ({name}) on node type ({node})"
+            ))
+        })?;
+        if value.is_null() {
+            continue;
+        }
+        let value = match &inner {
+            Some(inner) => select(value, Some(inner), inner, &name)?,
+            None => value.clone(),
+        };
+        shown.insert(name, value);
+    }
+    if let Some(id) = object.get("id") {
+        shown.entry("id").or_insert_with(|| id.clone());
+    }
+    Ok(Value::Object(shown))
+}

@@ -1,0 +1,99 @@
+//! Cursor paging: `paging.cursors`, `paging.next` with the token in it, and an empty page on demand.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+use url::form_urlencoded;
+
+use crate::error::{self, GraphError};
+use crate::request::GraphRequest;
+
+const DEFAULT_LIMIT: usize = 25;
+const MOST: usize = 5_000;
+
+/// Where a page starts, and whether the empty page is behind us.
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    offset: usize,
+    past_empty: bool,
+}
+
+impl Place {
+    fn cursor(self, list: &str) -> String {
+        let text = format!("{list}|{}|{}", self.offset, u8::from(self.past_empty));
+        format!("{}ZD", URL_SAFE_NO_PAD.encode(text))
+    }
+
+    /// Only a cursor of the same list is good.
+    fn read(cursor: &str, list: &str) -> Option<Self> {
+        let text = URL_SAFE_NO_PAD.decode(cursor.strip_suffix("ZD")?).ok()?;
+        let text = String::from_utf8(text).ok()?;
+        let mut parts = text.rsplitn(3, '|');
+        let past_empty = parts.next()? == "1";
+        let offset = parts.next()?.parse().ok()?;
+        (parts.next()? == list).then_some(Self { offset, past_empty })
+    }
+}
+
+/// One page of `items`. `list` binds the cursors; `empty_page` is the number of a page without items.
+pub(crate) fn page(
+    request: &GraphRequest,
+    base_url: &str,
+    list: &str,
+    items: &[Value],
+    empty_page: Option<usize>,
+) -> Result<Value, GraphError> {
+    let limit = match request.param("limit").map(str::parse::<usize>) {
+        None => DEFAULT_LIMIT,
+        Some(Ok(limit)) if (1..=MOST).contains(&limit) => limit,
+        Some(_) => {
+            return Err(error::parameter(
+                "(#100) The parameter limit must be a number between 1 and 5000, please reduce the amount of data \
+                 you're asking for, then retry your request",
+            ));
+        }
+    };
+    let bad_cursor = || error::parameter("(#100) Invalid parameter: the cursor is not valid anymore");
+    let place = match (request.param("after"), request.param("before")) {
+        (Some(after), _) => Place::read(after, list).ok_or_else(bad_cursor)?,
+        (None, Some(before)) => {
+            let end = Place::read(before, list).ok_or_else(bad_cursor)?;
+            Place { offset: end.offset.saturating_sub(limit), ..end }
+        }
+        (None, None) => Place::default(),
+    };
+    if items.is_empty() {
+        return Ok(json!({ "data": [] }));
+    }
+    let number = place.offset / limit + 1;
+    let empty = empty_page == Some(number) && !place.past_empty && place.offset < items.len();
+    let shown = if empty { 0 } else { limit };
+    let data: Vec<&Value> = items.iter().skip(place.offset).take(shown).collect();
+    let end = place.offset.saturating_add(data.len());
+    let after = Place { offset: end, past_empty: place.past_empty || empty }.cursor(list);
+    let mut paging = json!({ "cursors": { "before": place.cursor(list), "after": after } });
+    if let Some(paging) = paging.as_object_mut() {
+        if end < items.len() {
+            paging.insert("next".into(), json!(link(request, base_url, "after", &after)));
+        }
+        if place.offset > 0 {
+            paging.insert("previous".into(), json!(link(request, base_url, "before", &place.cursor(list))));
+        }
+    }
+    Ok(json!({ "data": data, "paging": paging }))
+}
+
+/// The same request again, with another cursor. The token is in it: Meta does that.
+fn link(request: &GraphRequest, base_url: &str, direction: &str, cursor: &str) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    if let Some(token) = request.access_token() {
+        query.append_pair("access_token", token);
+    }
+    for (name, value) in &request.query {
+        if !["access_token", "after", "before", "appsecret_proof"].contains(&name.as_str()) {
+            query.append_pair(name, value);
+        }
+    }
+    query.append_pair(direction, cursor);
+    format!("{base_url}{}?{}", request.path, query.finish())
+}

@@ -1,0 +1,160 @@
+//! Who has tokens and what they can reach: persons, system users, their pages and ad accounts.
+
+use serde::{Deserialize, Serialize};
+
+use crate::tokens::{DAY, random_digits};
+
+/// What a person answered for one permission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PermissionStatus {
+    /// Usable.
+    Granted,
+    /// Refused; not asked again unless the dialog has `auth_type=rerequest`.
+    Declined,
+    /// Unused for 90 days.
+    Expired,
+}
+
+impl PermissionStatus {
+    /// The word in `/me/permissions`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Granted => "granted",
+            Self::Declined => "declined",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+/// An ad account to give to somebody. `Default` is an active one with delivery and a made-up id.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdAccountSpec {
+    /// Digits without `act_`; unset makes one up.
+    pub id: Option<String>,
+    /// Shown name.
+    pub name: String,
+    /// `account_status`: 1 active, 2 disabled, 3 unsettled, 9 in grace period, 101 closed and so on.
+    pub status: i64,
+    /// ISO code.
+    pub currency: String,
+    /// IANA name.
+    pub timezone_name: String,
+    /// Id and name of its business; unset: a personal account.
+    pub business: Option<(String, String)>,
+    /// Whether insights have rows.
+    pub delivers: bool,
+    /// Active ads: widens its hourly quotas.
+    pub active_ads: i64,
+}
+
+impl Default for AdAccountSpec {
+    fn default() -> Self {
+        Self {
+            id: None,
+            name: "Shop EU".to_owned(),
+            status: 1,
+            currency: "EUR".to_owned(),
+            timezone_name: "Europe/Vilnius".to_owned(),
+            business: Some(("777000111".to_owned(), "Shop".to_owned())),
+            delivers: true,
+            active_ads: 5,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct AdAccount {
+    pub(crate) id: String,
+    pub(crate) spec: AdAccountSpec,
+}
+
+impl From<AdAccountSpec> for AdAccount {
+    fn from(spec: AdAccountSpec) -> Self {
+        let id = spec.id.clone().unwrap_or_else(|| format!("10{}", random_digits(13)));
+        Self { id: id.trim_start_matches("act_").to_owned(), spec }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Page {
+    pub(crate) id: String,
+    pub(crate) name: String,
+}
+
+/// A person, or a system user.
+#[derive(Clone, Debug)]
+pub(crate) struct Person {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) system: bool,
+    /// In the order of asking.
+    pub(crate) permissions: Vec<(String, PermissionStatus)>,
+    /// Scopes limited to some objects, shown as `target_ids`.
+    pub(crate) targets: Vec<(String, Vec<String>)>,
+    pub(crate) ad_accounts: Vec<AdAccount>,
+    pub(crate) pages: Vec<Page>,
+    /// Which page of the ad-account list is empty, counted from 1.
+    pub(crate) empty_page: Option<usize>,
+    /// A 190 subcode that lasts until the time, or until healed.
+    pub(crate) trouble: Option<(u32, Option<i64>)>,
+    /// 0: never.
+    pub(crate) data_access_expires_at: i64,
+}
+
+impl Person {
+    pub(crate) fn new(name: &str, system: bool, now: i64) -> Self {
+        let id =
+            if system { format!("6155{}", random_digits(10)) } else { format!("10158{}", random_digits(12)) };
+        let permissions = if system { Vec::new() } else { vec![granted("public_profile")] };
+        Self {
+            id,
+            name: name.to_owned(),
+            system,
+            permissions,
+            targets: Vec::new(),
+            ad_accounts: vec![AdAccount::from(AdAccountSpec::default())],
+            pages: Vec::new(),
+            empty_page: None,
+            trouble: None,
+            data_access_expires_at: if system { 0 } else { now.saturating_add(90 * DAY) },
+        }
+    }
+
+    pub(crate) fn answer(&mut self, permission: &str, status: PermissionStatus) {
+        match self.permissions.iter_mut().find(|(name, _)| name == permission) {
+            Some((_, current)) => *current = status,
+            None => self.permissions.push((permission.to_owned(), status)),
+        }
+    }
+
+    pub(crate) fn status_of(&self, permission: &str) -> Option<PermissionStatus> {
+        self.permissions.iter().find(|(name, _)| name == permission).map(|&(_, status)| status)
+    }
+
+    pub(crate) fn granted(&self) -> impl Iterator<Item = &str> {
+        self.permissions
+            .iter()
+            .filter(|(_, status)| *status == PermissionStatus::Granted)
+            .map(|(name, _)| name.as_str())
+    }
+
+    /// The 190 subcode every token of this person gets at `now`.
+    pub(crate) fn trouble_at(&self, now: i64) -> Option<u32> {
+        self.trouble.filter(|(_, until)| until.is_none_or(|until| now < until)).map(|(subcode, _)| subcode)
+    }
+
+    pub(crate) fn page_named(&mut self, name: &str) -> Page {
+        if let Some(page) = self.pages.iter().find(|page| page.name == name) {
+            return page.clone();
+        }
+        let page = Page { id: format!("20{}", random_digits(13)), name: name.to_owned() };
+        self.pages.push(page.clone());
+        page
+    }
+}
+
+fn granted(name: &str) -> (String, PermissionStatus) {
+    (name.to_owned(), PermissionStatus::Granted)
+}

@@ -1,0 +1,57 @@
+//! The text of `GET /_sandbox`.
+
+/// Everything a person at a terminal needs.
+pub(crate) fn text(url: &str, app_id: &str, secret: &str) -> String {
+    format!(
+        r#"Graph API sandbox. This is not Meta: a stand-in for graph.facebook.com and the login dialog.
+Graph and dialog are both at {url}, with or without a version (/v26.0/me).
+App {app_id}, secret {secret}.
+
+Control, all JSON:
+  POST   /_sandbox/users                 {{"name":"ana","grants":["ads_read","ads_management"],"declines":["business_management"],
+                                           "ad_accounts":3,"pages":["Shop"],"system":false}}   -> id, accounts, tokens
+                                         "ad_accounts" may be a list: [{{"id":"1020304050","status":1,"delivers":false}}]
+  GET    /_sandbox/users                 everybody
+  POST   /_sandbox/users/ana/tokens      {{"kind":"short_lived"}} or long_lived, never, debug_only, {{"page":"Shop"}};
+                                         also "life_seconds", "app_id", "scopes", "length"       -> token
+  POST   /_sandbox/users/ana/actions     {{"action":"changes_password"}} or removes_app, logs_out, hits_checkpoint
+                                         ("seconds" lets it heal), heals, data_access_lapses,
+                                         falls_into ("subcode"), grants / declines / lets_expire / forgets ("names")
+                                         (a system user: add ?system=true)
+  POST   /_sandbox/tokens/kill           {{"token":"EAA...","subcode":460}}      (no subcode: a bare 190)
+  POST   /_sandbox/tokens/expire         {{"token":"EAA..."}}, or with "expires_at": unix seconds, 0 = never
+  POST   /_sandbox/tokens/revive         {{"token":"EAA..."}}
+  GET    /_sandbox/apps
+  POST   /_sandbox/apps                  {{"id":"999","secrets":["s"],"name":"Other","require_proof":true}}  adds or replaces
+  POST   /_sandbox/consent               {{"dialog_url":"{url}/v26.0/dialog/oauth?...","user":"ana","decision":"allow"}}
+                                         or "deny", {{"allow_except":["ads_read"]}}, "misconfigured", "nothing"  -> location
+  POST   /_sandbox/signed_request        {{"user":"ana"}}                        -> signed_request
+  POST   /_sandbox/faults                {{"on":"insights","times":2,"token":null,"path":null,"skip":0,
+                                           "with":{{"graph_error":{{"http":400,"code":190,"subcode":463}}}}}}
+                                         "times": null is for ever. "on": any, oauth_access_token, debug_token, me,
+                                         permissions, ad_accounts, ad_account, insights, accounts, revoke, dialog, object
+                                         "with", one or a list: {{"html":{{"status":502}}}}, {{"text":{{"status":503,"text":"busy"}}}},
+                                         "empty_body", "body_false", "body_true", "error_as_string", "truncated", "reset",
+                                         "reset_after", "reset_mid_body", {{"stall_first_byte":2.5}}, {{"stall_body":2.5}},
+                                         {{"slow_body":2.5}}, "wrong_content_type", "no_content_type", {{"oversized_body":1000000}},
+                                         {{"redirect":"https://..."}}, {{"headers":[["x-app-usage","{{"]]}}, {{"without_header":"..."}},
+                                         {{"expires_in":null}}, {{"expires_in_json":"5183944"}}, "query_string_token",
+                                         {{"expires_at":0}}, {{"subject":"1"}}, {{"app_id":"1"}}, {{"scopes":[]}}, {{"is_valid":false}},
+                                         {{"set":["/data/0/id",1]}}, "gzip", "unknown_keys", {{"then_kill":460}}
+  GET    /_sandbox/faults, DELETE /_sandbox/faults
+  GET    /_sandbox/requests, DELETE /_sandbox/requests      what clients sent
+  GET    /_sandbox/clock
+  POST   /_sandbox/clock                 {{"advance_seconds":86400}}, {{"set":1763859600}} or {{"reset":true}}
+  POST   /_sandbox/usage                 {{"scope":"app","percent":85.5}}; scopes: "app", "app_insights",
+                                         {{"ad_account":"1020304050"}}, {{"use_case":{{"id":"1020304050","kind":"ads_insights"}}}}
+                                         with "block_seconds" in place of "percent": blocked. From 100 % on: blocked.
+  DELETE /_sandbox/usage
+  GET    /_sandbox/switches
+  POST   /_sandbox/switches              a part of what GET shows, for instance {{"mood":"same_expiry"}}; moods: same_day,
+                                         same_expiry, extends, same_string, no_expires_in, becomes_never, shortens
+
+The dialog asks who you are instead of a login. A script adds sandbox_user=ana (and sandbox_decision=deny,
+or sandbox_decline=ads_read) to the dialog's URL and is redirected at once.
+"#
+    )
+}

@@ -1,0 +1,237 @@
+//! Everything the sandbox remembers, behind one lock. Handlers and handles go through it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::callbacks::{self, Outgoing};
+use crate::clock::Clock;
+use crate::config::{App, Delivery, SandboxConfig, Switches};
+use crate::error::{self, GraphError};
+use crate::faults::Fault;
+use crate::people::Person;
+use crate::request::RecordedRequest;
+use crate::tokens::{Refusal, Token, TokenKind, TokenOrder, token_text};
+use crate::usage::Usage;
+
+/// State plus what does not change.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) clock: Clock,
+    pub(crate) url: String,
+    pub(crate) runtime: tokio::runtime::Handle,
+    state: Mutex<State>,
+}
+
+impl Shared {
+    pub(crate) fn new(config: &SandboxConfig, url: String, runtime: tokio::runtime::Handle) -> Arc<Self> {
+        let switches = Switches { tier: config.tier, ..Switches::default() };
+        let clock = Clock::default();
+        let state = Mutex::new(State::new(clock.clone(), config.apps.clone(), switches));
+        Arc::new(Self { clock, url, runtime, state })
+    }
+
+    /// A panic elsewhere does not make the state unusable: every change is complete in itself.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends what acts have put into the outbox, in the background.
+    pub(crate) fn flush_outbox(&self) {
+        let waiting = std::mem::take(&mut self.lock().outbox);
+        for outgoing in waiting {
+            self.runtime.spawn(async move {
+                if let Err(error) = callbacks::post(outgoing).await {
+                    tracing::warn!(%error, "a callback could not be delivered");
+                }
+            });
+        }
+    }
+}
+
+/// An authorization code from the dialog.
+#[derive(Clone, Debug)]
+pub(crate) struct Code {
+    pub(crate) app_id: String,
+    pub(crate) owner: String,
+    pub(crate) redirect_uri: String,
+    pub(crate) challenge: Option<String>,
+    pub(crate) expires_at: i64,
+    pub(crate) used: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) clock: Clock,
+    pub(crate) apps: Vec<App>,
+    /// App tokens from `client_credentials`, with their app.
+    pub(crate) app_tokens: HashMap<String, String>,
+    pub(crate) people: BTreeMap<String, Person>,
+    pub(crate) tokens: HashMap<String, Token>,
+    pub(crate) codes: HashMap<String, Code>,
+    pub(crate) faults: Vec<Fault>,
+    pub(crate) usage: Usage,
+    pub(crate) requests: Vec<RecordedRequest>,
+    pub(crate) switches: Switches,
+    pub(crate) outbox: Vec<Outgoing>,
+}
+
+/// The name a person has in the state.
+pub(crate) fn person_key(name: &str, system: bool) -> String {
+    format!("{}:{name}", if system { "system" } else { "user" })
+}
+
+impl State {
+    fn new(clock: Clock, apps: Vec<App>, switches: Switches) -> Self {
+        Self {
+            clock,
+            apps,
+            app_tokens: HashMap::new(),
+            people: BTreeMap::new(),
+            tokens: HashMap::new(),
+            codes: HashMap::new(),
+            faults: Vec::new(),
+            usage: Usage::default(),
+            requests: Vec::new(),
+            switches,
+            outbox: Vec::new(),
+        }
+    }
+
+    pub(crate) fn now(&self) -> i64 {
+        self.clock.now()
+    }
+
+    pub(crate) fn app(&self, id: &str) -> Option<&App> {
+        self.apps.iter().find(|app| app.id == id)
+    }
+
+    pub(crate) fn default_app(&self) -> App {
+        self.apps.first().cloned().unwrap_or_default()
+    }
+
+    /// The app, if id and secret are right; else the token endpoint's error.
+    pub(crate) fn authenticated_app(
+        &self,
+        id: Option<&str>,
+        secret: Option<&str>,
+    ) -> Result<App, GraphError> {
+        let id =
+            id.ok_or_else(|| error::parameter("Missing client_id parameter.").challenged("invalid_request"))?;
+        let app = self.app(id).ok_or_else(error::bad_app)?;
+        let secret = secret.ok_or_else(|| {
+            error::parameter("Missing client_secret parameter.").challenged("invalid_request")
+        })?;
+        if app.secrets.iter().any(|known| known == secret) {
+            Ok(app.clone())
+        } else {
+            Err(error::bad_secret())
+        }
+    }
+
+    /// The key of a person, who is created when unknown.
+    pub(crate) fn enter(&mut self, name: &str, system: bool) -> String {
+        let key = person_key(name, system);
+        let now = self.now();
+        self.people.entry(key.clone()).or_insert_with(|| Person::new(name, system, now));
+        key
+    }
+
+    /// The person behind `key`; an unknown one is a stranger without grants.
+    pub(crate) fn person(&self, key: &str) -> Person {
+        self.people.get(key).cloned().unwrap_or_else(|| Person::new(key, false, self.now()))
+    }
+
+    pub(crate) fn key_by_id(&self, id: &str) -> Option<String> {
+        self.people.iter().find(|(_, person)| person.id == id).map(|(key, _)| key.clone())
+    }
+
+    pub(crate) fn mint(&mut self, owner: &str, order: TokenOrder) -> Token {
+        let now = self.now();
+        let system = self.people.get(owner).is_some_and(|person| person.system);
+        let natural = if system { TokenKind::SystemUser } else { TokenKind::User };
+        let token = Token {
+            text: token_text(order.length),
+            app_id: order.app_id.unwrap_or_else(|| self.default_app().id),
+            owner: owner.to_owned(),
+            kind: order.kind.unwrap_or(natural),
+            issued_at: now,
+            expires_at: if order.life_seconds == 0 { 0 } else { now.saturating_add(order.life_seconds) },
+            long: order.long,
+            scopes: order.scopes,
+            dead: None,
+        };
+        self.tokens.insert(token.text.clone(), token.clone());
+        token
+    }
+
+    /// A page's token: as lasting as the user token it comes from.
+    pub(crate) fn page_token(&mut self, parent: &Token, page_id: &str) -> Token {
+        let kind = TokenKind::Page(page_id.to_owned());
+        let expires_at = if parent.long { 0 } else { parent.expires_at };
+        let same = |token: &&Token| {
+            token.owner == parent.owner
+                && token.kind == kind
+                && token.app_id == parent.app_id
+                && token.expires_at == expires_at
+                && token.dead.is_none()
+        };
+        if let Some(token) = self.tokens.values().find(same) {
+            return token.clone();
+        }
+        let order = TokenOrder {
+            kind: Some(kind),
+            app_id: Some(parent.app_id.clone()),
+            long: parent.long,
+            ..TokenOrder::default()
+        };
+        let mut token = self.mint(&parent.owner, order);
+        token.expires_at = expires_at;
+        self.tokens.insert(token.text.clone(), token.clone());
+        token
+    }
+
+    pub(crate) fn kill(&mut self, text: &str, subcode: Option<u32>) {
+        if let Some(token) = self.tokens.get_mut(text) {
+            token.dead = Some(Refusal::of(subcode, &token.app_id));
+        }
+    }
+
+    /// Ends every living token of a person, in one app or in all.
+    pub(crate) fn kill_all(&mut self, owner: &str, app_id: Option<&str>, subcode: u32) {
+        for token in self.tokens.values_mut() {
+            let here = token.owner == owner && app_id.is_none_or(|app| app == token.app_id);
+            if here && token.dead.is_none() {
+                token.dead = Some(Refusal::of(Some(subcode), &token.app_id));
+            }
+        }
+    }
+
+    /// A person removes the app: tokens die, Meta calls back.
+    pub(crate) fn deauthorize(&mut self, owner: &str, app_id: &str) {
+        self.kill_all(owner, Some(app_id), 458);
+        let person = self.person(owner);
+        let app = self.app(app_id).cloned().unwrap_or_default();
+        let right = app.secrets.first().cloned().unwrap_or_default();
+        let delivery = self.switches.delivery;
+        let secret = if delivery == Delivery::BadSignature { "not the secret".to_owned() } else { right };
+        let week = if delivery == Delivery::Replayed { 7 * crate::tokens::DAY } else { 0 };
+        let at = self.now().saturating_sub(week);
+        let delay = Duration::from_secs(if delivery == Delivery::Late { 1 } else { 0 });
+        let mut waiting = Vec::new();
+        if let Some(url) = self.switches.deauthorize_url.clone() {
+            let body = format!("signed_request={}", callbacks::signed_request(&secret, &person.id, at));
+            let content_type = "application/x-www-form-urlencoded";
+            waiting.push(Outgoing { url, content_type, signature: None, body, delay });
+        }
+        if let Some(url) = self.switches.webhook_url.clone() {
+            let body = callbacks::permissions_webhook(&person.id, at).to_string();
+            let signature = Some(callbacks::hub_signature(&secret, &body));
+            waiting.push(Outgoing { url, content_type: "application/json", signature, body, delay });
+        }
+        if delivery == Delivery::Twice {
+            waiting.extend(waiting.clone());
+        }
+        self.outbox.extend(waiting);
+    }
+}

@@ -1,0 +1,179 @@
+//! One call: its id, who makes it, and what became of it. Every layer and handler shares one value.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+use tonic::{Code, Request, Response, Status};
+use uuid::Uuid;
+
+use super::access::{Permission, Rpc};
+use super::refused::Refused;
+use super::status::refuse;
+use crate::model::Principal;
+use crate::vault::VaultError;
+
+/// One call.
+#[derive(Debug)]
+pub(super) struct Call {
+    id: String,
+    row: Option<&'static Rpc>,
+    path: String,
+    principal: OnceLock<Arc<Principal>>,
+    connection: OnceLock<String>,
+    reason: OnceLock<&'static str>,
+    detail: OnceLock<String>,
+}
+
+impl Call {
+    /// A call of the RPC at `path`.
+    pub(super) fn new(path: &str) -> Self {
+        let row = Rpc::at(path);
+        Self {
+            id: next_id(),
+            row,
+            // Only unknown paths are kept, shortened: they are the caller's text.
+            path: if row.is_some() { String::new() } else { path.chars().take(100).collect() },
+            principal: OnceLock::new(),
+            connection: OnceLock::new(),
+            reason: OnceLock::new(),
+            detail: OnceLock::new(),
+        }
+    }
+
+    /// Names the call in logs and in the reply's metadata.
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The id as metadata.
+    pub(super) fn header(&self) -> Option<HeaderValue> {
+        HeaderValue::from_str(&self.id).ok()
+    }
+
+    /// The RPC's row in the access table; `None` for health, reflection and unknown paths.
+    pub(super) fn row(&self) -> Option<&'static Rpc> {
+        self.row
+    }
+
+    /// The RPC's name: `tokenvault.v1.TokenVault/StoreToken`.
+    pub(super) fn rpc(&self) -> &str {
+        self.row.map_or(self.path.as_str(), |row| row.path).trim_start_matches('/')
+    }
+
+    /// Remembers who calls.
+    pub(super) fn authenticated(&self, principal: Arc<Principal>) {
+        // The first stays; there is one authentication per call.
+        let _ = self.principal.set(principal);
+    }
+
+    /// Who calls. The authentication layer has seen to it that there is somebody.
+    pub(super) fn caller(&self) -> Result<&Principal, VaultError> {
+        self.principal.get().map(Arc::as_ref).ok_or(VaultError::ApiKeyInvalid)
+    }
+
+    /// Remembers which connection the call names, for the refusal's metadata.
+    pub(super) fn about(&self, connection: &str) {
+        let _ = self.connection.set(connection.to_owned());
+    }
+
+    /// The connection that the call names; empty if it names none.
+    pub(super) fn connection(&self) -> &str {
+        self.connection.get().map_or("", String::as_str)
+    }
+
+    /// What log lines written during the call belong to. On the hot path only at `debug`: a span costs
+    /// about a microsecond, and a call twenty.
+    pub(super) fn span(&self) -> tracing::Span {
+        match self.row.map(|row| row.permission) {
+            Some(Permission::Fetch) | None => tracing::debug_span!("call", call_id = self.id),
+            Some(_) => tracing::error_span!("call", call_id = self.id),
+        }
+    }
+
+    /// Whether a refusal of ours was made; otherwise an error comes from the transport.
+    pub(super) fn has_refused(&self) -> bool {
+        self.reason.get().is_some()
+    }
+
+    /// Remembers the refusal's reason for the log line.
+    pub(super) fn note_reason(&self, reason: &'static str) {
+        let _ = self.reason.set(reason);
+    }
+
+    /// Remembers what the provider said, redacted, for the log line.
+    pub(super) fn note_detail(&self, detail: &str) {
+        let _ = self.detail.set(detail.to_owned());
+    }
+
+    /// The call and the message of a request.
+    pub(super) fn open<T>(mut request: Request<T>) -> Result<(Arc<Self>, T), Status> {
+        match request.extensions_mut().remove::<Arc<Self>>() {
+            Some(call) => Ok((call, request.into_inner())),
+            None => Err(Status::internal("the call passed no layer")),
+        }
+    }
+
+    /// The answer to a call.
+    pub(super) fn close<T, R: From<T>>(&self, outcome: Result<T, VaultError>) -> Result<Response<R>, Status> {
+        outcome.map(|done| Response::new(R::from(done))).map_err(|error| refuse(error, self))
+    }
+
+    /// The answer to a call that a bug ended.
+    pub(super) fn bug(&self) -> Status {
+        Refused::bug(self).into_status(self)
+    }
+
+    /// Its one log line. Never the request's content.
+    pub(super) fn log(&self, code: Code, took: Duration) {
+        let duration_ms = (took.as_secs_f64() * 1_000_000.0).round() / 1_000.0;
+        let principal = self.principal.get().map_or("", |principal| principal.name.as_str());
+        let reason = self.reason.get().copied().unwrap_or("");
+        let detail = self.detail.get().map_or("", String::as_str);
+        let (rpc, call_id) = (self.rpc(), self.id.as_str());
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(rpc, principal, code = ?code, reason, detail, duration_ms, call_id, "call")
+            };
+        }
+        match code {
+            Code::Internal | Code::Unavailable | Code::DataLoss | Code::Unknown => line!(warn),
+            _ if self.row.is_some_and(|row| row.changes) => line!(info),
+            _ => line!(debug),
+        }
+    }
+}
+
+/// Logs the call when it is over, also when its caller hangs up first.
+pub(super) struct LogAtEnd {
+    call: Arc<Call>,
+    started: Instant,
+    code: Code,
+}
+
+impl LogAtEnd {
+    /// Starts counting.
+    pub(super) fn new(call: Arc<Call>) -> Self {
+        Self { call, started: Instant::now(), code: Code::Cancelled }
+    }
+
+    /// It ended with `code`.
+    pub(super) fn ended(&mut self, code: Code) {
+        self.code = code;
+    }
+}
+
+impl Drop for LogAtEnd {
+    fn drop(&mut self) {
+        self.call.log(self.code, self.started.elapsed());
+    }
+}
+
+/// Unique across processes by its random half, and cheap: it asks the system for randomness once.
+fn next_id() -> String {
+    static PROCESS: OnceLock<u64> = OnceLock::new();
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let process = PROCESS.get_or_init(|| Uuid::new_v4().as_u64_pair().1);
+    Uuid::from_u64_pair(*process, NEXT.fetch_add(1, Ordering::Relaxed)).simple().to_string()
+}

@@ -1,0 +1,14 @@
+//! Requests into commands, outcomes into answers. No rule of the domain is decided here: a command's
+//! parts parse themselves (`model::id`), and this module gathers what they say under field paths.
+
+mod admin;
+mod answer;
+mod fields;
+mod request;
+#[cfg(test)]
+mod tests;
+mod time;
+mod token;
+
+pub(super) use admin::RevokeApiKey;
+pub(super) use answer::OneToken;

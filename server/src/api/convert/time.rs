@@ -1,0 +1,70 @@
+//! Times and lengths of time.
+
+use std::time::Duration;
+
+use prost_types::{Duration as PbDuration, Timestamp as PbTimestamp};
+
+use crate::model::{BadValue, Timestamp};
+
+/// Longest length of time that a request may name: ten years.
+const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
+
+/// An instant on the wire.
+pub(super) fn instant(at: Timestamp) -> PbTimestamp {
+    let micros = at.as_micros();
+    let nanos = i32::try_from(micros.rem_euclid(1_000_000) * 1_000).unwrap_or(0);
+    PbTimestamp { seconds: micros.div_euclid(1_000_000), nanos }
+}
+
+/// A length of time on the wire.
+pub(super) fn length(duration: Duration) -> PbDuration {
+    PbDuration {
+        seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(duration.subsec_nanos()).unwrap_or(0),
+    }
+}
+
+/// A length of time from the wire: not negative, at most ten years.
+pub(super) fn parse_length(duration: PbDuration) -> Result<Duration, BadValue> {
+    let seconds = u64::try_from(duration.seconds).ok();
+    let nanos = u32::try_from(duration.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
+    match (seconds, nanos) {
+        (Some(seconds), Some(nanos)) => {
+            Some(Duration::new(seconds, nanos)).filter(|length| *length <= LONGEST)
+        }
+        _ => None,
+    }
+    .ok_or_else(|| BadValue::new("must be a length of time from 0 to 10 years"))
+}
+
+/// An instant from the wire, in the years 1 to 9999.
+pub(super) fn parse_instant(at: PbTimestamp) -> Result<Timestamp, BadValue> {
+    let years = -62_135_596_800..=253_402_300_799;
+    let nanos = i64::from(at.nanos);
+    if years.contains(&at.seconds) && (0..1_000_000_000).contains(&nanos) {
+        Ok(Timestamp::from_micros(at.seconds * 1_000_000 + nanos / 1_000))
+    } else {
+        Err(BadValue::new("must be a time in the years 1 to 9999"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instants_survive_the_wire() {
+        for micros in [0, 1, -1, 1_763_859_600_123_456, -1_500_000] {
+            let at = Timestamp::from_micros(micros);
+            assert_eq!(parse_instant(instant(at)), Ok(at));
+        }
+    }
+
+    #[test]
+    fn lengths_are_bounded() {
+        assert_eq!(parse_length(length(Duration::from_millis(1_500))), Ok(Duration::from_millis(1_500)));
+        for (seconds, nanos) in [(-1, 0), (0, -1), (0, 1_000_000_000), (i64::MAX, 0)] {
+            assert!(parse_length(PbDuration { seconds, nanos }).is_err(), "{seconds} {nanos}");
+        }
+    }
+}

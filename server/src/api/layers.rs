@@ -1,0 +1,257 @@
+//! The steps around every call. Each is one async function; [`Around`] makes a service of it.
+
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::FutureExt;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use tokio::sync::Semaphore;
+use tonic::body::Body;
+use tonic::{Code, Status};
+use tower::{Layer, Service};
+use tracing::Instrument;
+
+use super::call::{Call, LogAtEnd};
+use super::refused::Refused;
+use super::status::refuse;
+use crate::model::Secret;
+use crate::vault::{Vault, VaultError};
+
+/// How long a call may take whose caller names no deadline.
+const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
+/// The longest deadline that a caller may name.
+const LONGEST_DEADLINE: Duration = Duration::from_secs(5 * 60);
+/// Our deadline comes a little before the transport's own, so that the answer is ours and is logged.
+const DEADLINE_LEAD: Duration = Duration::from_millis(5);
+/// Longest header that can hold a key.
+const LONGEST_KEY: usize = 512;
+
+/// What a step calls next.
+pub(super) trait Inner: Service<Request<Body>, Response = Response<Body>, Error = Infallible> {}
+impl<S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>> Inner for S {}
+
+/// What a step gives back.
+type Outcome = Result<Response<Body>, Infallible>;
+
+/// A layer made of `step`, an async function of the state, the request and the service below.
+pub(super) fn around<T, F>(state: T, step: F) -> AroundLayer<T, F> {
+    AroundLayer { state, step }
+}
+
+/// See [`around`].
+#[derive(Clone)]
+pub(super) struct AroundLayer<T, F> {
+    state: T,
+    step: F,
+}
+
+impl<S, T: Clone, F: Clone> Layer<S> for AroundLayer<T, F> {
+    type Service = Around<S, T, F>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Around { inner, state: self.state.clone(), step: self.step.clone() }
+    }
+}
+
+/// See [`around`].
+#[derive(Clone)]
+pub(super) struct Around<S, T, F> {
+    inner: S,
+    state: T,
+    step: F,
+}
+
+impl<S, T, F, Fut> Service<Request<Body>> for Around<S, T, F>
+where
+    S: Inner + Clone,
+    T: Clone,
+    F: Fn(T, Request<Body>, S) -> Fut,
+    Fut: Future<Output = Outcome>,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Fut;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Fut {
+        // The service that was polled ready is the one to use; its clone waits for the next call.
+        let next = self.inner.clone();
+        let ready = std::mem::replace(&mut self.inner, next);
+        (self.step)(self.state.clone(), request, ready)
+    }
+}
+
+/// Gives the call an id, returns it as metadata `call-id`, and logs the call when it is over.
+pub(super) async fn observe<S: Inner>((): (), mut request: Request<Body>, mut inner: S) -> Outcome {
+    let call = Arc::new(Call::new(request.uri().path()));
+    let mut log = LogAtEnd::new(call.clone());
+    request.extensions_mut().insert(call.clone());
+    let mut response = inner.call(request).instrument(call.span()).await?;
+    log.ended(code_of(&response));
+    if let Some(id) = call.header() {
+        response.headers_mut().insert("call-id", id);
+    }
+    Ok(response)
+}
+
+/// A bug ends one call, not the process.
+pub(super) async fn catch_panic<S: Inner>((): (), request: Request<Body>, mut inner: S) -> Outcome {
+    let call = call_of(&request);
+    match AssertUnwindSafe(inner.call(request)).catch_unwind().await {
+        Ok(outcome) => outcome,
+        Err(_) => Ok(call.bug().into_http()),
+    }
+}
+
+/// Refuses at once when too many calls are in flight. Health and reflection always get through.
+pub(super) async fn admit<S: Inner>(places: Arc<Semaphore>, request: Request<Body>, mut inner: S) -> Outcome {
+    let call = call_of(&request);
+    if is_open(request.uri().path()) {
+        return inner.call(request).await;
+    }
+    match places.try_acquire() {
+        Ok(_place) => inner.call(request).await,
+        Err(_) => Ok(Refused::overloaded().into_status(&call).into_http()),
+    }
+}
+
+/// Ends the waiting for an answer at the caller's deadline, or the default one.
+pub(super) async fn deadline<S: Inner>((): (), request: Request<Body>, mut inner: S) -> Outcome {
+    let call = call_of(&request);
+    let time = grpc_timeout(request.headers()).unwrap_or(DEFAULT_DEADLINE).min(LONGEST_DEADLINE);
+    match tokio::time::timeout(time.saturating_sub(DEADLINE_LEAD), inner.call(request)).await {
+        Ok(outcome) => outcome,
+        Err(_) => Ok(Refused::too_late().into_status(&call).into_http()),
+    }
+}
+
+/// Finds out who calls and whether the role may, before a byte of the body is decoded.
+pub(super) async fn authenticate<S: Inner>(
+    vault: Arc<Vault>,
+    mut request: Request<Body>,
+    mut inner: S,
+) -> Outcome {
+    let call = call_of(&request);
+    // The key goes no further than this.
+    let header = request.headers_mut().remove(AUTHORIZATION);
+    let Some(row) = call.row() else {
+        return if is_open(request.uri().path()) {
+            inner.call(request).await
+        } else {
+            Ok(Refused::unimplemented().into_status(&call).into_http())
+        };
+    };
+    let known = async {
+        let key = bearer(header.as_ref()).ok_or(VaultError::ApiKeyInvalid)?;
+        let principal = vault.authenticate(&key).await?;
+        let role = principal.role;
+        call.authenticated(principal);
+        if row.allows(role) { Ok(()) } else { Err(VaultError::RoleInsufficient { role }) }
+    };
+    match known.await {
+        Ok(()) => inner.call(request).await,
+        Err(error) => Ok(refuse(error, &call).into_http()),
+    }
+}
+
+/// Puts what the transport refuses by itself into our words: its codes would tell the caller the wrong thing.
+pub(super) async fn translate<S: Inner>((): (), request: Request<Body>, mut inner: S) -> Outcome {
+    let call = call_of(&request);
+    let response = inner.call(request).await?;
+    let foreign = call.row().is_some() && !call.has_refused();
+    Ok(match code_of(&response) {
+        Code::OutOfRange if foreign => Refused::too_large().into_status(&call).into_http(),
+        Code::Internal if foreign => Refused::unreadable().into_status(&call).into_http(),
+        _ => response,
+    })
+}
+
+/// An error that is known before the body stands in the headers; otherwise the body is on its way.
+fn code_of(response: &Response<Body>) -> Code {
+    Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code())
+}
+
+/// The standard services, which tell nothing of any workspace and need no key.
+fn is_open(path: &str) -> bool {
+    path.starts_with("/grpc.health.v1.Health/") || path.starts_with("/grpc.reflection.")
+}
+
+/// The call that `observe` put there. One made anew (if a layer was put outside it) is only not logged.
+fn call_of(request: &Request<Body>) -> Arc<Call> {
+    request
+        .extensions()
+        .get::<Arc<Call>>()
+        .cloned()
+        .unwrap_or_else(|| Arc::new(Call::new(request.uri().path())))
+}
+
+/// The key in `authorization: Bearer <key>`.
+fn bearer(header: Option<&HeaderValue>) -> Option<Secret> {
+    let text = header.filter(|value| value.len() <= LONGEST_KEY)?.to_str().ok()?;
+    let (scheme, key) = text.split_once(' ')?;
+    let key = key.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !key.is_empty()).then(|| Secret::new(key.to_owned()))
+}
+
+/// The caller's deadline: up to eight digits and a unit, as gRPC over HTTP/2 tells it.
+fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.len() > 8 {
+        return None;
+    }
+    let amount: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(amount.saturating_mul(3_600))),
+        "M" => Some(Duration::from_secs(amount.saturating_mul(60))),
+        "S" => Some(Duration::from_secs(amount)),
+        "m" => Some(Duration::from_millis(amount)),
+        "u" => Some(Duration::from_micros(amount)),
+        "n" => Some(Duration::from_nanos(amount)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_comes_after_bearer() {
+        let key =
+            |text: &'static str| bearer(Some(&HeaderValue::from_static(text))).map(|s| s.expose().to_owned());
+        assert_eq!(key("Bearer tvk_1"), Some("tvk_1".into()));
+        assert_eq!(key("bearer  tvk_1"), Some("tvk_1".into()));
+        for bad in ["", "Bearer", "Bearer ", "Basic dXNlcg==", "tvk_1"] {
+            assert_eq!(key(bad), None, "{bad:?}");
+        }
+        assert!(bearer(None).is_none());
+        assert!(
+            bearer(HeaderValue::from_str(&format!("Bearer {}", "x".repeat(600))).ok().as_ref()).is_none()
+        );
+    }
+
+    #[test]
+    fn deadlines_are_read_as_grpc_writes_them() {
+        let time = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("grpc-timeout", HeaderValue::from_static(text));
+            grpc_timeout(&headers)
+        };
+        assert_eq!(time("10S"), Some(Duration::from_secs(10)));
+        assert_eq!(time("1500m"), Some(Duration::from_millis(1_500)));
+        assert_eq!(time("99999999H"), Some(Duration::from_secs(99_999_999 * 3_600)));
+        for bad in ["", "S", "10", "10x", "123456789S", "-1S", "1é"] {
+            let mut headers = HeaderMap::new();
+            headers.insert("grpc-timeout", HeaderValue::from_bytes(bad.as_bytes()).unwrap());
+            assert_eq!(grpc_timeout(&headers), None, "{bad}");
+        }
+    }
+}

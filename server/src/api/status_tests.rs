@@ -1,0 +1,165 @@
+//! Each error's code, reason and details, as a caller reads them.
+
+use std::time::Duration;
+
+use token_vault_proto::v1::ErrorReason as Reason;
+use tonic::Code;
+use tonic_types::StatusExt;
+
+use super::call::Call;
+use super::status::refuse;
+use crate::model::{
+    ApiKeyId, ConnectionId, Misconfiguration, RefusalReason, Role, Timestamp, TokenVersion, WorkspaceId,
+};
+use crate::vault::{FieldViolation, VaultError as E};
+
+const AT: Timestamp = Timestamp::from_unix_seconds(1_800_000_000);
+
+/// One of each variant, and the reason that it must have.
+fn all() -> Vec<(E, Option<Reason>)> {
+    let id = ConnectionId::generate(AT);
+    let workspace = WorkspaceId::parse("acme").unwrap();
+    let second = Duration::from_secs(1);
+    let text = || vec!["ads_read".to_owned()];
+    let code = || "190/460".to_owned();
+    let reason = RefusalReason::PasswordChanged;
+    vec![
+        (E::Fields(vec![FieldViolation::new("provider", "must be set")]), Some(Reason::FieldInvalid)),
+        (
+            E::TokenMalformed { field: "access_token", advice: "Paste it.".into() },
+            Some(Reason::TokenMalformed),
+        ),
+        (E::ProviderUnknown { provider: "x".into(), configured: vec![] }, Some(Reason::ProviderUnknown)),
+        (E::PageTokenInvalid, Some(Reason::PageTokenInvalid)),
+        (E::PageTokenMismatch, Some(Reason::PageTokenMismatch)),
+        (E::RequestIdReused, Some(Reason::RequestIdReused)),
+        (E::RequestInProgress, Some(Reason::RequestInProgress)),
+        (E::ProviderRefusedToken { reason, provider_code: code() }, Some(Reason::ProviderRefusedToken)),
+        (E::TokenOfOtherApp { app_id: "1".into() }, Some(Reason::TokenOfOtherApp)),
+        (E::ConnectionNotFound(id), Some(Reason::ConnectionNotFound)),
+        (E::WorkspaceNotFound(workspace.clone()), Some(Reason::WorkspaceNotFound)),
+        (E::ApiKeyNotFound(ApiKeyId::parse("a".repeat(16)).unwrap()), Some(Reason::ApiKeyNotFound)),
+        (E::SubjectAlreadyConnected { connection: id }, Some(Reason::SubjectAlreadyConnected)),
+        (E::TokenExpired { at: AT }, Some(Reason::TokenExpired)),
+        (E::TokenInvalid { since: AT, reason, provider_code: code() }, Some(Reason::TokenInvalid)),
+        (E::TokenRevoked { at: AT }, Some(Reason::TokenRevoked)),
+        (E::TokenLifeTooShort { left: second, wanted: second }, Some(Reason::TokenLifeTooShort)),
+        (E::ScopesMissing { missing: text(), declined: vec![] }, Some(Reason::ScopesMissing)),
+        (E::ScopesShrunk { lost: text() }, Some(Reason::ScopesShrunk)),
+        (E::SubjectMismatch { expected: "1".into(), actual: "2".into() }, Some(Reason::SubjectMismatch)),
+        (E::TokenShared { connections: 2 }, Some(Reason::TokenShared)),
+        (E::ExchangeNotPossible { why: "it is a page token".into() }, Some(Reason::ExchangeNotPossible)),
+        (E::WorkspaceShredded(workspace), Some(Reason::WorkspaceShredded)),
+        (
+            E::ProviderMisconfigured { problem: Misconfiguration::AppSecret, provider_code: code() },
+            Some(Reason::ProviderMisconfigured),
+        ),
+        (
+            E::TokenVersionMismatch { expected: TokenVersion::FIRST, actual: TokenVersion::FIRST.next() },
+            Some(Reason::TokenVersionMismatch),
+        ),
+        (E::ConcurrentChange, Some(Reason::TokenVersionMismatch)),
+        (E::ProviderThrottled { scope: "app".into(), retry_after: second }, Some(Reason::ProviderThrottled)),
+        (
+            E::ProviderUnavailable { retry_after: second, detail: "x".into() },
+            Some(Reason::ProviderUnavailable),
+        ),
+        (E::StorageUnavailable, Some(Reason::StorageUnavailable)),
+        (E::ShuttingDown, Some(Reason::ShuttingDown)),
+        (E::CiphertextCorrupt(id), Some(Reason::CiphertextCorrupt)),
+        (E::ApiKeyInvalid, Some(Reason::ApiKeyInvalid)),
+        (E::ApiKeyExpired, Some(Reason::ApiKeyExpired)),
+        (E::RoleInsufficient { role: Role::Viewer }, Some(Reason::RoleInsufficient)),
+        (E::Internal, None),
+    ]
+}
+
+/// The canonical code that the proto promises for a reason, by its number's block.
+fn promised(reason: Reason) -> Code {
+    match i32::from(reason) {
+        1..=19 => Code::InvalidArgument,
+        20..=29 => Code::NotFound,
+        30..=39 => Code::AlreadyExists,
+        40..=59 => Code::FailedPrecondition,
+        60..=69 => Code::Aborted,
+        70..=79 => Code::OutOfRange,
+        80..=89 => Code::ResourceExhausted,
+        90..=99 => Code::Unavailable,
+        100..=109 => Code::DataLoss,
+        110..=111 => Code::Unauthenticated,
+        112 => Code::PermissionDenied,
+        other => panic!("{other} is never a status"),
+    }
+}
+
+#[test]
+fn every_error_has_the_promised_code_reason_and_words() {
+    for (error, reason) in all() {
+        let shown = format!("{error:?}");
+        let status = refuse(error, &Call::new("/tokenvault.v1.TokenVault/GetToken"));
+        assert_eq!(status.code(), reason.map_or(Code::Internal, promised), "{shown}");
+        let details = status.get_error_details();
+        let info = details.error_info();
+        assert_eq!(info.map(|info| info.reason.as_str()), reason.as_ref().map(Reason::reason), "{shown}");
+        assert!(info.is_none_or(|info| info.domain == "tokenvault.v1"), "{shown}");
+        assert!(details.localized_message().is_some_and(|words| !words.message.is_empty()), "{shown}");
+        assert!(status.message().ends_with('.'), "{shown}: {}", status.message());
+        let invalid = status.code() == Code::InvalidArgument && details.bad_request().is_some();
+        assert_eq!(details.bad_request().is_some(), invalid, "{shown}");
+    }
+}
+
+#[test]
+fn waiting_is_told_where_it_helps() {
+    for (error, _) in all() {
+        let shown = format!("{error:?}");
+        let status = refuse(error, &Call::new("/x"));
+        let waits = matches!(status.code(), Code::ResourceExhausted | Code::Unavailable);
+        let told = status.get_error_details().retry_info().is_some();
+        assert!(told || !waits, "{shown} wants RetryInfo");
+    }
+}
+
+#[test]
+fn every_violation_is_told() {
+    let violations =
+        vec![FieldViolation::new("provider", "must be set"), FieldViolation::new("page_size", "must be 0")];
+    let status = refuse(E::Fields(violations), &Call::new("/x"));
+    assert_eq!(status.get_error_details().bad_request().unwrap().field_violations.len(), 2);
+    assert_eq!(
+        status.message(),
+        "The request is invalid: provider must be set; page_size must be 0. Correct the request."
+    );
+}
+
+#[test]
+fn a_role_is_refused_with_role_and_rpc() {
+    let status = refuse(
+        E::RoleInsufficient { role: Role::Viewer },
+        &Call::new("/tokenvault.v1.TokenVault/StoreToken"),
+    );
+    let details = status.get_error_details();
+    let facts = &details.error_info().unwrap().metadata;
+    assert_eq!(facts.get("role").map(String::as_str), Some("VIEWER"));
+    assert_eq!(facts.get("rpc").map(String::as_str), Some("tokenvault.v1.TokenVault/StoreToken"));
+}
+
+#[test]
+fn a_bug_tells_its_call_id_and_nothing_else() {
+    let call = Call::new("/x");
+    let status = refuse(E::Internal, &call);
+    assert!(status.message().contains(call.id()));
+    assert_eq!(status.get_error_details().request_info().unwrap().request_id, call.id());
+}
+
+#[test]
+fn a_refusal_names_the_connection_that_the_call_named() {
+    let call = Call::new("/tokenvault.v1.TokenVault/FetchAccessToken");
+    call.about("0193");
+    let status = refuse(E::TokenExpired { at: AT }, &call);
+    let details = status.get_error_details();
+    let facts = &details.error_info().unwrap().metadata;
+    assert_eq!(facts.get("connection_id").map(String::as_str), Some("0193"));
+    assert_eq!(facts.get("expired_at").map(String::as_str), Some("2027-01-15T08:00:00Z"));
+    assert_eq!(facts.get("fixer").map(String::as_str), Some("WORKSPACE_OWNER"));
+}

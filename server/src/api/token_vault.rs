@@ -1,0 +1,113 @@
+//! Service `TokenVault`: read the request, call one verb, render the answer.
+
+use std::sync::Arc;
+
+use token_vault_proto::v1 as pb;
+use token_vault_proto::v1::exchange_token_request::SubjectOfExchange;
+use token_vault_proto::v1::token_vault_server::TokenVault;
+use tonic::{Request, Response, Status};
+
+use super::call::Call;
+use super::convert::OneToken;
+use crate::vault::Vault;
+
+/// The service over a vault.
+pub(super) struct TokenVaultService {
+    vault: Arc<Vault>,
+}
+
+impl TokenVaultService {
+    /// Over `vault`.
+    pub(super) fn new(vault: Arc<Vault>) -> Self {
+        Self { vault }
+    }
+}
+
+#[tonic::async_trait]
+impl TokenVault for TokenVaultService {
+    async fn store_token(
+        &self,
+        request: Request<pb::StoreTokenRequest>,
+    ) -> Result<Response<pb::StoreTokenResponse>, Status> {
+        let (call, message) = Call::open(request)?;
+        call.about(message.connection_id());
+        let outcome = async { self.vault.store_token(call.caller()?, message.try_into()?).await };
+        call.close(outcome.await)
+    }
+
+    async fn exchange_token(
+        &self,
+        request: Request<pb::ExchangeTokenRequest>,
+    ) -> Result<Response<pb::ExchangeTokenResponse>, Status> {
+        let (call, message) = Call::open(request)?;
+        if let Some(SubjectOfExchange::ConnectionId(connection)) = &message.subject_of_exchange {
+            call.about(connection);
+        }
+        let outcome = async { self.vault.exchange_token(call.caller()?, message.try_into()?).await };
+        call.close(outcome.await)
+    }
+
+    async fn validate_token(
+        &self,
+        request: Request<pb::ValidateTokenRequest>,
+    ) -> Result<Response<pb::ValidateTokenResponse>, Status> {
+        let (call, message) = Call::open(request)?;
+        call.about(&message.connection_id);
+        let outcome = async { self.vault.validate_token(call.caller()?, message.try_into()?).await };
+        call.close(outcome.await)
+    }
+
+    async fn fetch_access_token(
+        &self,
+        request: Request<pb::FetchAccessTokenRequest>,
+    ) -> Result<Response<pb::FetchAccessTokenResponse>, Status> {
+        let (call, message) = Call::open(request)?;
+        call.about(&message.connection_id);
+        let outcome = async { self.vault.fetch_access_token(call.caller()?, message.try_into()?).await };
+        call.close(outcome.await)
+    }
+
+    async fn get_token(
+        &self,
+        request: Request<pb::GetTokenRequest>,
+    ) -> Result<Response<pb::GetTokenResponse>, Status> {
+        let (call, message) = Call::open(request)?;
+        call.about(&message.connection_id);
+        let outcome = async {
+            self.vault
+                .get_token(call.caller()?, message.try_into()?)
+                .await
+                .map(|(view, cursor)| OneToken(view, cursor))
+        };
+        call.close(outcome.await)
+    }
+
+    async fn list_tokens(
+        &self,
+        request: Request<pb::ListTokensRequest>,
+    ) -> Result<Response<pb::ListTokensResponse>, Status> {
+        let (call, message) = Call::open(request)?;
+        let outcome = async { self.vault.list_tokens(call.caller()?, message.try_into()?).await };
+        call.close(outcome.await)
+    }
+
+    async fn report_token_error(
+        &self,
+        request: Request<pb::ReportTokenErrorRequest>,
+    ) -> Result<Response<pb::ReportTokenErrorResponse>, Status> {
+        let (call, message) = Call::open(request)?;
+        call.about(&message.connection_id);
+        let outcome = async { self.vault.report_token_error(call.caller()?, message.try_into()?).await };
+        call.close(outcome.await)
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<pb::RevokeTokenRequest>,
+    ) -> Result<Response<pb::RevokeTokenResponse>, Status> {
+        let (call, message) = Call::open(request)?;
+        call.about(&message.connection_id);
+        let outcome = async { self.vault.revoke_token(call.caller()?, message.try_into()?).await };
+        call.close(outcome.await)
+    }
+}

@@ -1,0 +1,65 @@
+//! Service `VaultAdmin`: read the request, call one verb, render the answer.
+
+use std::sync::Arc;
+
+use token_vault_proto::v1 as pb;
+use token_vault_proto::v1::vault_admin_server::VaultAdmin;
+use tonic::{Request, Response, Status};
+
+use super::call::Call;
+use super::convert::RevokeApiKey;
+use crate::vault::Vault;
+
+/// The service over a vault.
+pub(super) struct VaultAdminService {
+    vault: Arc<Vault>,
+}
+
+impl VaultAdminService {
+    /// Over `vault`.
+    pub(super) fn new(vault: Arc<Vault>) -> Self {
+        Self { vault }
+    }
+}
+
+#[tonic::async_trait]
+impl VaultAdmin for VaultAdminService {
+    async fn create_api_key(
+        &self,
+        request: Request<pb::CreateApiKeyRequest>,
+    ) -> Result<Response<pb::CreateApiKeyResponse>, Status> {
+        let (call, message) = Call::open(request)?;
+        let outcome = async { self.vault.create_api_key(call.caller()?, message.try_into()?).await };
+        call.close(outcome.await)
+    }
+
+    async fn list_api_keys(
+        &self,
+        request: Request<pb::ListApiKeysRequest>,
+    ) -> Result<Response<pb::ListApiKeysResponse>, Status> {
+        let (call, message) = Call::open(request)?;
+        let outcome = async { self.vault.list_api_keys(call.caller()?, message.try_into()?).await };
+        call.close(outcome.await)
+    }
+
+    async fn revoke_api_key(
+        &self,
+        request: Request<pb::RevokeApiKeyRequest>,
+    ) -> Result<Response<pb::RevokeApiKeyResponse>, Status> {
+        let (call, message) = Call::open(request)?;
+        let outcome = async {
+            let RevokeApiKey { request_id, key } = message.try_into()?;
+            self.vault.revoke_api_key(call.caller()?, request_id, &key).await
+        };
+        call.close(outcome.await)
+    }
+
+    async fn get_vault_status(
+        &self,
+        request: Request<pb::GetVaultStatusRequest>,
+    ) -> Result<Response<pb::GetVaultStatusResponse>, Status> {
+        let (call, _) = Call::open(request)?;
+        let outcome = async { self.vault.status(call.caller()?).await };
+        call.close(outcome.await)
+    }
+}

@@ -1,0 +1,333 @@
+//! Configuration: defaults, then one TOML file, then the environment, then flags; the later wins.
+//!
+//! Everything is read and judged once, at start. All mistakes are told together, each with its key and
+//! where it was set; no value that may hold a secret is ever part of a message. Nothing else in this
+//! program reads the environment.
+
+mod meta;
+mod reader;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use figment::Figment;
+use figment::providers::{Env, Format, Serialized, Toml};
+use figment::value::Dict;
+
+use crate::model::{Policy, Secret};
+use crate::provider::MetaConfig;
+use crate::telemetry::{self, LogFormat};
+use crate::vault::VaultConfig;
+use reader::Reader;
+
+/// Environment variables of this prefix name keys: `TOKEN_VAULT__SERVER__LISTEN` is `server.listen`.
+pub const ENV_PREFIX: &str = "TOKEN_VAULT__";
+
+/// The environment variable with the master keys themselves.
+pub const MASTER_KEY_ENV: &str = "TOKEN_VAULT_MASTER_KEY";
+
+/// The data folder when nothing names one.
+pub const DEFAULT_DATA_DIR: &str = "./data";
+
+/// Where gRPC listens when nothing names an address.
+pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7443);
+
+const DEFAULT_ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7444);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Everything that an operator decides.
+#[derive(Debug)]
+pub struct Config {
+    /// Where the database, key file and bootstrap key go unless other keys say otherwise. Key `data_dir`.
+    pub data_dir: PathBuf,
+    /// Section `server`.
+    pub server: Server,
+    /// Section `storage`.
+    pub storage: Storage,
+    /// Section `keys`.
+    pub keys: Keys,
+    /// Section `auth`.
+    pub auth: Auth,
+    /// Section `providers.meta`; `None` while no app is configured.
+    pub meta: Option<MetaApp>,
+    /// Section `expiry`.
+    pub expiry: Expiry,
+    /// Section `jobs`.
+    pub jobs: Jobs,
+    /// Section `log`.
+    pub log: Log,
+    /// What works and is worth a word in the log at start.
+    pub warnings: Vec<String>,
+}
+
+/// Section `server`.
+#[derive(Debug)]
+pub struct Server {
+    /// gRPC. Loopback only until TLS is there. Port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// HTTP with `/healthz` and `/readyz`. Tells nothing secret.
+    pub admin_listen: SocketAddr,
+}
+
+/// Section `storage`.
+#[derive(Debug)]
+pub struct Storage {
+    /// `sqlite:PATH` or `postgres://…`; may hold a password.
+    pub url: Secret,
+    /// Apply migrations at start. Off: run `token-vault migrate` with a role that may.
+    pub migrate_on_start: bool,
+}
+
+/// Section `keys`.
+#[derive(Debug)]
+pub struct Keys {
+    /// File with master keys; unset means the one in the data folder.
+    pub master_key_file: Option<PathBuf>,
+    /// The master keys themselves, from `TOKEN_VAULT_MASTER_KEY`.
+    pub master_key: Option<Secret>,
+}
+
+/// Section `auth`.
+#[derive(Debug)]
+pub struct Auth {
+    /// File with the admin key to adopt at first start; unset means that one is made.
+    pub bootstrap_key_file: Option<PathBuf>,
+}
+
+/// Section `providers.meta`.
+pub struct MetaApp {
+    /// What the provider module needs.
+    pub config: MetaConfig,
+    /// Where people consent.
+    pub dialog_url: url::Url,
+}
+
+impl fmt::Debug for MetaApp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MetaApp")
+            .field("app_id", &self.config.app_id)
+            .field("app_secrets", &self.config.app_secrets.len())
+            .field("api_version", &self.config.api_version)
+            .field("dialog_url", &self.dialog_url.as_str())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Section `expiry`.
+#[derive(Debug)]
+pub struct Expiry {
+    /// How long before its end a token counts as expiring. An hour to sixty days.
+    pub warning_window: Duration,
+    /// How long before its end each warning is given; longest first.
+    pub thresholds: Vec<Duration>,
+}
+
+/// Section `jobs`: six-field cron expressions, seconds first, in UTC.
+#[derive(Debug)]
+pub struct Jobs {
+    /// The daily pass over Meta's connections.
+    pub meta_token_expiry: String,
+}
+
+/// Section `log`.
+#[derive(Debug)]
+pub struct Log {
+    /// In which form.
+    pub format: LogFormat,
+    /// A level, or directives such as `info,token_vault::vault=debug`.
+    pub level: String,
+}
+
+/// What the command line says; wins over file and environment.
+#[derive(Debug, Default)]
+pub struct Flags {
+    /// `--config`.
+    pub file: Option<PathBuf>,
+    /// `--listen`.
+    pub listen: Option<String>,
+    /// `--database-url`.
+    pub database_url: Option<String>,
+    /// `--data-dir`.
+    pub data_dir: Option<PathBuf>,
+}
+
+/// Every mistake in the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", reader::list(.0))]
+pub struct ConfigError(pub Vec<String>);
+
+impl Config {
+    /// Reads file, environment and flags.
+    pub fn load(flags: Flags) -> Result<Self, ConfigError> {
+        let mut figment = Figment::new();
+        if let Some(file) = &flags.file {
+            check_file(file)?;
+            figment = figment.merge(Toml::file_exact(file));
+        }
+        let master_key =
+            std::env::var(MASTER_KEY_ENV).ok().filter(|text| !text.trim().is_empty()).map(Secret::new);
+        Self::from_sources(figment.merge(Env::prefixed(ENV_PREFIX).split("__")), flags, master_key)
+    }
+
+    fn from_sources(
+        mut figment: Figment,
+        flags: Flags,
+        master_key: Option<Secret>,
+    ) -> Result<Self, ConfigError> {
+        if let Some(listen) = flags.listen {
+            figment = figment.merge(Serialized::default("server.listen", listen));
+        }
+        if let Some(url) = flags.database_url {
+            figment = figment.merge(Serialized::default("storage.url", url));
+        }
+        if let Some(dir) = flags.data_dir {
+            figment = figment.merge(Serialized::default("data_dir", dir));
+        }
+        let mut reader = Reader::new(figment)?;
+        let data_dir = reader.path("data_dir").unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
+        let config = Self {
+            server: server(&mut reader),
+            storage: storage(&mut reader, &data_dir),
+            keys: keys(&mut reader, master_key),
+            auth: Auth { bootstrap_key_file: reader.path("auth.bootstrap_key_file") },
+            meta: meta::read(&mut reader),
+            expiry: expiry(&mut reader),
+            jobs: Jobs {
+                meta_token_expiry: reader.parsed("jobs.meta_token_expiry", "0 0 6 * * *".to_owned(), cron),
+            },
+            log: log(&mut reader),
+            data_dir,
+            warnings: Vec::new(),
+        };
+        let warnings = reader.finish()?;
+        Ok(Self { warnings, ..config })
+    }
+
+    /// What the vault itself needs of all this. Takes the secrets out.
+    pub fn into_vault_config(self) -> (VaultConfig, Option<MetaApp>) {
+        let scopes = self
+            .meta
+            .as_ref()
+            .map(|meta| (meta.config.required_scopes.clone(), meta.config.optional_scopes.clone()));
+        let (required_scopes, optional_scopes) = scopes.unwrap_or_default();
+        let vault = VaultConfig {
+            database_url: self.storage.url,
+            data_dir: self.data_dir,
+            master_key: self.keys.master_key,
+            master_key_file: self.keys.master_key_file,
+            bootstrap_key_file: self.auth.bootstrap_key_file,
+            migrate_on_start: self.storage.migrate_on_start,
+            policy: Policy { warning_window: self.expiry.warning_window, required_scopes, optional_scopes },
+        };
+        (vault, self.meta)
+    }
+}
+
+/// Whether `file` is there and is TOML. The parser quotes the line that it stumbles over, which may hold a
+/// password: of what it says, only where and why is told.
+fn check_file(file: &Path) -> Result<(), ConfigError> {
+    let wrong = |why: String| ConfigError(vec![format!("{} {why}", file.display())]);
+    let text = fs::read_to_string(file).map_err(|error| wrong(format!("can't be read: {error}")))?;
+    Toml::from_str::<Dict>(&text).map(drop).map_err(|error| {
+        let told = error.to_string();
+        let lines: Vec<_> = told.lines().filter(|line| !line.contains('|')).map(str::trim).collect();
+        wrong(format!("is not TOML: {}", lines.join("; ")))
+    })
+}
+
+fn server(reader: &mut Reader) -> Server {
+    let listen = reader.parsed("server.listen", DEFAULT_LISTEN, |text| {
+        let address = address(text)?;
+        if address.ip().is_loopback() {
+            Ok(address)
+        } else {
+            Err("would send keys and tokens in the clear: TLS comes in a later release; bind loopback \
+                 (127.0.0.1 or [::1])"
+                .to_owned())
+        }
+    });
+    Server { listen, admin_listen: reader.parsed("server.admin_listen", DEFAULT_ADMIN_LISTEN, address) }
+}
+
+fn storage(reader: &mut Reader, data_dir: &Path) -> Storage {
+    let default = format!("sqlite:{}", data_dir.join("token-vault.db").display());
+    let url = reader.parsed("storage.url", default, |text| {
+        let known = ["sqlite:", "postgres://", "postgresql://"];
+        if known.iter().any(|scheme| text.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty())) {
+            Ok(text.to_owned())
+        } else {
+            Err("must be sqlite:PATH or postgres://USER:PASSWORD@HOST/DATABASE".to_owned())
+        }
+    });
+    Storage { url: Secret::new(url), migrate_on_start: reader.flag("storage.migrate_on_start", true) }
+}
+
+fn keys(reader: &mut Reader, master_key: Option<Secret>) -> Keys {
+    let master_key_file = reader.path("keys.master_key_file");
+    if master_key.is_some() && master_key_file.is_some() {
+        reader.mistake(
+            "keys.master_key_file",
+            format!("is set, and so is {MASTER_KEY_ENV}; keep one of the two"),
+        );
+    }
+    Keys { master_key_file, master_key }
+}
+
+fn expiry(reader: &mut Reader) -> Expiry {
+    let warning_window = reader.parsed("expiry.warning_window", 7 * DAY, |text| {
+        duration_between(text, Duration::from_secs(60 * 60), 60 * DAY, "1h", "60d")
+    });
+    let mut thresholds = reader.list("expiry.thresholds", &["7d", "3d", "1d"], |text| {
+        duration_between(text, Duration::from_secs(60), 60 * DAY, "1m", "60d")
+    });
+    thresholds.sort_unstable_by(|a, b| b.cmp(a));
+    thresholds.dedup();
+    if thresholds.len() > 10 {
+        reader.mistake("expiry.thresholds", "must be at most 10");
+    }
+    Expiry { warning_window, thresholds }
+}
+
+fn log(reader: &mut Reader) -> Log {
+    let format = reader.parsed("log.format", LogFormat::Auto, |text| match text {
+        "auto" => Ok(LogFormat::Auto),
+        "json" => Ok(LogFormat::Json),
+        "text" => Ok(LogFormat::Text),
+        _ => Err("must be auto, json or text".to_owned()),
+    });
+    let level = reader.parsed("log.level", "info".to_owned(), |text| {
+        telemetry::check_level(text)?;
+        Ok(text.to_owned())
+    });
+    Log { format, level }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "must be an IP address and a port, such as 127.0.0.1:7443".to_owned())
+}
+
+fn cron(text: &str) -> Result<String, String> {
+    if text.split_whitespace().count() == 6 {
+        Ok(text.to_owned())
+    } else {
+        Err("must be a cron expression of six fields, seconds first, such as \"0 0 6 * * *\"".to_owned())
+    }
+}
+
+/// A length of time within bounds, which are also given in words.
+fn duration_between(
+    text: &str,
+    least: Duration,
+    most: Duration,
+    low: &str,
+    high: &str,
+) -> Result<Duration, String> {
+    let rule = || format!("must be a length of time from {low} to {high}, such as \"36h\" or \"7d\"");
+    let duration = humantime::parse_duration(text).map_err(|_| rule())?;
+    if (least..=most).contains(&duration) { Ok(duration) } else { Err(rule()) }
+}

@@ -1,0 +1,177 @@
+//! Takes keys out of the merged sources one by one, and gathers what is wrong with them.
+
+use std::path::PathBuf;
+
+use figment::value::{Dict, Num, Value};
+use figment::{Figment, Profile, Provider, Source};
+
+use super::{ConfigError, ENV_PREFIX};
+
+/// The merged sources. What nobody has taken at the end is an unknown key.
+pub(super) struct Reader {
+    figment: Figment,
+    left: Dict,
+    mistakes: Vec<String>,
+    warnings: Vec<String>,
+}
+
+impl Reader {
+    /// Fails only when a source can't be read at all.
+    pub(super) fn new(figment: Figment) -> Result<Self, ConfigError> {
+        let mut data = figment
+            .data()
+            .map_err(|error| ConfigError(error.into_iter().map(|e| e.to_string()).collect()))?;
+        let left = data.remove(&Profile::Default).unwrap_or_default();
+        Ok(Self { figment, left, mistakes: Vec::new(), warnings: Vec::new() })
+    }
+
+    /// Notes that `key` breaks `rule`, a sentence that follows the key.
+    pub(super) fn mistake(&mut self, key: &str, rule: impl AsRef<str>) {
+        let source = self.source(key);
+        self.mistakes.push(format!("{key}{source} {}", rule.as_ref()));
+    }
+
+    /// Notes what works and should be looked at.
+    pub(super) fn warn(&mut self, warning: String) {
+        self.warnings.push(warning);
+    }
+
+    /// A text, or nothing when it is unset or empty.
+    pub(super) fn text(&mut self, key: &str) -> Option<String> {
+        let value = take(&mut self.left, key)?;
+        let text = scalar(&value);
+        if text.is_none() {
+            self.mistake(key, "must be a text");
+        }
+        text.filter(|text| !text.is_empty())
+    }
+
+    /// A path.
+    pub(super) fn path(&mut self, key: &str) -> Option<PathBuf> {
+        self.text(key).map(PathBuf::from)
+    }
+
+    /// A text that `parse` understands.
+    pub(super) fn parsed<T>(
+        &mut self,
+        key: &str,
+        default: T,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> T {
+        let Some(text) = self.text(key) else { return default };
+        parse(&text).unwrap_or_else(|rule| {
+            self.mistake(key, rule);
+            default
+        })
+    }
+
+    /// Yes or no.
+    pub(super) fn flag(&mut self, key: &str, default: bool) -> bool {
+        match take(&mut self.left, key).map(|value| value.to_bool().or_else(|| scalar(&value)?.parse().ok()))
+        {
+            None => default,
+            Some(Some(flag)) => flag,
+            Some(None) => {
+                self.mistake(key, "must be true or false");
+                default
+            }
+        }
+    }
+
+    /// Texts, each understood by `parse`. A single text, as the environment gives it, is split at commas.
+    pub(super) fn list<T>(
+        &mut self,
+        key: &str,
+        default: &[&str],
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Vec<T> {
+        let texts = match take(&mut self.left, key) {
+            None => Some(default.iter().map(|text| (*text).to_owned()).collect()),
+            Some(Value::Array(_, values)) => values.iter().map(scalar).collect::<Option<Vec<_>>>(),
+            Some(value) => scalar(&value).map(|text| {
+                text.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
+            }),
+        };
+        let Some(texts) = texts else {
+            self.mistake(key, "must be a list of texts");
+            return Vec::new();
+        };
+        let mut parsed = Vec::new();
+        for (at, text) in texts.iter().enumerate() {
+            match parse(text) {
+                Ok(value) => parsed.push(value),
+                Err(rule) => self.mistake(key, format!("[{at}] {rule}")),
+            }
+        }
+        parsed
+    }
+
+    /// The warnings if all is well; otherwise every mistake, unknown keys among them.
+    pub(super) fn finish(mut self) -> Result<Vec<String>, ConfigError> {
+        let mut unknown = Vec::new();
+        leaves(&self.left, "", &mut unknown);
+        for key in unknown {
+            self.mistake(&key, "is not a key of this version");
+        }
+        if self.mistakes.is_empty() { Ok(self.warnings) } else { Err(ConfigError(self.mistakes)) }
+    }
+
+    /// Where `key` was set, for people.
+    fn source(&self, key: &str) -> String {
+        let Some(metadata) = self.figment.find_metadata(key) else { return String::new() };
+        match &metadata.source {
+            Some(Source::File(path)) => format!(" (in {})", path.display()),
+            _ if metadata.name.contains("environment") => {
+                format!(" (from {ENV_PREFIX}{})", key.replace('.', "__").to_ascii_uppercase())
+            }
+            _ => " (from the command line)".to_owned(),
+        }
+    }
+}
+
+/// Removes the value at a dotted key, and sections that it leaves empty.
+fn take(dict: &mut Dict, key: &str) -> Option<Value> {
+    let Some((section, rest)) = key.split_once('.') else { return dict.remove(key) };
+    let Some(Value::Dict(_, inner)) = dict.get_mut(section) else { return None };
+    let value = take(inner, rest);
+    if inner.is_empty() {
+        dict.remove(section);
+    }
+    value
+}
+
+/// Text as it is; numbers as they are written, since the environment's `TOKEN_VAULT__…=1020` is one.
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(_, text) => Some(text.trim().to_owned()),
+        Value::Char(_, character) => Some(character.to_string()),
+        Value::Bool(_, flag) => Some(flag.to_string()),
+        Value::Num(_, number) => whole(*number),
+        Value::Empty(..) => Some(String::new()),
+        Value::Dict(..) | Value::Array(..) => None,
+    }
+}
+
+fn whole(number: Num) -> Option<String> {
+    number.to_u128().map(|n| n.to_string()).or_else(|| number.to_i128().map(|n| n.to_string()))
+}
+
+/// The dotted keys of everything in `dict`; an empty section counts as a key.
+fn leaves(dict: &Dict, prefix: &str, into: &mut Vec<String>) {
+    for (name, value) in dict {
+        let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        match value {
+            Value::Dict(_, inner) if !inner.is_empty() => leaves(inner, &key, into),
+            Value::Dict(..) => {}
+            _ => into.push(key),
+        }
+    }
+}
+
+/// One mistake, or a list of several.
+pub(super) fn list(mistakes: &[String]) -> String {
+    match mistakes {
+        [one] => format!("configuration: {one}"),
+        many => format!("configuration: {} mistakes:\n  - {}", many.len(), many.join("\n  - ")),
+    }
+}

@@ -1,0 +1,148 @@
+//! What configuration is understood, and how mistakes are told.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use figment::providers::{Format, Toml};
+
+use super::*;
+
+fn read(toml: &str) -> Result<Config, ConfigError> {
+    Config::from_sources(Figment::from(Toml::string(toml)), Flags::default(), None)
+}
+
+fn mistakes(toml: &str) -> Vec<String> {
+    read(toml).expect_err("a mistake").0
+}
+
+#[test]
+fn an_empty_configuration_has_the_documented_defaults() {
+    let config = read("").unwrap();
+    assert_eq!(config.server.listen.to_string(), "127.0.0.1:7443");
+    assert_eq!(config.server.admin_listen.to_string(), "127.0.0.1:7444");
+    assert_eq!(config.storage.url.expose(), "sqlite:./data/token-vault.db");
+    assert!(config.storage.migrate_on_start);
+    assert!(config.meta.is_none());
+    assert_eq!(config.expiry.warning_window, 7 * DAY);
+    assert_eq!(config.expiry.thresholds, [7 * DAY, 3 * DAY, DAY]);
+    assert_eq!(config.jobs.meta_token_expiry, "0 0 6 * * *");
+    assert_eq!(config.log.level, "info");
+}
+
+#[test]
+fn flags_win_over_the_file() {
+    let flags = Flags {
+        listen: Some("127.0.0.1:0".into()),
+        database_url: Some("postgres://u:p@db/v".into()),
+        data_dir: Some("/tmp/x".into()),
+        file: None,
+    };
+    let file =
+        Toml::string("data_dir = '/tmp/y'\n[server]\nlisten = '127.0.0.1:1'\n[storage]\nurl = 'sqlite:z'");
+    let config = Config::from_sources(Figment::from(file), flags, None).unwrap();
+    assert_eq!(config.server.listen.port(), 0);
+    assert_eq!(config.storage.url.expose(), "postgres://u:p@db/v");
+    assert_eq!(config.data_dir, PathBuf::from("/tmp/x"));
+}
+
+#[test]
+fn every_mistake_is_told_at_once_with_its_key() {
+    let told = mistakes(
+        "[server]\nlisten = 'here'\nlistne = '127.0.0.1:1'\n[storage]\nurl = 'mysql://secret@host'\n\
+         [expiry]\nwarning_window = 'soon'\nthresholds = ['1d', 'x', '2y']\n\
+         [jobs]\nmeta_token_expiry = '0 6 * * *'\n[log]\nlevel = 'a=loud'\nformat = 'xml'\n[nonsense]\na.b = 1",
+    );
+    let keys: Vec<_> = told.iter().map(|text| text.split(' ').next().unwrap()).collect();
+    assert_eq!(
+        keys,
+        [
+            "server.listen",
+            "storage.url",
+            "expiry.warning_window",
+            "expiry.thresholds",
+            "expiry.thresholds",
+            "jobs.meta_token_expiry",
+            "log.format",
+            "log.level",
+            "nonsense.a.b",
+            "server.listne",
+        ]
+    );
+    assert!(!told.join("\n").contains("secret"), "no value is told: {told:?}");
+}
+
+#[test]
+fn off_loopback_without_tls_is_refused() {
+    for address in ["0.0.0.0:7443", "[::]:7443", "10.0.0.1:7443"] {
+        let told = mistakes(&format!("[server]\nlisten = '{address}'"));
+        assert!(told[0].contains("TLS comes in a later release"), "{told:?}");
+    }
+    assert!(read("[server]\nlisten = '[::1]:7443'\nadmin_listen = '0.0.0.0:7444'").is_ok());
+}
+
+#[test]
+fn an_app_needs_its_id_and_a_secret() {
+    assert!(mistakes("[providers.meta]\napp_id = '12'")[0].starts_with("providers.meta.app_secret_files"));
+    let told = mistakes("[providers.meta]\napp_secret_files = ['/no/such/file']");
+    assert!(told.iter().any(|text| text.contains("/no/such/file")), "{told:?}");
+    assert!(told.iter().any(|text| text.starts_with("providers.meta.app_id")), "{told:?}");
+}
+
+#[test]
+fn secrets_come_from_files_and_are_not_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let (newest, older) = (folder.path().join("new"), folder.path().join("old"));
+    fs::write(&newest, "0123abcd\n").unwrap();
+    fs::write(&older, "feedbeef").unwrap();
+    fs::set_permissions(&newest, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::set_permissions(&older, fs::Permissions::from_mode(0o644)).unwrap();
+    let config = read(&format!(
+        "[providers.meta]\napp_id = 1020304050\napp_secret_files = ['{}', '{}']\ngraph_url = 'http://127.0.0.1:9000'",
+        newest.display(),
+        older.display()
+    ))
+    .unwrap();
+    let meta = config.meta.as_ref().unwrap();
+    assert_eq!(meta.config.app_id, "1020304050");
+    let secrets: Vec<_> = meta.config.app_secrets.iter().map(Secret::expose).collect();
+    assert_eq!(secrets, ["0123abcd", "feedbeef"]);
+    assert_eq!(config.warnings.len(), 1, "only the readable one: {:?}", config.warnings);
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("0123abcd") && !shown.contains("feedbeef"), "{shown}");
+}
+
+#[test]
+fn secrets_go_to_tls_or_loopback_only() {
+    for (url, good) in [
+        ("https://graph.facebook.com", true),
+        ("http://localhost:9000", true),
+        ("http://[::1]:9000/graph", true),
+        ("http://graph.facebook.com", false),
+        ("https://user:pass@graph.facebook.com", false),
+        ("https://graph.facebook.com?x=1", false),
+        ("ftp://localhost", false),
+        ("graph.facebook.com", false),
+    ] {
+        assert_eq!(read(&format!("[providers.meta]\ngraph_url = '{url}'")).is_ok(), good, "{url}");
+    }
+}
+
+#[test]
+fn the_master_key_has_one_source() {
+    let figment = Figment::from(Toml::string("[keys]\nmaster_key_file = '/k'"));
+    let told =
+        Config::from_sources(figment, Flags::default(), Some(Secret::new("tvk1:a:b".into()))).unwrap_err();
+    assert!(told.0[0].contains(MASTER_KEY_ENV) && !told.to_string().contains("tvk1:a:b"), "{told}");
+}
+
+#[test]
+fn a_broken_file_is_named_and_not_quoted() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("vault.toml");
+    fs::write(&file, "[storage]\nurl = 'postgres://vault:hunter2@db").unwrap();
+    let told = check_file(&file).unwrap_err().to_string();
+    assert!(told.contains("vault.toml") && told.contains("line 2"), "{told}");
+    assert!(!told.contains("hunter2"), "{told}");
+    let told = check_file(&folder.path().join("absent")).unwrap_err().to_string();
+    assert!(told.contains("absent"), "{told}");
+}

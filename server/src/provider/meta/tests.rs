@@ -1,0 +1,1 @@
+//! Against the sandbox, over real HTTP.

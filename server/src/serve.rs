@@ -1,0 +1,128 @@
+//! Builds everything once, serves, and ends in order: no new calls, the last answers, the database.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::api;
+use crate::config::{Config, MetaApp};
+use crate::model::Clock;
+use crate::provider::{Meta, Provider, Providers};
+use crate::vault::Vault;
+
+/// How long the calls in flight may take to end once the process is told to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How long the vault may take to finish what is written and close the database.
+const CLOSE: Duration = Duration::from_secs(5);
+
+/// Serves until SIGTERM or SIGINT. A second signal ends at once.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    // From here on a signal is ours to answer, also while the vault opens.
+    let mut signals = Signals::new().context("cannot listen for signals")?;
+    // An address that is taken is the commonest failure: it should come before anything is made.
+    let grpc_listener = api::listen(config.server.listen).await?;
+    let admin_listener = api::listen(config.server.admin_listen).await?;
+    let bound = (grpc_listener.local_addr()?, admin_listener.local_addr()?);
+    let (vault_config, meta) = config.into_vault_config();
+    let clock = Clock::system();
+    let providers = providers(meta, &clock)?;
+    let (vault, first) = tokio::select! {
+        opened = Vault::open(vault_config, providers, clock) => opened?,
+        () = signals.next() => bail!("stopped while opening the vault"),
+    };
+    if let Some(file) = &first.master_key_file {
+        tracing::warn!(file = %file.display(), "made a master key: back it up, since without it every secret is lost");
+    }
+    if let Some(file) = &first.bootstrap_key_file {
+        tracing::warn!(file = %file.display(), "made the bootstrap admin key: make your own keys with it, then revoke it");
+    }
+
+    let stop = CancellationToken::new();
+    let mut grpc = tokio::spawn(api::serve(grpc_listener, vault.clone(), stop.clone()));
+    let mut admin = tokio::spawn(api::serve_admin_http(admin_listener, vault.health(), stop.clone()));
+    tell_ready(bound)?;
+
+    let failure = tokio::select! {
+        () = signals.next() => None,
+        ended = &mut grpc => Some(ended.context("the gRPC server ended")?.err().map(anyhow::Error::from)),
+        ended = &mut admin => Some(ended.context("the admin server ended")?.err().map(anyhow::Error::from)),
+    };
+    if let Some(failure) = failure {
+        timeout(CLOSE, vault.close()).await.ok();
+        return Err(failure.unwrap_or_else(|| anyhow::anyhow!("a server ended although nobody told it to")));
+    }
+
+    tracing::info!("stopping: no new calls, {} s for those in flight", DRAIN.as_secs());
+    stop.cancel();
+    let drained = async {
+        let ended = timeout(DRAIN, async { tokio::join!(&mut grpc, &mut admin) }).await;
+        if ended.is_err() {
+            tracing::warn!("calls were still in flight after {} s; they are cut off", DRAIN.as_secs());
+            grpc.abort();
+            admin.abort();
+        }
+        if timeout(CLOSE, vault.close()).await.is_err() {
+            tracing::warn!("the database did not close within {} s", CLOSE.as_secs());
+        }
+    };
+    tokio::select! {
+        () = drained => {
+            tracing::info!("stopped");
+            Ok(())
+        }
+        () = signals.next() => bail!("a second signal: stopped at once"),
+    }
+}
+
+/// The configured providers.
+pub fn providers(meta: Option<MetaApp>, clock: &Clock) -> anyhow::Result<Providers> {
+    let mut providers: Vec<Arc<dyn Provider>> = Vec::new();
+    match meta {
+        Some(app) => {
+            let meta = Meta::new(app.config, clock.clone())
+                .map_err(|why| anyhow::anyhow!("provider meta: {why}"))?;
+            providers.push(Arc::new(meta));
+        }
+        None => tracing::warn!(
+            "no provider is configured: set providers.meta.app_id and providers.meta.app_secret_files"
+        ),
+    }
+    Ok(Providers::new(providers))
+}
+
+/// The one line on stdout, for scripts.
+fn tell_ready((grpc, admin): (SocketAddr, SocketAddr)) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "token-vault ready: grpc={grpc} admin={admin}").and_then(|()| stdout.flush())?;
+    tracing::info!(%grpc, %admin, version = env!("CARGO_PKG_VERSION"), "ready");
+    Ok(())
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for the next of either.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Log lines: text in a terminal, JSON elsewhere, always on stderr.
+//!
+//! Libraries that see requests and rows in the clear are held at `info`, whatever the configured level:
+//! their `debug` and `trace` lines may print headers, bodies and bound values, which are secrets here.
+
+use std::io::{self, IsTerminal};
+use std::panic::PanicHookInfo;
+
+use tracing::{Level, Metadata, Subscriber};
+use tracing_subscriber::filter::{EnvFilter, FilterExt, filter_fn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::{Layer, fmt};
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text in a terminal, JSON elsewhere.
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Targets (and all below them) that never log more than `info`.
+const CAPPED: [&str; 13] = [
+    "axum",
+    "h2",
+    "hyper",
+    "hyper_util",
+    "prost",
+    "reqwest",
+    "rustls",
+    "sqlx",
+    "sqlx_core",
+    "sqlx_postgres",
+    "sqlx_sqlite",
+    "tonic",
+    "tower",
+];
+
+/// Starts logging, at a level that the configuration has checked. Once per process.
+pub fn init(format: LogFormat, level: &str) -> Result<(), TryInitError> {
+    let terminal = io::stderr().is_terminal();
+    let json = match format {
+        LogFormat::Auto => !terminal,
+        LogFormat::Json => true,
+        LogFormat::Text => false,
+    };
+    let level = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let lines = layer(json, terminal).with_filter(level.and(filter_fn(is_allowed)));
+    tracing_subscriber::registry().with(lines).try_init()?;
+    std::panic::set_hook(Box::new(log_panic));
+    Ok(())
+}
+
+/// A panic is a log line like any other, so that a log of JSON lines stays one.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let location = panic.location().map_or(String::new(), ToString::to_string);
+    tracing::error!(location, cause = panic.payload_as_str().unwrap_or(""), "panic");
+}
+
+/// Whether `text` is a level or a list of directives.
+pub(crate) fn check_level(text: &str) -> Result<(), String> {
+    EnvFilter::try_new(text).map(drop).map_err(|_| {
+        "must be a level (error, warn, info, debug, trace) or directives such as info,token_vault::vault=debug"
+            .to_owned()
+    })
+}
+
+fn layer<S>(json: bool, terminal: bool) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+{
+    let lines = fmt::layer().with_writer(io::stderr).with_ansi(terminal);
+    if json { lines.json().flatten_event(true).with_span_list(false).boxed() } else { lines.boxed() }
+}
+
+fn is_allowed(metadata: &Metadata<'_>) -> bool {
+    *metadata.level() <= Level::INFO || !is_capped(metadata.target())
+}
+
+fn is_capped(target: &str) -> bool {
+    let root = target.split("::").next().unwrap_or(target);
+    CAPPED.contains(&root)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_that_see_secrets_stay_quiet() {
+        for target in
+            ["h2", "h2::codec::framed_read", "hyper::client", "sqlx::query", "reqwest", "tower::buffer"]
+        {
+            assert!(is_capped(target), "{target}");
+        }
+        for target in ["token_vault", "token_vault::api", "h2o"] {
+            assert!(!is_capped(target), "{target}");
+        }
+    }
+
+    #[test]
+    fn levels_are_checked() {
+        assert!(check_level("info").is_ok());
+        assert!(check_level("info,token_vault::vault=debug").is_ok());
+        assert!(check_level("token_vault=loud").is_err());
+    }
+}
