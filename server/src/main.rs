@@ -13,6 +13,8 @@ fn main() -> ExitCode {
     // further lines of defence: where the system refuses, the vault still runs.
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    // What this process writes (database, keys) is its user's alone.
+    let _ = rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     // The one TLS provider of this process. It fails only when there is one already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     token_vault::cli::main()

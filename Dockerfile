@@ -1,0 +1,40 @@
+# Token Vault: small, non-root, read-only root file system; only /data is written.
+#
+#   docker build -t token-vault .
+#   docker run --read-only --cap-drop ALL -v token-vault:/data token-vault
+#
+# Until TLS is there (see CHANGELOG) the vault listens on loopback only: give the container's callers its
+# network namespace (a sidecar, or --network host).
+#
+# With --build-arg BINARY=prebuilt the image takes target/release/token-vault as it was built outside.
+ARG BINARY=source
+
+FROM docker.io/library/rust:1.95-bookworm AS source
+WORKDIR /src
+COPY . .
+RUN cargo build --release --locked -p token-vault --bin token-vault \
+ && install -D target/release/token-vault /out/token-vault \
+ && install -d -m 0700 /out/data
+
+FROM docker.io/library/debian:bookworm-slim AS prebuilt
+COPY target/release/token-vault /out/token-vault
+RUN install -d -m 0700 /out/data
+
+FROM ${BINARY} AS built
+
+FROM docker.io/library/debian:bookworm-slim
+# The provider is spoken to over TLS: roots of trust, and nothing else.
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends ca-certificates \
+ && rm -rf /var/lib/apt/lists/* \
+ && useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin vault
+COPY --from=built /out/token-vault /usr/local/bin/token-vault
+COPY --from=built --chown=10001:10001 /out/data /data
+USER 10001:10001
+WORKDIR /data
+VOLUME ["/data"]
+EXPOSE 7443 7444
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["token-vault", "healthcheck"]
+ENTRYPOINT ["token-vault"]
+CMD ["serve", "--data-dir", "/data"]
