@@ -62,7 +62,7 @@ impl Vault {
     /// Who presents this key.
     ///
     /// # Errors
-    /// `ApiKeyInvalid` for what is no key of ours, `ApiKeyExpired` for one that has ended or was revoked.
+    /// `ApiKeyInvalid` for what is no key of ours or was revoked, `ApiKeyExpired` for one past its end.
     pub async fn authenticate(&self, key: &Secret) -> Result<Arc<Principal>, VaultError> {
         let presented = PresentedKey::parse(key).map_err(|_| VaultError::ApiKeyInvalid)?;
         let record = self.store.api_key_record(&presented.id).await?.ok_or(VaultError::ApiKeyInvalid)?;
@@ -74,7 +74,10 @@ impl Vault {
             return Err(VaultError::ApiKeyInvalid);
         }
         let (facts, now) = (&record.api_key, self.clock.now());
-        if facts.revoked_at.is_some() || facts.expires_at.is_some_and(|end| end <= now) {
+        if facts.revoked_at.is_some() {
+            return Err(VaultError::ApiKeyInvalid);
+        }
+        if facts.expires_at.is_some_and(|end| end <= now) {
             return Err(VaultError::ApiKeyExpired);
         }
         if self.uses.is_due(&facts.id) {
@@ -164,6 +167,7 @@ impl Vault {
                 Box::pin(async move { Ok::<_, Abort<VaultError>>(tx.insert_api_key(&record).await?) })
             })
             .await?;
+        tracing::info!(api_key = %api_key.id, principal = api_key.principal, role = api_key.role.as_str(), "API key created offline");
         Ok(NewApiKey { api_key, key: Some(key) })
     }
 

@@ -202,7 +202,7 @@ pub enum VaultError {
     /// No key, or none of ours.
     #[error("the API key is missing or not known")]
     ApiKeyInvalid,
-    /// A key past its end, or revoked.
+    /// A key past its end.
     #[error("the API key has ended")]
     ApiKeyExpired,
     /// The role may not do this.
