@@ -1,1 +1,31 @@
-//! Placeholder while the workspace is laid out.
+//! Client of Token Vault: two lines to a token, and errors that
+//! say what to do.
+//!
+//! ```no_run
+//! # async fn ingest() -> Result<(), token_vault_client::Error> {
+//! use token_vault_client::{ApiKey, Vault};
+//!
+//! let vault = Vault::connect("http://127.0.0.1:7443", ApiKey::new("tva_…")).await?;
+//! let token = vault.fetch_access_token("01890000-0000-7000-8000-000000000001").await?;
+//! // Send `token.secret()` to the provider, and with it every part of `token.send_with()`.
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Every call has a deadline, carries the key, and is tried again while that can help: reads always, changes
+//! because they carry a `request_id`. What is left is an [`Error`] whose [`kind`](Error::kind) decides what the
+//! caller does: pause, retry after a while, or mend its own request.
+
+#![forbid(unsafe_code)]
+
+mod api_key;
+mod error;
+mod retry;
+mod token;
+mod vault;
+
+pub use api_key::ApiKey;
+pub use error::{Error, ErrorKind, FieldViolation};
+pub use token::AccessToken;
+pub use token_vault_proto::v1;
+pub use vault::{Builder, Vault};

@@ -1,0 +1,54 @@
+//! Trying again: only what can help, never past the deadline.
+
+use std::time::Duration;
+
+use rand::RngExt;
+
+use crate::error::{Error, ErrorKind};
+
+/// The first wait is at most this; it doubles.
+const FIRST: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_secs(10);
+
+/// How long to wait before the try after `tries`, or `None` to give up. What the vault asks for counts; else
+/// exponential with full jitter.
+pub(crate) fn wait(error: &Error, tries: u32, max_retries: u32, left: Duration) -> Option<Duration> {
+    let ErrorKind::RetryAfter(asked) = error.kind() else { return None };
+    if tries > max_retries {
+        return None;
+    }
+    let ceiling = FIRST.saturating_mul(2_u32.saturating_pow(tries.saturating_sub(1))).min(LONGEST);
+    let jitter = ceiling.mul_f64(rand::rng().random_range(0.0..1.0));
+    // Unreached vaults ask for nothing: there the backoff alone counts.
+    let wait = if error.reason_name().is_empty() { jitter } else { *asked + jitter };
+    (wait < left).then_some(wait)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic::{Code, Status};
+    use tonic_types::StatusExt;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn only_what_waiting_can_mend_is_tried_again() {
+        for code in [Code::FailedPrecondition, Code::InvalidArgument, Code::Aborted, Code::DataLoss, Code::Unauthenticated] {
+            assert_eq!(wait(&Status::new(code, "").into(), 1, 3, MINUTE), None, "{code:?}");
+        }
+        assert!(wait(&Status::unavailable("").into(), 1, 3, MINUTE).is_some());
+        assert_eq!(wait(&Status::unavailable("").into(), 4, 3, MINUTE), None);
+    }
+
+    #[test]
+    fn no_wait_goes_past_the_deadline() {
+        let details = {
+            let mut details = tonic_types::ErrorDetails::with_retry_info(Some(MINUTE));
+            details.set_error_info("STORAGE_UNAVAILABLE", "tokenvault.v1", std::collections::HashMap::new());
+            details
+        };
+        let error: Error = Status::with_error_details(Code::Unavailable, "", details).into();
+        assert_eq!(wait(&error, 1, 3, Duration::from_secs(30)), None);
+    }
+}

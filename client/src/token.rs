@@ -1,0 +1,89 @@
+//! A secret that was fetched, and what its user must know.
+
+use std::fmt;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use crate::error::Error;
+use crate::v1::request_part::Place;
+use crate::v1::{Budget, Expiry, FetchAccessTokenResponse, fetch_access_token_response::Credential};
+
+/// An access token for use now. Wiped on drop, never printed.
+pub struct AccessToken {
+    secret: Zeroizing<String>,
+    send_with: Vec<(Place, String, Zeroizing<String>)>,
+    /// Which of the connection's secrets this is.
+    pub version: i32,
+    /// Names this exact secret; echo it when reporting that the provider refuses it.
+    pub secret_id: String,
+    /// Its end.
+    pub expiry: Option<Expiry>,
+    /// How near the tightest known call limit is.
+    pub budget: Option<Budget>,
+    /// How long it may be kept; fetch again after that.
+    pub cache_for: Duration,
+}
+
+impl AccessToken {
+    /// The token itself. Keep it out of logs and URLs.
+    pub fn secret(&self) -> &str {
+        &self.secret
+    }
+
+    /// What the provider wants on every call beside the token: place, name, value. The values are secret too.
+    pub fn send_with(&self) -> impl Iterator<Item = (Place, &str, &str)> {
+        self.send_with.iter().map(|(place, name, value)| (*place, name.as_str(), value.as_str()))
+    }
+
+    pub(crate) fn read(answer: FetchAccessTokenResponse) -> Result<Self, Error> {
+        let Some(Credential::Bearer(bearer)) = answer.credential else {
+            return Err(Error::unexpected("the vault answered with a credential that this client does not know"));
+        };
+        let send_with = answer
+            .send_with
+            .into_iter()
+            .map(|part| (part.place(), part.name.clone(), Zeroizing::new(part.value)))
+            .collect();
+        let cache_for = answer.cache_for.and_then(|time| Duration::try_from(time).ok()).unwrap_or_default();
+        Ok(Self {
+            secret: Zeroizing::new(bearer.access_token),
+            send_with,
+            version: answer.token_version,
+            secret_id: answer.secret_id,
+            expiry: answer.access_expiry,
+            budget: answer.budget,
+            cache_for,
+        })
+    }
+}
+
+impl fmt::Debug for AccessToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccessToken")
+            .field("version", &self.version)
+            .field("secret_id", &self.secret_id)
+            .field("expiry", &self.expiry)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::v1::{BearerCredential, RequestPart};
+
+    #[test]
+    fn nothing_secret_is_printed() {
+        let token = AccessToken::read(FetchAccessTokenResponse {
+            credential: Some(Credential::Bearer(BearerCredential { access_token: "EAABsecret".into() })),
+            send_with: vec![RequestPart { place: Place::Query.into(), name: "appsecret_proof".into(), value: "ab8e".into() }],
+            ..FetchAccessTokenResponse::default()
+        })
+        .unwrap();
+        let printed = format!("{token:?}");
+        assert!(!printed.contains("EAABsecret") && !printed.contains("ab8e"), "{printed}");
+        assert_eq!(token.secret(), "EAABsecret");
+        assert_eq!(token.send_with().next(), Some((Place::Query, "appsecret_proof", "ab8e")));
+    }
+}
