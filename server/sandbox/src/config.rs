@@ -113,6 +113,8 @@ pub struct Switches {
     pub long_lived_codes: bool,
     /// Refuse with 190/493 once data access has lapsed, even ads permissions (which are exempt).
     pub enforce_data_access: bool,
+    /// Whether `/me/permissions` lists anything for system users; Meta's answer is not documented.
+    pub system_users_list_permissions: bool,
     /// Rate-limit tier.
     pub tier: AccessTier,
     /// Oldest version still served; older and missing ones are answered by it.
@@ -142,6 +144,7 @@ impl Default for Switches {
             hide_subcodes: false,
             long_lived_codes: false,
             enforce_data_access: false,
+            system_users_list_permissions: true,
             tier: AccessTier::Full,
             oldest_version: "v21.0".to_owned(),
             newest_version: "v26.0".to_owned(),

@@ -20,14 +20,21 @@ pub struct GraphError {
     pub kind: String,
     /// `error.is_transient`; left out when unset.
     pub transient: Option<bool>,
-    /// `error.error_user_title`.
-    pub user_title: Option<String>,
-    /// `error.error_user_msg`.
-    pub user_msg: Option<String>,
+    /// `error.error_user_title` and `error.error_user_msg`.
+    pub user_text: Option<Box<UserText>>,
     /// `error.error_data`: an object, or a JSON string.
-    pub data: Option<Value>,
+    pub data: Option<Box<Value>>,
     /// The word in `WWW-Authenticate`; unset sends no such header.
     pub challenge: Option<String>,
+}
+
+/// What an error says to a person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserText {
+    /// A heading.
+    pub title: String,
+    /// A sentence or two.
+    pub message: String,
 }
 
 impl Default for GraphError {
@@ -39,8 +46,7 @@ impl Default for GraphError {
             message: "An unknown error occurred".to_owned(),
             kind: "OAuthException".to_owned(),
             transient: None,
-            user_title: None,
-            user_msg: None,
+            user_text: None,
             data: None,
             challenge: None,
         }
@@ -70,7 +76,8 @@ impl GraphError {
 
     /// With texts for people.
     pub fn for_people(self, title: &str, message: &str) -> Self {
-        Self { user_title: Some(title.to_owned()), user_msg: Some(message.to_owned()), ..self }
+        let text = UserText { title: title.to_owned(), message: message.to_owned() };
+        Self { user_text: Some(Box::new(text)), ..self }
     }
 
     /// With a `WWW-Authenticate` header.
@@ -90,14 +97,12 @@ impl GraphError {
         if let Some(subcode) = self.subcode {
             error.insert("error_subcode".into(), json!(subcode));
         }
-        if let Some(title) = &self.user_title {
-            error.insert("error_user_title".into(), json!(title));
-        }
-        if let Some(message) = &self.user_msg {
-            error.insert("error_user_msg".into(), json!(message));
+        if let Some(text) = &self.user_text {
+            error.insert("error_user_title".into(), json!(text.title));
+            error.insert("error_user_msg".into(), json!(text.message));
         }
         if let Some(data) = &self.data {
-            error.insert("error_data".into(), data.clone());
+            error.insert("error_data".into(), *data.clone());
         }
         error.insert("fbtrace_id".into(), json!(trace));
         json!({ "error": error })

@@ -48,7 +48,7 @@ pub use config::{
     AccessTier, App, DEFAULT_APP_ID, DEFAULT_APP_SECRET, Delivery, ExchangeMood, SandboxConfig, Switches,
 };
 pub use dialog::Decision;
-pub use error::{GraphError, session_message};
+pub use error::{GraphError, UserText, session_message};
 pub use faults::{Fault, FaultKind, OnlyToken};
 pub use people::{AdAccountSpec, PermissionStatus};
 pub use request::{Endpoint, RecordedRequest};

@@ -75,7 +75,7 @@ impl Refusal {
         let mut error = token_error(self.message).subcode(shown);
         error.http = state.switches.auth_status;
         if matches!(self.subcode, Some(459 | 490)) {
-            error.data = Some(json!({ "url": "https://www.facebook.com/checkpoint/?next" }));
+            error.data = Some(Box::new(json!({ "url": "https://www.facebook.com/checkpoint/?next" })));
         }
         error
     }

@@ -60,6 +60,7 @@ pub(crate) fn permissions(
         let data: Vec<Value> = person
             .permissions
             .iter()
+            .filter(|_| !person.system || state.switches.system_users_list_permissions)
             .filter(|(known, _)| name.is_none_or(|name| name == known))
             .filter(|(_, given)| status.is_none_or(|status| status == given.word()))
             .map(|(known, given)| json!({ "permission": known, "status": given.word() }))

@@ -39,7 +39,14 @@ impl Reply {
 }
 
 pub(crate) async fn sandbox() -> Sandbox {
-    Sandbox::start(SandboxConfig::default()).await.unwrap()
+    sandbox_with(SandboxConfig::default()).await
+}
+
+/// Its clock stands still: no test depends on where a second ends.
+pub(crate) async fn sandbox_with(config: SandboxConfig) -> Sandbox {
+    let sandbox = Sandbox::start(config).await.unwrap();
+    sandbox.clock().freeze();
+    sandbox
 }
 
 /// Ana, who granted what ads work needs.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use token_vault_sandbox::{Decision, Sandbox};
+use token_vault_sandbox::{Decision, Endpoint, Fault, FaultKind, Sandbox};
 use url::Url;
 
 use crate::client::{APP, REDIRECT, Reply, SECRET, get, http, read, sandbox};
@@ -37,7 +37,10 @@ async fn the_page_lets_a_person_agree_in_part() {
     let url = dialog(&sandbox, "&return_scopes=true");
     let page = read(http().get(&url).send().await.unwrap()).await;
     assert!(page.header("content-type").unwrap().starts_with("text/html"));
-    assert!(page.text.contains("name=\"sandbox_grant\" value=\"ads_read\"") && page.text.contains("value=\"xyz\""));
+    assert!(
+        page.text.contains("name=\"sandbox_grant\" value=\"ads_read\"")
+            && page.text.contains("value=\"xyz\"")
+    );
     let form = [
         ("client_id", APP),
         ("redirect_uri", REDIRECT),
@@ -70,7 +73,9 @@ async fn a_refusal_and_the_odd_redirects_look_as_metas() {
          &error_reason=user_denied&state=xyz#_=_"
     );
     let odd = pairs(&sandbox.consent(&url, "ana", Decision::Misconfigured).unwrap());
-    assert!(odd["error_code"] == "1349048" && odd.contains_key("error_message") && !odd.contains_key("error"));
+    assert!(
+        odd["error_code"] == "1349048" && odd.contains_key("error_message") && !odd.contains_key("error")
+    );
     let nothing = pairs(&sandbox.consent(&url, "ana", Decision::Nothing).unwrap());
     assert_eq!(nothing.len(), 1);
 }
@@ -101,7 +106,10 @@ async fn a_code_is_good_once_for_its_redirect_uri_and_for_ten_minutes() {
     assert_eq!(again.error(), (400, 100, Some(36_009)));
     let header = r#"OAuth "Facebook Platform" "invalid_code" "This authorization code has been used.""#;
     assert_eq!(again.header("www-authenticate"), Some(header));
-    assert_eq!(redeem(&sandbox, "AQDnonsense", REDIRECT).await.message(), "Invalid verification code format.");
+    assert_eq!(
+        redeem(&sandbox, "AQDnonsense", REDIRECT).await.message(),
+        "Invalid verification code format."
+    );
     let late = code(&sandbox, Decision::Allow);
     sandbox.clock().advance(Duration::from_secs(601));
     assert_eq!(redeem(&sandbox, &late, REDIRECT).await.message(), "This authorization code has expired.");
@@ -113,9 +121,11 @@ async fn a_code_is_good_once_for_its_redirect_uri_and_for_ten_minutes() {
 #[tokio::test]
 async fn the_dialog_refuses_unknown_apps_and_redirect_uris() {
     let sandbox = sandbox().await;
-    let unknown = format!("{}/dialog/oauth?client_id=1&redirect_uri=https%3A%2F%2Fvault.example", sandbox.url());
+    let unknown =
+        format!("{}/dialog/oauth?client_id=1&redirect_uri=https%3A%2F%2Fvault.example", sandbox.url());
     assert_eq!(read(http().get(&unknown).send().await.unwrap()).await.status, 400);
-    let insecure = format!("{}/dialog/oauth?client_id={APP}&redirect_uri=http%3A%2F%2Fvault.example", sandbox.url());
+    let insecure =
+        format!("{}/dialog/oauth?client_id={APP}&redirect_uri=http%3A%2F%2Fvault.example", sandbox.url());
     assert_eq!(read(http().get(&insecure).send().await.unwrap()).await.status, 400);
     sandbox.switch(|switches| switches.redirect_uris = vec!["https://vault.example/other".to_owned()]);
     assert!(sandbox.consent(&dialog(&sandbox, ""), "ana", Decision::Allow).is_err());
@@ -135,4 +145,18 @@ async fn a_script_answers_through_the_url_and_consent_renews_data_access() {
     let data = crate::client::debug(&sandbox, &token).await;
     assert_eq!(data["scopes"], serde_json::json!(["ads_read", "public_profile"]));
     assert!(data["data_access_expires_at"].as_i64().unwrap() > sandbox.clock().now());
+}
+
+#[tokio::test]
+async fn a_lost_reply_has_used_the_code_and_a_lost_request_has_not() {
+    let sandbox = sandbox().await;
+    for (kind, after) in [(FaultKind::Reset, 200), (FaultKind::ResetAfter, 400)] {
+        let code = code(&sandbox, Decision::Allow);
+        let query =
+            [("client_id", APP), ("client_secret", SECRET), ("redirect_uri", REDIRECT), ("code", &code)];
+        sandbox.fault(Fault::on(Endpoint::OauthAccessToken).with(kind));
+        let url = format!("{}/oauth/access_token", sandbox.url());
+        assert!(http().get(url).query(&query).send().await.is_err());
+        assert_eq!(redeem(&sandbox, &code, REDIRECT).await.status, after);
+    }
 }

@@ -16,7 +16,8 @@ async fn insights_have_string_numbers_and_are_empty_without_delivery() {
     let sandbox = sandbox().await;
     let user = ana(&sandbox);
     let (token, account) = (user.long_lived_token(), user.ad_account_ids()[0].clone());
-    let query = [("date_preset", "last_7d"), ("fields", "account_id,spend,impressions"), ("level", "account")];
+    let query =
+        [("date_preset", "last_7d"), ("fields", "account_id,spend,impressions"), ("level", "account")];
     let reply = insights(&sandbox, &account, &token, &query).await;
     let row = &reply.json["data"][0];
     assert_eq!((row["spend"].as_str(), row["impressions"].as_str()), (Some("5339.46"), Some("361319")));
@@ -35,8 +36,14 @@ async fn insights_refuse_foreign_accounts_missing_scopes_and_bad_ranges() {
     let foreign = insights(&sandbox, "1", &token, &[]).await;
     assert_eq!(foreign.error(), (400, 100, Some(33)));
     assert!(foreign.message().starts_with("Unsupported get request. Object with ID 'act_1' does not exist"));
-    assert_eq!(insights(&sandbox, &account, &token, &[("date_preset", "last_8d")]).await.error(), (400, 100, None));
-    assert_eq!(insights(&sandbox, &account, &token, &[("fields", "nonsense")]).await.error(), (400, 100, None));
+    assert_eq!(
+        insights(&sandbox, &account, &token, &[("date_preset", "last_8d")]).await.error(),
+        (400, 100, None)
+    );
+    assert_eq!(
+        insights(&sandbox, &account, &token, &[("fields", "nonsense")]).await.error(),
+        (400, 100, None)
+    );
     let long_ago = [("time_range", r#"{"since":"2015-01-01","until":"2015-01-02"}"#)];
     assert_eq!(insights(&sandbox, &account, &token, &long_ago).await.error(), (400, 3018, None));
     user.forgets(["ads_read", "ads_management"]);
@@ -80,8 +87,17 @@ async fn no_ad_account_is_a_bare_empty_list() {
 async fn accounts_show_the_fields_asked_for() {
     let sandbox = sandbox().await;
     let user = ana(&sandbox).with_ad_accounts(0);
-    user.ad_account(AdAccountSpec { id: Some("77".to_owned()), status: 2, business: None, ..Default::default() });
-    user.ad_account(AdAccountSpec { id: Some("78".to_owned()), name: "Łódź".to_owned(), ..Default::default() });
+    user.ad_account(AdAccountSpec {
+        id: Some("77".to_owned()),
+        status: 2,
+        business: None,
+        ..Default::default()
+    });
+    user.ad_account(AdAccountSpec {
+        id: Some("78".to_owned()),
+        name: "Łódź".to_owned(),
+        ..Default::default()
+    });
     let token = user.long_lived_token();
     let plain = get(&sandbox, "/act_77", &[("access_token", &token)]).await;
     assert_eq!(plain.json, json!({ "id": "act_77", "account_id": "77" }));

@@ -167,6 +167,12 @@ async fn token_kinds_have_their_own_shape_in_debug_token() {
     );
     assert_ne!(debug(&sandbox, &bot.token_60_days()).await["expires_at"], 0);
 
+    let listed = get(&sandbox, "/me/permissions", &[("access_token", &bot.token_never())]).await;
+    assert_eq!(listed.json["data"].as_array().unwrap().len(), 1);
+    sandbox.switch(|switches| switches.system_users_list_permissions = false);
+    let listed = get(&sandbox, "/me/permissions", &[("access_token", &bot.token_never())]).await;
+    assert_eq!(listed.json, serde_json::json!({ "data": [] }));
+
     let app = debug(&sandbox, &app_token()).await;
     assert_eq!((&app["type"], &app["is_valid"]), (&"APP".into(), &true.into()));
     assert!(app.get("expires_at").is_none());
@@ -177,8 +183,8 @@ async fn permissions_agree_with_the_scopes_of_debug_token() {
     let sandbox = sandbox().await;
     let user = sandbox
         .user("ana")
-        .grants(&["ads_read", "ads_management"])
-        .declines(&["business_management"])
+        .grants(["ads_read", "ads_management"])
+        .declines(["business_management"])
         .lets_expire(["pages_show_list"]);
     let token = user.short_lived_token();
     let reply = get(&sandbox, "/v26.0/me/permissions", &[("access_token", &token)]).await;
@@ -224,11 +230,8 @@ async fn every_190_subcode_comes_on_demand_and_without_subcode_too() {
 async fn what_a_person_does_ends_their_tokens() {
     let sandbox = sandbox().await;
     let user = ana(&sandbox);
-    let acts: [(&dyn Fn(), i64); 3] = [
-        (&|| user.changes_password(), 460),
-        (&|| user.removes_app(), 458),
-        (&|| user.logs_out(), 467),
-    ];
+    let acts: [(&dyn Fn(), i64); 3] =
+        [(&|| user.changes_password(), 460), (&|| user.removes_app(), 458), (&|| user.logs_out(), 467)];
     for (act, subcode) in acts {
         let token = user.long_lived_token();
         assert_eq!(me(&sandbox, &token).await.status, 200);
@@ -268,7 +271,10 @@ async fn a_proof_is_checked_when_given_and_wanted_when_required() {
     assert_eq!(call(None, None).await.status, 200);
     assert_eq!(call(Some(right.clone()), None).await.status, 200);
     let wrong = call(Some("00".to_owned()), None).await;
-    assert_eq!((wrong.error(), wrong.json["error"]["type"].as_str()), ((400, 100, None), Some("GraphMethodException")));
+    assert_eq!(
+        (wrong.error(), wrong.json["error"]["type"].as_str()),
+        ((400, 100, None), Some("GraphMethodException"))
+    );
     assert_eq!(wrong.message(), "Invalid appsecret_proof provided in the API argument");
 
     sandbox.set_app(App { require_proof: true, ..sandbox.app() });
