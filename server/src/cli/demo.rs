@@ -21,6 +21,7 @@ use token_vault_sandbox::{Sandbox, SandboxConfig, User};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
+use crate::config::DEFAULT_LISTEN;
 use crate::crypto::create_secret_file;
 use crate::model::Secret;
 
@@ -29,9 +30,6 @@ const WORKSPACE: &str = "acme";
 /// Arguments of `demo`.
 #[derive(Debug, Args)]
 pub struct DemoArgs {
-    /// Where the vault listens for gRPC; port 0 takes a free one.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7443")]
-    listen: SocketAddr,
     /// Where the Graph API sandbox listens; port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7500")]
     sandbox_listen: SocketAddr,
@@ -44,12 +42,13 @@ pub struct DemoArgs {
 ///
 /// # Errors
 /// When an address is taken, or a step of the story does not go as it should.
-pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
+pub async fn run(args: DemoArgs, listen: Option<String>) -> anyhow::Result<()> {
+    let listen = listen.unwrap_or_else(|| DEFAULT_LISTEN.to_string());
     let folder = DemoFolder::create()?;
     let sandbox = Sandbox::start(SandboxConfig { listen: args.sandbox_listen, ..SandboxConfig::default() })
         .await
         .with_context(|| format!("the sandbox can't listen on {}; try --sandbox-listen 127.0.0.1:0", args.sandbox_listen))?;
-    let mut serving = Serving::start(&args, &folder, &sandbox).await?;
+    let mut serving = Serving::start(&listen, &folder, &sandbox).await?;
     let told = story(&serving, &folder, &sandbox).await;
     let connection = match told {
         Ok(connection) => connection,
@@ -215,7 +214,7 @@ struct Serving {
 }
 
 impl Serving {
-    async fn start(args: &DemoArgs, folder: &DemoFolder, sandbox: &Sandbox) -> anyhow::Result<Self> {
+    async fn start(listen: &str, folder: &DemoFolder, sandbox: &Sandbox) -> anyhow::Result<Self> {
         let (data, secret_file) = (folder.0.join("data"), folder.0.join("app.secret"));
         let app = sandbox.app();
         let secret = app.secrets.first().cloned().context("the sandbox's app has no secret")?;
@@ -228,7 +227,7 @@ impl Serving {
             command.env_remove(name);
         }
         let mut child = command
-            .args(["serve", "--listen", &args.listen.to_string(), "--data-dir"])
+            .args(["serve", "--listen", listen, "--data-dir"])
             .arg(&data)
             .env("TOKEN_VAULT__SERVER__ADMIN_LISTEN", "127.0.0.1:0")
             .env("TOKEN_VAULT__PROVIDERS__META__APP_ID", app.id)
@@ -242,7 +241,7 @@ impl Serving {
             .context("the vault can't be started")?;
         let stdout = child.stdout.take().context("the vault's output can't be read")?;
         let ready = tokio::time::timeout(Duration::from_secs(20), BufReader::new(stdout).lines().next_line()).await;
-        let Ok(Ok(Some(line))) = ready else { return Err(not_ready(&folder.log(), args.listen)) };
+        let Ok(Ok(Some(line))) = ready else { return Err(not_ready(&folder.log(), listen)) };
         let grpc = line
             .split_whitespace()
             .find_map(|word| word.strip_prefix("grpc="))
@@ -264,7 +263,7 @@ impl Serving {
     }
 }
 
-fn not_ready(log: &Path, listen: SocketAddr) -> anyhow::Error {
+fn not_ready(log: &Path, listen: &str) -> anyhow::Error {
     let log = std::fs::read_to_string(log).unwrap_or_default();
     let last = log.lines().last().unwrap_or("it said nothing").to_owned();
     anyhow!("the vault did not start on {listen} (try --listen 127.0.0.1:0): {last}")

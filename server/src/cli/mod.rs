@@ -144,7 +144,7 @@ async fn dispatch(line: CommandLine) -> anyhow::Result<()> {
         }
         Some(Command::ApiKey(command)) => api_key::run(command, flags).await,
         Some(Command::Healthcheck(args)) => healthcheck::run(args).await,
-        Some(Command::Demo(args)) => demo::run(args).await,
+        Some(Command::Demo(args)) => demo::run(args, flags.listen).await,
     }
 }
 
