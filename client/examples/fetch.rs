@@ -22,7 +22,12 @@ async fn main() -> ExitCode {
     };
     match fetched.await {
         Ok(token) => {
-            println!("version {} of the token, {} characters; keep it at most {:?}", token.version, token.secret().len(), token.cache_for);
+            println!(
+                "version {} of the token, {} characters; keep it at most {:?}",
+                token.version,
+                token.secret().len(),
+                token.cache_for
+            );
             for (place, name, _) in token.send_with() {
                 println!("send with it: {name} ({place:?})");
             }

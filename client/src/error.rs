@@ -114,7 +114,9 @@ impl From<Status> for Error {
         let wait = details.retry_info().and_then(|info| info.retry_delay).unwrap_or(WAIT);
         let violations = || {
             let all = details.bad_request().map(|bad| bad.field_violations.as_slice()).unwrap_or_default();
-            all.iter().map(|v| FieldViolation { field: v.field.clone(), rule: v.description.clone() }).collect()
+            all.iter()
+                .map(|v| FieldViolation { field: v.field.clone(), rule: v.description.clone() })
+                .collect()
         };
         let kind = match status.code() {
             Code::FailedPrecondition => ErrorKind::Pause,
@@ -180,7 +182,11 @@ mod tests {
     #[test]
     fn reason_facts_wait_and_violations_are_read() {
         let mut details = ErrorDetails::new();
-        details.set_error_info("PROVIDER_THROTTLED", "tokenvault.v1", [("scope".to_owned(), "app".to_owned())]);
+        details.set_error_info(
+            "PROVIDER_THROTTLED",
+            "tokenvault.v1",
+            [("scope".to_owned(), "app".to_owned())],
+        );
         details.set_retry_info(Some(Duration::from_secs(7)));
         let error = Error::from(Status::with_error_details(Code::ResourceExhausted, "wait", details));
         assert_eq!(*error.kind(), ErrorKind::RetryAfter(Duration::from_secs(7)));

@@ -34,7 +34,13 @@ mod tests {
 
     #[test]
     fn only_what_waiting_can_mend_is_tried_again() {
-        for code in [Code::FailedPrecondition, Code::InvalidArgument, Code::Aborted, Code::DataLoss, Code::Unauthenticated] {
+        for code in [
+            Code::FailedPrecondition,
+            Code::InvalidArgument,
+            Code::Aborted,
+            Code::DataLoss,
+            Code::Unauthenticated,
+        ] {
             assert_eq!(wait(&Status::new(code, "").into(), 1, 3, MINUTE), None, "{code:?}");
         }
         assert!(wait(&Status::unavailable("").into(), 1, 3, MINUTE).is_some());

@@ -38,7 +38,9 @@ impl AccessToken {
 
     pub(crate) fn read(answer: FetchAccessTokenResponse) -> Result<Self, Error> {
         let Some(Credential::Bearer(bearer)) = answer.credential else {
-            return Err(Error::unexpected("the vault answered with a credential that this client does not know"));
+            return Err(Error::unexpected(
+                "the vault answered with a credential that this client does not know",
+            ));
         };
         let send_with = answer
             .send_with
@@ -77,7 +79,11 @@ mod tests {
     fn nothing_secret_is_printed() {
         let token = AccessToken::read(FetchAccessTokenResponse {
             credential: Some(Credential::Bearer(BearerCredential { access_token: "EAABsecret".into() })),
-            send_with: vec![RequestPart { place: Place::Query.into(), name: "appsecret_proof".into(), value: "ab8e".into() }],
+            send_with: vec![RequestPart {
+                place: Place::Query.into(),
+                name: "appsecret_proof".into(),
+                value: "ab8e".into(),
+            }],
             ..FetchAccessTokenResponse::default()
         })
         .unwrap();

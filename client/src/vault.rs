@@ -88,7 +88,9 @@ impl Builder {
 
     fn endpoint(&self) -> Result<Endpoint, Error> {
         let endpoint = Endpoint::from_shared(self.endpoint.clone())
-            .and_then(|endpoint| endpoint.user_agent(concat!("token-vault-client/", env!("CARGO_PKG_VERSION"))))
+            .and_then(|endpoint| {
+                endpoint.user_agent(concat!("token-vault-client/", env!("CARGO_PKG_VERSION")))
+            })
             .map_err(|_| Error::your_bug("endpoint", "must be a URL such as http://127.0.0.1:7443"))?;
         Ok(endpoint
             .connect_timeout(self.connect_timeout)

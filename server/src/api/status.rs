@@ -60,33 +60,37 @@ fn refused(error: VaultError, call: &Call) -> Refused {
         )
         .with("field", "page_token")
         .violation("page_token", "must come with the first page's fields, unchanged"),
-        E::RequestIdReused => Refused::new(
+        E::RequestIdReused(request_id) => Refused::new(
             Code::InvalidArgument,
             Reason::RequestIdReused,
             "The request_id was used for another request in the last 24 hours.",
             "Take a fresh request_id for each new intention.",
         )
+        .with("request_id", request_id)
         .violation("request_id", "must be fresh for another request"),
-        E::RequestInProgress => Refused::new(
+        E::RequestInProgress(request_id) => Refused::new(
             Code::Aborted,
             Reason::RequestInProgress,
             "A call with the same request_id is still running.",
             "Repeat the same call after the delay to get its outcome.",
         )
+        .with("request_id", request_id)
         .retry(SOON),
-        E::ProviderRefusedToken { reason, provider_code } => Refused::by_remedy(
+        E::ProviderRefusedToken { provider, reason, provider_code } => Refused::by_remedy(
             Code::InvalidArgument,
             Reason::ProviderRefusedToken,
             Remedy::for_refusal(reason),
         )
+        .with("provider", provider)
         .with("refusal", reason.as_str())
         .with("provider_code", provider_code),
-        E::TokenOfOtherApp { app_id } => Refused::new(
+        E::TokenOfOtherApp { provider, app_id } => Refused::new(
             Code::InvalidArgument,
             Reason::TokenOfOtherApp,
             "The token was made for another app than the one that the vault is configured with.",
             format!("Bring a token of app {app_id}."),
         )
+        .with("provider", provider)
         .with("configured", app_id),
         E::ConnectionNotFound(id) => Refused::new(
             Code::NotFound,
@@ -109,38 +113,41 @@ fn refused(error: VaultError, call: &Call) -> Refused {
             "See the ids by ListApiKeys.",
         )
         .with("key_id", id),
-        E::SubjectAlreadyConnected { connection } => Refused::new(
+        E::SubjectAlreadyConnected { provider, connection } => Refused::new(
             Code::AlreadyExists,
             Reason::SubjectAlreadyConnected,
             "The token's subject already has another connection in this workspace.",
             format!("Reconnect that one: {connection}."),
         )
+        .with("provider", provider)
         .with("connection_id", connection),
-        E::TokenExpired { at } => Refused::new(
+        E::TokenExpired { connection, version, at } => Refused::new(
             Code::FailedPrecondition,
             Reason::TokenExpired,
             format!("The token expired at {at}, and an expired token cannot be renewed."),
             "Pause the connection and ask the workspace owner to reconnect the account.",
         )
-        .with("connection_id", call.connection())
+        .with("connection_id", connection)
+        .with("token_version", version)
         .with("expired_at", at)
         .with("fixer", fixer(Fixer::WorkspaceOwner)),
-        E::TokenInvalid { since, reason, provider_code } => {
+        E::TokenInvalid { connection, version, since, reason, provider_code } => {
             Refused::by_remedy(Code::FailedPrecondition, Reason::TokenInvalid, Remedy::for_refusal(reason))
-                .with("connection_id", call.connection())
+                .with("connection_id", connection)
+                .with("token_version", version)
                 .with("invalid_since", since)
                 .with("refusal", reason.as_str())
                 .with("provider_code", provider_code)
         }
-        E::TokenRevoked { at } => Refused::new(
+        E::TokenRevoked { connection, at } => Refused::new(
             Code::FailedPrecondition,
             Reason::TokenRevoked,
             format!("The connection was ended at {at}; its secret is destroyed."),
             "Stop using it, or connect the account again.",
         )
-        .with("connection_id", call.connection())
+        .with("connection_id", connection)
         .with("revoked_at", at),
-        E::TokenLifeTooShort { left, wanted } => Refused::new(
+        E::TokenLifeTooShort { connection, version, ends_at, left, wanted } => Refused::new(
             Code::FailedPrecondition,
             Reason::TokenLifeTooShort,
             format!(
@@ -150,12 +157,14 @@ fn refused(error: VaultError, call: &Call) -> Refused {
             ),
             "Ask for less, or pause until the account is reconnected.",
         )
-        .with("connection_id", call.connection())
+        .with("connection_id", connection)
+        .with("token_version", version)
+        .with("expires_at", ends_at)
         .with("life_left", left.as_secs()),
         E::ScopesMissing { missing, declined } => {
             scopes_missing(&missing, &declined).with("connection_id", call.connection())
         }
-        E::ScopesShrunk { lost } => Refused::new(
+        E::ScopesShrunk { connection, lost } => Refused::new(
             Code::FailedPrecondition,
             Reason::ScopesShrunk,
             format!(
@@ -164,18 +173,18 @@ fn refused(error: VaultError, call: &Call) -> Refused {
             ),
             "Have the person grant them, or set options.allow_fewer_scopes.",
         )
-        .with("connection_id", call.connection())
+        .with("connection_id", connection)
         .with("missing", lost.join(", ")),
-        E::SubjectMismatch { expected, actual } => Refused::new(
+        E::SubjectMismatch { connection, expected, actual } => Refused::new(
             Code::FailedPrecondition,
             Reason::SubjectMismatch,
             "The new token speaks for another subject than the connection's; the old one stays.",
             "Log in as the right person, or set options.allow_subject_change.",
         )
-        .with("connection_id", call.connection())
+        .with("connection_id", connection.map_or_else(|| call.connection().to_owned(), |id| id.to_string()))
         .with("expected_subject_id", expected)
         .with("subject_id", actual),
-        E::TokenShared { connections } => Refused::new(
+        E::TokenShared { connection, connections } => Refused::new(
             Code::FailedPrecondition,
             Reason::TokenShared,
             format!(
@@ -183,15 +192,16 @@ fn refused(error: VaultError, call: &Call) -> Refused {
             ),
             "Set allow_shared, or do not revoke at the provider.",
         )
-        .with("connection_id", call.connection())
+        .with("connection_id", connection)
         .with("shared_connections", connections),
-        E::ExchangeNotPossible { why } => Refused::new(
+        E::ExchangeNotPossible { connection, provider, why } => Refused::new(
             Code::FailedPrecondition,
             Reason::ExchangeNotPossible,
             format!("The exchange is not possible: {}.", why.trim_end_matches('.')),
             "Keep using the token until it ends; have a person reconnect in time.",
         )
-        .with("connection_id", call.connection())
+        .with("connection_id", connection.map(|id| id.to_string()).unwrap_or_default())
+        .with("provider", provider)
         .with("fixer", fixer(Fixer::WorkspaceOwner)),
         E::WorkspaceShredded(id) => Refused::new(
             Code::FailedPrecondition,
@@ -200,42 +210,48 @@ fn refused(error: VaultError, call: &Call) -> Refused {
             "Use another workspace id.",
         )
         .with("workspace_id", id),
-        E::ProviderMisconfigured { problem, provider_code } => Refused::by_remedy(
+        E::ProviderMisconfigured { provider, problem, provider_code } => Refused::by_remedy(
             Code::FailedPrecondition,
             Reason::ProviderMisconfigured,
             Remedy::for_misconfiguration(problem),
         )
+        .with("provider", provider)
         .with("problem", problem.as_str())
         .with("provider_code", provider_code),
-        E::TokenVersionMismatch { expected, actual } => Refused::new(
+        E::TokenVersionMismatch { connection, expected, actual } => Refused::new(
             Code::Aborted,
             Reason::TokenVersionMismatch,
             format!("The connection holds version {actual}, and if_token_version says {expected}."),
             "Read again and decide anew.",
         )
-        .with("connection_id", call.connection())
+        .with("connection_id", connection)
         .with("token_version", actual),
-        E::ConcurrentChange => Refused::new(
+        E::ConcurrentChange(connection) => Refused::new(
             Code::Aborted,
             Reason::TokenVersionMismatch,
             "The connection changed while the provider was being asked.",
             "Read again and retry.",
         )
+        .with("connection_id", connection)
         .retry(SOON),
-        E::ProviderThrottled { scope, retry_after } => Refused::new(
+        E::ProviderThrottled { provider, provider_code, scope, retry_after } => Refused::new(
             Code::ResourceExhausted,
             Reason::ProviderThrottled,
             format!("The provider limits calls in the scope {scope}."),
             "Retry after the delay; the token is not in doubt.",
         )
+        .with("provider", provider)
+        .with("provider_code", provider_code)
         .with("scope", scope)
         .retry(retry_after),
-        E::ProviderUnavailable { retry_after, detail: _ } => Refused::new(
+        E::ProviderUnavailable { provider, provider_code, retry_after, detail: _ } => Refused::new(
             Code::Unavailable,
             Reason::ProviderUnavailable,
             "The provider does not answer, or answers with a fault of its own.",
             "Retry after the delay; the token is not in doubt.",
         )
+        .with("provider", provider)
+        .with("provider_code", provider_code)
         .retry(retry_after),
         E::StorageUnavailable => Refused::new(
             Code::Unavailable,
@@ -251,27 +267,29 @@ fn refused(error: VaultError, call: &Call) -> Refused {
             "Retry; another replica, or the restarted one, answers.",
         )
         .retry(SOON),
-        E::CiphertextCorrupt(id) => Refused::new(
+        E::CiphertextCorrupt { connection, version } => Refused::new(
             Code::DataLoss,
             Reason::CiphertextCorrupt,
             format!(
-                "The stored secret of {id} does not decrypt: it or its key was damaged or tampered with."
+                "The stored secret of {connection} does not decrypt: it or its key was damaged or tampered with."
             ),
             "Call the operator; a reconnect stores a fresh secret.",
         )
-        .with("connection_id", id),
+        .with("connection_id", connection)
+        .with("token_version", version),
         E::ApiKeyInvalid => Refused::new(
             Code::Unauthenticated,
             Reason::ApiKeyInvalid,
             "The API key is missing, unknown or revoked.",
             "Send `authorization: Bearer <key>`, or have an admin make a key.",
         ),
-        E::ApiKeyExpired => Refused::new(
+        E::ApiKeyExpired { at } => Refused::new(
             Code::Unauthenticated,
             Reason::ApiKeyExpired,
             "The API key has ended.",
             "Have an admin make a new key.",
-        ),
+        )
+        .with("expired_at", at),
         E::RoleInsufficient { role } => Refused::new(
             Code::PermissionDenied,
             Reason::RoleInsufficient,

@@ -9,7 +9,8 @@ use tonic_types::StatusExt;
 use super::call::Call;
 use super::status::refuse;
 use crate::model::{
-    ApiKeyId, ConnectionId, Misconfiguration, RefusalReason, Role, Timestamp, TokenVersion, WorkspaceId,
+    ApiKeyId, ConnectionId, Misconfiguration, ProviderId, RefusalReason, RequestId, Role, Timestamp,
+    TokenVersion, WorkspaceId,
 };
 use crate::vault::{FieldViolation, VaultError as E};
 
@@ -23,6 +24,9 @@ fn all() -> Vec<(E, Option<Reason>)> {
     let text = || vec!["ads_read".to_owned()];
     let code = || "190/460".to_owned();
     let reason = RefusalReason::PasswordChanged;
+    let version = TokenVersion::FIRST;
+    let meta = || ProviderId::parse("meta").unwrap();
+    let request = || RequestId::parse("r-1").unwrap();
     vec![
         (E::Fields(vec![FieldViolation::new("provider", "must be set")]), Some(Reason::FieldInvalid)),
         (
@@ -32,43 +36,82 @@ fn all() -> Vec<(E, Option<Reason>)> {
         (E::ProviderUnknown { provider: "x".into(), configured: vec![] }, Some(Reason::ProviderUnknown)),
         (E::PageTokenInvalid, Some(Reason::PageTokenInvalid)),
         (E::PageTokenMismatch, Some(Reason::PageTokenMismatch)),
-        (E::RequestIdReused, Some(Reason::RequestIdReused)),
-        (E::RequestInProgress, Some(Reason::RequestInProgress)),
-        (E::ProviderRefusedToken { reason, provider_code: code() }, Some(Reason::ProviderRefusedToken)),
-        (E::TokenOfOtherApp { app_id: "1".into() }, Some(Reason::TokenOfOtherApp)),
+        (E::RequestIdReused(request()), Some(Reason::RequestIdReused)),
+        (E::RequestInProgress(request()), Some(Reason::RequestInProgress)),
+        (
+            E::ProviderRefusedToken { provider: meta(), reason, provider_code: code() },
+            Some(Reason::ProviderRefusedToken),
+        ),
+        (E::TokenOfOtherApp { provider: meta(), app_id: "1".into() }, Some(Reason::TokenOfOtherApp)),
         (E::ConnectionNotFound(id), Some(Reason::ConnectionNotFound)),
         (E::WorkspaceNotFound(workspace.clone()), Some(Reason::WorkspaceNotFound)),
         (E::ApiKeyNotFound(ApiKeyId::parse("a".repeat(16)).unwrap()), Some(Reason::ApiKeyNotFound)),
-        (E::SubjectAlreadyConnected { connection: id }, Some(Reason::SubjectAlreadyConnected)),
-        (E::TokenExpired { at: AT }, Some(Reason::TokenExpired)),
-        (E::TokenInvalid { since: AT, reason, provider_code: code() }, Some(Reason::TokenInvalid)),
-        (E::TokenRevoked { at: AT }, Some(Reason::TokenRevoked)),
-        (E::TokenLifeTooShort { left: second, wanted: second }, Some(Reason::TokenLifeTooShort)),
+        (
+            E::SubjectAlreadyConnected { provider: meta(), connection: id },
+            Some(Reason::SubjectAlreadyConnected),
+        ),
+        (E::TokenExpired { connection: id, version, at: AT }, Some(Reason::TokenExpired)),
+        (
+            E::TokenInvalid { connection: id, version, since: AT, reason, provider_code: code() },
+            Some(Reason::TokenInvalid),
+        ),
+        (E::TokenRevoked { connection: id, at: AT }, Some(Reason::TokenRevoked)),
+        (
+            E::TokenLifeTooShort { connection: id, version, ends_at: AT, left: second, wanted: second },
+            Some(Reason::TokenLifeTooShort),
+        ),
         (E::ScopesMissing { missing: text(), declined: vec![] }, Some(Reason::ScopesMissing)),
-        (E::ScopesShrunk { lost: text() }, Some(Reason::ScopesShrunk)),
-        (E::SubjectMismatch { expected: "1".into(), actual: "2".into() }, Some(Reason::SubjectMismatch)),
-        (E::TokenShared { connections: 2 }, Some(Reason::TokenShared)),
-        (E::ExchangeNotPossible { why: "it is a page token".into() }, Some(Reason::ExchangeNotPossible)),
+        (E::ScopesShrunk { connection: id, lost: text() }, Some(Reason::ScopesShrunk)),
+        (
+            E::SubjectMismatch { connection: Some(id), expected: "1".into(), actual: "2".into() },
+            Some(Reason::SubjectMismatch),
+        ),
+        (E::TokenShared { connection: id, connections: 2 }, Some(Reason::TokenShared)),
+        (
+            E::ExchangeNotPossible {
+                connection: Some(id),
+                provider: meta(),
+                why: "it is a page token".into(),
+            },
+            Some(Reason::ExchangeNotPossible),
+        ),
         (E::WorkspaceShredded(workspace), Some(Reason::WorkspaceShredded)),
         (
-            E::ProviderMisconfigured { problem: Misconfiguration::AppSecret, provider_code: code() },
+            E::ProviderMisconfigured {
+                provider: meta(),
+                problem: Misconfiguration::AppSecret,
+                provider_code: code(),
+            },
             Some(Reason::ProviderMisconfigured),
         ),
         (
-            E::TokenVersionMismatch { expected: TokenVersion::FIRST, actual: TokenVersion::FIRST.next() },
+            E::TokenVersionMismatch { connection: id, expected: version, actual: TokenVersion::FIRST.next() },
             Some(Reason::TokenVersionMismatch),
         ),
-        (E::ConcurrentChange, Some(Reason::TokenVersionMismatch)),
-        (E::ProviderThrottled { scope: "app".into(), retry_after: second }, Some(Reason::ProviderThrottled)),
+        (E::ConcurrentChange(id), Some(Reason::TokenVersionMismatch)),
         (
-            E::ProviderUnavailable { retry_after: second, detail: "x".into() },
+            E::ProviderThrottled {
+                provider: meta(),
+                provider_code: code(),
+                scope: "app".into(),
+                retry_after: second,
+            },
+            Some(Reason::ProviderThrottled),
+        ),
+        (
+            E::ProviderUnavailable {
+                provider: meta(),
+                provider_code: code(),
+                retry_after: second,
+                detail: "x".into(),
+            },
             Some(Reason::ProviderUnavailable),
         ),
         (E::StorageUnavailable, Some(Reason::StorageUnavailable)),
         (E::ShuttingDown, Some(Reason::ShuttingDown)),
-        (E::CiphertextCorrupt(id), Some(Reason::CiphertextCorrupt)),
+        (E::CiphertextCorrupt { connection: id, version }, Some(Reason::CiphertextCorrupt)),
         (E::ApiKeyInvalid, Some(Reason::ApiKeyInvalid)),
-        (E::ApiKeyExpired, Some(Reason::ApiKeyExpired)),
+        (E::ApiKeyExpired { at: AT }, Some(Reason::ApiKeyExpired)),
         (E::RoleInsufficient { role: Role::Viewer }, Some(Reason::RoleInsufficient)),
         (E::Internal, None),
     ]
@@ -156,10 +199,9 @@ fn a_bug_tells_its_call_id_and_nothing_else() {
 fn a_refusal_names_the_connection_that_the_call_named() {
     let call = Call::new("/tokenvault.v1.TokenVault/FetchAccessToken");
     call.about("0193");
-    let status = refuse(E::TokenExpired { at: AT }, &call);
+    let status = refuse(E::ScopesMissing { missing: vec!["ads_read".into()], declined: vec![] }, &call);
     let details = status.get_error_details();
     let facts = &details.error_info().unwrap().metadata;
     assert_eq!(facts.get("connection_id").map(String::as_str), Some("0193"));
-    assert_eq!(facts.get("expired_at").map(String::as_str), Some("2027-01-15T08:00:00Z"));
-    assert_eq!(facts.get("fixer").map(String::as_str), Some("WORKSPACE_OWNER"));
+    assert_eq!(facts.get("missing").map(String::as_str), Some("ads_read"));
 }

@@ -13,8 +13,8 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use token_vault_client::v1::{
-    CreateApiKeyRequest, ListTokensRequest, ReportTokenErrorRequest, StoreTokenRequest, Token, api_key, check,
-    create_api_key_request, store_token_request, token,
+    CreateApiKeyRequest, ListTokensRequest, ReportTokenErrorRequest, StoreTokenRequest, Token, api_key,
+    check, create_api_key_request, store_token_request, token,
 };
 use token_vault_client::{ApiKey, Vault, v1};
 use token_vault_sandbox::{Sandbox, SandboxConfig, User};
@@ -47,14 +47,18 @@ pub async fn run(args: DemoArgs, listen: Option<String>) -> anyhow::Result<()> {
     let folder = DemoFolder::create()?;
     let sandbox = Sandbox::start(SandboxConfig { listen: args.sandbox_listen, ..SandboxConfig::default() })
         .await
-        .with_context(|| format!("the sandbox can't listen on {}; try --sandbox-listen 127.0.0.1:0", args.sandbox_listen))?;
+        .with_context(|| {
+            format!("the sandbox can't listen on {}; try --sandbox-listen 127.0.0.1:0", args.sandbox_listen)
+        })?;
     let mut serving = Serving::start(&listen, &folder, &sandbox).await?;
     let told = story(&serving, &folder, &sandbox).await;
     let connection = match told {
         Ok(connection) => connection,
         Err(error) => {
             serving.stop().await;
-            return Err(error.context(format!("the story broke off; the vault's log is {}", folder.log().display())));
+            return Err(
+                error.context(format!("the story broke off; the vault's log is {}", folder.log().display()))
+            );
         }
     };
     if args.once {
@@ -78,12 +82,20 @@ async fn story(serving: &Serving, folder: &DemoFolder, sandbox: &Sandbox) -> any
 
     let connector = serving.connect(new_key(&admin, "web", api_key::Role::Connector).await?).await?;
     let ingestion = serving.connect(new_key(&admin, "ingestion", api_key::Role::Ingestion).await?).await?;
-    step(1, "API keys", "made one for the web service (connector) and one for ingestion; each only for workspace acme")?;
+    step(
+        1,
+        "API keys",
+        "made one for the web service (connector) and one for ingestion; each only for workspace acme",
+    )?;
 
     let ana = person(sandbox, "ana");
     let stored = store(&connector, &ana.short_lived_token()).await?;
     let token = stored.token.context("the vault told of no token")?;
-    step(2, "StoreToken", "Ana pastes a short-lived token; the vault exchanges it, checks it, seals it, proves it")?;
+    step(
+        2,
+        "StoreToken",
+        "Ana pastes a short-lived token; the vault exchanges it, checks it, seals it, proves it",
+    )?;
     show(&token)?;
     for found in &stored.checks {
         let message = found.remedy.as_ref().map(|remedy| remedy.message.as_str()).unwrap_or_default();
@@ -110,7 +122,11 @@ async fn story(serving: &Serving, folder: &DemoFolder, sandbox: &Sandbox) -> any
         ..ReportTokenErrorRequest::default()
     };
     let verdict = ingestion.report_token_error(report).await?;
-    step(4, "ReportTokenError", "Ana changes her password; ingestion sees 190/460 and says so; the vault asks Meta itself")?;
+    step(
+        4,
+        "ReportTokenError",
+        "Ana changes her password; ingestion sees 190/460 and says so; the vault asks Meta itself",
+    )?;
     show(&verdict.token.context("the vault told of no token")?)?;
 
     step(5, "FetchAccessToken", "the dead token is refused, with its reason and who can mend it")?;
@@ -171,15 +187,27 @@ fn try_it_yourself(serving: &Serving, sandbox: &Sandbox, connection: &str) -> an
     writeln!(text, "  grpcurl -plaintext {vault} list")?;
     writeln!(text, "  grpcurl -plaintext {vault} describe tokenvault.v1.TokenVault")?;
     writeln!(text, "{}", call("TokenVault/ListTokens", "{}"))?;
-    writeln!(text, "{}", call("TokenVault/FetchAccessToken", &format!("{{\"connection_id\":\"{connection}\"}}")))?;
-    writeln!(text, "{}", call("TokenVault/ValidateToken", &format!("{{\"connection_id\":\"{connection}\"}}")))?;
-    let body = format!("{{\"workspace_id\":\"{WORKSPACE}\",\"provider\":\"meta\",\"access_token\":\"{pasted}\"}}");
+    writeln!(
+        text,
+        "{}",
+        call("TokenVault/FetchAccessToken", &format!("{{\"connection_id\":\"{connection}\"}}"))
+    )?;
+    writeln!(
+        text,
+        "{}",
+        call("TokenVault/ValidateToken", &format!("{{\"connection_id\":\"{connection}\"}}"))
+    )?;
+    let body =
+        format!("{{\"workspace_id\":\"{WORKSPACE}\",\"provider\":\"meta\",\"access_token\":\"{pasted}\"}}");
     writeln!(text, "\n  # Bob pastes a token (of the sandbox; it is worth nothing elsewhere):")?;
     writeln!(text, "{}", call("TokenVault/StoreToken", &body))?;
     writeln!(text, "\n  # Ana changes her password; validate again and see:")?;
     writeln!(text, "  curl -d '{{\"action\":\"changes_password\"}}' {graph}/_sandbox/users/ana/actions")?;
     writeln!(text, "\n  # From Rust:")?;
-    writeln!(text, "  TOKEN_VAULT_ENDPOINT=http://{vault} TOKEN_VAULT_API_KEY=$KEY cargo run -p token-vault-client --example fetch -- {connection}")?;
+    writeln!(
+        text,
+        "  TOKEN_VAULT_ENDPOINT=http://{vault} TOKEN_VAULT_API_KEY=$KEY cargo run -p token-vault-client --example fetch -- {connection}"
+    )?;
     writeln!(text, "\nAll that the sandbox can do: curl {graph}/_sandbox")?;
     writeln!(text, "Ctrl-C ends the demo and forgets everything.")?;
     say(text.trim_end())
@@ -223,7 +251,9 @@ impl Serving {
         let program = std::env::current_exe().context("this program can't find itself")?;
         let mut command = Command::new(program);
         // Nothing of the operator's own configuration may reach the demo.
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TOKEN_VAULT")) {
+        for (name, _) in
+            std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TOKEN_VAULT"))
+        {
             command.env_remove(name);
         }
         let mut child = command
@@ -231,7 +261,10 @@ impl Serving {
             .arg(&data)
             .env("TOKEN_VAULT__SERVER__ADMIN_LISTEN", "127.0.0.1:0")
             .env("TOKEN_VAULT__PROVIDERS__META__APP_ID", app.id)
-            .env("TOKEN_VAULT__PROVIDERS__META__APP_SECRET_FILES", format!("[{:?}]", secret_file.display().to_string()))
+            .env(
+                "TOKEN_VAULT__PROVIDERS__META__APP_SECRET_FILES",
+                format!("[{:?}]", secret_file.display().to_string()),
+            )
             .env("TOKEN_VAULT__PROVIDERS__META__GRAPH_URL", sandbox.url())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -240,7 +273,8 @@ impl Serving {
             .spawn()
             .context("the vault can't be started")?;
         let stdout = child.stdout.take().context("the vault's output can't be read")?;
-        let ready = tokio::time::timeout(Duration::from_secs(20), BufReader::new(stdout).lines().next_line()).await;
+        let ready =
+            tokio::time::timeout(Duration::from_secs(20), BufReader::new(stdout).lines().next_line()).await;
         let Ok(Ok(Some(line))) = ready else { return Err(not_ready(&folder.log(), listen)) };
         let grpc = line
             .split_whitespace()
@@ -256,7 +290,9 @@ impl Serving {
 
     /// SIGTERM, as an operator would; what does not end in time is killed.
     async fn stop(&mut self) {
-        if let Some(pid) = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw) {
+        if let Some(pid) =
+            self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw)
+        {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
         let _ = tokio::time::timeout(Duration::from_secs(20), self.child.wait()).await;
@@ -277,9 +313,16 @@ fn show(token: &Token) -> anyhow::Result<()> {
         token::badge::Color::Red => red(&format!("● {}", badge.text)),
         _ => format!("● {}", badge.text),
     };
-    let days = badge.days_left.filter(|_| token.usable).map(|days| format!(", {days} days left")).unwrap_or_default();
+    let days = badge
+        .days_left
+        .filter(|_| token.usable)
+        .map(|days| format!(", {days} days left"))
+        .unwrap_or_default();
     let who = token.subject.as_ref().map(|subject| subject.name.as_str()).unwrap_or_default();
-    say(&format!("       {text}  {who} in {}: {} version {}{days}", token.workspace_id, token.connection_id, token.token_version))
+    say(&format!(
+        "       {text}  {who} in {}: {} version {}{days}",
+        token.workspace_id, token.connection_id, token.token_version
+    ))
 }
 
 fn step(number: u8, title: &str, what: &str) -> anyhow::Result<()> {

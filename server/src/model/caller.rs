@@ -60,6 +60,15 @@ impl WorkspaceSet {
             Self::Named(named) => named.contains(workspace),
         }
     }
+
+    /// Whether everything in `other` is among them.
+    pub fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::All, _) => true,
+            (Self::Named(_), Self::All) => false,
+            (Self::Named(ours), Self::Named(theirs)) => theirs.is_subset(ours),
+        }
+    }
 }
 
 /// An authenticated caller.

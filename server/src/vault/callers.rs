@@ -58,6 +58,21 @@ pub(super) fn row_mac(authorization: &MacKey, key: &ApiKeyFacts, hash: &[u8]) ->
     )
 }
 
+/// Nobody gives more than he has: an admin of some workspaces makes keys for those only.
+fn may_give(caller: &Principal, wanted: &WorkspaceSet) -> Result<(), VaultError> {
+    match (&caller.workspaces, wanted) {
+        (WorkspaceSet::All, _) => Ok(()),
+        (WorkspaceSet::Named(_), WorkspaceSet::All) => {
+            let rule = "must be unset: the caller's own key names its workspaces";
+            Err(VaultError::Fields(vec![FieldViolation::new("all_workspaces", rule)]))
+        }
+        (WorkspaceSet::Named(ours), WorkspaceSet::Named(theirs)) => match theirs.difference(ours).next() {
+            Some(other) => Err(VaultError::WorkspaceNotFound(other.clone())),
+            None => Ok(()),
+        },
+    }
+}
+
 impl Vault {
     /// Who presents this key.
     ///
@@ -77,8 +92,8 @@ impl Vault {
         if facts.revoked_at.is_some() {
             return Err(VaultError::ApiKeyInvalid);
         }
-        if facts.expires_at.is_some_and(|end| end <= now) {
-            return Err(VaultError::ApiKeyExpired);
+        if let Some(at) = facts.expires_at.filter(|end| *end <= now) {
+            return Err(VaultError::ApiKeyExpired { at });
         }
         if self.uses.is_due(&facts.id) {
             self.note_use(facts.id.clone(), now);
@@ -117,6 +132,7 @@ impl Vault {
         command: CreateApiKey,
     ) -> Result<NewApiKey, VaultError> {
         self.check_new_key(&command)?;
+        may_give(caller, &command.workspaces)?;
         let workspaces = format!("{:?}", command.workspaces);
         let parts: [&[u8]; 4] = [
             command.principal.as_bytes(),
@@ -130,8 +146,9 @@ impl Vault {
                     .get("api_key")
                     .and_then(|id| ApiKeyId::parse(id.clone()).ok())
                     .ok_or(VaultError::Internal)?;
-                let record =
-                    self.store.read().await?.api_key(&id).await?.ok_or(VaultError::ApiKeyNotFound(id))?;
+                let record = self.store.read().await?.api_key(&id).await?;
+                let reaches = |record: &ApiKeyRecord| caller.workspaces.covers(&record.api_key.workspaces);
+                let record = record.filter(reaches).ok_or(VaultError::ApiKeyNotFound(id))?;
                 return Ok(NewApiKey { api_key: record.api_key, key: None });
             }
             Begun::Ours(claim) => claim,
@@ -234,7 +251,11 @@ impl Vault {
             _ => String::new(),
         };
         Ok(ApiKeyPage {
-            api_keys: records.into_iter().map(|record| record.api_key).collect(),
+            api_keys: records
+                .into_iter()
+                .map(|record| record.api_key)
+                .filter(|key| caller.workspaces.covers(&key.workspaces))
+                .collect(),
             next_page_token,
         })
     }
@@ -259,12 +280,17 @@ impl Vault {
         };
         let (id, now, authorization, unit_claim) =
             (key.clone(), self.clock.now(), self.keys.authorization.clone(), claim.clone());
+        let reach = caller.workspaces.clone();
         let revoked = self
             .store
             .write(move |tx| {
                 let (id, authorization, claim) = (id.clone(), authorization.clone(), unit_claim.clone());
+                let reach = reach.clone();
                 Box::pin(async move {
-                    let Some(mut record) = tx.api_key(&id).await? else {
+                    // A key that reaches further than the caller is none of its business.
+                    let known =
+                        tx.api_key(&id).await?.filter(|record| reach.covers(&record.api_key.workspaces));
+                    let Some(mut record) = known else {
                         return Err(Abort::Refused(VaultError::ApiKeyNotFound(id)));
                     };
                     if record.api_key.revoked_at.is_none() {

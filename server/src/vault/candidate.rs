@@ -6,38 +6,37 @@ use crate::model::Secret;
 /// Longest token that is taken, in bytes.
 pub(super) const MAX_TOKEN: usize = 4_096;
 
-const FIELD: &str = "access_token";
-
-/// Reads a pasted token. The error says what it looks like and what to paste; it never repeats it.
-pub(super) fn parse(pasted: &Secret) -> Result<Secret, VaultError> {
+/// Reads a pasted token. The error says what it looks like and what to paste; it never repeats it. `field`
+/// is where the request has it.
+pub(super) fn parse(pasted: &Secret, field: &'static str) -> Result<Secret, VaultError> {
     let text = pasted.expose().trim();
-    let refuse = |advice: &str| Err(VaultError::TokenMalformed { field: FIELD, advice: advice.to_owned() });
+    let refuse = |advice: &str| Err(VaultError::TokenMalformed { field, advice: advice.to_owned() });
     if text.is_empty() {
-        return refuse("it is empty; paste the access token");
+        return refuse("It is empty; paste the access token.");
     }
     if text.len() > MAX_TOKEN {
-        return refuse("it is longer than 4096 bytes; paste the access token alone");
+        return refuse("It is longer than 4096 bytes; paste the access token alone.");
     }
     if text.starts_with(['{', '[']) {
-        return refuse("it looks like JSON; paste only the value of access_token");
+        return refuse("It looks like JSON; paste only the value of access_token.");
     }
     if text.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("bearer "))
         || text.eq_ignore_ascii_case("bearer")
     {
-        return refuse("it starts with \"Bearer\"; paste what follows that word");
+        return refuse("It starts with \"Bearer\"; paste what follows that word.");
     }
     if text.contains("access_token=") || text.starts_with("http://") || text.starts_with("https://") {
-        return refuse("it looks like a URL or query string; paste only the value of access_token");
+        return refuse("It looks like a URL or query string; paste only the value of access_token.");
     }
     if text.starts_with(['"', '\'']) || text.ends_with(['"', '\'']) {
-        return refuse("it has quotation marks around it; paste what stands between them");
+        return refuse("It has quotation marks around it; paste what stands between them.");
     }
     if text.chars().any(char::is_whitespace) {
-        return refuse("it has white space inside, perhaps from a line break; paste it as one piece");
+        return refuse("It has white space inside, perhaps from a line break; paste it as one piece.");
     }
     if !text.bytes().all(|b| b.is_ascii_graphic()) {
         return refuse(
-            "it has characters that no token has (control characters, or not ASCII); copy it again from its source",
+            "It has characters that no token has (control characters, or not ASCII); copy it again from its source.",
         );
     }
     Ok(Secret::new(text.to_owned()))
@@ -49,7 +48,7 @@ mod tests {
 
     #[test]
     fn white_space_around_is_trimmed() {
-        let token = parse(&Secret::new(" \n EAABsbCS1iHgBAKZC|x-_.~ \t".into())).unwrap();
+        let token = parse(&Secret::new(" \n EAABsbCS1iHgBAKZC|x-_.~ \t".into()), "access_token").unwrap();
         assert_eq!(token.expose(), "EAABsbCS1iHgBAKZC|x-_.~");
     }
 
@@ -67,7 +66,8 @@ mod tests {
             "EAAB\u{0}",
             &long,
         ] {
-            let VaultError::TokenMalformed { advice, .. } = parse(&Secret::new(pasted.into())).unwrap_err()
+            let VaultError::TokenMalformed { advice, .. } =
+                parse(&Secret::new(pasted.into()), "access_token").unwrap_err()
             else {
                 panic!("{pasted}")
             };
@@ -76,8 +76,8 @@ mod tests {
         }
         assert_eq!(seen.len(), 8);
         for pasted in ["EAABä", "\u{fffd}\u{fffd}", "bearer EAAB", "EA AB"] {
-            assert!(parse(&Secret::new(pasted.into())).is_err(), "{pasted}");
+            assert!(parse(&Secret::new(pasted.into()), "access_token").is_err(), "{pasted}");
         }
-        assert!(parse(&Secret::new("E".repeat(4_096))).is_ok());
+        assert!(parse(&Secret::new("E".repeat(4_096)), "access_token").is_ok());
     }
 }

@@ -34,7 +34,7 @@ impl Vault {
         let connection = &held.connection;
         let corrupt = || {
             tracing::error!(connection = %connection.id, version = %connection.version, "a stored secret does not open: the database was altered");
-            VaultError::CiphertextCorrupt(connection.id)
+            VaultError::CiphertextCorrupt { connection: connection.id, version: connection.version }
         };
         let sealed = held.sealed.as_ref().ok_or_else(corrupt)?;
         let keys = self.workspace_keys(&connection.workspace).await?.ok_or_else(corrupt)?;
@@ -45,14 +45,19 @@ impl Vault {
     /// Why a token that is held can't be used now; nothing if it can.
     pub(super) fn check_usable(&self, connection: &Connection) -> Result<Status, VaultError> {
         let status = connection.status(self.clock.now(), &self.policy);
+        let (id, version) = (connection.id, connection.version);
         match (&connection.standing, status) {
-            (Standing::Revoked { at, .. }, _) => Err(VaultError::TokenRevoked { at: *at }),
+            (Standing::Revoked { at, .. }, _) => Err(VaultError::TokenRevoked { connection: id, at: *at }),
             (Standing::Invalid { since, reason, provider_code }, _) => Err(VaultError::TokenInvalid {
+                connection: id,
+                version,
                 since: *since,
                 reason: *reason,
                 provider_code: provider_code.clone(),
             }),
             (Standing::Live, Status::Expired) => Err(VaultError::TokenExpired {
+                connection: id,
+                version,
                 at: connection.facts.expiry.at().unwrap_or(connection.updated_at),
             }),
             (Standing::Live, status) => Ok(status),
@@ -77,12 +82,20 @@ impl Vault {
         if let Some(left) = connection.life_left(now)
             && left < command.min_ttl
         {
-            return Err(VaultError::TokenLifeTooShort { left, wanted: command.min_ttl });
+            return Err(VaultError::TokenLifeTooShort {
+                connection: connection.id,
+                version: connection.version,
+                ends_at: now + left,
+                left,
+                wanted: command.min_ttl,
+            });
         }
-        let provider = self.providers.get(&connection.provider).ok_or(VaultError::ProviderMisconfigured {
-            problem: Misconfiguration::NotConfigured,
-            provider_code: String::new(),
-        })?;
+        let provider =
+            self.providers.get(&connection.provider).ok_or_else(|| VaultError::ProviderMisconfigured {
+                provider: connection.provider.clone(),
+                problem: Misconfiguration::NotConfigured,
+                provider_code: String::new(),
+            })?;
         let secret = self.open_secret(&held).await?;
         Ok(Fetched {
             send_with: provider.send_with(&secret),
@@ -138,7 +151,7 @@ impl Vault {
             Begun::Done(outcome) => {
                 let provider_outcome =
                     outcome.get("provider").map_or(ProviderOutcome::NotAsked, |name| outcome_of(name));
-                return vault.revoked(id, provider_outcome).await;
+                return vault.revoked(&caller, id, provider_outcome).await;
             }
             Begun::Ours(claim) => claim,
         };
@@ -146,20 +159,30 @@ impl Vault {
             let work = vault.end(&caller, &command, &held, claim.as_ref()).await;
             let provider_outcome = vault.settle(claim, work).await?;
             tracing::info!(connection = %id, by = caller.name, ?provider_outcome, "connection revoked");
-            vault.revoked(id, provider_outcome).await
+            vault.revoked(&caller, id, provider_outcome).await
         })
         .await
     }
 
     async fn revoked(
         &self,
+        caller: &Principal,
         id: ConnectionId,
         provider_outcome: ProviderOutcome,
     ) -> Result<Revoked, VaultError> {
         let cursor = self.cursor();
-        let connection =
-            self.store.read().await?.connection(id).await?.ok_or(VaultError::ConnectionNotFound(id))?;
+        let connection = self.seen_again(caller, id).await?;
         Ok(Revoked { token: self.view(connection).await?, provider_outcome, cursor })
+    }
+
+    /// A connection that a repeated request is about: its caller must still be one that may see it.
+    pub(super) async fn seen_again(
+        &self,
+        caller: &Principal,
+        id: ConnectionId,
+    ) -> Result<Connection, VaultError> {
+        let target = Target { connection: id, workspace: None };
+        Ok(self.held_now(caller, &target).await?.connection)
     }
 
     async fn end(
@@ -172,7 +195,11 @@ impl Vault {
         if let Some(expected) = command.if_version
             && expected != held.connection.version
         {
-            return Err(VaultError::TokenVersionMismatch { expected, actual: held.connection.version });
+            return Err(VaultError::TokenVersionMismatch {
+                connection: held.connection.id,
+                expected,
+                actual: held.connection.version,
+            });
         }
         let provider_outcome = self.end_at_provider(command, held).await?;
         let (id, now, by, claim) =
@@ -189,7 +216,11 @@ impl Vault {
                         && expected != connection.version
                     {
                         let actual = connection.version;
-                        return Err(Abort::Refused(VaultError::TokenVersionMismatch { expected, actual }));
+                        return Err(Abort::Refused(VaultError::TokenVersionMismatch {
+                            connection: id,
+                            expected,
+                            actual,
+                        }));
                     }
                     let standing = match &connection.standing {
                         Standing::Revoked { .. } => connection.standing.clone(),
@@ -228,7 +259,7 @@ impl Vault {
         }
         let connections = self.store.read().await?.shared_with(&held.connection).await?;
         if connections > 0 && !command.allow_shared {
-            return Err(VaultError::TokenShared { connections });
+            return Err(VaultError::TokenShared { connection: held.connection.id, connections });
         }
         let provider = self.provider(&held.connection.provider)?;
         let secret = self.open_secret(held).await?;
@@ -239,7 +270,7 @@ impl Vault {
             Err(refusal) if matches!(refusal.kind, RefusalKind::Dead { .. }) => {
                 Ok(ProviderOutcome::AlreadyGone)
             }
-            Err(refusal) => Err(VaultError::from_provider_trouble(&refusal)),
+            Err(refusal) => Err(VaultError::from_provider_trouble(&refusal, provider.id())),
         }
     }
 }

@@ -404,7 +404,7 @@ impl Vault {
                     return Ok(validation);
                 }
             }
-            Err(VaultError::ConcurrentChange)
+            Err(VaultError::ConcurrentChange(command.target.connection))
         })
         .await
     }

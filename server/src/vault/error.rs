@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use crate::model::{
-    ApiKeyId, ConnectionId, Misconfiguration, Refusal, RefusalKind, RefusalReason, Role, Timestamp,
-    TokenVersion, WorkspaceId,
+    ApiKeyId, ConnectionId, Misconfiguration, ProviderId, Refusal, RefusalKind, RefusalReason, RequestId,
+    Role, Timestamp, TokenVersion, WorkspaceId,
 };
+use crate::provider::Provider;
 use crate::store::{Abort, StoreError};
 
 /// A field that breaks its rule.
@@ -55,13 +56,15 @@ pub enum VaultError {
     PageTokenMismatch,
     /// The same request id came with another request.
     #[error("the request id was used for another request")]
-    RequestIdReused,
+    RequestIdReused(RequestId),
     /// The same request is being worked on.
     #[error("the same request is being worked on")]
-    RequestInProgress,
+    RequestInProgress(RequestId),
     /// The provider refuses the token that was brought.
     #[error("the provider refuses the token: {}", reason.as_str())]
     ProviderRefusedToken {
+        /// At which provider.
+        provider: ProviderId,
         /// Why.
         reason: RefusalReason,
         /// For people: `190/463`.
@@ -70,6 +73,8 @@ pub enum VaultError {
     /// The token that was brought is another app's.
     #[error("the token was made for another app")]
     TokenOfOtherApp {
+        /// At which provider.
+        provider: ProviderId,
         /// Our app.
         app_id: String,
     },
@@ -85,18 +90,28 @@ pub enum VaultError {
     /// Another connection of the workspace has that subject.
     #[error("another connection of the workspace has this subject")]
     SubjectAlreadyConnected {
+        /// At which provider.
+        provider: ProviderId,
         /// That connection.
         connection: ConnectionId,
     },
     /// Past its end.
     #[error("the token expired at {at}")]
     TokenExpired {
+        /// Which connection.
+        connection: ConnectionId,
+        /// Which version of its token.
+        version: TokenVersion,
         /// Its end.
         at: Timestamp,
     },
     /// The provider refuses it since then.
     #[error("the provider refuses the token: {}", reason.as_str())]
     TokenInvalid {
+        /// Which connection.
+        connection: ConnectionId,
+        /// Which version of its token.
+        version: TokenVersion,
         /// First known.
         since: Timestamp,
         /// Why.
@@ -107,12 +122,20 @@ pub enum VaultError {
     /// We ended it.
     #[error("the connection was revoked at {at}")]
     TokenRevoked {
+        /// Which connection.
+        connection: ConnectionId,
         /// When.
         at: Timestamp,
     },
     /// It ends sooner than the caller needs.
     #[error("the token does not live long enough")]
     TokenLifeTooShort {
+        /// Which connection.
+        connection: ConnectionId,
+        /// Which version of its token.
+        version: TokenVersion,
+        /// Its end.
+        ends_at: Timestamp,
         /// What is left.
         left: Duration,
         /// What was asked for.
@@ -129,12 +152,16 @@ pub enum VaultError {
     /// Fewer scopes than the token that is held.
     #[error("the new token has fewer scopes: {}", lost.join(", "))]
     ScopesShrunk {
+        /// Which connection.
+        connection: ConnectionId,
         /// What would be lost.
         lost: Vec<String>,
     },
     /// Another subject than the connection's.
     #[error("the token speaks for another subject")]
     SubjectMismatch {
+        /// Which connection; none when an exchange came back with another subject.
+        connection: Option<ConnectionId>,
         /// The connection's.
         expected: String,
         /// The token's.
@@ -143,12 +170,18 @@ pub enum VaultError {
     /// Revoking at the provider would end other workspaces' tokens too.
     #[error("the token is shared with {connections} other connections")]
     TokenShared {
+        /// Which connection.
+        connection: ConnectionId,
         /// How many.
         connections: u32,
     },
     /// This can't be exchanged.
     #[error("the exchange is not possible: {why}")]
     ExchangeNotPossible {
+        /// Which connection; none for a token in hand.
+        connection: Option<ConnectionId>,
+        /// At which provider.
+        provider: ProviderId,
         /// Why, in words.
         why: String,
     },
@@ -158,6 +191,8 @@ pub enum VaultError {
     /// Our own configuration is wrong.
     #[error("the provider is misconfigured: {}", problem.as_str())]
     ProviderMisconfigured {
+        /// At which provider.
+        provider: ProviderId,
         /// What is wrong.
         problem: Misconfiguration,
         /// For people.
@@ -166,6 +201,8 @@ pub enum VaultError {
     /// The connection holds another version than the caller thinks.
     #[error("the connection holds version {actual}, not {expected}")]
     TokenVersionMismatch {
+        /// Which connection.
+        connection: ConnectionId,
         /// What the caller said.
         expected: TokenVersion,
         /// What there is.
@@ -173,10 +210,14 @@ pub enum VaultError {
     },
     /// The facts changed while the provider was being asked, twice.
     #[error("the connection changed meanwhile")]
-    ConcurrentChange,
+    ConcurrentChange(ConnectionId),
     /// The provider asks to wait.
     #[error("the provider limits calls in scope {scope}")]
     ProviderThrottled {
+        /// At which provider.
+        provider: ProviderId,
+        /// For people.
+        provider_code: String,
         /// Which limit.
         scope: String,
         /// How long.
@@ -185,6 +226,10 @@ pub enum VaultError {
     /// The provider can't be asked.
     #[error("the provider can't be reached or stumbles")]
     ProviderUnavailable {
+        /// At which provider.
+        provider: ProviderId,
+        /// For people; empty when the provider said nothing.
+        provider_code: String,
         /// How long to wait.
         retry_after: Duration,
         /// What was seen, redacted.
@@ -197,14 +242,22 @@ pub enum VaultError {
     #[error("the vault is shutting down")]
     ShuttingDown,
     /// A stored secret does not open: tampered with, or rolled back.
-    #[error("the stored secret of {0} does not open")]
-    CiphertextCorrupt(ConnectionId),
+    #[error("the stored secret of {connection} does not open")]
+    CiphertextCorrupt {
+        /// Which connection.
+        connection: ConnectionId,
+        /// Which version of its token.
+        version: TokenVersion,
+    },
     /// No key, or none of ours.
     #[error("the API key is missing or not known")]
     ApiKeyInvalid,
     /// A key past its end.
-    #[error("the API key has ended")]
-    ApiKeyExpired,
+    #[error("the API key ended at {at}")]
+    ApiKeyExpired {
+        /// Its end.
+        at: Timestamp,
+    },
     /// The role may not do this.
     #[error("the role {} may not do this", role.as_str())]
     RoleInsufficient {
@@ -244,47 +297,39 @@ impl VaultError {
     /// How long to wait when a refusal names no time.
     pub(super) const WAIT: Duration = Duration::from_secs(30);
 
-    /// What a provider's refusal of a call about a token that is being brought in means.
-    pub(super) fn from_intake_refusal(refusal: &Refusal, app_id: &str) -> Self {
+    /// What a provider's refusal of a token that is being brought in means.
+    pub(super) fn from_intake_refusal(refusal: &Refusal, provider: &dyn Provider) -> Self {
         match &refusal.kind {
-            RefusalKind::Dead { reason } => {
-                Self::ProviderRefusedToken { reason: *reason, provider_code: refusal.provider_code() }
-            }
-            RefusalKind::OtherApp => Self::TokenOfOtherApp { app_id: app_id.to_owned() },
-            _ => Self::from_provider_trouble(refusal),
+            RefusalKind::OtherApp => Self::TokenOfOtherApp {
+                provider: provider.id().clone(),
+                app_id: provider.app_id().to_owned(),
+            },
+            _ => Self::from_provider_trouble(refusal, provider.id()),
         }
     }
 
-    /// What a refusal means that says nothing about a token.
-    pub(super) fn from_provider_trouble(refusal: &Refusal) -> Self {
-        let unavailable = |retry_after: Option<Duration>| Self::ProviderUnavailable {
-            retry_after: retry_after.unwrap_or(Self::WAIT),
-            detail: refusal.detail.clone(),
-        };
-        match &refusal.kind {
-            RefusalKind::Transient { retry_after } => unavailable(*retry_after),
+    /// What a refusal means for the call that met it.
+    pub(super) fn from_provider_trouble(refusal: &Refusal, provider: &ProviderId) -> Self {
+        let (provider, provider_code) = (provider.clone(), refusal.provider_code());
+        let reason = match &refusal.kind {
+            RefusalKind::Transient { retry_after } => {
+                let retry_after = retry_after.unwrap_or(Self::WAIT);
+                let detail = refusal.detail.clone();
+                return Self::ProviderUnavailable { provider, provider_code, retry_after, detail };
+            }
             RefusalKind::Throttled { scope, retry_after } => {
-                Self::ProviderThrottled { scope: scope.clone(), retry_after: *retry_after }
+                let (scope, retry_after) = (scope.clone(), *retry_after);
+                return Self::ProviderThrottled { provider, provider_code, scope, retry_after };
             }
             RefusalKind::Ours(problem) => {
                 tracing::error!(problem = problem.as_str(), detail = %refusal.detail, "the provider refuses our configuration");
-                Self::ProviderMisconfigured { problem: *problem, provider_code: refusal.provider_code() }
+                return Self::ProviderMisconfigured { provider, problem: *problem, provider_code };
             }
-            RefusalKind::Dead { reason } => {
-                Self::ProviderRefusedToken { reason: *reason, provider_code: refusal.provider_code() }
-            }
-            RefusalKind::Blocked => Self::ProviderRefusedToken {
-                reason: RefusalReason::PolicyBlocked,
-                provider_code: refusal.provider_code(),
-            },
-            RefusalKind::OtherApp => Self::ProviderRefusedToken {
-                reason: RefusalReason::WrongApp,
-                provider_code: refusal.provider_code(),
-            },
-            RefusalKind::Permission { .. } => Self::ProviderRefusedToken {
-                reason: RefusalReason::RoleLost,
-                provider_code: refusal.provider_code(),
-            },
-        }
+            RefusalKind::Dead { reason } => *reason,
+            RefusalKind::Blocked => RefusalReason::PolicyBlocked,
+            RefusalKind::OtherApp => RefusalReason::WrongApp,
+            RefusalKind::Permission { .. } => RefusalReason::RoleLost,
+        };
+        Self::ProviderRefusedToken { provider, reason, provider_code }
     }
 }

@@ -37,7 +37,7 @@ impl Vault {
                 let parts: [&[u8]; 3] = [b"stored", text.as_bytes(), &version];
                 let claim =
                     match self.begin(caller, "ExchangeToken", command.request_id.as_ref(), &parts).await? {
-                        Begun::Done(outcome) => return self.exchanged_before(&outcome).await,
+                        Begun::Done(outcome) => return self.exchanged_before(caller, &outcome).await,
                         Begun::Ours(claim) => claim,
                     };
                 let (vault, caller) = (Arc::clone(self), caller.clone());
@@ -54,7 +54,7 @@ impl Vault {
                     return Err(VaultError::WorkspaceNotFound(workspace));
                 }
                 let adapter = self.provider(&provider)?;
-                let pasted = candidate::parse(&access_token)?;
+                let pasted = candidate::parse(&access_token, "new_token.access_token")?;
                 let parts: [&[u8]; 5] = [
                     b"new",
                     workspace.as_str().as_bytes(),
@@ -64,7 +64,7 @@ impl Vault {
                 ];
                 let claim =
                     match self.begin(caller, "ExchangeToken", command.request_id.as_ref(), &parts).await? {
-                        Begun::Done(outcome) => return self.exchanged_before(&outcome).await,
+                        Begun::Done(outcome) => return self.exchanged_before(caller, &outcome).await,
                         Begun::Ours(claim) => claim,
                     };
                 let destination = Destination {
@@ -85,14 +85,17 @@ impl Vault {
         }
     }
 
-    async fn exchanged_before(&self, outcome: &RequestOutcome) -> Result<Exchange, VaultError> {
+    async fn exchanged_before(
+        &self,
+        caller: &Principal,
+        outcome: &RequestOutcome,
+    ) -> Result<Exchange, VaultError> {
         let id = outcome
             .get("connection")
             .and_then(|id| ConnectionId::parse(id).ok())
             .ok_or(VaultError::Internal)?;
         let cursor = self.cursor();
-        let connection =
-            self.store.read().await?.connection(id).await?.ok_or(VaultError::ConnectionNotFound(id))?;
+        let connection = self.seen_again(caller, id).await?;
         let previous_expiry = match outcome.get("previous_expiry").map(String::as_str) {
             Some("never") => Expiry::Never,
             Some(micros) => micros.parse().map_or(Expiry::Unknown, |end| {
@@ -123,7 +126,7 @@ impl Vault {
         let before = provider
             .inspect(&pasted)
             .await
-            .map_err(|refusal| VaultError::from_intake_refusal(&refusal, provider.app_id()))?;
+            .map_err(|refusal| VaultError::from_intake_refusal(&refusal, provider))?;
         let accepted = self.accept(provider, pasted, destination.options).await?;
         let end = accepted.word.facts.expiry;
         let outcome = movement(end, before.facts.expiry);
@@ -149,16 +152,25 @@ impl Vault {
         if let Some(expected) = if_version
             && expected != connection.version
         {
-            return Err(VaultError::TokenVersionMismatch { expected, actual: connection.version });
+            return Err(VaultError::TokenVersionMismatch {
+                connection: connection.id,
+                expected,
+                actual: connection.version,
+            });
         }
         self.check_usable(connection)?;
+        let impossible = |why| VaultError::ExchangeNotPossible {
+            connection: Some(connection.id),
+            provider: connection.provider.clone(),
+            why,
+        };
         match (connection.facts.kind, connection.facts.expiry) {
             (TokenKind::Page, _) => {
                 let why = "a page token is read anew with its user's token, not exchanged".into();
-                return Err(VaultError::ExchangeNotPossible { why });
+                return Err(impossible(why));
             }
             (_, Expiry::Never) => {
-                return Err(VaultError::ExchangeNotPossible { why: "the token does not expire".into() });
+                return Err(impossible("the token does not expire".into()));
             }
             _ => {}
         }
@@ -170,7 +182,7 @@ impl Vault {
         };
         let word = match provider.inspect(&exchanged.secret).await {
             Ok(word) => word,
-            Err(refusal) => return Err(VaultError::from_provider_trouble(&refusal)),
+            Err(refusal) => return Err(VaultError::from_provider_trouble(&refusal, provider.id())),
         };
         check_replaces(connection, &word, IntakeOptions::default(), self.clock.now(), &self.policy)?;
         let previous_expiry = connection.facts.expiry;
@@ -193,14 +205,20 @@ impl Vault {
     /// A refusal during an exchange may be the first news of a death: that is recorded.
     async fn refused_exchange(self: &Arc<Self>, connection: &Connection, refusal: Refusal) -> VaultError {
         let RefusalKind::Dead { reason } = refusal.kind else {
-            return VaultError::from_provider_trouble(&refusal);
+            return VaultError::from_provider_trouble(&refusal, &connection.provider);
         };
         let provider_code = refusal.provider_code();
         let word: Result<Inspected, Refusal> = Err(refusal);
         if let Err(error) = self.record(connection, word, None).await {
             return error;
         }
-        VaultError::TokenInvalid { since: self.clock.now(), reason, provider_code }
+        VaultError::TokenInvalid {
+            connection: connection.id,
+            version: connection.version,
+            since: self.clock.now(),
+            reason,
+            provider_code,
+        }
     }
 
     async fn keep_exchanged(
@@ -225,7 +243,7 @@ impl Vault {
                         return refuse(VaultError::ConnectionNotFound(seen.id));
                     };
                     if connection.secret_id != seen.secret_id || connection.revision != seen.revision {
-                        return refuse(VaultError::ConcurrentChange);
+                        return refuse(VaultError::ConcurrentChange(seen.id));
                     }
                     let before = connection.facts.expiry;
                     connection.revision += 1;

@@ -56,8 +56,8 @@ impl Vault {
                 Ok(Begun::Ours(Some(claim)))
             }
             Claimed::Done(outcome) => Ok(Begun::Done(outcome)),
-            Claimed::OtherRequest => Err(VaultError::RequestIdReused),
-            Claimed::HeldBy(..) => Err(VaultError::RequestInProgress),
+            Claimed::OtherRequest => Err(VaultError::RequestIdReused(claim.request_id)),
+            Claimed::HeldBy(..) => Err(VaultError::RequestInProgress(claim.request_id)),
         }
     }
 
@@ -72,7 +72,7 @@ impl Vault {
             Ok(())
         } else {
             // The claim was taken over while we worked: the other one does it.
-            Err(Abort::Refused(VaultError::RequestInProgress))
+            Err(Abort::Refused(VaultError::RequestInProgress(claim.request_id.clone())))
         }
     }
 

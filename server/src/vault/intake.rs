@@ -53,7 +53,7 @@ impl Vault {
         command: StoreToken,
     ) -> Result<Intake, VaultError> {
         self.may_store(caller, &command).await?;
-        let pasted = candidate::parse(&command.access_token)?;
+        let pasted = candidate::parse(&command.access_token, "access_token")?;
         let connection = command.connection.map(|id| id.to_string()).unwrap_or_default();
         let options = command.options;
         let flags = [
@@ -74,7 +74,7 @@ impl Vault {
         // Nothing is kept of a mere validation, so there is nothing to do once.
         let request_id = command.request_id.as_ref().filter(|_| !command.validate_only);
         let claim = match self.begin(caller, "StoreToken", request_id, &parts).await? {
-            Begun::Done(outcome) => return self.stored_before(&outcome).await,
+            Begun::Done(outcome) => return self.stored_before(caller, &outcome).await,
             Begun::Ours(claim) => claim,
         };
         let (vault, caller) = (Arc::clone(self), caller.clone());
@@ -107,15 +107,18 @@ impl Vault {
         Ok(())
     }
 
-    async fn stored_before(&self, outcome: &RequestOutcome) -> Result<Intake, VaultError> {
+    async fn stored_before(
+        &self,
+        caller: &Principal,
+        outcome: &RequestOutcome,
+    ) -> Result<Intake, VaultError> {
         let id = outcome
             .get("connection")
             .and_then(|id| ConnectionId::parse(id).ok())
             .ok_or(VaultError::Internal)?;
         let done = outcome.get("outcome").and_then(|name| outcome_of(name)).ok_or(VaultError::Internal)?;
         let cursor = self.cursor();
-        let connection =
-            self.store.read().await?.connection(id).await?.ok_or(VaultError::ConnectionNotFound(id))?;
+        let connection = self.seen_again(caller, id).await?;
         Ok(Intake { token: self.view(connection).await?, outcome: done, checks: Vec::new(), cursor })
     }
 
@@ -261,12 +264,13 @@ impl Vault {
         };
         let found = patient.examine(Some(accepted.word.clone())).await;
         let mut connection = fresh(&command.workspace, &command.provider, &accepted.word, now);
+        let is_new = held.is_none();
         if let Some(held) = held {
             (connection.id, connection.version, connection.created_at) =
                 (held.id, held.version, held.created_at);
         }
         connection.seen.ad_accounts = found.accounts.and_then(|accounts| u32::try_from(accounts.len()).ok());
-        let token = TokenView::new(connection, 0, now, &self.policy);
+        let token = TokenView { is_new, ..TokenView::new(connection, 0, now, &self.policy) };
         Ok(Intake {
             token,
             outcome: IntakeOutcome::ValidatedOnly,
@@ -368,7 +372,7 @@ impl Saving {
         if outcome == IntakeOutcome::Created {
             tx.insert_connection(&connection).await?;
         } else if !tx.update_connection(&connection).await? {
-            return Err(Abort::Refused(VaultError::ConcurrentChange));
+            return Err(Abort::Refused(VaultError::ConcurrentChange(connection.id)));
         }
         if new_secret {
             let key = self.keys.newest().ok_or(Abort::Refused(VaultError::Internal))?;
@@ -412,7 +416,7 @@ impl Saving {
     fn check_version(&self, held: Option<&Connection>) -> Result<(), VaultError> {
         match (self.if_version, held) {
             (Some(expected), Some(held)) if held.version != expected => {
-                Err(VaultError::TokenVersionMismatch { expected, actual: held.version })
+                Err(VaultError::TokenVersionMismatch { connection: held.id, expected, actual: held.version })
             }
             (Some(_), None) => Err(VaultError::Fields(vec![FieldViolation::new(
                 "if_token_version",
@@ -431,9 +435,10 @@ impl Saving {
         let other =
             tx.connection_of_subject(&self.workspace, &self.provider, &word.app_id, &word.subject.id).await?;
         match other {
-            Some(other) if other.id != held.id => {
-                Err(Abort::Refused(VaultError::SubjectAlreadyConnected { connection: other.id }))
-            }
+            Some(other) if other.id != held.id => Err(Abort::Refused(VaultError::SubjectAlreadyConnected {
+                provider: other.provider,
+                connection: other.id,
+            })),
             _ => Ok(()),
         }
     }
@@ -450,6 +455,7 @@ pub(super) fn check_replaces(
     let other_subject = !held.subject.id.is_empty() && held.subject.id != word.subject.id;
     if other_subject && !options.allow_subject_change {
         return Err(VaultError::SubjectMismatch {
+            connection: Some(held.id),
             expected: held.subject.id.clone(),
             actual: word.subject.id.clone(),
         });
@@ -459,7 +465,7 @@ pub(super) fn check_replaces(
     // A dead token's scopes are lost already.
     let working = held.status(now, policy).is_usable();
     if working && !other_subject && !lost.is_empty() && !options.allow_fewer_scopes {
-        return Err(VaultError::ScopesShrunk { lost });
+        return Err(VaultError::ScopesShrunk { connection: held.id, lost });
     }
     Ok(())
 }
@@ -492,12 +498,16 @@ async fn inspect(provider: &dyn Provider, secret: &Secret, now: Timestamp) -> Re
     let word = provider
         .inspect(secret)
         .await
-        .map_err(|refusal| VaultError::from_intake_refusal(&refusal, provider.app_id()))?;
+        .map_err(|refusal| VaultError::from_intake_refusal(&refusal, provider))?;
     if word.app_id != provider.app_id() {
-        return Err(VaultError::TokenOfOtherApp { app_id: provider.app_id().to_owned() });
+        return Err(VaultError::TokenOfOtherApp {
+            provider: provider.id().clone(),
+            app_id: provider.app_id().to_owned(),
+        });
     }
     if word.facts.expiry.at().is_some_and(|end| end <= now) {
         return Err(VaultError::ProviderRefusedToken {
+            provider: provider.id().clone(),
             reason: RefusalReason::Expired,
             provider_code: String::new(),
         });
@@ -515,10 +525,11 @@ async fn make_lasting(
     let exchanged = provider
         .exchange(short, before.facts.kind)
         .await
-        .map_err(|refusal| VaultError::from_intake_refusal(&refusal, provider.app_id()))?;
+        .map_err(|refusal| VaultError::from_intake_refusal(&refusal, provider))?;
     let mut word = inspect(provider, &exchanged.secret, now).await?;
     if word.subject.id != before.subject.id {
         return Err(VaultError::SubjectMismatch {
+            connection: None,
             expected: before.subject.id.clone(),
             actual: word.subject.id.clone(),
         });
@@ -532,6 +543,8 @@ async fn make_lasting(
     }
     if word.facts.kind == TokenKind::ShortLivedUser || !is_later(word.facts.expiry, before.facts.expiry) {
         return Err(VaultError::ExchangeNotPossible {
+            connection: None,
+            provider: provider.id().clone(),
             why: "the provider's exchange did not lengthen the short-lived token's life".into(),
         });
     }

@@ -23,6 +23,8 @@ pub struct TokenView {
     pub missing_required_scopes: Vec<String>,
     /// Optional scopes that it lacks.
     pub missing_optional_scopes: Vec<String>,
+    /// It is not kept: there is no connection of that id.
+    pub is_new: bool,
     /// The instant of this view.
     pub as_of: Timestamp,
 }
@@ -41,6 +43,7 @@ impl TokenView {
             missing_optional_scopes: policy.missing_optional(&connection.facts.scopes),
             connection,
             shared_connections,
+            is_new: false,
             as_of: now,
         }
     }

@@ -26,7 +26,7 @@ impl From<TokenView> for pb::Token {
             Standing::Revoked { at, by: _ } => revoked_at = Some(instant(at)),
         }
         Self {
-            connection_id: connection.id.to_string(),
+            connection_id: if view.is_new { String::new() } else { connection.id.to_string() },
             workspace_id: connection.workspace.to_string(),
             provider: connection.provider.to_string(),
             token_version: connection.version.get(),
