@@ -1,18 +1,24 @@
-//! Usage headers, parsed defensively and kept: how near each scope is to its limit.
-//!
-//! Headers may be missing, partial or broken; none of that fails a call. No news is not zero: what was
-//! known stays.
+//! How much of a provider's limits is used: what the latest replies told, kept per scope.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-
-use serde_json::Value;
 
 use crate::model::Timestamp;
 
-/// Scopes kept at most; beyond that news of unknown scopes is dropped.
-const SCOPES: usize = 20_000;
+/// Limits are counted by the rolling hour; an older reading tells nothing of now.
+const FRESH: Duration = Duration::from_secs(60 * 60);
+/// More meters than this are not kept: the oldest make room.
+const MOST_METERS: usize = 10_000;
+
+/// The scope whose limit binds every token of the app.
+pub(super) const APP: &str = "app";
+
+/// Name of an ad account's scope.
+pub fn ad_account_scope(id: &str) -> String {
+    format!("ad_account:act_{}", id.strip_prefix("act_").unwrap_or(id))
+}
 
 /// How much of a scope's limit is used.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,209 +33,194 @@ pub struct Usage {
     pub as_of: Timestamp,
 }
 
-/// What is known of every scope.
+/// One meter of a scope, as one reply tells it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Reading {
+    /// Which scope: `app`, `ad_account:act_…`, `business:…`.
+    pub(super) scope: String,
+    /// Which of the scope's meters: the header, or the use case within it.
+    pub(super) meter: String,
+    /// Percent of the limit.
+    pub(super) percent: f64,
+    /// How long the provider asks to wait; zero when it does not.
+    pub(super) wait: Duration,
+    /// When the meter is back to zero; zero when nobody says.
+    pub(super) resets_in: Duration,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Kept {
+    percent: f64,
+    wait: Duration,
+    as_of: Timestamp,
+}
+
+/// What is known of every scope. Bounded; in memory only.
 #[derive(Debug, Default)]
 pub struct UsageBook {
-    scopes: Mutex<HashMap<String, Usage>>,
+    meters: Mutex<HashMap<(String, String), Kept>>,
+    malformed: AtomicU64,
 }
 
 impl UsageBook {
-    /// Reads the usage headers among `headers` and keeps what they tell.
-    pub fn observe(&self, headers: &[(String, String)], ad_account_id: Option<&str>, now: Timestamp) {
-        let news = read(headers, ad_account_id);
-        if news.is_empty() {
-            return;
+    /// Keeps what one reply told. A meter told twice in it counts by its higher value.
+    pub(super) fn keep(&self, readings: Vec<Reading>, now: Timestamp) {
+        let mut meters = self.lock();
+        for reading in readings {
+            let kept = meters.entry((reading.scope, reading.meter)).or_insert(Kept {
+                percent: reading.percent,
+                wait: reading.wait,
+                as_of: now,
+            });
+            let same_reply = kept.as_of == now;
+            kept.percent = if same_reply { kept.percent.max(reading.percent) } else { reading.percent };
+            kept.wait = if same_reply { kept.wait.max(reading.wait) } else { reading.wait };
+            kept.as_of = now;
         }
-        let Ok(mut scopes) = self.scopes.lock() else { return };
-        for (scope, percent, retry_after) in news {
-            if scopes.len() >= SCOPES && !scopes.contains_key(&scope) {
-                continue;
-            }
-            let usage = Usage { scope: scope.clone(), utilization_percent: percent, retry_after, as_of: now };
-            scopes.insert(scope, usage);
-        }
-    }
-
-    /// What is known of a scope.
-    pub fn of(&self, scope: &str) -> Option<Usage> {
-        self.scopes.lock().ok()?.get(scope).cloned()
-    }
-}
-
-/// Name of an ad account's scope.
-pub fn ad_account_scope(id: &str) -> String {
-    format!("ad_account:act_{}", id.trim_start_matches("act_"))
-}
-
-/// The longest wait that the headers of a throttled reply ask for, if any does.
-pub(super) fn wait_hint(headers: &[(String, String)], ad_account_id: Option<&str>) -> Option<Duration> {
-    let told = headers
-        .iter()
-        .filter(|(name, _)| name.eq_ignore_ascii_case("retry-after"))
-        .filter_map(|(_, value)| value.trim().parse().ok().map(Duration::from_secs));
-    let usage = read(headers, ad_account_id).into_iter().map(|(_, _, wait)| wait);
-    told.chain(usage).filter(|wait| !wait.is_zero()).max()
-}
-
-type News = (String, f64, Duration);
-
-fn read(headers: &[(String, String)], ad_account_id: Option<&str>) -> Vec<News> {
-    let mut news: HashMap<String, (f64, Duration)> = HashMap::new();
-    let mut add = |scope: String, percent: Option<f64>, wait: Duration| {
-        let Some(percent) = percent.filter(|p| p.is_finite() && *p >= 0.0) else { return };
-        let (most, longest) = news.entry(scope).or_default();
-        *most = most.max(percent);
-        *longest = wait.max(*longest);
-    };
-    for (name, value) in headers {
-        let name = name.to_ascii_lowercase();
-        if !name.starts_with("x-") || !(name.contains("usage") || name.contains("throttle")) {
-            continue;
-        }
-        let Ok(value) = serde_json::from_str::<Value>(value) else {
-            tracing::debug!(header = name, "a usage header can't be read; it is passed over");
-            continue;
-        };
-        let account = ad_account_id.map(ad_account_scope);
-        match name.as_str() {
-            "x-app-usage" | "x-page-usage" => {
-                let scope = if name == "x-app-usage" { "app" } else { "page" };
-                for entry in entries(&value) {
-                    let keys = ["call_count", "total_time", "total_cputime", "call_volume", "cpu_time"];
-                    add(scope.to_owned(), most(entry, &keys), Duration::ZERO);
-                }
-            }
-            "x-ad-account-usage" => {
-                for entry in entries(&value) {
-                    let percent = number(entry.get("acc_id_util_pct"));
-                    // The reset is when use is back to nothing: a wait only once the limit is reached.
-                    let blocked = percent.is_some_and(|p| p >= 100.0);
-                    let wait =
-                        if blocked { seconds(entry.get("reset_time_duration"), 1) } else { Duration::ZERO };
-                    if let Some(scope) = account.clone() {
-                        add(scope, percent, wait);
-                    }
-                }
-            }
-            "x-business-use-case-usage" => {
-                for (id, list) in value.as_object().into_iter().flatten() {
-                    let own = ad_account_id.is_some_and(|own| own.trim_start_matches("act_") == id);
-                    let scope = if own { ad_account_scope(id) } else { format!("business_use_case:{id}") };
-                    for entry in entries(list) {
-                        let wait = seconds(entry.get("estimated_time_to_regain_access"), 60);
-                        let keys = ["call_count", "total_cputime", "total_time"];
-                        add(scope.clone(), most(entry, &keys), wait);
-                    }
-                }
-            }
-            "x-fb-ads-insights-throttle" => {
-                for entry in entries(&value) {
-                    add("app".to_owned(), number(entry.get("app_id_util_pct")), Duration::ZERO);
-                    if let Some(scope) = account.clone() {
-                        add(scope, number(entry.get("acc_id_util_pct")), Duration::ZERO);
-                    }
-                }
-            }
-            _ => {}
+        if meters.len() > MOST_METERS {
+            meters.retain(|_, kept| now.since(kept.as_of) < FRESH);
+            forget_oldest(&mut meters);
         }
     }
-    news.into_iter().map(|(scope, (percent, wait))| (scope, percent, wait)).collect()
-}
 
-/// An object, or every object of a list.
-fn entries(value: &Value) -> Vec<&Value> {
-    match value {
-        Value::Array(list) => list.iter().filter(|entry| entry.is_object()).collect(),
-        Value::Object(_) => vec![value],
-        _ => Vec::new(),
+    /// Counts headers that could not be read.
+    pub(super) fn count_malformed(&self, headers: u64) {
+        self.malformed.fetch_add(headers, Ordering::Relaxed);
+    }
+
+    /// How many usage headers could not be read since the start.
+    pub fn malformed(&self) -> u64 {
+        self.malformed.load(Ordering::Relaxed)
+    }
+
+    /// The tightest of what binds every token of the app. `None`: no news within the hour.
+    pub fn of_app(&self, now: Timestamp) -> Option<Usage> {
+        self.tightest(now, |scope| scope == APP)
+    }
+
+    /// The tightest of what binds calls about one ad account, the app's own limits aside.
+    /// `None`: no news within the hour.
+    pub fn of_ad_account(&self, ad_account_id: &str, now: Timestamp) -> Option<Usage> {
+        let number = ad_account_id.strip_prefix("act_").unwrap_or(ad_account_id);
+        let own = ad_account_scope(number);
+        // Where nobody said which account was asked, its meters stand under the bare id.
+        let bare = format!("business:{number}");
+        self.tightest(now, |scope| scope == own || scope == bare)
+    }
+
+    fn tightest(&self, now: Timestamp, wanted: impl Fn(&str) -> bool) -> Option<Usage> {
+        self.lock()
+            .iter()
+            .filter(|((scope, _), kept)| wanted(scope) && now.since(kept.as_of) < FRESH)
+            .map(|((scope, _), kept)| Usage {
+                scope: scope.clone(),
+                utilization_percent: kept.percent,
+                retry_after: (kept.as_of + kept.wait).since(now),
+                as_of: kept.as_of,
+            })
+            // A scope that is told to wait is blocked, whatever its percentage.
+            .max_by(|a, b| {
+                a.retry_after
+                    .cmp(&b.retry_after)
+                    .then(a.utilization_percent.total_cmp(&b.utilization_percent))
+            })
+    }
+
+    /// A panic elsewhere leaves the book usable: every change is complete in itself.
+    fn lock(&self) -> MutexGuard<'_, HashMap<(String, String), Kept>> {
+        self.meters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn most(entry: &Value, keys: &[&str]) -> Option<f64> {
-    keys.iter().filter_map(|key| number(entry.get(key))).reduce(f64::max)
-}
-
-/// A number, also one that came as text.
-fn number(value: Option<&Value>) -> Option<f64> {
-    match value? {
-        Value::Number(number) => number.as_f64(),
-        Value::String(text) => text.trim().parse().ok(),
-        _ => None,
+/// Makes room for a tenth at once, so that a full book is not searched for every reading.
+fn forget_oldest(meters: &mut HashMap<(String, String), Kept>) {
+    let room = MOST_METERS - MOST_METERS / 10;
+    if meters.len() <= room {
+        return;
     }
-}
-
-fn seconds(value: Option<&Value>, unit: u32) -> Duration {
-    let told = number(value).filter(|n| n.is_finite() && *n > 0.0).unwrap_or(0.0);
-    // A day is longer than any real block; a broken header must not park a token for years.
-    Duration::try_from_secs_f64(told * f64::from(unit))
-        .unwrap_or(Duration::ZERO)
-        .min(Duration::from_secs(86_400))
+    let mut ages: Vec<Timestamp> = meters.values().map(|kept| kept.as_of).collect();
+    ages.sort_unstable();
+    let mut surplus = meters.len() - room;
+    let Some(&edge) = ages.get(surplus) else { return };
+    meters.retain(|_, kept| {
+        let forget = surplus > 0 && kept.as_of <= edge;
+        surplus -= usize::from(forget);
+        !forget
+    });
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn observe(headers: &[(&str, &str)]) -> UsageBook {
-        let book = UsageBook::default();
-        let headers: Vec<_> = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-        book.observe(&headers, Some("act_10"), Timestamp::EPOCH);
-        book
-    }
-
-    fn percent(book: &UsageBook, scope: &str) -> Option<f64> {
-        book.of(scope).map(|usage| usage.utilization_percent)
-    }
-
-    #[test]
-    fn every_element_of_every_list_is_read() {
-        let book = observe(&[(
-            "x-business-use-case-usage",
-            r#"{"10":[{"type":"ads_insights","call_count":5,"total_cputime":1,"total_time":1,"estimated_time_to_regain_access":0},
-                      {"type":"ads_management","call_count":118,"total_cputime":1,"total_time":1,"estimated_time_to_regain_access":7}],
-                "777":[{"call_count":2,"total_cputime":9.5,"total_time":1}]}"#,
-        )]);
-        assert_eq!(percent(&book, "ad_account:act_10"), Some(118.0));
-        assert_eq!(book.of("ad_account:act_10").unwrap().retry_after, Duration::from_secs(420));
-        assert_eq!(percent(&book, "business_use_case:777"), Some(9.5));
-    }
-
-    #[test]
-    fn the_whole_apps_use_comes_from_two_headers() {
-        let book = observe(&[
-            ("X-App-Usage", r#"{"call_count":28,"total_time":25,"total_cputime":"31"}"#),
-            ("X-FB-Ads-Insights-Throttle", r#"{"app_id_util_pct":12.5,"acc_id_util_pct":10}"#),
-        ]);
-        assert_eq!(percent(&book, "app"), Some(31.0));
-        assert_eq!(percent(&book, "ad_account:act_10"), Some(10.0));
-    }
-
-    #[test]
-    fn broken_headers_change_nothing() {
-        for broken in [
-            "",
-            "{",
-            "[]",
-            "null",
-            "\"x\"",
-            "{'call_count':28}",
-            r#"{"call_count":null}"#,
-            r#"{"call_count":"NaN"}"#,
-        ] {
-            let book = observe(&[("x-app-usage", r#"{"call_count":40}"#)]);
-            book.observe(&[("x-app-usage".into(), broken.into())], None, Timestamp::EPOCH);
-            assert_eq!(percent(&book, "app"), Some(40.0), "{broken}");
+    fn reading(scope: &str, meter: &str, percent: f64, wait: u64) -> Reading {
+        Reading {
+            scope: scope.into(),
+            meter: meter.into(),
+            percent,
+            wait: Duration::from_secs(wait),
+            resets_in: Duration::ZERO,
         }
     }
 
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_unix_seconds(1_000_000 + seconds)
+    }
+
     #[test]
-    fn the_longest_hint_wins_and_none_is_beyond_a_day() {
-        let hint = |value: &str| wait_hint(&[("x-business-use-case-usage".into(), value.into())], None);
-        assert_eq!(
-            hint(r#"{"1":[{"call_count":1,"estimated_time_to_regain_access":99999999}]}"#),
-            Some(Duration::from_secs(86_400))
-        );
-        assert_eq!(hint(r#"{"1":[{"call_count":1,"estimated_time_to_regain_access":-3}]}"#), None);
-        assert_eq!(wait_hint(&[("Retry-After".into(), "17".into())], None), Some(Duration::from_secs(17)));
+    fn the_tightest_meter_of_a_scope_speaks_for_it() {
+        let book = UsageBook::default();
+        book.keep(vec![reading(APP, "platform", 28.0, 0), reading(APP, "insights", 81.5, 0)], at(0));
+        book.keep(vec![reading("ad_account:act_1", "points", 99.0, 0)], at(0));
+        assert_eq!(book.of_app(at(1)).unwrap().utilization_percent, 81.5);
+        book.keep(vec![reading(APP, "insights", 12.0, 0)], at(2));
+        assert_eq!(book.of_app(at(3)).unwrap().utilization_percent, 28.0);
+    }
+
+    #[test]
+    fn a_block_counts_more_than_a_percentage_and_runs_down() {
+        let book = UsageBook::default();
+        book.keep(vec![reading(APP, "a", 90.0, 0), reading(APP, "b", 10.0, 300)], at(0));
+        let usage = book.of_app(at(100)).unwrap();
+        assert_eq!((usage.utilization_percent, usage.retry_after), (10.0, Duration::from_secs(200)));
+        assert_eq!(book.of_app(at(301)).unwrap().utilization_percent, 90.0);
+    }
+
+    #[test]
+    fn one_reply_that_tells_a_meter_twice_counts_by_the_higher() {
+        let book = UsageBook::default();
+        book.keep(vec![reading(APP, "a", 90.0, 5), reading(APP, "a", 10.0, 0)], at(0));
+        let usage = book.of_app(at(0)).unwrap();
+        assert_eq!((usage.utilization_percent, usage.retry_after), (90.0, Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn old_news_is_no_news() {
+        let book = UsageBook::default();
+        book.keep(vec![reading(APP, "a", 90.0, 0)], at(0));
+        assert!(book.of_app(at(3_599)).is_some());
+        assert_eq!(book.of_app(at(3_600)), None);
+    }
+
+    #[test]
+    fn an_ad_account_is_found_under_both_of_its_names() {
+        let book = UsageBook::default();
+        book.keep(vec![reading("business:7", "ads_insights", 50.0, 0)], at(0));
+        book.keep(vec![reading("ad_account:act_7", "points", 40.0, 0)], at(0));
+        for id in ["act_7", "7"] {
+            assert_eq!(book.of_ad_account(id, at(0)).unwrap().utilization_percent, 50.0);
+        }
+        assert_eq!(book.of_ad_account("act_8", at(0)), None);
+    }
+
+    #[test]
+    fn the_book_is_bounded_and_keeps_the_newest() {
+        let book = UsageBook::default();
+        for n in 0..i64::try_from(MOST_METERS).unwrap() + 500 {
+            book.keep(vec![reading(&format!("business:{n}"), "pages", 1.0, 0)], at(n / 10));
+        }
+        assert!(book.lock().len() <= MOST_METERS);
+        assert!(book.of_ad_account("10499", at(1_049)).is_some());
+        assert_eq!(book.of_ad_account("0", at(1_049)), None);
     }
 }

@@ -1,256 +1,344 @@
-//! The one HTTP client: bounded in time and size, no redirects, retries where they are safe, and no secret
-//! in any URL that is logged or told on.
+//! The one HTTP client: sends, reads within bounds, retries what is worth it, and tells the log of
+//! every call without a secret.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use backon::{ExponentialBuilder, Retryable};
-use reqwest::{Method, RequestBuilder, StatusCode, Url, redirect};
-use serde_json::Value;
+use backon::{BackoffBuilder, ExponentialBuilder};
+use reqwest::header::{AUTHORIZATION, HeaderValue};
+use reqwest::redirect::Policy;
+use reqwest::{Method, RequestBuilder, Response};
+use tokio::time::{Instant, sleep};
+use url::{Host, Url};
+use zeroize::Zeroizing;
 
-use super::redact::redact;
-use super::refusal::{Asked, GraphError, Refused};
-use crate::model::{Refusal, RefusalKind, Secret};
+use super::headers;
+use super::redact::Redactor;
+use super::refusal::{self, Asked, Seen};
+use crate::model::{BadValue, Clock, Refusal, RefusalKind, Secret};
+use crate::provider::usage::UsageBook;
 
-/// Largest reply that is read.
-const MAX_REPLY: usize = 1024 * 1024;
+/// No reply that the vault asks for comes near it.
+const LONGEST_BODY: usize = 1024 * 1024;
+/// Tries of one request, the first included.
+const MOST_TRIES: u32 = 3;
+/// The pause before the second try is drawn from zero to this; before the third, to four times this.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// First wait between tries; it doubles, with jitter.
-const FIRST_WAIT: Duration = Duration::from_millis(200);
-/// Tries beside the first.
-const RETRIES: usize = 2;
+const USER_AGENT: &str = concat!("token-vault/", env!("CARGO_PKG_VERSION"));
 
-/// A call to be made, perhaps more than once.
-pub(super) struct Call<'a> {
-    pub(super) method: Method,
-    /// Below the version: `me/adaccounts`. Holds no secret.
-    pub(super) path: String,
-    pub(super) query: Vec<(&'static str, String)>,
-    /// Sent as the body; for secrets, so that they stand in no URL.
-    pub(super) form: Vec<(&'static str, &'a str)>,
-    /// Goes into the Authorization header.
-    pub(super) bearer: Option<&'a Secret>,
-    pub(super) asked: Asked,
-    pub(super) ad_account_id: Option<&'a str>,
-    /// Whether it may be sent again although the first may have been taken.
-    pub(super) repeatable: bool,
+type Pairs = Vec<(&'static str, Zeroizing<String>)>;
+
+/// One request to the Graph API.
+#[derive(Debug)]
+pub(super) struct Call {
+    method: Method,
+    path: Vec<String>,
+    asked: Asked,
+    ad_account: Option<String>,
+    query: Pairs,
+    form: Pairs,
+    bearer: Option<Secret>,
+    /// A second sending does no harm, even if the first was taken and its reply lost.
+    repeatable: bool,
 }
 
-impl Call<'_> {
-    pub(super) fn get(path: impl Into<String>, asked: Asked) -> Self {
+impl Call {
+    /// A request to `/{version}/{path…}`.
+    pub(super) fn new(method: Method, path: &[&str], asked: Asked) -> Self {
+        let path = path.iter().map(|&segment| segment.to_owned()).collect();
         Self {
-            method: Method::GET,
-            path: path.into(),
-            query: Vec::new(),
-            form: Vec::new(),
-            bearer: None,
+            method,
+            path,
             asked,
-            ad_account_id: None,
+            ad_account: None,
+            query: Pairs::new(),
+            form: Pairs::new(),
+            bearer: None,
             repeatable: true,
         }
     }
+
+    /// With a query parameter.
+    pub(super) fn query(mut self, name: &'static str, value: &str) -> Self {
+        self.query.push((name, Zeroizing::new(value.to_owned())));
+        self
+    }
+
+    /// With a field in the body, which becomes a form.
+    pub(super) fn form(mut self, name: &'static str, value: &str) -> Self {
+        self.form.push((name, Zeroizing::new(value.to_owned())));
+        self
+    }
+
+    /// With this token in the header.
+    pub(super) fn bearer(self, token: &str) -> Self {
+        Self { bearer: Some(Secret::new(token.to_owned())), ..self }
+    }
+
+    /// About this ad account.
+    pub(super) fn about(self, ad_account: &str) -> Self {
+        Self { ad_account: Some(ad_account.to_owned()), ..self }
+    }
+
+    /// Not to be sent again unless it certainly was not taken.
+    pub(super) fn once(self) -> Self {
+        Self { repeatable: false, ..self }
+    }
 }
 
-/// What came back, read to its end.
-pub(super) struct Reply {
-    pub(super) status: StatusCode,
-    pub(super) headers: Vec<(String, String)>,
-    body: Vec<u8>,
+/// Makes an answer of a body. `None`: this is not what was asked for.
+pub(super) type Reader<T> = fn(&[u8]) -> Option<T>;
+
+/// A refusal, and whether the request may be sent again.
+struct Failure {
+    refusal: Box<Refusal>,
+    /// Meta certainly did nothing: it was not reached, or it said so.
+    not_taken: bool,
 }
 
-/// A try that failed, and whether the provider may have acted on it.
-struct Failed {
-    refusal: Refusal,
-    maybe_taken: bool,
-}
-
-/// The client and where it goes.
-pub(super) struct Graph {
+/// The client and what it is bound by.
+#[derive(Debug)]
+pub(super) struct Http {
     client: reqwest::Client,
     base: Url,
     version: String,
     request_timeout: Duration,
     operation_timeout: Duration,
+    clock: Clock,
+    pub(super) redactor: Redactor,
+    pub(super) usage: UsageBook,
+    version_told: AtomicBool,
 }
 
-impl Graph {
-    #[expect(clippy::disallowed_methods, reason = "this is the one client")]
+impl Http {
+    #[expect(clippy::disallowed_methods, reason = "this is the one client, with timeouts and no redirects")]
     pub(super) fn new(
         base: Url,
         version: String,
-        request_timeout: Duration,
-        operation_timeout: Duration,
-    ) -> Result<Self, String> {
-        let client = reqwest::Client::builder()
-            .user_agent(concat!("token-vault/", env!("CARGO_PKG_VERSION")))
-            // A redirect to a login page must not get the token.
-            .redirect(redirect::Policy::none())
+        (request_timeout, operation_timeout): (Duration, Duration),
+        redactor: Redactor,
+        clock: Clock,
+    ) -> Result<Self, BadValue> {
+        if base.cannot_be_a_base() || !matches!(base.scheme(), "http" | "https") {
+            return Err(BadValue::new("must be an http:// or https:// URL"));
+        }
+        // Without one, the builder would panic.
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            return Err(BadValue::new("must come after a TLS crypto provider was installed"));
+        }
+        let mut builder = reqwest::Client::builder()
+            .user_agent(USER_AGENT)
+            .redirect(Policy::none())
             .referer(false)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(request_timeout)
-            .tcp_nodelay(true)
+            .gzip(true)
+            .connect_timeout(CONNECT_TIMEOUT.min(request_timeout))
+            .timeout(request_timeout);
+        let loopback = match base.host() {
+            Some(Host::Domain(name)) => name == "localhost",
+            Some(Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(Host::Ipv6(ip)) => ip.is_loopback(),
+            None => false,
+        };
+        if loopback {
+            builder = builder.no_proxy();
+        }
+        let client = builder
             .build()
-            .map_err(|error| format!("the HTTP client can't be made: {}", error.without_url()))?;
-        Ok(Self { client, base, version, request_timeout, operation_timeout })
+            .map_err(|error| BadValue::new(format!("the HTTP client can't be set up: {error}")))?;
+        Ok(Self {
+            client,
+            base,
+            version,
+            request_timeout,
+            operation_timeout,
+            clock,
+            redactor,
+            usage: UsageBook::default(),
+            version_told: AtomicBool::new(false),
+        })
     }
 
-    /// Makes a call and reads its JSON. Transient failures are tried again within the operation's time.
-    pub(super) async fn call(&self, call: Call<'_>, observe: impl Fn(&Reply)) -> Result<Value, Refusal> {
-        let attempt = || async {
-            let sent = self.send(&call).await;
-            match sent {
-                Ok(reply) => {
-                    observe(&reply);
-                    // An error that the provider told is one that it did not act on.
-                    reply.read(&call).map_err(|(refusal, told)| Failed { refusal, maybe_taken: !told })
-                }
-                Err(failed) => Err(failed),
+    pub(super) fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// When an operation that begins now must be done.
+    pub(super) fn deadline(&self) -> Instant {
+        Instant::now() + self.operation_timeout
+    }
+
+    /// Sends, and again while that may help and time is left. Throttles are never retried: calling
+    /// on while blocked lengthens the block.
+    pub(super) async fn ask<T>(&self, call: &Call, read: Reader<T>, deadline: Instant) -> Result<T, Refusal> {
+        let mut pause = FIRST_PAUSE;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let Failure { refusal, not_taken } = match self.send(call, read, deadline).await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
+            };
+            let RefusalKind::Transient { retry_after } = refusal.kind else { return Err(*refusal) };
+            let wait = retry_after.unwrap_or_default().max(jitter(pause));
+            let fits = Instant::now() + wait < deadline;
+            if tries >= MOST_TRIES || !fits || !(call.repeatable || not_taken) {
+                return Err(*refusal);
             }
-        };
-        let backoff =
-            ExponentialBuilder::default().with_min_delay(FIRST_WAIT).with_max_times(RETRIES).with_jitter();
-        let retried = attempt
-            .retry(backoff)
-            .when(|failed: &Failed| {
-                let transient = matches!(failed.refusal.kind, RefusalKind::Transient { .. });
-                transient && (call.repeatable || !failed.maybe_taken)
-            })
-            .adjust(|failed: &Failed, wait| match failed.refusal.kind {
-                RefusalKind::Transient { retry_after: Some(asked) } => wait.map(|wait| wait.max(asked)),
-                _ => wait,
-            });
-        match tokio::time::timeout(self.operation_timeout, retried).await {
-            Ok(outcome) => outcome.map_err(|failed| failed.refusal),
-            Err(_) => Err(unanswered("no answer in time")),
+            sleep(wait).await;
+            pause = pause.saturating_mul(4);
         }
     }
 
-    async fn send(&self, call: &Call<'_>) -> Result<Reply, Failed> {
-        let failed = |refusal, maybe_taken| Failed { refusal, maybe_taken };
+    async fn send<T>(&self, call: &Call, reader: Reader<T>, deadline: Instant) -> Result<T, Failure> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            let refusal = self.fault("no time is left for another request".to_owned(), call);
+            return Err(Failure { refusal, not_taken: true });
+        }
+        let start = Instant::now();
+        let sent = self.request(call)?.timeout(left.min(self.request_timeout)).send().await;
+        let path = call.path.join("/");
+        let response = sent.map_err(|error| {
+            let not_taken = error.is_connect();
+            let refusal = self.fault(told(&error), call);
+            let (duration_ms, method) = (start.elapsed().as_millis(), &call.method);
+            tracing::debug!(%method, path, duration_ms, fault = refusal.detail, "Meta did not answer");
+            Failure { refusal, not_taken }
+        })?;
+
+        let status = response.status().as_u16();
+        let headers = lines(&response);
+        self.learn(&headers, call);
+        let body = read(response).await;
+        let (duration_ms, method) = (start.elapsed().as_millis(), &call.method);
+        let trace_id = headers::find(&headers, "x-fb-request-id").unwrap_or_default();
+        tracing::debug!(%method, path, status, duration_ms, trace_id, "asked Meta");
+        let body = body.map_err(|fault| Failure {
+            refusal: self.fault(format!("HTTP {status}, then {fault}"), call),
+            not_taken: false,
+        })?;
+
+        if (200..=299).contains(&status)
+            && refusal::error_in(&body).is_none()
+            && let Some(answer) = reader(&body)
+        {
+            return Ok(answer);
+        }
+        let seen = Seen {
+            asked: call.asked,
+            ad_account: call.ad_account.as_deref(),
+            status,
+            headers: &headers,
+            body: &body,
+            token: call.bearer.as_ref(),
+        };
+        let refusal = Box::new(refusal::classify(&seen, &self.redactor));
+        // An error in Graph's own words says that the request was refused.
+        let not_taken = refusal.code.is_some();
+        Err(Failure { refusal, not_taken })
+    }
+
+    fn request(&self, call: &Call) -> Result<RequestBuilder, Failure> {
+        let unsendable = |what: &str| Failure { refusal: self.fault(what.to_owned(), call), not_taken: true };
         let mut url = self.base.clone();
         match url.path_segments_mut() {
-            Ok(mut segments) => {
-                segments.pop_if_empty().push(&self.version).extend(call.path.split('/'));
+            Ok(mut path) => {
+                path.pop_if_empty().push(&self.version).extend(&call.path);
             }
-            Err(()) => return Err(failed(unanswered("the provider's URL can't be extended"), false)),
+            Err(()) => return Err(unsendable("the configured URL has no path")),
         }
-        let started = std::time::Instant::now();
-        let request = self.build(call, url);
-        let outcome = match request.send().await {
-            Ok(response) => read(response).await,
-            Err(error) => {
-                let maybe_taken = !(error.is_connect() || error.is_builder());
-                Err(failed(unanswered(&transport(&error, self.request_timeout)), maybe_taken))
-            }
-        };
-        let (status, trace_id) = match &outcome {
-            Ok(reply) => (reply.status.as_u16(), reply.header("x-fb-request-id").map(redact)),
-            Err(_) => (0, None),
-        };
-        tracing::debug!(
-            method = %call.method, path = call.path, status, trace_id,
-            duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            "asked the Graph API"
-        );
-        outcome
-    }
-
-    fn build(&self, call: &Call<'_>, url: Url) -> RequestBuilder {
-        let mut request = self.client.request(call.method.clone(), url).query(&call.query);
-        if let Some(bearer) = call.bearer {
-            request = request.bearer_auth(bearer.expose());
+        let mut request = self.client.request(call.method.clone(), url);
+        if !call.query.is_empty() {
+            request = request.query(&shown(&call.query));
         }
         if !call.form.is_empty() {
-            request = request.form(&call.form);
+            request = request.form(&shown(&call.form));
         }
-        request
+        if let Some(token) = &call.bearer {
+            let line = Zeroizing::new(format!("Bearer {}", token.expose()));
+            let mut value =
+                HeaderValue::from_str(&line).map_err(|_| unsendable("the token can't stand in a header"))?;
+            value.set_sensitive(true);
+            request = request.header(AUTHORIZATION, value);
+        }
+        Ok(request)
+    }
+
+    /// What every reply tells beside its answer.
+    fn learn(&self, headers: &[(String, String)], call: &Call) {
+        self.observe(headers, call.ad_account.as_deref());
+        if let Some(served) = headers::find(headers, "facebook-api-version")
+            && served != self.version
+            && !self.version_told.swap(true, Ordering::Relaxed)
+        {
+            let (asked, served) = (&self.version, self.redactor.clean(served, None));
+            tracing::warn!(%asked, %served, "Meta serves another API version than the configured one");
+        }
+    }
+
+    /// Keeps what usage headers tell.
+    pub(super) fn observe(&self, headers: &[(String, String)], ad_account: Option<&str>) {
+        let news = headers::usage(headers, ad_account);
+        self.usage.count_malformed(news.malformed);
+        self.usage.keep(news.readings, self.clock.now());
+    }
+
+    fn fault(&self, what: String, call: &Call) -> Box<Refusal> {
+        let detail = self.redactor.clean(&what, call.bearer.as_ref());
+        Box::new(Refusal::new(RefusalKind::Transient { retry_after: None }, detail))
     }
 }
 
-fn unanswered(what: &str) -> Refusal {
-    Refusal::new(RefusalKind::Transient { retry_after: None }, what)
-}
-
-/// What went wrong on the way, without the URL.
-fn transport(error: &reqwest::Error, limit: Duration) -> String {
-    if error.is_timeout() {
-        format!("no answer within {} s", limit.as_secs_f32())
-    } else if error.is_connect() {
-        "the provider can't be reached".to_owned()
-    } else {
-        "the connection to the provider broke".to_owned()
-    }
-}
-
-async fn read(mut response: reqwest::Response) -> Result<Reply, Failed> {
-    let failed = |what: &str| Failed { refusal: unanswered(what), maybe_taken: true };
-    let status = response.status();
-    let headers = response
-        .headers()
-        .iter()
-        .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
-        .collect();
-    let mut body = Vec::new();
+/// Reads a body chunk by chunk and gives up on one that is too long, compressed or not.
+async fn read(mut response: Response) -> Result<Zeroizing<Vec<u8>>, String> {
+    let mut body = Zeroizing::new(Vec::new());
     loop {
         match response.chunk().await {
-            Ok(Some(chunk)) if body.len() + chunk.len() > MAX_REPLY => {
-                return Err(failed("the provider's reply is larger than 1 MiB"));
+            Ok(Some(chunk)) if body.len().saturating_add(chunk.len()) > LONGEST_BODY => {
+                return Err(format!("a body of more than {LONGEST_BODY} bytes"));
             }
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-            Ok(None) => return Ok(Reply { status, headers, body }),
-            Err(error) if error.is_timeout() => return Err(failed("the provider's reply stalled")),
-            Err(_) => return Err(failed("the provider's reply broke off")),
+            Ok(None) => return Ok(body),
+            Err(error) => return Err(told(&error)),
         }
     }
 }
 
-impl Reply {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(known, _)| known.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_str())
-    }
+/// Between nothing and `most`, evenly: callers that failed together do not come back together.
+pub(super) fn jitter(most: Duration) -> Duration {
+    // The crate draws from the delay to its double.
+    let mut drawn = ExponentialBuilder::default().with_min_delay(most).with_jitter().build();
+    drawn.next().map_or(most, |drawn| drawn.saturating_sub(most))
+}
 
-    /// The JSON of a good reply. By content, not by type: good JSON comes as `text/javascript` too. The
-    /// flag beside a refusal says whether the provider told it in so many words.
-    fn read(&self, call: &Call<'_>) -> Result<Value, (Refusal, bool)> {
-        let refused = Refused {
-            asked: call.asked,
-            http_status: self.status.as_u16(),
-            headers: &self.headers,
-            ad_account_id: call.ad_account_id,
-        };
-        if self.status.is_redirection() {
-            return Err((refused.unreadable("the provider redirects"), false));
-        }
-        let value: Value = match serde_json::from_slice(&self.body) {
-            Ok(value) => value,
-            Err(_) => match self.legacy_form(call) {
-                Some(value) => value,
-                None => return Err((refused.unreadable("the provider's reply is not JSON"), false)),
-            },
-        };
-        if let Some(error) = value.get("error").filter(|error| !error.is_null()) {
-            return Err(match GraphError::read(error) {
-                Some(error) => (refused.classify(error), true),
-                None => (refused.unreadable("the provider's error can't be read"), false),
-            });
-        }
-        if !self.status.is_success() || value == Value::Bool(false) || value.is_null() {
-            return Err((refused.unreadable("the provider's reply tells nothing"), false));
-        }
-        Ok(value)
+/// The cause in words. The error's own text would hold the URL; its sources don't.
+fn told(error: &reqwest::Error) -> String {
+    let what = if error.is_timeout() {
+        "a timeout"
+    } else if error.is_connect() {
+        "no connection"
+    } else if error.is_body() || error.is_decode() {
+        "a body that broke off"
+    } else {
+        "a broken connection"
+    };
+    let mut deepest: &dyn std::error::Error = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
     }
+    if std::ptr::addr_eq(deepest, error) { what.to_owned() } else { format!("{what}: {deepest}") }
+}
 
-    /// Replies to an exchange once were query strings.
-    fn legacy_form(&self, call: &Call<'_>) -> Option<Value> {
-        let text = std::str::from_utf8(&self.body).ok()?;
-        if call.asked != Asked::Exchange || !self.status.is_success() || !text.starts_with("access_token=") {
-            return None;
-        }
-        let pairs = url::form_urlencoded::parse(text.trim().as_bytes());
-        Some(Value::Object(
-            pairs.map(|(name, value)| (name.into_owned(), Value::from(value.into_owned()))).collect(),
-        ))
-    }
+fn lines(response: &Response) -> Vec<(String, String)> {
+    let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
+    response
+        .headers()
+        .iter()
+        .filter_map(|(name, value)| Some((name.as_str().to_owned(), text(value)?)))
+        .collect()
+}
+
+fn shown(pairs: &Pairs) -> Vec<(&'static str, &str)> {
+    pairs.iter().map(|(name, value)| (*name, value.as_str())).collect()
 }

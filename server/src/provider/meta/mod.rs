@@ -1,54 +1,58 @@
-//! Meta's Graph API. `http` makes calls, `wire` reads replies, `refusal` classifies errors, `redact` keeps
-//! what is told on free of credentials.
+//! Meta's Graph API. `http` sends and retries, `refusal` says what a "no" means, `tokens` and `reads`
+//! are the calls, `wire` is the form of replies.
+//!
+//! Nothing above this module knows Meta's codes or bodies. This one knows no storage and no caller.
 
+mod headers;
 mod http;
+mod reads;
 mod redact;
 mod refusal;
-#[cfg(test)]
-mod tests;
+mod tokens;
 mod wire;
 
+#[cfg(test)]
+mod headers_tests;
+#[cfg(test)]
+mod refusal_tests;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
-use reqwest::{Method, Url};
-use serde_json::Value;
 use sha2::Sha256;
+use tokio::time::Instant;
+use url::Url;
 
-use http::{Call, Graph, Reply};
-use redact::redact;
-use refusal::{Asked, GraphError, Refused};
-
+use self::http::{Call, Http, Reader};
+use self::redact::Redactor;
+use self::refusal::{Asked, Seen};
+use self::wire::ErrorObject;
 use super::{
     Exchanged, Inspected, Place, Provider, ReportedRefusal, RequestPart, Revocation, SmokeTest, Usage,
-    UsageBook,
 };
 use crate::model::{
-    AdAccount, Clock, Grant, Misconfiguration, ProviderId, Refusal, RefusalKind, RefusalReason, Secret,
-    Subject, TokenKind,
+    AdAccount, BadValue, Clock, Grant, Misconfiguration, ProviderId, Refusal, RefusalKind, Secret, Subject,
+    TokenKind,
 };
 
-/// Ad accounts that are listed at most, and pages that are read for them.
-const MAX_ACCOUNTS: usize = 5_000;
-const MAX_PAGES: usize = 200;
-const PAGE: &str = "100";
-
-/// How to reach Meta, and as which app.
-#[derive(Debug)]
+/// The app at Meta, and how to reach the Graph API.
 pub struct MetaConfig {
-    /// The app's id.
+    /// Id of our app: digits.
     pub app_id: String,
-    /// The app's secrets, newest first: several, so that the secret can be rolled.
+    /// The app's secrets, newest first. Several while the secret is being rolled.
     pub app_secrets: Vec<Secret>,
-    /// `https://graph.facebook.com`, or the sandbox.
+    /// Base of every call. Default: `https://graph.facebook.com`.
     pub graph_url: Url,
-    /// Such as `v26.0`.
+    /// Version of the Graph API, such as `v26.0`.
     pub api_version: String,
-    /// For one HTTP call.
+    /// One request, from connecting to the last byte. Default: 10 s.
     pub request_timeout: Duration,
-    /// For one operation, retries included.
+    /// One operation, with all its requests, retries and pauses. Default: 20 s.
     pub operation_timeout: Duration,
     /// Scopes without which the job can't be done.
     pub required_scopes: Vec<String>,
@@ -56,194 +60,120 @@ pub struct MetaConfig {
     pub optional_scopes: Vec<String>,
 }
 
-/// One of the app's secrets, and what is made of it.
-struct AppSecret {
-    secret: Secret,
-    /// `APPID|APPSECRET`.
-    app_token: Secret,
-    proof: Hmac<Sha256>,
-}
-
-impl AppSecret {
-    fn new(app_id: &str, secret: Secret) -> Result<Self, String> {
-        let proof = <Hmac<Sha256> as KeyInit>::new_from_slice(secret.expose().as_bytes())
-            .map_err(|_| "an app secret can't be used as a key".to_owned())?;
-        Ok(Self { app_token: Secret::new(format!("{app_id}|{}", secret.expose())), secret, proof })
-    }
-
-    /// `appsecret_proof`: lower-case hex of HMAC-SHA-256 of the token under the app secret.
-    fn proof(&self, token: &Secret) -> String {
-        let mut mac = self.proof.clone();
-        mac.update(token.expose().as_bytes());
-        hex::encode(mac.finalize().into_bytes())
+impl fmt::Debug for MetaConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MetaConfig")
+            .field("app_id", &self.app_id)
+            .field("app_secrets", &self.app_secrets.len())
+            .field("graph_url", &self.graph_url.as_str())
+            .field("api_version", &self.api_version)
+            .field("request_timeout", &self.request_timeout)
+            .field("operation_timeout", &self.operation_timeout)
+            .field("required_scopes", &self.required_scopes)
+            .field("optional_scopes", &self.optional_scopes)
+            .finish()
     }
 }
 
-/// Meta.
+/// Meta, spoken to as one app.
 pub struct Meta {
     id: ProviderId,
     app_id: String,
-    api_version: String,
-    secrets: Vec<AppSecret>,
-    /// Which of the secrets worked last.
+    secrets: Arc<[Secret]>,
+    /// Which of the secrets worked last; the newest until one did.
     working: AtomicUsize,
-    graph: Graph,
-    usage: UsageBook,
+    http: Http,
     clock: Clock,
-    other_version_seen: AtomicBool,
 }
 
 impl fmt::Debug for Meta {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Meta")
-            .field("app_id", &self.app_id)
-            .field("api_version", &self.api_version)
-            .finish_non_exhaustive()
+        f.debug_struct("Meta").field("app_id", &self.app_id).finish_non_exhaustive()
     }
 }
 
 impl Meta {
-    /// Prepares the client; nothing is asked yet.
+    /// Of this configuration. A TLS crypto provider must be installed before.
     ///
     /// # Errors
-    /// With a sentence for the operator: no app secret, or no HTTP client.
-    pub fn new(config: MetaConfig, clock: Clock) -> Result<Self, String> {
-        let secrets: Vec<_> = config
-            .app_secrets
-            .into_iter()
-            .map(|secret| AppSecret::new(&config.app_id, secret))
-            .collect::<Result<_, _>>()?;
-        if secrets.is_empty() {
-            return Err("providers.meta.app_secret_files names no secret".into());
+    /// The configuration has no app id or secret, or no client can be made for its URL.
+    pub fn new(config: MetaConfig, clock: Clock) -> Result<Self, BadValue> {
+        if config.app_id.is_empty() || config.app_secrets.is_empty() {
+            return Err(BadValue::new("must have an app id and at least one app secret"));
         }
-        let graph = Graph::new(
+        let secrets: Arc<[Secret]> = config.app_secrets.into();
+        let http = Http::new(
             config.graph_url,
-            config.api_version.clone(),
-            config.request_timeout,
-            config.operation_timeout,
+            config.api_version,
+            (config.request_timeout, config.operation_timeout),
+            Redactor::new(secrets.clone()),
+            clock.clone(),
         )?;
-        Ok(Self {
-            id: ProviderId::parse("meta").map_err(|error| error.to_string())?,
-            app_id: config.app_id,
-            api_version: config.api_version,
-            secrets,
-            working: AtomicUsize::new(0),
-            graph,
-            usage: UsageBook::default(),
-            clock,
-            other_version_seen: AtomicBool::new(false),
-        })
+        let id = ProviderId::parse("meta")?;
+        Ok(Self { id, app_id: config.app_id, secrets, working: AtomicUsize::new(0), http, clock })
     }
 
-    /// The app's secrets, the one that worked last first, then the newest.
-    fn secrets(&self) -> impl Iterator<Item = (usize, &AppSecret)> {
-        let first = self.working.load(Ordering::Relaxed);
-        let working = self.secrets.get(first).map(|secret| (first, secret));
-        working.into_iter().chain(self.secrets.iter().enumerate().filter(move |(index, _)| *index != first))
+    /// The tightest known use of the limits on one ad account, the app's own aside.
+    pub fn ad_account_usage(&self, ad_account_id: &str) -> Option<Usage> {
+        self.http.usage.of_ad_account(ad_account_id, self.clock.now())
     }
 
-    async fn call(&self, call: Call<'_>) -> Result<Value, Refusal> {
-        let account = call.ad_account_id.map(str::to_owned);
-        self.graph.call(call, |reply| self.observe(reply, account.as_deref())).await
+    /// How many usage headers could not be read since the start.
+    pub fn malformed_usage_headers(&self) -> u64 {
+        self.http.usage.malformed()
     }
 
-    fn observe(&self, reply: &Reply, ad_account_id: Option<&str>) {
-        self.usage.observe(&reply.headers, ad_account_id, self.clock.now());
-        if let Some(version) = reply.header("facebook-api-version")
-            && version != self.api_version
-            && !self.other_version_seen.swap(true, Ordering::Relaxed)
-        {
-            tracing::warn!(
-                asked = self.api_version,
-                answered = redact(version),
-                "Meta answers with another API version"
-            );
-        }
+    /// A call that carries `token`, with the proof that `app_secret` makes for it.
+    fn call_with_token(method: reqwest::Method, path: &[&str], token: &Secret, app_secret: &Secret) -> Call {
+        Call::new(method, path, Asked::Data)
+            .query("appsecret_proof", proof(app_secret, token.expose()).expose())
+            .bearer(token.expose())
     }
 
-    /// Makes a call that needs an app secret, with each secret until one is the app's.
-    async fn with_secret<'s>(&'s self, make: impl Fn(&'s AppSecret) -> Call<'s>) -> Result<Value, Refusal> {
-        const WRONG: [RefusalKind; 2] = [
-            RefusalKind::Ours(Misconfiguration::AppSecret),
-            RefusalKind::Ours(Misconfiguration::AppSecretProof),
-        ];
-        let mut last =
-            Refusal::new(RefusalKind::Ours(Misconfiguration::NotConfigured), "no app secret is configured");
-        for (index, secret) in self.secrets() {
-            match self.call(make(secret)).await {
-                Err(refusal) if WRONG.contains(&refusal.kind) => last = refusal,
+    /// Asks with the secret that worked last, then with the others, newest first, as long as the
+    /// secret is what Meta refuses.
+    async fn ask<T>(
+        &self,
+        make: impl Fn(&Secret) -> Call + Send + Sync,
+        read: Reader<T>,
+        deadline: Instant,
+    ) -> Result<T, Refusal> {
+        let working = self.working.load(Ordering::Relaxed);
+        let others = (0..self.secrets.len()).filter(|index| *index != working);
+        let mut first_refusal = None;
+        for index in std::iter::once(working).chain(others) {
+            let Some(secret) = self.secrets.get(index) else { continue };
+            match self.http.ask(&make(secret), read, deadline).await {
+                Err(refusal) if is_about_the_secret(&refusal) => {
+                    first_refusal.get_or_insert(refusal);
+                }
                 answer => {
-                    self.working.store(index, Ordering::Relaxed);
+                    // Only an answer proves the secret: a refusal may have come before its check.
+                    if answer.is_ok() && self.working.swap(index, Ordering::Relaxed) != index {
+                        tracing::info!(index, "another app secret of the list works now");
+                    }
                     return answer;
                 }
             }
         }
-        Err(last)
-    }
-
-    /// Reads something with a token: proof in the query, token in the header.
-    async fn read(
-        &self,
-        token: &Secret,
-        path: &str,
-        query: &[(&'static str, &str)],
-        asked: Asked,
-        ad_account_id: Option<&str>,
-    ) -> Result<Value, Refusal> {
-        self.with_secret(|app| {
-            let mut call = Call { bearer: Some(token), ad_account_id, ..Call::get(path, asked) };
-            call.query = query.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-            call.query.push(("appsecret_proof", app.proof(token)));
-            call
-        })
-        .await
-    }
-
-    /// POST, so that neither token nor app secret stands in a URL. It makes a token, so it is sent again only
-    /// when the first was certainly not taken.
-    fn exchange_call<'s>(&'s self, app: &'s AppSecret, token: &'s Secret, kind: TokenKind) -> Call<'s> {
-        let mut form = vec![
-            ("grant_type", "fb_exchange_token"),
-            ("client_id", self.app_id.as_str()),
-            ("client_secret", app.secret.expose()),
-            ("fb_exchange_token", token.expose()),
-        ];
-        if kind == TokenKind::SystemUser {
-            form.push(("set_token_expires_in_60_days", "true"));
-        }
-        Call {
-            method: Method::POST,
-            form,
-            repeatable: false,
-            ..Call::get("oauth/access_token", Asked::Exchange)
-        }
-    }
-
-    /// Ends a system user's token. Meta documents GET only, secrets in the URL; the URL is told to nobody else.
-    fn revoke_call<'s>(&'s self, app: &'s AppSecret, token: &'s Secret) -> Call<'s> {
-        let query = vec![
-            ("client_id", self.app_id.clone()),
-            ("client_secret", app.secret.expose().to_owned()),
-            ("revoke_token", token.expose().to_owned()),
-            ("access_token", token.expose().to_owned()),
-        ];
-        Call { query, ..Call::get("oauth/revoke", Asked::Exchange) }
+        Err(first_refusal.unwrap_or_else(|| {
+            Refusal::new(RefusalKind::Ours(Misconfiguration::NotConfigured), "no app secret is configured")
+        }))
     }
 }
 
-/// Ids go into paths: digits only, whatever a caller or a reply says.
-fn digits(id: &str) -> Option<&str> {
-    ((1..=40).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_digit())).then_some(id)
+fn is_about_the_secret(refusal: &Refusal) -> bool {
+    matches!(refusal.kind, RefusalKind::Ours(Misconfiguration::AppSecret | Misconfiguration::AppSecretProof))
 }
 
-fn unexpected(what: &str) -> Refusal {
-    Refusal::new(RefusalKind::Transient { retry_after: None }, format!("Meta's reply {what}"))
-}
-
-/// Meta says `true`, `{"success":true}` or `{"success":"true"}`.
-fn succeeded(reply: &Value) -> bool {
-    let success = reply.get("success").unwrap_or(reply);
-    *success == Value::Bool(true) || success.as_str() == Some("true")
+/// `appsecret_proof`: HMAC-SHA-256 of the token under the app secret, in lower-case hex.
+fn proof(app_secret: &Secret, token: &str) -> Secret {
+    // HMAC takes keys of any length; the error exists for other MACs.
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(app_secret.expose().as_bytes()) else {
+        return Secret::new(String::new());
+    };
+    mac.update(token.as_bytes());
+    Secret::new(hex::encode(mac.finalize().into_bytes()))
 }
 
 #[async_trait::async_trait]
@@ -257,103 +187,31 @@ impl Provider for Meta {
     }
 
     fn api_version(&self) -> &str {
-        &self.api_version
+        self.http.version()
     }
 
     async fn inspect(&self, secret: &Secret) -> Result<Inspected, Refusal> {
-        let reply = self
-            .with_secret(|app| Call {
-                query: vec![
-                    ("input_token", secret.expose().to_owned()),
-                    ("appsecret_proof", app.proof(&app.app_token)),
-                ],
-                bearer: Some(&app.app_token),
-                ..Call::get("debug_token", Asked::Inspection)
-            })
-            .await?;
-        let data = reply
-            .get("data")
-            .filter(|data| data.is_object())
-            .ok_or_else(|| unexpected("to an inspection tells nothing"))?;
-        let app_id = wire::text(data, "app_id");
-        if !app_id.is_empty() && app_id != self.app_id {
-            return Err(Refusal::new(RefusalKind::OtherApp, "the token was made for another app"));
-        }
-        if data.get("is_valid").and_then(Value::as_bool) != Some(true) {
-            let refused =
-                Refused { asked: Asked::InspectedToken, http_status: 200, headers: &[], ad_account_id: None };
-            return Err(match data.get("error").and_then(GraphError::read) {
-                Some(error) => refused.classify(error),
-                None => Refusal::new(
-                    RefusalKind::Dead { reason: RefusalReason::Unknown },
-                    "Meta says that the token is not valid",
-                ),
-            });
-        }
-        wire::inspected(data, self.clock.now()).ok_or_else(|| {
-            let kind = RefusalKind::Dead { reason: RefusalReason::Malformed };
-            Refusal::new(kind, "this is an app's token, not a person's")
-        })
+        self.debug_token(secret).await
     }
 
     async fn exchange(&self, secret: &Secret, kind: TokenKind) -> Result<Exchanged, Refusal> {
-        let reply = self.with_secret(|app| self.exchange_call(app, secret, kind)).await?;
-        let token = wire::text(&reply, "access_token");
-        if token.is_empty() {
-            return Err(unexpected("to an exchange holds no token"));
-        }
-        Ok(Exchanged { secret: Secret::new(token), expires_in: wire::expires_in(&reply) })
+        self.exchange_token(secret, kind).await
     }
 
-    async fn subject_name(&self, secret: &Secret, _subject: &Subject) -> Result<String, Refusal> {
-        let reply = self.read(secret, "me", &[("fields", "id,name")], Asked::Anything, None).await?;
-        Ok(wire::text(&reply, "name").chars().take(200).collect())
+    async fn subject_name(&self, secret: &Secret, subject: &Subject) -> Result<String, Refusal> {
+        self.name_of(secret, subject).await
     }
 
     async fn grants(&self, secret: &Secret) -> Result<Vec<Grant>, Refusal> {
-        let reply = self.read(secret, "me/permissions", &[], Asked::Anything, None).await?;
-        Ok(wire::data(&reply).map(wire::grant).filter(|grant| !grant.scope.is_empty()).collect())
+        self.permissions(secret).await
     }
 
     async fn ad_accounts(&self, secret: &Secret) -> Result<Vec<AdAccount>, Refusal> {
-        const FIELDS: &str = "id,account_id,name,account_status,currency,timezone_name,business";
-        let mut accounts: Vec<AdAccount> = Vec::new();
-        let mut after = String::new();
-        for _ in 0..MAX_PAGES {
-            let mut query = vec![("fields", FIELDS), ("limit", PAGE)];
-            if !after.is_empty() {
-                query.push(("after", after.as_str()));
-            }
-            let reply = self.read(secret, "me/adaccounts", &query, Asked::Anything, None).await?;
-            let now = self.clock.now();
-            for account in wire::data(&reply).filter_map(|entry| wire::ad_account(entry, now)) {
-                if !accounts.iter().any(|known| known.id == account.id) {
-                    accounts.push(account);
-                }
-            }
-            match wire::next_page(&reply) {
-                // A short or empty page may have a next one; a cursor that stands still has not.
-                Some(next) if next != after && accounts.len() < MAX_ACCOUNTS => after = next,
-                _ => break,
-            }
-        }
-        accounts.truncate(MAX_ACCOUNTS);
-        Ok(accounts)
+        self.list_ad_accounts(secret).await
     }
 
     async fn smoke_test(&self, secret: &Secret, ad_account_id: &str) -> Result<SmokeTest, Refusal> {
-        let Some(id) = digits(ad_account_id.trim_start_matches("act_")) else {
-            let kind = RefusalKind::Permission { object_only: true };
-            return Err(Refusal::new(kind, "an ad account's id is act_ and digits"));
-        };
-        let id = format!("act_{id}");
-        let query =
-            [("date_preset", "last_7d"), ("fields", "account_id,spend,impressions"), ("level", "account")];
-        let reply = self.read(secret, &format!("{id}/insights"), &query, Asked::Object, Some(&id)).await?;
-        if !reply.get("data").is_some_and(Value::is_array) {
-            return Err(unexpected("to the smoke test holds no rows"));
-        }
-        Ok(SmokeTest { rows: wire::data(&reply).count() })
+        self.read_insights(secret, ad_account_id).await
     }
 
     async fn revoke(
@@ -362,66 +220,48 @@ impl Provider for Meta {
         subject: &Subject,
         kind: TokenKind,
     ) -> Result<Revocation, Refusal> {
-        let reply = match kind {
-            TokenKind::Page => return Ok(Revocation::NotSupported),
-            TokenKind::SystemUser => self.with_secret(|app| self.revoke_call(app, secret)).await,
-            TokenKind::LongLivedUser | TokenKind::ShortLivedUser => {
-                let Some(id) = digits(&subject.id) else { return Ok(Revocation::NotSupported) };
-                let path = format!("{id}/permissions");
-                self.with_secret(|app| Call {
-                    method: Method::DELETE,
-                    query: vec![("appsecret_proof", app.proof(secret))],
-                    bearer: Some(secret),
-                    ..Call::get(path.as_str(), Asked::Anything)
-                })
-                .await
-            }
-        };
-        match reply {
-            Ok(reply) if succeeded(&reply) => Ok(Revocation::Revoked),
-            Ok(_) => Err(unexpected("to a revocation is not a success")),
-            Err(refusal) if matches!(refusal.kind, RefusalKind::Dead { .. }) => Ok(Revocation::AlreadyGone),
-            Err(refusal) => Err(refusal),
-        }
+        self.end_token(secret, subject, kind).await
     }
 
     fn send_with(&self, secret: &Secret) -> Vec<RequestPart> {
-        let part = |app: &AppSecret| RequestPart {
+        let working = self.secrets.get(self.working.load(Ordering::Relaxed)).or(self.secrets.first());
+        let part = |app_secret| RequestPart {
             place: Place::Query,
             name: "appsecret_proof",
-            value: Secret::new(app.proof(secret)),
+            value: proof(app_secret, secret.expose()),
         };
-        self.secrets().next().map(|(_, app)| part(app)).into_iter().collect()
+        working.map(part).into_iter().collect()
     }
 
     fn classify(&self, report: &ReportedRefusal) -> Refusal {
-        let asked = if report.ad_account_id.is_some() { Asked::Object } else { Asked::Anything };
-        let refused = Refused {
-            asked,
-            http_status: report.http_status,
+        let seen = Seen {
+            asked: Asked::Data,
+            ad_account: report.ad_account_id.as_deref(),
+            status: report.http_status,
             headers: &report.headers,
-            ad_account_id: report.ad_account_id.as_deref(),
+            body: report.body.as_bytes(),
+            token: None,
         };
-        let body: Option<Value> = serde_json::from_str(&report.body).ok();
-        let told = body.as_ref().and_then(|body| body.get("error")).and_then(GraphError::read);
-        let named = GraphError {
-            code: report.code.trim().parse().ok(),
-            subcode: report.subcode.trim().parse().ok(),
-            ..GraphError::default()
-        };
-        match told {
-            Some(error) => refused.classify(error),
-            None if named.code.is_some() => refused.classify(named),
-            // Without a readable error the status is all there is, and it says nothing of the token.
-            None => refused.unreadable("no error could be read from what was reported"),
+        // Without Graph's own words, the codes that the caller read out of them.
+        let (code, subcode) = report.code.split_once('/').unwrap_or((&report.code, &report.subcode));
+        if refusal::error_in(seen.body).is_none()
+            && let Ok(code) = code.trim().parse()
+        {
+            let error = ErrorObject {
+                code: Some(code),
+                error_subcode: subcode.trim().parse().ok(),
+                ..ErrorObject::default()
+            };
+            return refusal::classify_error(&seen, &error, &self.http.redactor);
         }
+        refusal::classify(&seen, &self.http.redactor)
     }
 
     fn observe_usage(&self, headers: &[(String, String)], ad_account_id: Option<&str>) {
-        self.usage.observe(headers, ad_account_id, self.clock.now());
+        self.http.observe(headers, ad_account_id);
     }
 
     fn usage(&self) -> Option<Usage> {
-        self.usage.of("app")
+        self.http.usage.of_app(self.clock.now())
     }
 }

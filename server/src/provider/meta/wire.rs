@@ -1,150 +1,203 @@
-//! Meta's replies, read leniently: ids come as text or numbers, fields may be missing, unknown ones are fine.
+//! Meta's replies as they come: lenient in reading, since any field may be missing, a number may be
+//! text, and unknown keys are normal. A field of a wrong type reads as a missing one.
 
-use std::time::Duration;
-
+use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 use serde_json::Value;
 
-use super::refusal::integer;
-use crate::model::{
-    AdAccount, AdAccountState, Expiry, ExpirySource, Grant, GrantState, GranularScope, Subject, SubjectType,
-    Timestamp, TokenFacts, TokenKind,
-};
-use crate::provider::Inspected;
-
-/// A user token that lives less than this was made short-lived.
-const SHORT_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// Text, also where a number came.
-pub(super) fn text(value: &Value, key: &str) -> String {
-    match value.get(key) {
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Number(number)) => number.to_string(),
-        _ => String::new(),
-    }
+/// `{"error":{…}}`, and the `error` within `debug_token`'s data.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct ErrorObject {
+    #[serde(deserialize_with = "text")]
+    pub(super) message: String,
+    #[serde(deserialize_with = "integer")]
+    pub(super) code: Option<i64>,
+    #[serde(deserialize_with = "integer")]
+    pub(super) error_subcode: Option<i64>,
+    /// Its name within `debug_token`.
+    #[serde(deserialize_with = "integer")]
+    pub(super) subcode: Option<i64>,
+    #[serde(deserialize_with = "truth")]
+    pub(super) is_transient: Option<bool>,
+    #[serde(deserialize_with = "text")]
+    pub(super) error_user_msg: String,
+    #[serde(deserialize_with = "text")]
+    pub(super) fbtrace_id: String,
 }
 
-fn texts(value: Option<&Value>) -> Vec<String> {
-    let list = value.and_then(Value::as_array);
-    list.into_iter().flatten().filter_map(|entry| entry.as_str().map(str::to_owned)).collect()
+/// `data` of `debug_token`.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct DebugToken {
+    #[serde(deserialize_with = "text")]
+    pub(super) app_id: String,
+    #[serde(rename = "type", deserialize_with = "text")]
+    pub(super) kind: String,
+    #[serde(deserialize_with = "truth")]
+    pub(super) is_valid: Option<bool>,
+    #[serde(deserialize_with = "integer")]
+    pub(super) expires_at: Option<i64>,
+    #[serde(deserialize_with = "integer")]
+    pub(super) data_access_expires_at: Option<i64>,
+    #[serde(deserialize_with = "integer")]
+    pub(super) issued_at: Option<i64>,
+    #[serde(deserialize_with = "texts")]
+    pub(super) scopes: Vec<String>,
+    #[serde(deserialize_with = "list")]
+    pub(super) granular_scopes: Vec<GranularScope>,
+    #[serde(deserialize_with = "text")]
+    pub(super) user_id: String,
+    #[serde(deserialize_with = "text")]
+    pub(super) profile_id: String,
+    #[serde(deserialize_with = "maybe")]
+    pub(super) error: Option<ErrorObject>,
 }
 
-/// An end as Meta tells it: 0 is never, absence is silence.
-fn expiry(value: Option<&Value>) -> Expiry {
-    match value.and_then(integer) {
-        Some(0) => Expiry::Never,
-        Some(seconds) if seconds > 0 => {
-            Expiry::At(Timestamp::from_unix_seconds(seconds), ExpirySource::Provider)
+/// A scope and the objects that it is limited to.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct GranularScope {
+    #[serde(deserialize_with = "text")]
+    pub(super) scope: String,
+    #[serde(deserialize_with = "texts")]
+    pub(super) target_ids: Vec<String>,
+}
+
+/// The token endpoint's answer.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct TokenReply {
+    #[serde(deserialize_with = "text")]
+    pub(super) access_token: String,
+    #[serde(deserialize_with = "integer")]
+    pub(super) expires_in: Option<i64>,
+    /// Its former name.
+    #[serde(deserialize_with = "integer")]
+    pub(super) expires: Option<i64>,
+}
+
+/// One entry of `/me/permissions`.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct Permission {
+    #[serde(deserialize_with = "text")]
+    pub(super) permission: String,
+    #[serde(deserialize_with = "text")]
+    pub(super) status: String,
+}
+
+/// One entry of `/me/adaccounts`.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct AdAccount {
+    #[serde(deserialize_with = "text")]
+    pub(super) id: String,
+    #[serde(deserialize_with = "text")]
+    pub(super) account_id: String,
+    #[serde(deserialize_with = "text")]
+    pub(super) name: String,
+    #[serde(deserialize_with = "text")]
+    pub(super) account_status: String,
+    #[serde(deserialize_with = "text")]
+    pub(super) currency: String,
+    #[serde(deserialize_with = "text")]
+    pub(super) timezone_name: String,
+    #[serde(deserialize_with = "maybe")]
+    pub(super) business: Option<Named>,
+}
+
+/// An object with an id and a name.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct Named {
+    #[serde(deserialize_with = "text")]
+    pub(super) id: String,
+    #[serde(deserialize_with = "text")]
+    pub(super) name: String,
+}
+
+/// Where a list goes on.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct Paging {
+    #[serde(deserialize_with = "maybe")]
+    pub(super) cursors: Option<Cursors>,
+    /// Holds the token: looked at for its presence and its `after` only, never kept or told.
+    #[serde(deserialize_with = "text")]
+    pub(super) next: String,
+}
+
+/// Cursors of a page.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct Cursors {
+    #[serde(deserialize_with = "text")]
+    pub(super) after: String,
+}
+
+/// `value` as a `T`, if it can be read as one.
+pub(super) fn read<T: DeserializeOwned>(value: Value) -> Option<T> {
+    serde_json::from_value(value).ok()
+}
+
+/// An integer: as a number, whole or not, or as text.
+pub(super) fn as_integer(value: &Value) -> Option<i64> {
+    match value {
+        Value::Number(number) => {
+            number.as_i64().or_else(|| number.to_string().split('.').next()?.parse().ok())
         }
-        _ => Expiry::Unknown,
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
     }
 }
 
-/// `data` of a valid token. `None`: an app token, which is nobody's.
-pub(super) fn inspected(data: &Value, now: Timestamp) -> Option<Inspected> {
-    let (user, page) = (text(data, "user_id"), text(data, "profile_id"));
-    let end = expiry(data.get("expires_at"));
-    let issued_at =
-        data.get("issued_at").and_then(integer).filter(|at| *at > 0).map(Timestamp::from_unix_seconds);
-    let (kind, subject_kind, id) = match text(data, "type").to_ascii_uppercase().as_str() {
-        "APP" => return None,
-        "PAGE" => (TokenKind::Page, SubjectType::Page, if page.is_empty() { user } else { page }),
-        "SYSTEM_USER" => (TokenKind::SystemUser, SubjectType::SystemUser, user),
-        "USER" => (user_kind(end, issued_at, now), SubjectType::User, user),
-        _ => (user_kind(end, issued_at, now), SubjectType::Unknown, user),
-    };
-    let data_access = match expiry(data.get("data_access_expires_at")) {
-        Expiry::Unknown => Expiry::Never,
-        told => told,
-    };
-    let granular = data.get("granular_scopes").and_then(Value::as_array);
-    Some(Inspected {
-        app_id: text(data, "app_id"),
-        subject: Subject { id, name: String::new(), kind: subject_kind },
-        facts: TokenFacts {
-            kind,
-            expiry: end,
-            data_access,
-            issued_at,
-            scopes: texts(data.get("scopes")),
-            granular_scopes: granular
-                .into_iter()
-                .flatten()
-                .map(|entry| GranularScope {
-                    scope: text(entry, "scope"),
-                    target_ids: texts(entry.get("target_ids")),
-                })
-                .filter(|granular| !granular.scope.is_empty())
-                .collect(),
-        },
-    })
-}
-
-/// Short-lived tokens carry no `issued_at` and live an hour or two.
-fn user_kind(end: Expiry, issued_at: Option<Timestamp>, now: Timestamp) -> TokenKind {
-    match end.at() {
-        Some(end) if end.since(issued_at.unwrap_or(now)) < SHORT_LIFE => TokenKind::ShortLivedUser,
-        _ => TokenKind::LongLivedUser,
+fn as_text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
     }
 }
 
-/// The life that an exchange told: `expires_in`, or `expires` as it once was. Zero and nonsense are silence.
-pub(super) fn expires_in(reply: &Value) -> Option<Duration> {
-    let told = reply.get("expires_in").or_else(|| reply.get("expires"));
-    told.and_then(integer)
-        .filter(|life| *life > 0)
-        .and_then(|life| u64::try_from(life).ok())
-        .map(Duration::from_secs)
+fn text<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    Ok(as_text(&Value::deserialize(from)?).unwrap_or_default())
 }
 
-/// Entries of `data`.
-pub(super) fn data(reply: &Value) -> impl Iterator<Item = &Value> {
-    reply.get("data").and_then(Value::as_array).into_iter().flatten()
+fn integer<'de, D: Deserializer<'de>>(from: D) -> Result<Option<i64>, D::Error> {
+    Ok(as_integer(&Value::deserialize(from)?))
 }
 
-/// One permission. A state that this version does not know is not granted.
-pub(super) fn grant(entry: &Value) -> Grant {
-    let state = match text(entry, "status").as_str() {
-        "granted" => GrantState::Granted,
-        "expired" => GrantState::Expired,
-        _ => GrantState::Declined,
-    };
-    Grant { scope: text(entry, "permission"), state }
+/// A truth value; `success` of `/oauth/revoke` is text.
+pub(super) fn as_truth(value: &Value) -> Option<bool> {
+    match value {
+        Value::Bool(truth) => Some(*truth),
+        Value::String(text) => text.trim().parse().ok(),
+        Value::Number(number) => number.as_i64().map(|number| number != 0),
+        _ => None,
+    }
 }
 
-/// One ad account.
-pub(super) fn ad_account(entry: &Value, now: Timestamp) -> Option<AdAccount> {
-    let status = entry.get("account_status").and_then(integer);
-    let state = match status {
-        Some(1 | 201) => AdAccountState::Active,
-        Some(3 | 7 | 8 | 9) => AdAccountState::Limited,
-        Some(2) => AdAccountState::Disabled,
-        Some(100 | 101 | 202) => AdAccountState::Closed,
-        _ => AdAccountState::Unknown,
-    };
-    let id = match text(entry, "id") {
-        id if id.starts_with("act_") => id,
-        _ => format!("act_{}", text(entry, "account_id")),
-    };
-    let business = entry.get("business").unwrap_or(&Value::Null);
-    (id.len() > 4).then(|| AdAccount {
-        id,
-        name: text(entry, "name"),
-        currency: text(entry, "currency"),
-        time_zone: text(entry, "timezone_name"),
-        state,
-        provider_state: status.map(|status| status.to_string()).unwrap_or_default(),
-        owner_id: text(business, "id"),
-        owner_name: text(business, "name"),
-        checked_at: now,
+fn truth<'de, D: Deserializer<'de>>(from: D) -> Result<Option<bool>, D::Error> {
+    Ok(as_truth(&Value::deserialize(from)?))
+}
+
+fn texts<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let value = Value::deserialize(from)?;
+    Ok(value.as_array().map(|list| list.iter().filter_map(as_text).collect()).unwrap_or_default())
+}
+
+fn list<'de, D: Deserializer<'de>, T: DeserializeOwned>(from: D) -> Result<Vec<T>, D::Error> {
+    Ok(match Value::deserialize(from)? {
+        Value::Array(list) => list.into_iter().filter_map(read).collect(),
+        _ => Vec::new(),
     })
 }
 
-/// Where the next page starts. `next` says whether there is one; it holds the token, so it is never used itself.
-pub(super) fn next_page(reply: &Value) -> Option<String> {
-    let paging = reply.get("paging")?;
-    paging.get("next").filter(|next| next.is_string())?;
-    let after = paging.get("cursors")?.get("after")?.as_str()?;
-    (!after.is_empty()).then(|| after.to_owned())
+fn maybe<'de, D: Deserializer<'de>, T: DeserializeOwned>(from: D) -> Result<Option<T>, D::Error> {
+    Ok(match Value::deserialize(from)? {
+        value @ Value::Object(_) => read(value),
+        _ => None,
+    })
 }
 
 #[cfg(test)]
@@ -152,73 +205,18 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    const NOW: Timestamp = Timestamp::from_unix_seconds(1_763_859_600);
-
-    fn facts(data: Value) -> TokenFacts {
-        inspected(&data, NOW).unwrap().facts
-    }
-
     #[test]
-    fn zero_is_never_and_absence_is_silence() {
-        assert_eq!(facts(json!({"type": "USER", "expires_at": 0})).expiry, Expiry::Never);
-        assert_eq!(facts(json!({"type": "USER"})).expiry, Expiry::Unknown);
-        assert_eq!(
-            facts(json!({"type": "USER", "expires_at": "1769043600"})).expiry.at(),
-            Some(Timestamp::from_unix_seconds(1_769_043_600))
-        );
-        assert_eq!(
-            facts(json!({"type": "SYSTEM_USER", "data_access_expires_at": 0})).data_access,
-            Expiry::Never
-        );
-    }
-
-    #[test]
-    fn short_lives_are_told_by_issue_or_by_what_is_left() {
-        let kind = |expires_at: i64, issued_at: Option<i64>| {
-            facts(json!({"type": "USER", "expires_at": expires_at, "issued_at": issued_at})).kind
-        };
-        assert_eq!(kind(1_763_859_600 + 5_400, None), TokenKind::ShortLivedUser);
-        assert_eq!(kind(1_763_859_600 + 5_184_000, None), TokenKind::LongLivedUser);
-        // An old long-lived token in its last hour is still long-lived.
-        assert_eq!(kind(1_763_859_600 + 3_600, Some(1_763_859_600 - 5_000_000)), TokenKind::LongLivedUser);
-        assert_eq!(facts(json!({"type": "PAGE", "expires_at": 0})).kind, TokenKind::Page);
-    }
-
-    #[test]
-    fn an_app_token_is_nobodys() {
-        assert!(inspected(&json!({"type": "APP", "is_valid": true}), NOW).is_none());
-    }
-
-    #[test]
-    fn ids_may_be_numbers() {
-        let found =
-            inspected(&json!({"type": "USER", "app_id": 123, "user_id": 10_158_000_000_000_001_i64}), NOW)
-                .unwrap();
-        assert_eq!((found.app_id.as_str(), found.subject.id.as_str()), ("123", "10158000000000001"));
-    }
-
-    #[test]
-    fn a_life_is_told_in_many_ways() {
-        let day = Some(Duration::from_secs(86_400));
-        for (reply, expected) in [
-            (json!({"expires_in": 86_400}), day),
-            (json!({"expires_in": "86400"}), day),
-            (json!({"expires": 86_400}), day),
-            (json!({"expires_in": 0}), None),
-            (json!({}), None),
-            (json!({"expires_in": null}), None),
-        ] {
-            assert_eq!(expires_in(&reply), expected, "{reply}");
-        }
-    }
-
-    #[test]
-    fn a_last_page_has_a_cursor_and_no_next() {
-        assert_eq!(next_page(&json!({"paging": {"cursors": {"after": "x"}}})), None);
-        assert_eq!(
-            next_page(&json!({"paging": {"cursors": {"after": "x"}, "next": "https://"}})),
-            Some("x".into())
-        );
-        assert_eq!(next_page(&json!({"data": []})), None);
+    fn fields_of_wrong_types_read_as_missing_ones() {
+        let token: DebugToken = read(json!({
+            "app_id": 123, "type": null, "is_valid": "true", "expires_at": "0", "issued_at": 17.0,
+            "data_access_expires_at": [], "scopes": ["a", 5, null], "granular_scopes": [{"scope": "a"}, 3],
+            "user_id": 99_999_999_999_999_u64, "error": "text", "unheard_of": {}
+        }))
+        .unwrap();
+        assert_eq!((token.app_id.as_str(), token.kind.as_str()), ("123", ""));
+        assert_eq!((token.is_valid, token.expires_at, token.issued_at), (Some(true), Some(0), Some(17)));
+        assert_eq!((token.data_access_expires_at, token.user_id.as_str()), (None, "99999999999999"));
+        assert_eq!((token.scopes.len(), token.granular_scopes.len()), (2, 1));
+        assert!(token.error.is_none());
     }
 }

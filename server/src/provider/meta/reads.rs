@@ -1,0 +1,219 @@
+//! Reads with the token itself: name, permissions, ad accounts, and one look at insights.
+
+use std::collections::HashSet;
+
+use reqwest::Method;
+use serde_json::Value;
+use tokio::time::Instant;
+use url::form_urlencoded;
+
+use super::Meta;
+use super::wire::{self, Named, Paging, Permission};
+use crate::model::{
+    AdAccount, AdAccountState, Grant, GrantState, Refusal, RefusalKind, Secret, Subject, Timestamp,
+};
+use crate::provider::SmokeTest;
+
+/// Ad accounts that are listed at most.
+const MOST_AD_ACCOUNTS: usize = 5_000;
+/// Entries that are asked for per page.
+const PER_PAGE: &str = "200";
+/// Pages may come short or empty, so that more are allowed than full ones would take.
+const MOST_PAGES: usize = 250;
+
+impl Meta {
+    /// `/me`. Empty when Meta tells no name, or another subject's.
+    pub(super) async fn name_of(&self, token: &Secret, subject: &Subject) -> Result<String, Refusal> {
+        let make = |app_secret: &Secret| {
+            Self::call_with_token(Method::GET, &["me"], token, app_secret).query("fields", "id,name")
+        };
+        let me = self.ask(make, named, self.http.deadline()).await?;
+        let other = !subject.id.is_empty() && !me.id.is_empty() && subject.id != me.id;
+        Ok(if other { String::new() } else { me.name })
+    }
+
+    /// `/me/permissions`. A permission that was never asked for is not in it.
+    pub(super) async fn permissions(&self, token: &Secret) -> Result<Vec<Grant>, Refusal> {
+        let entries = self.list(token, &["me", "permissions"], &[], usize::MAX).await?;
+        let grant = |entry: Permission| {
+            let state = match entry.status.as_str() {
+                "granted" => GrantState::Granted,
+                "declined" => GrantState::Declined,
+                "expired" => GrantState::Expired,
+                _ => return None,
+            };
+            (!entry.permission.is_empty()).then_some(Grant { scope: entry.permission, state })
+        };
+        Ok(entries.into_iter().filter_map(wire::read).filter_map(grant).collect())
+    }
+
+    /// `/me/adaccounts`. None is a state, not an error.
+    pub(super) async fn list_ad_accounts(&self, token: &Secret) -> Result<Vec<AdAccount>, Refusal> {
+        let query = [
+            ("fields", "id,account_id,name,account_status,currency,timezone_name,business"),
+            ("limit", PER_PAGE),
+        ];
+        let entries = self.list(token, &["me", "adaccounts"], &query, MOST_AD_ACCOUNTS).await?;
+        let now = self.clock.now();
+        // An account that moves between pages while they are read is listed twice.
+        let mut known = HashSet::new();
+        let accounts = entries.into_iter().filter_map(wire::read).filter_map(|entry| ad_account(entry, now));
+        Ok(accounts.filter(|account| known.insert(account.id.clone())).collect())
+    }
+
+    /// `/act_…/insights` of the last seven days. No rows is a pass.
+    pub(super) async fn read_insights(
+        &self,
+        token: &Secret,
+        ad_account_id: &str,
+    ) -> Result<SmokeTest, Refusal> {
+        let Some(id) = act_id(ad_account_id) else {
+            let kind = RefusalKind::Permission { object_only: true };
+            return Err(Refusal::new(kind, "an ad account's id is act_ and digits"));
+        };
+        let make = |app_secret: &Secret| {
+            Self::call_with_token(Method::GET, &[&id, "insights"], token, app_secret)
+                .about(&id)
+                .query("date_preset", "last_7d")
+                .query("fields", "account_id,spend,impressions")
+                .query("level", "account")
+        };
+        let page = self.ask(make, page, self.http.deadline()).await?;
+        Ok(SmokeTest { rows: page.entries.len() })
+    }
+
+    /// The entries of every page, at most `most`. Goes on while there is a next page, whose address is
+    /// rebuilt from the cursor: the given one holds the token.
+    async fn list(
+        &self,
+        token: &Secret,
+        path: &[&str],
+        query: &[(&'static str, &str)],
+        most: usize,
+    ) -> Result<Vec<Value>, Refusal> {
+        let deadline: Instant = self.http.deadline();
+        let (mut entries, mut after, mut seen) = (Vec::new(), None::<String>, HashSet::new());
+        for _ in 0..MOST_PAGES {
+            let make = |app_secret: &Secret| {
+                let call = Self::call_with_token(Method::GET, path, token, app_secret);
+                let call = query.iter().fold(call, |call, (name, value)| call.query(name, value));
+                after.iter().fold(call, |call, after| call.query("after", after))
+            };
+            let page = self.ask(make, page, deadline).await?;
+            entries.extend(page.entries);
+            if entries.len() >= most {
+                if entries.len() > most || page.next.is_some() {
+                    tracing::warn!(most, "Meta lists more entries than are read");
+                }
+                entries.truncate(most);
+                return Ok(entries);
+            }
+            match page.next {
+                None => return Ok(entries),
+                Some(cursor) if cursor.is_empty() || !seen.insert(cursor.clone()) => break,
+                Some(cursor) => after = Some(cursor),
+            }
+        }
+        // Half a list would look like accounts lost.
+        let detail = "Meta's list goes in circles or has no end";
+        Err(Refusal::new(RefusalKind::Transient { retry_after: None }, detail))
+    }
+}
+
+/// One page of a list.
+struct Page {
+    entries: Vec<Value>,
+    /// The cursor of the page after it; `None` on the last, empty when Meta tells none.
+    next: Option<String>,
+}
+
+fn page(body: &[u8]) -> Option<Page> {
+    let mut body: Value = serde_json::from_slice(body).ok()?;
+    let paging: Paging = body.get_mut("paging").map(Value::take).and_then(wire::read).unwrap_or_default();
+    let Value::Array(entries) = body.get_mut("data")?.take() else { return None };
+    let in_address = |next: &str| {
+        let query = next.split_once('?').map_or("", |(_, query)| query);
+        form_urlencoded::parse(query.as_bytes())
+            .find_map(|(name, value)| (name == "after").then(|| value.into_owned()))
+    };
+    let cursor = paging.cursors.map(|cursors| cursors.after).filter(|after| !after.is_empty());
+    let next =
+        (!paging.next.is_empty()).then(|| cursor.or_else(|| in_address(&paging.next)).unwrap_or_default());
+    Some(Page { entries, next })
+}
+
+fn named(body: &[u8]) -> Option<Named> {
+    let body: Value = serde_json::from_slice(body).ok()?;
+    if body.is_object() { wire::read(body) } else { None }
+}
+
+/// `act_` and digits, so that nothing else gets into the path.
+fn act_id(id: &str) -> Option<String> {
+    let number = id.strip_prefix("act_").unwrap_or(id);
+    let good = (1..=32).contains(&number.len()) && number.bytes().all(|b| b.is_ascii_digit());
+    good.then(|| format!("act_{number}"))
+}
+
+fn ad_account(entry: wire::AdAccount, now: Timestamp) -> Option<AdAccount> {
+    let id = act_id(&entry.id).or_else(|| act_id(&entry.account_id))?;
+    let state = match entry.account_status.as_str() {
+        "1" => AdAccountState::Active,
+        "3" | "7" | "8" | "9" => AdAccountState::Limited,
+        "2" => AdAccountState::Disabled,
+        "100" | "101" => AdAccountState::Closed,
+        _ => AdAccountState::Unknown,
+    };
+    let owner = entry.business.unwrap_or_default();
+    Some(AdAccount {
+        id,
+        name: entry.name,
+        currency: entry.currency,
+        time_zone: entry.timezone_name,
+        state,
+        provider_state: entry.account_status,
+        owner_id: owner.id,
+        owner_name: owner.name,
+        checked_at: now,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_goes_on_only_while_there_is_a_next() {
+        /// Entries, and the next page's cursor.
+        type Row<'a> = (&'a str, Option<(usize, Option<&'a str>)>);
+        let table: [Row<'_>; 8] = [
+            (r#"{"data":[]}"#, Some((0, None))),
+            (r#"{"data":[{"id":"1"}],"paging":{"cursors":{"after":"b"}}}"#, Some((1, None))),
+            (
+                r#"{"data":[],"paging":{"cursors":{"after":"b"},"next":"https://x/?after=c"}}"#,
+                Some((0, Some("b"))),
+            ),
+            (
+                r#"{"data":[],"paging":{"next":"https://x/?access_token=t&after=c%3D"}}"#,
+                Some((0, Some("c="))),
+            ),
+            (r#"{"data":[],"paging":{"next":"https://x/?offset=5"}}"#, Some((0, Some("")))),
+            (r#"{"data":[],"paging":null,"__debug__":{}}"#, Some((0, None))),
+            (r#"{"data":{}}"#, None),
+            ("true", None),
+        ];
+        for (body, expected) in table {
+            let page = page(body.as_bytes());
+            let got = page.as_ref().map(|page| (page.entries.len(), page.next.as_deref()));
+            assert_eq!(got, expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn only_an_ad_accounts_id_gets_into_a_path() {
+        assert_eq!(act_id("act_12").as_deref(), Some("act_12"));
+        assert_eq!(act_id("12").as_deref(), Some("act_12"));
+        for bad in ["", "act_", "act_1/..", "me", "act_act_1", "1?x", &"1".repeat(33)] {
+            assert_eq!(act_id(bad), None, "{bad}");
+        }
+    }
+}
