@@ -7,7 +7,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::v1::ErrorReason;
+use crate::v1::{ErrorReason, Fixer};
 
 /// How long to wait where the vault names no time.
 const WAIT: Duration = Duration::from_secs(1);
@@ -52,6 +52,8 @@ struct Refused {
     message: String,
     reason_name: String,
     metadata: HashMap<String, String>,
+    remedy: Option<String>,
+    retry_after: Option<Duration>,
     call_id: Option<String>,
 }
 
@@ -74,6 +76,22 @@ impl Error {
     /// Facts, under the keys that the reason's documentation names.
     pub fn metadata(&self) -> &HashMap<String, String> {
         &self.0.metadata
+    }
+
+    /// What to do, in one sentence for a person. `None` when the vault was not reached.
+    pub fn remedy(&self) -> Option<&str> {
+        self.0.remedy.as_deref()
+    }
+
+    /// Who can mend it, where the vault knows. A fixer of a newer vault is `None` too; its name stands in the metadata.
+    pub fn fixer(&self) -> Option<Fixer> {
+        let name = self.0.metadata.get("fixer")?;
+        Fixer::from_str_name(&format!("FIXER_{name}")).filter(|known| *known != Fixer::Unspecified)
+    }
+
+    /// How long the vault itself asks to wait; [`ErrorKind::RetryAfter`] also has a time when it names none.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
     }
 
     /// What is wrong and what to do, in words.
@@ -99,6 +117,8 @@ impl Error {
             message: format!("{field} {rule}"),
             reason_name: String::new(),
             metadata: HashMap::new(),
+            remedy: None,
+            retry_after: None,
             call_id: None,
         }))
     }
@@ -111,7 +131,8 @@ impl Error {
 impl From<Status> for Error {
     fn from(status: Status) -> Self {
         let details = status.get_error_details();
-        let wait = details.retry_info().and_then(|info| info.retry_delay).unwrap_or(WAIT);
+        let retry_after = details.retry_info().and_then(|info| info.retry_delay);
+        let wait = retry_after.unwrap_or(WAIT);
         let violations = || {
             let all = details.bad_request().map(|bad| bad.field_violations.as_slice()).unwrap_or_default();
             all.iter()
@@ -119,6 +140,8 @@ impl From<Status> for Error {
                 .collect()
         };
         let kind = match status.code() {
+            // Only a status that this side made has a source: the connection broke, whatever its code says.
+            _ if std::error::Error::source(&status).is_some() => ErrorKind::RetryAfter(wait),
             Code::FailedPrecondition => ErrorKind::Pause,
             Code::ResourceExhausted | Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => {
                 ErrorKind::RetryAfter(wait)
@@ -138,6 +161,8 @@ impl From<Status> for Error {
             message: status.message().to_owned(),
             reason_name: info.map(|info| info.reason.clone()).unwrap_or_default(),
             metadata: info.map(|info| info.metadata.clone()).unwrap_or_default(),
+            remedy: details.localized_message().map(|told| told.message.clone()),
+            retry_after,
             call_id: status.metadata().get("call-id").and_then(|id| id.to_str().ok()).map(str::to_owned),
         }))
     }
@@ -197,6 +222,24 @@ mod tests {
         let error = Error::from(Status::with_error_details(Code::InvalidArgument, "bad", details));
         let ErrorKind::YourBug(violations) = error.kind() else { panic!("{error:?}") };
         assert_eq!(violations[0].field, "workspace_id");
+    }
+
+    #[test]
+    fn remedy_and_fixer_are_told() {
+        let mut details = ErrorDetails::new();
+        let facts = [("fixer".to_owned(), "WORKSPACE_OWNER".to_owned())];
+        details.set_error_info("TOKEN_INVALID", "tokenvault.v1", facts);
+        details.set_localized_message("en-US", "Have the owner reconnect.");
+        let error = Error::from(Status::with_error_details(Code::FailedPrecondition, "dead", details));
+        assert_eq!(error.remedy(), Some("Have the owner reconnect."));
+        assert_eq!(error.fixer(), Some(Fixer::WorkspaceOwner));
+        assert_eq!(error.retry_after(), None);
+    }
+
+    #[test]
+    fn a_broken_connection_is_no_fault_of_the_vault() {
+        let error = Error::from(Status::from_error("connection reset".into()));
+        assert_eq!((error.code(), error.kind()), (Code::Unknown, &ErrorKind::RetryAfter(WAIT)));
     }
 
     #[test]

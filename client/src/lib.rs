@@ -19,13 +19,15 @@
 #![forbid(unsafe_code)]
 
 mod api_key;
+mod builder;
 mod error;
 mod retry;
 mod token;
 mod vault;
 
 pub use api_key::ApiKey;
+pub use builder::Builder;
 pub use error::{Error, ErrorKind, FieldViolation};
 pub use token::AccessToken;
 pub use token_vault_proto::v1;
-pub use vault::{Builder, Vault};
+pub use vault::Vault;

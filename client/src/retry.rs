@@ -5,30 +5,37 @@ use std::time::Duration;
 use rand::RngExt;
 
 use crate::error::{Error, ErrorKind};
+use crate::v1::ErrorReason;
 
 /// The first wait is at most this; it doubles.
 const FIRST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(10);
 
+/// Whether a repeat can help: waiting mends it, or the same call is still running (as our own lost try may be) and
+/// a repeat gets its outcome.
+fn repeatable(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::RetryAfter(_)) || error.reason() == Some(ErrorReason::RequestInProgress)
+}
+
 /// How long to wait before the try after `tries`, or `None` to give up. What the vault asks for counts; else
 /// exponential with full jitter.
 pub(crate) fn wait(error: &Error, tries: u32, max_retries: u32, left: Duration) -> Option<Duration> {
-    let ErrorKind::RetryAfter(asked) = error.kind() else { return None };
-    if tries > max_retries {
+    if tries > max_retries || !repeatable(error) {
         return None;
     }
     let ceiling = FIRST.saturating_mul(2_u32.saturating_pow(tries.saturating_sub(1))).min(LONGEST);
     let jitter = ceiling.mul_f64(rand::rng().random_range(0.0..1.0));
-    // Unreached vaults ask for nothing: there the backoff alone counts.
-    let wait = if error.reason_name().is_empty() { jitter } else { *asked + jitter };
+    // Where nobody asked for a time, as when the vault was not reached, the backoff alone counts.
+    let wait = error.retry_after().unwrap_or_default() + jitter;
     (wait < left).then_some(wait)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::HashMap;
     use tonic::{Code, Status};
-    use tonic_types::StatusExt;
+    use tonic_types::{ErrorDetails, StatusExt};
 
     const MINUTE: Duration = Duration::from_secs(60);
 
@@ -48,10 +55,20 @@ mod tests {
     }
 
     #[test]
+    fn a_twin_in_flight_is_waited_for_and_another_conflict_is_not() {
+        let conflict = |reason: &str| {
+            let details = ErrorDetails::with_error_info(reason, "tokenvault.v1", HashMap::new());
+            Error::from(Status::with_error_details(Code::Aborted, "", details))
+        };
+        assert!(wait(&conflict("REQUEST_IN_PROGRESS"), 1, 3, MINUTE).is_some());
+        assert_eq!(wait(&conflict("TOKEN_VERSION_MISMATCH"), 1, 3, MINUTE), None);
+    }
+
+    #[test]
     fn no_wait_goes_past_the_deadline() {
         let details = {
-            let mut details = tonic_types::ErrorDetails::with_retry_info(Some(MINUTE));
-            details.set_error_info("STORAGE_UNAVAILABLE", "tokenvault.v1", std::collections::HashMap::new());
+            let mut details = ErrorDetails::with_retry_info(Some(MINUTE));
+            details.set_error_info("STORAGE_UNAVAILABLE", "tokenvault.v1", HashMap::new());
             details
         };
         let error: Error = Status::with_error_details(Code::Unavailable, "", details).into();

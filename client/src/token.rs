@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::error::Error;
 use crate::v1::request_part::Place;
+use crate::v1::token::Status;
 use crate::v1::{Budget, Expiry, FetchAccessTokenResponse, fetch_access_token_response::Credential};
 
 /// An access token for use now. Wiped on drop, never printed.
@@ -17,6 +18,8 @@ pub struct AccessToken {
     pub version: i32,
     /// Names this exact secret; echo it when reporting that the provider refuses it.
     pub secret_id: String,
+    /// Status of the connection's token: active, or expiring soon.
+    pub status: Status,
     /// Its end.
     pub expiry: Option<Expiry>,
     /// How near the tightest known call limit is.
@@ -36,7 +39,27 @@ impl AccessToken {
         self.send_with.iter().map(|(place, name, value)| (*place, name.as_str(), value.as_str()))
     }
 
+    /// The parts that go into the URL's query, such as Meta's `appsecret_proof`: name and value.
+    pub fn query_parts(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.parts(Place::Query)
+    }
+
+    /// The parts that go into headers: name and value.
+    pub fn header_parts(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.parts(Place::Header)
+    }
+
+    /// The parts that go into the form or JSON body: name and value.
+    pub fn body_parts(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.parts(Place::Body)
+    }
+
+    fn parts(&self, place: Place) -> impl Iterator<Item = (&str, &str)> {
+        self.send_with().filter(move |(there, ..)| *there == place).map(|(_, name, value)| (name, value))
+    }
+
     pub(crate) fn read(answer: FetchAccessTokenResponse) -> Result<Self, Error> {
+        let status = answer.status();
         let Some(Credential::Bearer(bearer)) = answer.credential else {
             return Err(Error::unexpected(
                 "the vault answered with a credential that this client does not know",
@@ -53,6 +76,7 @@ impl AccessToken {
             send_with,
             version: answer.token_version,
             secret_id: answer.secret_id,
+            status,
             expiry: answer.access_expiry,
             budget: answer.budget,
             cache_for,
@@ -91,5 +115,7 @@ mod tests {
         assert!(!printed.contains("EAABsecret") && !printed.contains("ab8e"), "{printed}");
         assert_eq!(token.secret(), "EAABsecret");
         assert_eq!(token.send_with().next(), Some((Place::Query, "appsecret_proof", "ab8e")));
+        assert_eq!(token.query_parts().collect::<Vec<_>>(), [("appsecret_proof", "ab8e")]);
+        assert_eq!((token.header_parts().count(), token.body_parts().count()), (0, 0));
     }
 }

@@ -5,17 +5,21 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use crate::api_key::ApiKey;
+use crate::builder::Builder;
 use crate::error::Error;
 use crate::retry;
 use crate::token::AccessToken;
 use crate::v1;
 use crate::v1::token_vault_client::TokenVaultClient;
 use crate::v1::vault_admin_client::VaultAdminClient;
+
+/// A page of a thousand tokens with all their problems passes gRPC's own limit of 4 MiB.
+const LARGEST_ANSWER: usize = 64 * 1024 * 1024;
 
 /// A connection to the vault. Cheap to clone; clones share it.
 #[derive(Clone)]
@@ -24,89 +28,6 @@ pub struct Vault {
     key: MetadataValue<Ascii>,
     deadline: Duration,
     max_retries: u32,
-}
-
-/// How to connect.
-#[derive(Debug, Clone)]
-pub struct Builder {
-    endpoint: String,
-    key: ApiKey,
-    deadline: Duration,
-    connect_timeout: Duration,
-    keepalive: Duration,
-    max_retries: u32,
-}
-
-impl Builder {
-    /// Time for one call, its retries included. Default: 30 s.
-    #[must_use]
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
-        self
-    }
-
-    /// Time for connecting. Default: 5 s.
-    #[must_use]
-    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout;
-        self
-    }
-
-    /// How often a silent connection is asked whether it lives. Default: 30 s.
-    #[must_use]
-    pub fn keepalive(mut self, interval: Duration) -> Self {
-        self.keepalive = interval;
-        self
-    }
-
-    /// Tries beside the first. Default: 3.
-    #[must_use]
-    pub fn max_retries(mut self, retries: u32) -> Self {
-        self.max_retries = retries;
-        self
-    }
-
-    /// Connects now.
-    ///
-    /// # Errors
-    /// `YourBug` for an endpoint or key that can't be one, `RetryAfter` when nobody answers.
-    pub async fn connect(self) -> Result<Vault, Error> {
-        let channel = self.endpoint()?.connect().await.map_err(|error| {
-            Error::from(Status::unavailable(format!("cannot reach the vault at {}: {error}", self.endpoint)))
-        })?;
-        self.vault(channel)
-    }
-
-    /// Connects with the first call.
-    ///
-    /// # Errors
-    /// `YourBug` for an endpoint or key that can't be one.
-    pub fn connect_lazy(self) -> Result<Vault, Error> {
-        let channel = self.endpoint()?.connect_lazy();
-        self.vault(channel)
-    }
-
-    fn endpoint(&self) -> Result<Endpoint, Error> {
-        let endpoint = Endpoint::from_shared(self.endpoint.clone())
-            .and_then(|endpoint| {
-                endpoint.user_agent(concat!("token-vault-client/", env!("CARGO_PKG_VERSION")))
-            })
-            .map_err(|_| Error::your_bug("endpoint", "must be a URL such as http://127.0.0.1:7443"))?;
-        Ok(endpoint
-            .connect_timeout(self.connect_timeout)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(self.keepalive)
-            .keep_alive_timeout(Duration::from_secs(10))
-            .keep_alive_while_idle(true))
-    }
-
-    fn vault(&self, channel: Channel) -> Result<Vault, Error> {
-        let mut key: MetadataValue<Ascii> = format!("Bearer {}", self.key.expose())
-            .parse()
-            .map_err(|_| Error::your_bug("api_key", "holds characters that no key has"))?;
-        key.set_sensitive(true);
-        Ok(Vault { channel, key, deadline: self.deadline, max_retries: self.max_retries })
-    }
 }
 
 /// One method per RPC. `changes` gives the request an id, so that it can be tried again safely.
@@ -120,7 +41,7 @@ macro_rules! rpcs {
             pub async fn $name(&self, request: v1::$request) -> Result<v1::$response, Error> {
                 $(let request = rpcs!($changes request);)?
                 self.call(request, |request| {
-                    let mut client = $client::new(self.channel.clone());
+                    let mut client = $client::new(self.channel.clone()).max_decoding_message_size(LARGEST_ANSWER);
                     async move { client.$name(request).await }
                 })
                 .await
@@ -147,14 +68,16 @@ impl Vault {
 
     /// Connects as you say.
     pub fn builder(endpoint: impl Into<String>, key: ApiKey) -> Builder {
-        Builder {
-            endpoint: endpoint.into(),
-            key,
-            deadline: Duration::from_secs(30),
-            connect_timeout: Duration::from_secs(5),
-            keepalive: Duration::from_secs(30),
-            max_retries: 3,
-        }
+        Builder::new(endpoint.into(), key)
+    }
+
+    pub(crate) fn new(
+        channel: Channel,
+        key: MetadataValue<Ascii>,
+        deadline: Duration,
+        max_retries: u32,
+    ) -> Self {
+        Self { channel, key, deadline, max_retries }
     }
 
     /// The secret of a connection, for use now.
@@ -179,6 +102,47 @@ impl Vault {
             })
             .await?;
         AccessToken::read(answer)
+    }
+
+    /// Brings a pasted token in, with the defaults.
+    ///
+    /// # Errors
+    /// `YourBug` when the provider refuses the token, `Pause` when it must not replace the one that is there.
+    pub async fn store_access_token(
+        &self,
+        workspace_id: impl Into<String>,
+        provider: impl Into<String>,
+        access_token: impl Into<String>,
+    ) -> Result<v1::IntakeResult, Error> {
+        let request = v1::StoreTokenRequest {
+            workspace_id: workspace_id.into(),
+            provider: provider.into(),
+            credential: Some(v1::store_token_request::Credential::AccessToken(access_token.into())),
+            ..Default::default()
+        };
+        let answer = self.store_token(request).await?;
+        answer.result.ok_or_else(|| Error::unexpected("the vault answered without a result"))
+    }
+
+    /// Reports that the provider refused this token, with its reply as it came. The answer's `advice` says what to do.
+    ///
+    /// # Errors
+    /// See [`ErrorKind`](crate::ErrorKind).
+    pub async fn report_refusal(
+        &self,
+        connection_id: impl Into<String>,
+        token: &AccessToken,
+        http_status: u16,
+        body: impl Into<String>,
+    ) -> Result<v1::ReportTokenErrorResponse, Error> {
+        let request = v1::ReportTokenErrorRequest {
+            connection_id: connection_id.into(),
+            secret_id: Some(token.secret_id.clone()),
+            http_status: http_status.into(),
+            body: body.into(),
+            ..Default::default()
+        };
+        self.report_token_error(request).await
     }
 
     rpcs! { TokenVaultClient:

@@ -6,7 +6,8 @@
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::pin::pin;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use token_vault_client::{ApiKey, Vault, v1};
 use token_vault_sandbox::{Sandbox, SandboxConfig, User};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::DEFAULT_LISTEN;
 use crate::crypto::create_secret_file;
@@ -44,22 +46,19 @@ pub struct DemoArgs {
 /// When an address is taken, or a step of the story does not go as it should.
 pub async fn run(args: DemoArgs, listen: Option<String>) -> anyhow::Result<()> {
     let listen = listen.unwrap_or_else(|| DEFAULT_LISTEN.to_string());
-    let folder = DemoFolder::create()?;
-    let sandbox = Sandbox::start(SandboxConfig { listen: args.sandbox_listen, ..SandboxConfig::default() })
-        .await
-        .with_context(|| {
-            format!("the sandbox can't listen on {}; try --sandbox-listen 127.0.0.1:0", args.sandbox_listen)
-        })?;
-    let mut serving = Serving::start(&listen, &folder, &sandbox).await?;
-    let told = story(&serving, &folder, &sandbox).await;
-    let connection = match told {
-        Ok(connection) => connection,
-        Err(error) => {
-            serving.stop().await;
-            return Err(
-                error.context(format!("the story broke off; the vault's log is {}", folder.log().display()))
-            );
+    // From here on a signal is ours to answer: else it would leave the vault and the folder behind.
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut told_to_end = pin!(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
         }
+    });
+    let folder = DemoFolder::create()?;
+    // In mid-story the vault is killed where it stands: its folder goes anyway.
+    let (sandbox, mut serving, connection) = tokio::select! {
+        begun = begin(&args, &listen, &folder) => begun?,
+        () = &mut told_to_end => bail!("stopped before the story was told"),
     };
     if args.once {
         serving.stop().await;
@@ -67,12 +66,33 @@ pub async fn run(args: DemoArgs, listen: Option<String>) -> anyhow::Result<()> {
     }
     try_it_yourself(&serving, &sandbox, &connection)?;
     tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        ended = serving.child.wait() => bail!("the vault ended: {ended:?}; its log is {}", folder.log().display()),
+        // A terminal's Ctrl-C reaches the vault too, which may be the first to end.
+        biased;
+        () = &mut told_to_end => {}
+        ended = serving.child.wait() => bail!("the vault ended ({}): {}", ended?, folder.last_words()),
     }
     say("\nstopping…")?;
     serving.stop().await;
     Ok(())
+}
+
+/// Starts both and tells the story.
+async fn begin(
+    args: &DemoArgs,
+    listen: &str,
+    folder: &DemoFolder,
+) -> anyhow::Result<(Sandbox, Serving, String)> {
+    let sandbox = Sandbox::start(SandboxConfig { listen: args.sandbox_listen, ..SandboxConfig::default() })
+        .await
+        .with_context(|| {
+            format!("the sandbox can't listen on {}; try --sandbox-listen 127.0.0.1:0", args.sandbox_listen)
+        })?;
+    let serving = Serving::start(listen, folder, &sandbox).await?;
+    // The folder is gone when the person reads this: the log has to speak here.
+    let connection = story(&serving, folder, &sandbox).await.map_err(|error| {
+        error.context(format!("the story broke off; the vault's log ends with: {}", folder.last_words()))
+    })?;
+    Ok((sandbox, serving, connection))
 }
 
 /// What happens to a token, step by step. Gives the connection that works at the end.
@@ -226,6 +246,12 @@ impl DemoFolder {
     fn log(&self) -> PathBuf {
         self.0.join("vault.log")
     }
+
+    /// The last line of the vault's log.
+    fn last_words(&self) -> String {
+        let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+        log.lines().last().unwrap_or("it said nothing").to_owned()
+    }
 }
 
 impl Drop for DemoFolder {
@@ -275,7 +301,9 @@ impl Serving {
         let stdout = child.stdout.take().context("the vault's output can't be read")?;
         let ready =
             tokio::time::timeout(Duration::from_secs(20), BufReader::new(stdout).lines().next_line()).await;
-        let Ok(Ok(Some(line))) = ready else { return Err(not_ready(&folder.log(), listen)) };
+        let Ok(Ok(Some(line))) = ready else {
+            bail!("the vault did not start on {listen} (try --listen 127.0.0.1:0): {}", folder.last_words());
+        };
         let grpc = line
             .split_whitespace()
             .find_map(|word| word.strip_prefix("grpc="))
@@ -297,12 +325,6 @@ impl Serving {
         }
         let _ = tokio::time::timeout(Duration::from_secs(20), self.child.wait()).await;
     }
-}
-
-fn not_ready(log: &Path, listen: &str) -> anyhow::Error {
-    let log = std::fs::read_to_string(log).unwrap_or_default();
-    let last = log.lines().last().unwrap_or("it said nothing").to_owned();
-    anyhow!("the vault did not start on {listen} (try --listen 127.0.0.1:0): {last}")
 }
 
 fn show(token: &Token) -> anyhow::Result<()> {

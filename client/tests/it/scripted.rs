@@ -1,0 +1,100 @@
+//! A vault that refuses as it is told, then answers with nothing, and remembers what it was sent.
+
+use std::sync::{Arc, Mutex};
+
+use ::token_vault_client::v1::token_vault_server::{TokenVault, TokenVaultServer};
+use ::token_vault_client::v1::*;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpListener;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status};
+
+/// One call as it came in.
+#[derive(Debug, Clone)]
+pub(crate) struct Call {
+    pub(crate) authorization: String,
+    pub(crate) has_timeout: bool,
+    pub(crate) request_id: String,
+}
+
+/// The scripted vault.
+pub(crate) struct Scripted {
+    pub(crate) url: String,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    refusals: Mutex<Vec<Status>>,
+    calls: Mutex<Vec<Call>>,
+}
+
+impl Scripted {
+    pub(crate) async fn start(refusals: impl IntoIterator<Item = Status>) -> Self {
+        let mut refusals: Vec<Status> = refusals.into_iter().collect();
+        refusals.reverse();
+        let shared = Arc::new(Shared { refusals: Mutex::new(refusals), calls: Mutex::default() });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let service = TokenVaultServer::from_arc(shared.clone());
+        tokio::spawn(Server::builder().add_service(service).serve_with_incoming(TcpIncoming::from(listener)));
+        Self { url, shared }
+    }
+
+    pub(crate) fn calls(&self) -> Vec<Call> {
+        self.shared.calls.lock().unwrap().clone()
+    }
+}
+
+/// The URL of a server that takes a call's first bytes and hangs up.
+pub(crate) async fn hangs_up() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let _ = socket.read(&mut [0; 1024]).await;
+            // The connection stands and the call is under way when it breaks.
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    });
+    url
+}
+
+impl Shared {
+    fn answer<Q, A: Default>(&self, request: &Request<Q>, request_id: &str) -> Result<Response<A>, Status> {
+        let header = |name| request.metadata().get(name).and_then(|value| value.to_str().ok());
+        self.calls.lock().unwrap().push(Call {
+            authorization: header("authorization").unwrap_or_default().to_owned(),
+            has_timeout: header("grpc-timeout").is_some(),
+            request_id: request_id.to_owned(),
+        });
+        match self.refusals.lock().unwrap().pop() {
+            Some(refusal) => Err(refusal),
+            None => Ok(Response::new(A::default())),
+        }
+    }
+}
+
+macro_rules! answers {
+    ($($name:ident($request:ident) -> $response:ident $($id:ident)?;)*) => {
+        #[tonic::async_trait]
+        impl TokenVault for Shared {
+            $(async fn $name(&self, request: Request<$request>) -> Result<Response<$response>, Status> {
+                let id = String::new();
+                $(let id = { let _ = id; request.get_ref().$id.clone() };)?
+                self.answer(&request, &id)
+            })*
+        }
+    };
+}
+
+answers! {
+    store_token(StoreTokenRequest) -> StoreTokenResponse request_id;
+    exchange_token(ExchangeTokenRequest) -> ExchangeTokenResponse request_id;
+    validate_token(ValidateTokenRequest) -> ValidateTokenResponse;
+    fetch_access_token(FetchAccessTokenRequest) -> FetchAccessTokenResponse;
+    get_token(GetTokenRequest) -> GetTokenResponse;
+    list_tokens(ListTokensRequest) -> ListTokensResponse;
+    report_token_error(ReportTokenErrorRequest) -> ReportTokenErrorResponse;
+    revoke_token(RevokeTokenRequest) -> RevokeTokenResponse request_id;
+}
