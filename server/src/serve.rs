@@ -19,7 +19,7 @@ use crate::vault::Vault;
 /// How long the calls in flight may take to end once the process is told to stop.
 const DRAIN: Duration = Duration::from_secs(10);
 /// How long the vault may take to finish what is written and close the database.
-const CLOSE: Duration = Duration::from_secs(5);
+const CLOSE: Duration = Duration::from_secs(30);
 
 /// Serves until SIGTERM or SIGINT. A second signal ends at once.
 pub async fn run(config: Config) -> anyhow::Result<()> {

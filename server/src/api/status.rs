@@ -260,6 +260,14 @@ fn refused(error: VaultError, call: &Call) -> Refused {
             "Retry with the same request_id: it settles what became of the first try.",
         )
         .retry(SOON),
+        E::Overloaded => Refused::new(
+            Code::ResourceExhausted,
+            Reason::RateLimited,
+            "Too many calls wait for the provider or the database.",
+            "Retry after the delay, with jitter.",
+        )
+        .with("limit", "work_in_progress")
+        .retry(SOON),
         E::ShuttingDown => Refused::new(
             Code::Unavailable,
             Reason::ShuttingDown,

@@ -108,6 +108,7 @@ fn all() -> Vec<(E, Option<Reason>)> {
             Some(Reason::ProviderUnavailable),
         ),
         (E::StorageUnavailable, Some(Reason::StorageUnavailable)),
+        (E::Overloaded, Some(Reason::RateLimited)),
         (E::ShuttingDown, Some(Reason::ShuttingDown)),
         (E::CiphertextCorrupt { connection: id, version }, Some(Reason::CiphertextCorrupt)),
         (E::ApiKeyInvalid, Some(Reason::ApiKeyInvalid)),

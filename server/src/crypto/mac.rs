@@ -35,6 +35,11 @@ impl MacKey {
         length >= 16 && mac.get(..length).is_some_and(|mac| mac.ct_eq(expected).into())
     }
 
+    /// A key for another use, derived from this one.
+    pub fn derive(&self, purpose: &str) -> RawKey {
+        RawKey::from_bytes(self.mac("derived-key", &[purpose.as_bytes()]))
+    }
+
     /// The first 128 bits of the MAC of a secret: equal secrets of one workspace are seen to be equal.
     pub fn fingerprint(&self, provider: &ProviderId, secret: &Secret) -> Fingerprint {
         let mac = self.mac("fingerprint", &[provider.as_str().as_bytes(), secret.expose().as_bytes()]);

@@ -154,9 +154,17 @@ pub fn create_key_file(path: &Path, id: &str) -> io::Result<Secret> {
 
 /// Writes a secret to a new file that only its owner may read, and makes file and folder durable.
 pub fn create_secret_file(path: &Path, content: &Secret) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(content.expose().as_bytes())?;
-    file.sync_all()?;
+    // Written aside and linked into place: nobody ever reads half of it, and an existing file is never touched.
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(format!(".{}", Uuid::new_v4().simple()));
+    let written = (|| {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
+        file.write_all(content.expose().as_bytes())?;
+        file.sync_all()?;
+        std::fs::hard_link(&aside, path)
+    })();
+    let removed = std::fs::remove_file(&aside);
+    written.and(removed)?;
     let folder =
         path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     File::open(folder)?.sync_all()
@@ -167,7 +175,7 @@ mod tests {
     use super::*;
 
     fn line(id: &str) -> String {
-        format!("tvk1:{id}:{}", STANDARD.encode([id.len() as u8; 32]))
+        format!("tvk1:{id}:{}", STANDARD.encode(id.repeat(32).as_bytes().first_chunk::<32>().unwrap()))
     }
 
     #[test]

@@ -83,6 +83,20 @@ pub fn open(key: &DataKey, binding: &Binding<'_>, sealed: &Sealed) -> Result<Sec
     Ok(Secret::new(text.to_owned()))
 }
 
+/// Seals what is handed out to be handed back, so that its bearer can neither read nor change it.
+pub fn seal_note(key: &DataKey, purpose: &str, note: &[u8]) -> Result<Vec<u8>, CorruptCiphertext> {
+    seal_bytes(key.cipher(), &encode_parts(&[b"tokenvault:note:1", purpose.as_bytes()]), note)
+}
+
+/// Inverse of [`seal_note`].
+pub fn open_note(
+    key: &DataKey,
+    purpose: &str,
+    sealed: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, CorruptCiphertext> {
+    open_bytes(key.cipher(), &encode_parts(&[b"tokenvault:note:1", purpose.as_bytes()]), sealed)
+}
+
 fn seal_bytes(cipher: &Aes256Gcm, aad: &[u8], plain: &[u8]) -> Result<Vec<u8>, CorruptCiphertext> {
     let nonce = Nonce::<Aes256Gcm>::generate();
     let sealed = cipher.encrypt(&nonce, Payload { msg: plain, aad }).map_err(|_| CorruptCiphertext)?;

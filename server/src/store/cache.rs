@@ -12,15 +12,17 @@ use moka::sync::Cache;
 use std::sync::Arc;
 
 use super::db::{Pool, Session};
-use super::{ApiKeyRecord, HeldToken, StoreError};
-use crate::model::{ApiKeyId, ConnectionId};
+use super::{ApiKeyRecord, HeldToken, StoreError, Tx};
+use crate::model::{ApiKeyId, ConnectionId, Timestamp};
 
 /// How often changes of other replicas are asked for.
 pub(super) const POLL: Duration = Duration::from_millis(200);
 /// How long after the start of a poll a hit may still be believed.
 const FRESH: Duration = Duration::from_millis(800);
-/// Ciphertext rows kept at most: about 1 KiB each.
-const CONNECTIONS: u64 = 50_000;
+/// How long changes are kept: far longer than any replica falls behind and lives.
+const KEPT: Duration = Duration::from_secs(3_600);
+/// Bytes of ciphertext rows kept at most.
+const CONNECTION_BYTES: u64 = 64 * 1024 * 1024;
 /// API keys kept at most.
 const API_KEYS: u64 = 10_000;
 
@@ -70,6 +72,15 @@ pub(super) struct Coherence {
     born: Instant,
 }
 
+/// About how many bytes a row takes.
+fn weight(row: &Arc<HeldToken>) -> u32 {
+    let facts = &row.connection.facts;
+    let granular = facts.granular_scopes.iter().flat_map(|scope| &scope.target_ids).map(|id| id.len() + 24);
+    let scopes = facts.scopes.iter().map(|scope| scope.len() + 24);
+    let sealed = row.sealed.as_ref().map_or(0, |sealed| sealed.bytes.len());
+    u32::try_from(1_024 + sealed + granular.chain(scopes).sum::<usize>()).unwrap_or(u32::MAX)
+}
+
 /// What a load must remember, from before its SELECT.
 #[derive(Clone, Copy)]
 pub(super) struct LoadMark(u64);
@@ -77,7 +88,10 @@ pub(super) struct LoadMark(u64);
 impl Coherence {
     pub(super) fn new() -> Self {
         Self {
-            connections: Cache::new(CONNECTIONS),
+            connections: Cache::builder()
+                .max_capacity(CONNECTION_BYTES)
+                .weigher(|_, row| weight(row))
+                .build(),
             api_keys: Cache::new(API_KEYS),
             drops: RwLock::new(()),
             dropped: AtomicU64::new(0),
@@ -137,7 +151,8 @@ impl Coherence {
         }
     }
 
-    fn drop_all(&self) {
+    /// Drops everything.
+    pub(super) fn drop_all(&self) {
         let _writing = self.drops.write();
         self.dropped.fetch_add(1, Ordering::AcqRel);
         self.connections.invalidate_all();
@@ -147,6 +162,22 @@ impl Coherence {
     /// The highest change that this replica has applied.
     pub(super) fn applied(&self) -> i64 {
         self.applied.load(Ordering::Acquire)
+    }
+
+    /// Starts where the numbers stand: an empty cache has nothing to drop.
+    pub(super) async fn start(&self, pool: &Pool) -> Result<(), StoreError> {
+        #[derive(sqlx::FromRow)]
+        struct Head {
+            revision: i64,
+        }
+        let head: Head = pool
+            .session()
+            .await?
+            .query("SELECT coalesce(max(revision), 0) AS revision FROM changes")
+            .fetch_one()
+            .await?;
+        self.applied.store(head.revision, Ordering::Release);
+        self.poll(pool).await
     }
 
     /// Applies what changed since the last poll, and only then calls the caches fresh.
@@ -170,6 +201,19 @@ impl Coherence {
             }
         }
         self.fresh_until.store(self.millis(started + FRESH), Ordering::Release);
+        Ok(())
+    }
+}
+
+impl Tx {
+    /// Forgets changes older than an hour, all but the last.
+    pub(super) async fn forget_changes(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        self.query(
+            "DELETE FROM changes WHERE changed_at < $1 AND revision < (SELECT max(revision) FROM changes)",
+        )
+        .bind((now - KEPT).as_micros())
+        .execute()
+        .await?;
         Ok(())
     }
 }

@@ -1,5 +1,7 @@
 //! Table `ad_platform_connections`, the sealed secrets beside it, and the ad accounts below it.
 
+use std::collections::{HashMap, HashSet};
+
 use uuid::Uuid;
 
 use super::cache::Change;
@@ -52,6 +54,23 @@ struct Id {
 #[derive(sqlx::FromRow)]
 struct AccountRow {
     ad_account_id: String,
+    name: String,
+    currency: String,
+    time_zone: String,
+    provider_state: String,
+    owner_id: String,
+    owner_name: String,
+    unreachable: bool,
+}
+
+impl AccountRow {
+    /// Whether it says of the account what the provider says now.
+    fn is(&self, account: &AdAccount) -> bool {
+        let told = [&account.name, &account.currency, &account.time_zone, &account.provider_state];
+        let known = [&self.name, &self.currency, &self.time_zone, &self.provider_state];
+        let owner = (&self.owner_id, &self.owner_name) == (&account.owner_id, &account.owner_name);
+        told == known && owner && !self.unreachable
+    }
 }
 
 impl Session {
@@ -167,13 +186,15 @@ impl Session {
         Ok(siblings)
     }
 
-    async fn known_ad_accounts(&mut self, id: ConnectionId) -> Result<Vec<String>, StoreError> {
-        let rows: Vec<AccountRow> = self
-            .query("SELECT ad_account_id FROM connection_ad_accounts WHERE connection_id = $1")
-            .bind(id.as_uuid())
-            .fetch_all()
-            .await?;
-        Ok(rows.into_iter().map(|row| row.ad_account_id).collect())
+    async fn known_ad_accounts(&mut self, id: ConnectionId) -> Result<Vec<AccountRow>, StoreError> {
+        self.query(
+            "SELECT ad_account_id, name, currency, time_zone, provider_state, owner_id, owner_name,
+                    unreachable_since IS NOT NULL AS unreachable
+               FROM connection_ad_accounts WHERE connection_id = $1",
+        )
+        .bind(id.as_uuid())
+        .fetch_all()
+        .await
     }
 }
 
@@ -358,22 +379,39 @@ impl Tx {
         accounts: &[AdAccount],
         now: Timestamp,
     ) -> Result<u32, StoreError> {
-        for known in self.known_ad_accounts(id).await? {
-            if !accounts.iter().any(|account| account.id == known) {
-                self.query(
-                    "UPDATE connection_ad_accounts
-                        SET unreachable_since = coalesce(unreachable_since, $3), checked_at = $3
-                      WHERE connection_id = $1 AND ad_account_id = $2",
-                )
-                .bind(id.as_uuid())
-                .bind(known)
-                .bind(now.as_micros())
-                .execute()
-                .await?;
-            }
+        let known: HashMap<String, AccountRow> = self
+            .known_ad_accounts(id)
+            .await?
+            .into_iter()
+            .map(|row| (row.ad_account_id.clone(), row))
+            .collect();
+        let reached: HashSet<&str> = accounts.iter().map(|account| account.id.as_str()).collect();
+        for row in
+            known.values().filter(|row| !row.unreachable && !reached.contains(row.ad_account_id.as_str()))
+        {
+            self.query(
+                "UPDATE connection_ad_accounts SET unreachable_since = $3
+                  WHERE connection_id = $1 AND ad_account_id = $2",
+            )
+            .bind(id.as_uuid())
+            .bind(row.ad_account_id.clone())
+            .bind(now.as_micros())
+            .execute()
+            .await?;
         }
+        // One statement for all that stayed as it was; a row each only for what is new or changed.
+        self.query(
+            "UPDATE connection_ad_accounts SET last_reachable_at = $2, checked_at = $2
+              WHERE connection_id = $1 AND unreachable_since IS NULL",
+        )
+        .bind(id.as_uuid())
+        .bind(now.as_micros())
+        .execute()
+        .await?;
         for account in accounts {
-            self.put_ad_account(id.as_uuid(), account, now).await?;
+            if known.get(&account.id).is_none_or(|row| !row.is(account)) {
+                self.put_ad_account(id.as_uuid(), account, now).await?;
+            }
         }
         let count: Count = self
             .query(

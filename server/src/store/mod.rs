@@ -18,7 +18,7 @@ mod write;
 
 use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -30,6 +30,7 @@ pub use db::{Backend, Session};
 pub use error::StoreError;
 pub use keys::{KeyPurpose, MasterKeyRecord, VaultKeyPurpose, VaultRecord, WrappedKey};
 pub use list::{ListDrive, ListPosition, ListRange, StandingName};
+pub use replicas::Registration;
 pub use requests::{Claim, Claimed, RequestOutcome};
 pub use write::{Abort, Tx};
 
@@ -38,7 +39,7 @@ use db::{Address, Pool};
 use replicas::Observer;
 use write::Writer;
 
-use crate::model::{ApiKeyId, Clock, ConnectionId, Incarnation};
+use crate::model::{ApiKeyId, Clock, ConnectionId, Incarnation, Timestamp};
 
 /// What storage needs to open.
 pub struct StoreConfig<'a> {
@@ -54,14 +55,19 @@ pub struct StoreConfig<'a> {
 
 /// The database.
 pub struct Store {
+    /// Lists, views, examinations.
     readers: Pool,
+    /// Authentication and fetches: no list may stand in their way.
+    hot: Pool,
     writer: Writer,
     coherence: Arc<Coherence>,
     healthy: watch::Receiver<bool>,
     stop: tokio_util::sync::CancellationToken,
     tasks: tokio_util::task::TaskTracker,
     incarnation: Incarnation,
+    clock: Clock,
     observer: Arc<Observer>,
+    registration: Arc<OnceLock<Registration>>,
     /// Held while SQLite is open: a second process refuses.
     _lock: Option<File>,
 }
@@ -76,8 +82,8 @@ impl Store {
             Address::Postgres { .. } => None,
         };
         // SQLite has one writer; its connection is its own. Readers are few: a read is CPU, not waiting.
-        let readers = Pool::new(&address, 4);
-        let writers = Pool::new(&address, 1);
+        let (readers, hot) = (Pool::new(&address, 4), Pool::new(&address, 2));
+        let (writers, pulse) = (Pool::new(&address, 1), Pool::new(&address, 1));
         migrate(&writers, config.migrate).await?;
         check_settings(&readers).await?;
 
@@ -92,17 +98,20 @@ impl Store {
         });
         let store = Self {
             readers,
+            hot,
             writer,
             coherence,
             healthy,
             stop,
             tasks,
             incarnation: config.incarnation,
+            clock: config.clock,
             observer: Arc::new(Observer::default()),
+            registration: Arc::default(),
             _lock: lock,
         };
-        store.coherence.poll(&store.readers).await?;
-        store.watch_changes(health);
+        store.coherence.start(&pulse).await?;
+        store.watch_changes(pulse, health);
         Ok(store)
     }
 
@@ -143,7 +152,7 @@ impl Store {
             return Ok(Some(hit));
         }
         let mark = self.coherence.mark();
-        let Some(row) = self.read().await?.held_token(id).await? else { return Ok(None) };
+        let Some(row) = self.hot.session().await?.held_token(id).await? else { return Ok(None) };
         let row = Arc::new(row);
         self.coherence.keep_connection(mark, &row);
         Ok(Some(row))
@@ -155,16 +164,24 @@ impl Store {
             return Ok(Some(hit));
         }
         let mark = self.coherence.mark();
-        let Some(row) = self.read().await?.api_key(id).await? else { return Ok(None) };
+        let Some(row) = self.hot.session().await?.api_key(id).await? else { return Ok(None) };
         let row = Arc::new(row);
         self.coherence.keep_api_key(mark, &row);
         Ok(Some(row))
     }
 
-    /// Polls changes and beats this replica's row, until closed. Health follows.
-    fn watch_changes(&self, health: watch::Sender<bool>) {
-        let (readers, coherence, stop) =
-            (self.readers.clone(), Arc::clone(&self.coherence), self.stop.clone());
+    /// Registers this process among the living, and keeps it so.
+    pub async fn register(&self, registration: Registration, now: Timestamp) -> Result<(), StoreError> {
+        let alone = self.backend() == Backend::Sqlite;
+        replicas::register(&self.writer, self.incarnation, registration.clone(), alone, now).await?;
+        let _ = self.registration.set(registration);
+        Ok(())
+    }
+
+    /// Polls changes and beats this replica's row, on a connection of its own, until closed. Health follows.
+    fn watch_changes(&self, pulse: Pool, health: watch::Sender<bool>) {
+        let (coherence, stop) = (Arc::clone(&self.coherence), self.stop.clone());
+        let (registration, clock) = (Arc::clone(&self.registration), self.clock.clone());
         let (writer, observer, incarnation) =
             (self.writer.clone(), Arc::clone(&self.observer), self.incarnation);
         self.tasks.spawn(async move {
@@ -173,7 +190,7 @@ impl Store {
             let mut polls = 0_u64;
             loop {
                 tokio::select! { () = stop.cancelled() => break, _ = tick.tick() => {} }
-                let answer = match tokio::time::timeout(Duration::from_secs(2), coherence.poll(&readers)).await {
+                let answer = match tokio::time::timeout(Duration::from_secs(2), coherence.poll(&pulse)).await {
                     Ok(answer) => answer,
                     Err(_) => Err(StoreError::Unavailable("no answer within 2 s".into())),
                 };
@@ -188,8 +205,22 @@ impl Store {
                 }
                 health.send_if_modified(|was| std::mem::replace(was, well) != well);
                 polls += 1;
-                if well && polls.is_multiple_of(5) {
-                    replicas::beat(&writer, &readers, &observer, incarnation, coherence.applied()).await;
+                if !well || !polls.is_multiple_of(BEAT) {
+                    continue;
+                }
+                let beat = replicas::beat(&writer, &pulse, &observer, incarnation, coherence.applied());
+                let lives = tokio::time::timeout(Duration::from_secs(5), beat).await.unwrap_or(true);
+                if !lives && let Some(registration) = registration.get() {
+                    // The others thought us dead and took our claims over; what we cached may be old.
+                    tracing::error!("this replica was taken for dead; it registers anew");
+                    coherence.drop_all();
+                    let again = replicas::register(&writer, incarnation, registration.clone(), false, clock.now());
+                    if let Err(error) = again.await {
+                        tracing::warn!(%error, "this replica could not register anew");
+                    }
+                }
+                if polls.is_multiple_of(PRUNE) {
+                    prune(&writer, clock.now()).await;
                 }
             }
         });
@@ -202,6 +233,28 @@ impl Store {
         let _: Result<(), Abort<std::convert::Infallible>> =
             self.write(move |tx| Box::pin(async move { Ok(tx.end_replica(incarnation).await?) })).await;
         self.readers.close().await;
+        self.hot.close().await;
+    }
+}
+
+/// A beat every so many polls, and a pruning.
+const BEAT: u64 = 5;
+const PRUNE: u64 = 300;
+
+/// Forgets changes that every living replica has long applied, and outcomes that are no longer kept. The last
+/// change stays: numbers go on from it.
+async fn prune(writer: &Writer, now: Timestamp) {
+    let pruned: Result<(), Abort<std::convert::Infallible>> = writer
+        .write(move |tx| {
+            Box::pin(async move {
+                tx.forget_changes(now).await?;
+                tx.forget_requests(now).await?;
+                Ok(())
+            })
+        })
+        .await;
+    if let Err(Abort::Store(error)) = pruned {
+        tracing::debug!(%error, "nothing was pruned this time");
     }
 }
 

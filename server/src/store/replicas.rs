@@ -44,6 +44,15 @@ impl Observer {
     }
 }
 
+/// What a process says of itself.
+#[derive(Debug, Clone)]
+pub struct Registration {
+    /// Its name for people.
+    pub name: String,
+    /// Ids of the master keys that it holds.
+    pub master_keys: Vec<String>,
+}
+
 #[derive(Clone, sqlx::FromRow)]
 struct BeatRow {
     incarnation: Uuid,
@@ -55,23 +64,26 @@ struct Ended {
     ended_at: Option<i64>,
 }
 
-/// Beats once and ends those that fell silent. Failures wait for the next beat.
+/// Beats once and ends those that fell silent. Failures wait for the next beat. `false`: others ended us.
 pub(super) async fn beat(
     writer: &Writer,
     readers: &Pool,
     observer: &Observer,
     own: Incarnation,
     applied: i64,
-) {
+) -> bool {
     let silent = match read_beats(readers).await {
         Ok(beats) => observer.note(own, &beats),
-        Err(_) => return,
+        Err(_) => return true,
     };
-    let outcome: Result<(), Abort<Infallible>> = writer
+    let outcome: Result<bool, Abort<Infallible>> = writer
         .write(move |tx| {
             let silent = silent.clone();
             Box::pin(async move {
-                tx.query("UPDATE replicas SET beat = beat + 1, applied_revision = $2 WHERE incarnation = $1")
+                let known = tx
+                    .query(
+                        "UPDATE replicas SET beat = beat + 1, applied_revision = $2 WHERE incarnation = $1",
+                    )
                     .bind(own.as_uuid())
                     .bind(applied)
                     .execute()
@@ -83,12 +95,55 @@ pub(super) async fn beat(
                         .execute()
                         .await?;
                 }
+                Ok(known == 1)
+            })
+        })
+        .await;
+    match outcome {
+        Ok(known) => known,
+        Err(Abort::Store(error)) => {
+            tracing::debug!(%error, "a beat was missed");
+            true
+        }
+        Err(Abort::Refused(never)) => match never {},
+    }
+}
+
+/// Adds this process to the living. `alone`: no other can live (SQLite is locked), so all others have ended.
+pub(super) async fn register(
+    writer: &Writer,
+    incarnation: Incarnation,
+    registration: Registration,
+    alone: bool,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let outcome: Result<(), Abort<Infallible>> = writer
+        .write(move |tx| {
+            let registration = registration.clone();
+            Box::pin(async move {
+                if alone {
+                    tx.query("DELETE FROM replicas").execute().await?;
+                }
+                tx.query(
+                    "INSERT INTO replicas (incarnation, name, beat, version, master_key_ids, config_revision,
+                                           clock_offset, applied_revision, started_at)
+                     VALUES ($1, $2, 0, $3, $4, 0, 0, 0, $5) ON CONFLICT (incarnation) DO NOTHING",
+                )
+                .bind(incarnation.as_uuid())
+                .bind(registration.name)
+                .bind(env!("CARGO_PKG_VERSION"))
+                .bind(Json(registration.master_keys))
+                .bind(now.as_micros())
+                .execute()
+                .await?;
                 Ok(())
             })
         })
         .await;
-    if let Err(Abort::Store(error)) = outcome {
-        tracing::debug!(%error, "a beat was missed");
+    match outcome {
+        Ok(()) => Ok(()),
+        Err(Abort::Store(error)) => Err(error),
+        Err(Abort::Refused(never)) => match never {},
     }
 }
 
@@ -114,33 +169,6 @@ impl Session {
 }
 
 impl Tx {
-    /// Registers this process. `alone`: no other can live (SQLite is locked), so all others have ended.
-    pub async fn register_replica(
-        &mut self,
-        incarnation: Incarnation,
-        name: &str,
-        master_keys: &[String],
-        alone: bool,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        if alone {
-            self.query("DELETE FROM replicas").execute().await?;
-        }
-        self.query(
-            "INSERT INTO replicas (incarnation, name, beat, version, master_key_ids, config_revision, clock_offset,
-                                   applied_revision, started_at)
-             VALUES ($1, $2, 0, $3, $4, 0, 0, 0, $5)",
-        )
-        .bind(incarnation.as_uuid())
-        .bind(name.to_owned())
-        .bind(env!("CARGO_PKG_VERSION"))
-        .bind(Json(master_keys.to_vec()))
-        .bind(now.as_micros())
-        .execute()
-        .await?;
-        Ok(())
-    }
-
     /// Ends this process's own life: what it had claimed is free at once.
     pub async fn end_replica(&mut self, incarnation: Incarnation) -> Result<(), StoreError> {
         self.query("DELETE FROM replicas WHERE incarnation = $1")

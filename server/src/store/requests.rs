@@ -92,8 +92,10 @@ impl Tx {
             return Err(StoreError::Race("the request's row went away".into()));
         };
         if now.since(Timestamp::from_micros(row.created_at)) > KEPT {
-            self.renew_request(claim, row.generation, now).await?;
-            return Ok(Claimed::Ours { generation: row.generation + 1 });
+            if self.renew_request(claim, row.generation, now).await? {
+                return Ok(Claimed::Ours { generation: row.generation + 1 });
+            }
+            return Err(StoreError::Race("another process renewed the request".into()));
         }
         if row.hash != claim.hash {
             return Ok(Claimed::OtherRequest);
@@ -161,27 +163,28 @@ impl Tx {
         Ok(())
     }
 
-    /// An outcome that is no longer kept makes way for the new request.
+    /// An outcome that is no longer kept makes way for the new request. `false`: somebody else was first.
     async fn renew_request(
         &mut self,
         claim: &Claim,
         generation: i64,
         now: Timestamp,
-    ) -> Result<(), StoreError> {
-        self.query(
-            "UPDATE requests SET hash = $4, incarnation = $5, generation = $6, outcome = NULL, created_at = $7
-              WHERE principal = $1 AND rpc = $2 AND request_id = $3",
-        )
-        .bind(claim.principal.clone())
-        .bind(claim.rpc)
-        .bind(claim.request_id.as_str().to_owned())
-        .bind(claim.hash.clone())
-        .bind(claim.incarnation.as_uuid())
-        .bind(generation + 1)
-        .bind(now.as_micros())
-        .execute()
-        .await?;
-        Ok(())
+    ) -> Result<bool, StoreError> {
+        let renewed = self
+            .query(
+                "UPDATE requests SET hash = $4, incarnation = $5, generation = generation + 1, outcome = NULL, created_at = $6
+                  WHERE principal = $1 AND rpc = $2 AND request_id = $3 AND generation = $7",
+            )
+            .bind(claim.principal.clone())
+            .bind(claim.rpc)
+            .bind(claim.request_id.as_str().to_owned())
+            .bind(claim.hash.clone())
+            .bind(claim.incarnation.as_uuid())
+            .bind(now.as_micros())
+            .bind(generation)
+            .execute()
+            .await?;
+        Ok(renewed == 1)
     }
 
     /// Forgets requests older than a day.

@@ -4,6 +4,7 @@
 use std::ops::{Deref, DerefMut};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -20,6 +21,8 @@ const BATCH: usize = 48;
 const QUEUE: usize = 4_096;
 /// A unit that lost a race runs again at most so often.
 const ATTEMPTS: u32 = 3;
+/// Longest time for a batch, and for its COMMIT.
+const TIME: Duration = Duration::from_secs(15);
 
 /// A transaction in which a unit runs: reads (it derefs to a session) and writes.
 pub struct Tx {
@@ -77,12 +80,15 @@ enum Ended {
 /// A unit with its types erased: it keeps its own result until the commit is known.
 trait Unit: Send {
     fn run<'t>(&'t mut self, tx: &'t mut Tx) -> BoxFuture<'t, Ended>;
+    /// Whether it has tries left; counts them.
+    fn may_run_again(&mut self) -> bool;
     fn answer(self: Box<Self>, lost: Option<StoreError>);
 }
 
 struct Job<F, T, E> {
     work: F,
     result: Option<Result<T, Abort<E>>>,
+    tries: u32,
     reply: oneshot::Sender<Result<T, Abort<E>>>,
 }
 
@@ -93,20 +99,33 @@ where
     E: Send,
 {
     fn run<'t>(&'t mut self, tx: &'t mut Tx) -> BoxFuture<'t, Ended> {
+        // Making the future may panic as well as running it; neither may end the writer.
+        let mut tx = Some(tx);
+        let started = std::panic::catch_unwind(AssertUnwindSafe(|| tx.take().map(&self.work))).ok().flatten();
+        let result = &mut self.result;
         Box::pin(async move {
-            let result = AssertUnwindSafe((self.work)(tx)).catch_unwind().await.unwrap_or_else(|_| {
+            let outcome = match started {
+                Some(work) => AssertUnwindSafe(work).catch_unwind().await.ok(),
+                None => None,
+            };
+            let answer = outcome.unwrap_or_else(|| {
                 Err(Abort::Store(StoreError::Refused("a unit of work panicked; see the log".into())))
             });
-            let ended = match &result {
+            let ended = match &answer {
                 Ok(_) => Ended::Done,
                 Err(Abort::Refused(_)) => Ended::RolledBack,
                 Err(Abort::Store(StoreError::Race(_))) => Ended::Race,
                 Err(Abort::Store(error)) if error.ends_transaction() => Ended::TransactionLost(error.clone()),
                 Err(Abort::Store(_)) => Ended::RolledBack,
             };
-            self.result = Some(result);
+            *result = Some(answer);
             ended
         })
+    }
+
+    fn may_run_again(&mut self) -> bool {
+        self.tries += 1;
+        self.tries < ATTEMPTS
     }
 
     fn answer(self: Box<Self>, lost: Option<StoreError>) {
@@ -147,7 +166,7 @@ impl Writer {
         E: Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let unit: Box<dyn Unit> = Box::new(Job { work, result: None, reply });
+        let unit: Box<dyn Unit> = Box::new(Job { work, result: None, tries: 0, reply });
         if self.queue.try_send(unit).is_err() {
             return Err(Abort::Store(StoreError::Unavailable("too many writes are waiting".into())));
         }
@@ -157,6 +176,14 @@ impl Writer {
     }
 }
 
+/// What became of a batch.
+struct Outcome {
+    /// Nothing of it is known to be durable, and why.
+    lost: Option<StoreError>,
+    /// Which of its units lost a race and may run again.
+    raced: Vec<bool>,
+}
+
 async fn drain(
     pool: Pool,
     coherence: Arc<Coherence>,
@@ -164,68 +191,86 @@ async fn drain(
     mut units: mpsc::Receiver<Box<dyn Unit>>,
 ) {
     let mut batch: Vec<Box<dyn Unit>> = Vec::with_capacity(BATCH);
-    while units.recv_many(&mut batch, BATCH).await > 0 {
-        let lost = match pool.session().await {
+    let mut again: Vec<Box<dyn Unit>> = Vec::new();
+    loop {
+        // What lost a race runs alone, after the locks of its batch are gone: in place it would meet the same
+        // deadlock again.
+        match again.pop() {
+            Some(unit) => batch.push(unit),
+            None if units.recv_many(&mut batch, BATCH).await == 0 => return,
+            None => {}
+        }
+        let outcome = match pool.session().await {
             Ok(session) => run_batch(session, &coherence, &clock, &mut batch).await,
-            Err(error) => Some(error),
+            Err(error) => Outcome { lost: Some(error), raced: Vec::new() },
         };
-        if let Some(error) = &lost {
+        if let Some(error) = &outcome.lost {
             tracing::warn!(%error, units = batch.len(), "writes were not committed");
         }
-        for unit in batch.drain(..) {
-            unit.answer(lost.clone());
+        let mut raced = outcome.raced.into_iter().chain(std::iter::repeat(false));
+        for mut unit in batch.drain(..) {
+            if raced.next() == Some(true) && unit.may_run_again() {
+                again.push(unit);
+            } else {
+                unit.answer(outcome.lost.clone());
+            }
         }
     }
 }
 
-/// One transaction. `Some` means that nothing of it is known to be durable.
+/// One transaction.
 async fn run_batch(
     session: Session,
     coherence: &Coherence,
     clock: &Clock,
     batch: &mut [Box<dyn Unit>],
-) -> Option<StoreError> {
+) -> Outcome {
     let mut tx = Tx { session, changes: Vec::new() };
-    let outcome = fill(&mut tx, batch, clock).await;
+    let mut raced = vec![false; batch.len()];
+    // A link that went silent answers nothing, not even the server's own time-outs.
+    let filled = tokio::time::timeout(TIME, fill(&mut tx, batch, &mut raced, clock)).await;
     let Tx { mut session, changes } = tx;
-    let outcome = match outcome {
-        Ok(()) => session.query("COMMIT").execute().await.map(|_| ()),
-        Err(error) => Err(error),
+    let outcome = match filled {
+        Ok(Ok(())) => match tokio::time::timeout(TIME, session.query("COMMIT").execute()).await {
+            Ok(committed) => committed.map(|_| ()),
+            Err(_) => Err(StoreError::Unavailable("COMMIT was not answered in time".into())),
+        },
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(StoreError::Unavailable("a batch of writes was not answered in time".into())),
     };
     // Before any answer, also when the outcome of COMMIT is unknown: nobody may read the old from a cache.
     coherence.drop_changed(&changes);
     match outcome {
-        Ok(()) => None,
+        Ok(()) => Outcome { lost: None, raced },
         Err(error) => {
             session.abandon();
-            Some(error)
+            // The whole batch lost a race (for the lock that numbers changes): all of it may run again.
+            let all = matches!(error, StoreError::Race(_));
+            Outcome { lost: Some(error), raced: vec![all; batch.len()] }
         }
     }
 }
 
-async fn fill(tx: &mut Tx, batch: &mut [Box<dyn Unit>], clock: &Clock) -> Result<(), StoreError> {
+async fn fill(
+    tx: &mut Tx,
+    batch: &mut [Box<dyn Unit>],
+    raced: &mut [bool],
+    clock: &Clock,
+) -> Result<(), StoreError> {
     tx.query_for("BEGIN IMMEDIATE", "BEGIN").execute().await?;
-    for unit in batch {
-        let mut attempt = 1;
-        loop {
-            let changes = tx.changes.len();
-            tx.query("SAVEPOINT unit").execute().await?;
-            let ended = unit.run(tx).await;
-            match ended {
-                Ended::Done => {
-                    tx.query("RELEASE SAVEPOINT unit").execute().await?;
-                    break;
-                }
-                Ended::TransactionLost(error) => return Err(error),
-                Ended::RolledBack | Ended::Race => {
-                    tx.changes.truncate(changes);
-                    tx.query("ROLLBACK TO SAVEPOINT unit").execute().await?;
-                    tx.query("RELEASE SAVEPOINT unit").execute().await?;
-                    if !matches!(ended, Ended::Race) || attempt == ATTEMPTS {
-                        break;
-                    }
-                    attempt += 1;
-                }
+    for (unit, raced) in batch.iter_mut().zip(raced) {
+        let changes = tx.changes.len();
+        tx.query("SAVEPOINT unit").execute().await?;
+        match unit.run(tx).await {
+            Ended::Done => {
+                tx.query("RELEASE SAVEPOINT unit").execute().await?;
+            }
+            Ended::TransactionLost(error) => return Err(error),
+            ended @ (Ended::RolledBack | Ended::Race) => {
+                tx.changes.truncate(changes);
+                tx.query("ROLLBACK TO SAVEPOINT unit").execute().await?;
+                tx.query("RELEASE SAVEPOINT unit").execute().await?;
+                *raced = matches!(ended, Ended::Race);
             }
         }
     }

@@ -247,7 +247,7 @@ impl Vault {
         let more = records.len() > wanted;
         records.truncate(wanted);
         let next_page_token = match records.last() {
-            Some(last) if more => self.write_page_token(last.api_key.id.as_str(), &fingerprint),
+            Some(last) if more => self.write_page_token(last.api_key.id.as_str(), &fingerprint)?,
             _ => String::new(),
         };
         Ok(ApiKeyPage {

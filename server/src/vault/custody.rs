@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use super::idempotency::Begun;
+use super::idempotency::{Begun, Owned};
 use super::{
     FetchAccessToken, Fetched, ProviderOutcome, RevokeToken, Revoked, Target, TokenView, Vault, VaultError,
 };
 use crate::crypto::{self, Binding};
-use crate::model::{
-    Connection, ConnectionId, Expiry, Misconfiguration, Principal, RefusalKind, Secret, Standing, Status,
-};
+use crate::model::{Connection, ConnectionId, Expiry, Principal, RefusalKind, Secret, Standing, Status};
 use crate::provider::Revocation;
 use crate::store::{Abort, HeldToken, RequestOutcome};
 
@@ -90,12 +88,7 @@ impl Vault {
                 wanted: command.min_ttl,
             });
         }
-        let provider =
-            self.providers.get(&connection.provider).ok_or_else(|| VaultError::ProviderMisconfigured {
-                provider: connection.provider.clone(),
-                problem: Misconfiguration::NotConfigured,
-                provider_code: String::new(),
-            })?;
+        let provider = self.provider_of(connection)?;
         let secret = self.open_secret(&held).await?;
         Ok(Fetched {
             send_with: provider.send_with(&secret),
@@ -190,7 +183,7 @@ impl Vault {
         caller: &Principal,
         command: &RevokeToken,
         held: &HeldToken,
-        claim: Option<&crate::store::Claim>,
+        claim: Option<&Owned>,
     ) -> Result<ProviderOutcome, VaultError> {
         if let Some(expected) = command.if_version
             && expected != held.connection.version
@@ -261,7 +254,7 @@ impl Vault {
         if connections > 0 && !command.allow_shared {
             return Err(VaultError::TokenShared { connection: held.connection.id, connections });
         }
-        let provider = self.provider(&held.connection.provider)?;
+        let provider = self.provider_of(&held.connection)?;
         let secret = self.open_secret(held).await?;
         match provider.revoke(&secret, &held.connection.subject, held.connection.facts.kind).await {
             Ok(Revocation::Revoked) => Ok(ProviderOutcome::Revoked),

@@ -372,7 +372,7 @@ pub(super) fn learn(connection: &mut Connection, word: &Result<Inspected, Refusa
             let ran_out = connection.facts.expiry.at().is_some_and(|end| end <= now);
             let known = matches!(connection.standing, Standing::Invalid { .. });
             // A death by time follows from expiry and clock; it is no second fact.
-            if !known && !(ran_out && reason == RefusalReason::Expired) {
+            if !(known || ran_out && reason == RefusalReason::Expired) {
                 connection.standing =
                     Standing::Invalid { since: now, reason, provider_code: refusal.provider_code() };
             }
@@ -450,7 +450,7 @@ impl Vault {
                 .collect();
             return Ok(Some(Validation { token: self.view(connection.clone()).await?, checks, cursor }));
         }
-        let provider = self.provider(&connection.provider)?;
+        let provider = self.provider_of(connection)?;
         let secret = self.open_secret(held).await?;
         let patient = Patient {
             provider: &*provider,

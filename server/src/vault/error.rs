@@ -238,6 +238,9 @@ pub enum VaultError {
     /// The database can't be asked.
     #[error("the database can't be reached")]
     StorageUnavailable,
+    /// Too much work is going on.
+    #[error("too much work is going on")]
+    Overloaded,
     /// The vault is going down.
     #[error("the vault is shutting down")]
     ShuttingDown,

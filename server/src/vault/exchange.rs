@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::custody::{binding, is_later};
-use super::idempotency::Begun;
+use super::idempotency::{Begun, Owned};
 use super::intake::{Accepted, Destination, check_replaces};
 use super::{
     Exchange, ExchangeOutcome, ExchangeSubject, ExchangeToken, IntakeOptions, Target, Vault, VaultError,
@@ -14,8 +14,7 @@ use crate::model::{
     Connection, ConnectionId, Expiry, ExpirySource, Principal, Refusal, RefusalKind, SecretId, Timestamp,
     TokenKind, TokenVersion,
 };
-use crate::provider::Inspected;
-use crate::store::{Abort, Claim, HeldToken, NewSecret, RequestOutcome};
+use crate::store::{Abort, HeldToken, NewSecret, RequestOutcome};
 
 impl Vault {
     /// A token in hand is exchanged and stored, or what a connection holds is exchanged again. Says whether
@@ -145,7 +144,7 @@ impl Vault {
         caller: &Principal,
         target: &Target,
         if_version: Option<TokenVersion>,
-        claim: Option<&Claim>,
+        claim: Option<&Owned>,
     ) -> Result<Exchange, VaultError> {
         let held = self.held_now(caller, target).await?;
         let connection = &held.connection;
@@ -174,11 +173,13 @@ impl Vault {
             }
             _ => {}
         }
-        let provider = self.provider(&connection.provider)?;
+        let provider = self.provider_of(connection)?;
         let secret = self.open_secret(&held).await?;
         let exchanged = match provider.exchange(&secret, connection.facts.kind).await {
             Ok(exchanged) => exchanged,
-            Err(refusal) => return Err(self.refused_exchange(connection, refusal).await),
+            Err(refusal) => {
+                return Err(self.refused_exchange(connection, &*provider, &secret, refusal).await);
+            }
         };
         let word = match provider.inspect(&exchanged.secret).await {
             Ok(word) => word,
@@ -202,22 +203,35 @@ impl Vault {
         Ok(Exchange { token: self.view(connection).await?, outcome, previous_expiry, cursor: self.cursor() })
     }
 
-    /// A refusal during an exchange may be the first news of a death: that is recorded.
-    async fn refused_exchange(self: &Arc<Self>, connection: &Connection, refusal: Refusal) -> VaultError {
+    /// A refusal during an exchange may be the first news of a death: it is recorded once inspection confirms it.
+    async fn refused_exchange(
+        &self,
+        connection: &Connection,
+        provider: &dyn crate::provider::Provider,
+        secret: &crate::model::Secret,
+        refusal: Refusal,
+    ) -> VaultError {
         let RefusalKind::Dead { reason } = refusal.kind else {
             return VaultError::from_provider_trouble(&refusal, &connection.provider);
         };
-        let provider_code = refusal.provider_code();
-        let word: Result<Inspected, Refusal> = Err(refusal);
+        let word = provider.inspect(secret).await;
+        let confirmed = matches!(&word, Err(refusal) if matches!(refusal.kind, RefusalKind::Dead { .. }));
         if let Err(error) = self.record(connection, word, None).await {
             return error;
         }
-        VaultError::TokenInvalid {
-            connection: connection.id,
-            version: connection.version,
-            since: self.clock.now(),
-            reason,
-            provider_code,
+        if confirmed {
+            return VaultError::TokenInvalid {
+                connection: connection.id,
+                version: connection.version,
+                since: self.clock.now(),
+                reason,
+                provider_code: refusal.provider_code(),
+            };
+        }
+        VaultError::ExchangeNotPossible {
+            connection: Some(connection.id),
+            provider: connection.provider.clone(),
+            why: "the provider refuses to exchange the token, although it still accepts it".into(),
         }
     }
 
@@ -226,7 +240,7 @@ impl Vault {
         held: &HeldToken,
         accepted: Option<Accepted>,
         outcome: ExchangeOutcome,
-        claim: Option<&Claim>,
+        claim: Option<&Owned>,
     ) -> Result<Connection, VaultError> {
         let seen = held.connection.clone();
         let keys = self.workspace_keys_or_new(&seen.workspace).await?;

@@ -1,13 +1,50 @@
 //! Doing a thing once: a claim before, the outcome in the work's own transaction.
 
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use super::{Vault, VaultError};
 use crate::model::{Principal, RequestId};
 use crate::store::{Abort, Claim, Claimed, RequestOutcome, Tx};
 
+/// Requests that this process works on. A claim of ours that is not among them was left by work that ended
+/// without settling (its caller hung up at the wrong moment, or it panicked) and is free.
+#[derive(Default)]
+pub(super) struct InProgress(Arc<Mutex<HashSet<RequestKey>>>);
+
+type RequestKey = (String, &'static str, RequestId);
+
+/// Keeps a request among those in progress until it is dropped.
+pub(super) struct Working {
+    all: Arc<Mutex<HashSet<RequestKey>>>,
+    key: RequestKey,
+}
+
+impl InProgress {
+    /// `None`: a twin is being worked on.
+    fn enter(&self, key: RequestKey) -> Option<Working> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(key.clone()).then(|| Working { all: Arc::clone(&self.0), key })
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+    }
+}
+
+/// A claim that is ours, for as long as we work on it.
+#[derive(Clone)]
+pub(super) struct Owned {
+    claim: Claim,
+    _working: Arc<Working>,
+}
+
 /// What a request came upon.
 pub(super) enum Begun {
     /// It is ours to do. `None`: the caller gave no request id.
-    Ours(Option<Claim>),
+    Ours(Option<Owned>),
     /// It was done, with this outcome.
     Done(RequestOutcome),
 }
@@ -23,6 +60,10 @@ impl Vault {
     ) -> Result<Begun, VaultError> {
         let Some(request_id) = request_id else { return Ok(Begun::Ours(None)) };
         let hash = self.keys.index.mac(rpc, parts).to_vec();
+        let key = (caller.name.clone(), rpc, request_id.clone());
+        let Some(working) = self.in_progress.enter(key) else {
+            return Err(VaultError::RequestInProgress(request_id.clone()));
+        };
         let mut claim = Claim {
             principal: caller.name.clone(),
             rpc,
@@ -39,8 +80,9 @@ impl Vault {
                 Box::pin(async move {
                     let claimed = tx.claim_request(&claim, now).await?;
                     let Claimed::HeldBy(owner, generation) = claimed else { return Ok(claimed) };
-                    // The owner's life decides: a claim of a process that has ended is free.
-                    if owner == claim.incarnation || tx.replica_lives(owner).await? {
+                    // The owner's life decides: a claim of a process that has ended is free. One of our own that
+                    // we do not work on (or we would not be here) was left behind.
+                    if owner != claim.incarnation && tx.replica_lives(owner).await? {
                         return Ok(claimed);
                     }
                     if tx.take_over_request(&claim, generation).await? {
@@ -53,7 +95,7 @@ impl Vault {
         match claimed {
             Claimed::Ours { generation } => {
                 claim.generation = generation;
-                Ok(Begun::Ours(Some(claim)))
+                Ok(Begun::Ours(Some(Owned { claim, _working: Arc::new(working) })))
             }
             Claimed::Done(outcome) => Ok(Begun::Done(outcome)),
             Claimed::OtherRequest => Err(VaultError::RequestIdReused(claim.request_id)),
@@ -64,10 +106,10 @@ impl Vault {
     /// Writes the outcome, inside the unit that does the work.
     pub(super) async fn finish(
         tx: &mut Tx,
-        claim: Option<&Claim>,
+        owned: Option<&Owned>,
         outcome: RequestOutcome,
     ) -> Result<(), Abort<VaultError>> {
-        let Some(claim) = claim else { return Ok(()) };
+        let Some(Owned { claim, .. }) = owned else { return Ok(()) };
         if tx.finish_request(claim, &outcome).await? {
             Ok(())
         } else {
@@ -79,10 +121,11 @@ impl Vault {
     /// Gives the claim up if the work failed, so that the caller may try again.
     pub(super) async fn settle<T>(
         &self,
-        claim: Option<Claim>,
+        owned: Option<Owned>,
         result: Result<T, VaultError>,
     ) -> Result<T, VaultError> {
-        let (Some(claim), Err(_)) = (claim, &result) else { return result };
+        let (Some(owned), Err(_)) = (&owned, &result) else { return result };
+        let claim = owned.claim.clone();
         // A claim whose outcome was written stays: COMMIT may have succeeded although its answer was lost.
         let dropped = self
             .store

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::custody::{binding, is_later};
 use super::doctor::Patient;
-use super::idempotency::Begun;
+use super::idempotency::{Begun, Owned};
 use super::keys::WorkspaceKeys;
 use super::{
     FieldViolation, Intake, IntakeOptions, IntakeOutcome, StoreToken, Target, TokenView, Vault, VaultError,
@@ -19,7 +19,7 @@ use crate::model::{
     RefusalReason, Secret, SecretId, Standing, SubjectType, Timestamp, TokenKind, TokenVersion, WorkspaceId,
 };
 use crate::provider::{Inspected, Provider};
-use crate::store::{Abort, Claim, NewSecret, RequestOutcome, Tx};
+use crate::store::{Abort, NewSecret, RequestOutcome, Tx};
 
 /// What a long-lived user token usually lives, where the provider tells no end.
 const USUAL_LIFE: Duration = Duration::from_secs(60 * 24 * 60 * 60);
@@ -37,7 +37,7 @@ pub(super) struct Destination {
     pub(super) connection: Option<ConnectionId>,
     pub(super) if_version: Option<TokenVersion>,
     pub(super) options: IntakeOptions,
-    pub(super) claim: Option<Claim>,
+    pub(super) claim: Option<Owned>,
 }
 
 impl Vault {
@@ -126,7 +126,7 @@ impl Vault {
         self: &Arc<Self>,
         command: &StoreToken,
         pasted: Secret,
-        claim: Option<Claim>,
+        claim: Option<Owned>,
     ) -> Result<Intake, VaultError> {
         let provider = self.provider(&command.provider)?;
         let accepted = if command.validate_only {
@@ -315,7 +315,7 @@ struct Saving {
     connection: Option<ConnectionId>,
     if_version: Option<TokenVersion>,
     options: IntakeOptions,
-    claim: Option<Claim>,
+    claim: Option<Owned>,
     accepted: Arc<Accepted>,
     keys: Arc<WorkspaceKeys>,
     policy: Policy,
@@ -452,7 +452,9 @@ pub(super) fn check_replaces(
     now: Timestamp,
     policy: &Policy,
 ) -> Result<(), VaultError> {
-    let other_subject = !held.subject.id.is_empty() && held.subject.id != word.subject.id;
+    // Ids of subjects are the app's own: the same id of another app is somebody else.
+    let other_subject =
+        !held.subject.id.is_empty() && (held.subject.id != word.subject.id || held.app_id != word.app_id);
     if other_subject && !options.allow_subject_change {
         return Err(VaultError::SubjectMismatch {
             connection: Some(held.id),

@@ -20,8 +20,10 @@ pub(super) struct Keys {
     pub(super) vault: VaultRecord,
     /// MACs rows of API keys.
     pub(super) authorization: MacKey,
-    /// Hashes requests and page tokens.
+    /// Hashes requests and queries.
     pub(super) index: MacKey,
+    /// Seals page tokens.
+    pub(super) pages: DataKey,
     workspaces: Cache<WorkspaceId, Arc<WorkspaceKeys>>,
 }
 
@@ -91,7 +93,8 @@ impl Keys {
         };
         let (authorization, index) =
             (newest(VaultKeyPurpose::Authorization)?, newest(VaultKeyPurpose::Index)?);
-        Ok(Self { authorization, index, master, vault, workspaces: Cache::new(WORKSPACES) })
+        let pages = DataKey::new(1, &index.derive("page-tokens"));
+        Ok(Self { authorization, index, pages, master, vault, workspaces: Cache::new(WORKSPACES) })
     }
 
     fn open_workspace(

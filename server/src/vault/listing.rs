@@ -50,6 +50,7 @@ impl Vault {
         };
         let page_size = usize::try_from(query.page_size.clamp(1, 1_000)).unwrap_or(1_000);
         let plan = Plan::of(&query, caller, as_of, &self.policy);
+        let _turn = self.lists.acquire().await.map_err(|_| VaultError::ShuttingDown)?;
         let mut session = self.store.read().await?;
         let mut tokens = Vec::with_capacity(page_size);
         let mut more = false;
@@ -79,7 +80,7 @@ impl Vault {
                     id: after.id.to_string(),
                 };
                 let text = serde_json::to_string(&place).map_err(|_| VaultError::Internal)?;
-                self.write_page_token(&text, &fingerprint)
+                self.write_page_token(&text, &fingerprint)?
             }
             _ => String::new(),
         };
@@ -89,6 +90,7 @@ impl Vault {
     /// How many tokens of each status the caller may see.
     pub(super) async fn count_by_status(&self, caller: &Principal) -> Result<Vec<(Status, u64)>, VaultError> {
         let now = self.clock.now();
+        let _turn = self.lists.acquire().await.map_err(|_| VaultError::ShuttingDown)?;
         let mut session = self.store.read().await?;
         let workspaces: Vec<&str> = match &caller.workspaces {
             WorkspaceSet::All => vec![""],

@@ -27,17 +27,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
 pub use command::*;
 pub use error::{FieldViolation, VaultError};
 pub use view::TokenView;
 
-use crate::model::{Clock, Connection, Policy, Principal, ProviderId, Secret};
+use crate::model::{Clock, Connection, Misconfiguration, Policy, Principal, ProviderId, Secret};
 use crate::provider::{Provider, Providers};
 use crate::store::Store;
 use callers::Uses;
+use idempotency::InProgress;
 use keys::Keys;
 
 /// What the vault needs to open.
@@ -73,6 +74,11 @@ pub struct FirstStart {
     pub master_key_file: Option<PathBuf>,
 }
 
+/// Detached work at once, each with a provider call or a write of its own.
+const ROOM: usize = 512;
+/// Lists and counts at once; more wait.
+const LISTS: usize = 2;
+
 /// The vault.
 pub struct Vault {
     store: Arc<Store>,
@@ -82,6 +88,10 @@ pub struct Vault {
     policy: Policy,
     replica: String,
     uses: Uses,
+    in_progress: InProgress,
+    /// Room for detached work, and for lists: neither may crowd out the rest.
+    room: Arc<Semaphore>,
+    lists: Semaphore,
     tasks: TaskTracker,
 }
 
@@ -108,6 +118,9 @@ impl Vault {
             policy,
             replica,
             uses: Uses::default(),
+            in_progress: InProgress::default(),
+            room: Arc::new(Semaphore::new(ROOM)),
+            lists: Semaphore::new(LISTS),
             tasks: TaskTracker::new(),
         }
     }
@@ -150,7 +163,8 @@ impl Vault {
         Arc::clone(&self.store).close().await;
     }
 
-    /// Runs work that must not end with its caller.
+    /// Runs work that must not end with its caller. Such work is bounded in number, whatever its callers'
+    /// deadlines are: beyond that, calls are refused at once.
     async fn detached<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, VaultError>> + Send + 'static,
@@ -158,6 +172,12 @@ impl Vault {
         if self.tasks.is_closed() {
             return Err(VaultError::ShuttingDown);
         }
+        let permit = Arc::clone(&self.room).try_acquire_owned().map_err(|_| VaultError::Overloaded)?;
+        let work = async move {
+            let outcome = work.await;
+            drop(permit);
+            outcome
+        };
         self.tasks.spawn(work).await.unwrap_or_else(|error| {
             tracing::error!(%error, "work ended without an answer");
             Err(VaultError::Internal)
@@ -169,6 +189,24 @@ impl Vault {
             provider: id.to_string(),
             configured: self.providers.names(),
         })
+    }
+
+    /// The provider of a connection, as the app that its token was made for: with another app configured,
+    /// every token would look foreign, and none of them would be at fault.
+    fn provider_of(&self, connection: &Connection) -> Result<Arc<dyn Provider>, VaultError> {
+        let misconfigured = |problem| VaultError::ProviderMisconfigured {
+            provider: connection.provider.clone(),
+            problem,
+            provider_code: String::new(),
+        };
+        match self.providers.get(&connection.provider) {
+            None => Err(misconfigured(Misconfiguration::NotConfigured)),
+            Some(provider) if provider.app_id() != connection.app_id => {
+                tracing::error!(connection = %connection.id, app_id = connection.app_id, "the connection's token was made for another app than the one configured");
+                Err(misconfigured(Misconfiguration::AppId))
+            }
+            Some(provider) => Ok(Arc::clone(provider)),
+        }
     }
 
     /// The connection that a caller names, if it may see it; one of another tenant is as one that does not exist.

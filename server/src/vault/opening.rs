@@ -15,8 +15,8 @@ use crate::crypto::{
 use crate::model::{Clock, Incarnation, Role, Secret, WorkspaceSet};
 use crate::provider::Providers;
 use crate::store::{
-    Abort, ApiKeyFacts, ApiKeyRecord, Backend, MasterKeyRecord, Session, Store, StoreConfig, StoreError,
-    VaultKeyPurpose, VaultRecord, migrate_only,
+    Abort, ApiKeyFacts, ApiKeyRecord, Backend, MasterKeyRecord, Registration, Session, Store, StoreConfig,
+    StoreError, VaultKeyPurpose, VaultRecord, migrate_only,
 };
 
 impl From<StoreError> for OpenError {
@@ -83,18 +83,8 @@ impl Vault {
         drop(session);
 
         let name = format!("{}-{}", std::process::id(), incarnation);
-        let (ids, alone, now) = (keys.master.ids(), store.backend() == Backend::Sqlite, clock.now());
-        let replica = name.clone();
-        store
-            .write(move |tx| {
-                let (replica, ids) = (replica.clone(), ids.clone());
-                Box::pin(async move {
-                    tx.register_replica(incarnation, &replica, &ids, alone, now).await?;
-                    tx.forget_requests(now).await?;
-                    Ok::<_, Abort<VaultError>>(())
-                })
-            })
-            .await?;
+        let registration = Registration { name: name.clone(), master_keys: keys.master.ids() };
+        store.register(registration, clock.now()).await?;
         let vault = Self::assemble(Arc::new(store), keys, providers, clock, config.policy, name);
         Ok((Arc::new(vault), first))
     }
@@ -300,7 +290,7 @@ fn bootstrap_key(config: &VaultConfig) -> Result<(Secret, Option<PathBuf>), Open
     match outcome {
         Ok(()) => Ok((key, Some(path))),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => read_secret(&path)
-            .map(|text| (trimmed(text), Some(path.clone())))
+            .map(|text| (trimmed(text), None))
             .map_err(|error| OpenError(format!("cannot read {}: {error}", path.display()))),
         Err(error) => Err(OpenError(format!("cannot write {}: {error}", path.display()))),
     }

@@ -4,12 +4,14 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::{Vault, VaultError};
+use crate::crypto::{open_note, seal_note};
 use crate::model::{Principal, WorkspaceSet};
 
 /// Which query a page token belongs to.
 pub(super) struct QueryHash([u8; 16]);
 
-const MAC: usize = 16;
+const HASH: usize = 16;
+const PURPOSE: &str = "page-token";
 
 impl Vault {
     /// Hashes a query with who asks it: a page token of one goes with no other.
@@ -25,24 +27,19 @@ impl Vault {
         QueryHash(leading(self.keys.index.mac("page-query", &all)))
     }
 
-    /// Renders a position within a query.
-    pub(super) fn write_page_token(&self, position: &str, query: &QueryHash) -> String {
-        let mac: [u8; MAC] = leading(self.keys.index.mac("page-token", &[&query.0, position.as_bytes()]));
-        let mut bytes = Vec::with_capacity(2 * MAC + position.len());
-        bytes.extend_from_slice(&mac);
-        bytes.extend_from_slice(&query.0);
-        bytes.extend_from_slice(position.as_bytes());
-        URL_SAFE_NO_PAD.encode(bytes)
+    /// Renders a position within a query. Sealed: it may be that of a row that its bearer may not see.
+    pub(super) fn write_page_token(&self, position: &str, query: &QueryHash) -> Result<String, VaultError> {
+        let mut note = query.0.to_vec();
+        note.extend_from_slice(position.as_bytes());
+        let sealed = seal_note(&self.keys.pages, PURPOSE, &note).map_err(|_| VaultError::Internal)?;
+        Ok(URL_SAFE_NO_PAD.encode(sealed))
     }
 
     /// Reads a position back.
     pub(super) fn read_page_token(&self, token: &str, query: &QueryHash) -> Result<String, VaultError> {
-        let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| VaultError::PageTokenInvalid)?;
-        let (mac, rest) = bytes.split_first_chunk::<MAC>().ok_or(VaultError::PageTokenInvalid)?;
-        let (of, position) = rest.split_first_chunk::<MAC>().ok_or(VaultError::PageTokenInvalid)?;
-        if !self.keys.index.verify("page-token", &[of, position], mac) {
-            return Err(VaultError::PageTokenInvalid);
-        }
+        let sealed = URL_SAFE_NO_PAD.decode(token).map_err(|_| VaultError::PageTokenInvalid)?;
+        let note = open_note(&self.keys.pages, PURPOSE, &sealed).map_err(|_| VaultError::PageTokenInvalid)?;
+        let (of, position) = note.split_first_chunk::<HASH>().ok_or(VaultError::PageTokenInvalid)?;
         if *of != query.0 {
             return Err(VaultError::PageTokenMismatch);
         }
@@ -56,8 +53,8 @@ impl Vault {
     }
 }
 
-fn leading(mac: [u8; 32]) -> [u8; MAC] {
-    let mut first = [0; MAC];
+fn leading(mac: [u8; 32]) -> [u8; HASH] {
+    let mut first = [0; HASH];
     first.iter_mut().zip(mac).for_each(|(to, from)| *to = from);
     first
 }

@@ -52,8 +52,8 @@ impl Vault {
         if dead {
             return self.told(connection.clone(), Verdict::AlreadyDead, Advice::Pause, Duration::ZERO).await;
         }
-        let provider = self.provider(&connection.provider)?;
-        provider.observe_usage(&report.refusal.headers, report.refusal.ad_account_id.as_deref());
+        let provider = self.provider_of(connection)?;
+        // Its headers may say how long to wait; they are one caller's word, so the books of use are not touched.
         let refusal = provider.classify(&report.refusal);
         let (verdict, advice, wait) = match &refusal.kind {
             RefusalKind::Transient { retry_after } => {
@@ -90,7 +90,7 @@ impl Vault {
         reported: Refusal,
     ) -> Result<ReportOutcome, VaultError> {
         let connection = &held.connection;
-        let provider = self.provider(&connection.provider)?;
+        let provider = self.provider_of(connection)?;
         let secret = self.open_secret(held).await?;
         let word = provider.inspect(&secret).await;
         let (verdict, advice, wait) = match &word {
@@ -186,7 +186,7 @@ impl Vault {
     }
 
     async fn ask_about(&self, held: &HeldToken) -> Result<(), VaultError> {
-        let provider = self.provider(&held.connection.provider)?;
+        let provider = self.provider_of(&held.connection)?;
         let secret = self.open_secret(held).await?;
         let word = provider.inspect(&secret).await;
         self.record(&held.connection, word, None).await.map(|_| ())
