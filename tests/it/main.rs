@@ -1,1 +1,17 @@
-//! x
+//! The promises of Token Vault, one module each. Everything runs against the real binary.
+
+mod architecture;
+mod bad_input;
+mod callers;
+mod durability;
+mod endings;
+mod idempotency;
+mod keys;
+mod leaks;
+mod make_before_break;
+mod migrations;
+mod process;
+mod provider_errors;
+mod provider_trouble;
+mod reflection;
+mod tokens;

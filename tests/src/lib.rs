@@ -1,1 +1,61 @@
-//! Placeholder while the workspace is laid out.
+//! What every behaviour test stands on: the real `token-vault` binary in a process of its own, a database of
+//! its own, and a Graph API sandbox of its own.
+//!
+//! Start reading at [`World`]. A scenario is written once, with [`on_both_databases!`], and runs as
+//! `sqlite::name` and `postgres::name`. Dropping a `World` asserts what must never be left behind: a process
+//! that does not end cleanly, and a secret in its logs.
+
+mod binary;
+mod caller;
+mod database;
+mod hunt;
+mod postgres;
+mod process;
+mod refusal;
+mod wait;
+mod world;
+
+pub use binary::{target_dir, token_vault};
+pub use caller::{Caller, days, request_id, seconds};
+pub use database::{Backend, Contents, Database};
+pub use hunt::{Finding, Hunter, files_below};
+pub use postgres::{Cluster, shared_cluster};
+pub use process::{Ended, Launch, Process};
+pub use refusal::Refusal;
+pub use wait::{eventually, eventually_async};
+pub use world::{ACME, Builder, SCOPES, World, master_key_line};
+
+/// What tests call, under short names.
+pub mod prelude {
+    pub use crate::{ACME, Backend, Caller, Refusal, SCOPES, World, on_both_databases};
+    pub use token_vault_proto::v1 as pb;
+    pub use token_vault_proto::v1::ErrorReason as Reason;
+    pub use token_vault_proto::v1::api_key::Role;
+    pub use token_vault_sandbox::{Endpoint, Fault, FaultKind, Sandbox};
+    pub use tonic::Code;
+}
+
+/// Runs each scenario on SQLite and on PostgreSQL, in a world of its own.
+#[macro_export]
+macro_rules! on_both_databases {
+    ($($(#[$meta:meta])* async fn $name:ident($world:ident: World) $body:block)*) => {
+        mod scenarios {
+            use super::*;
+            $($(#[$meta])* pub(super) async fn $name($world: World) $body)*
+        }
+        mod sqlite {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                scenarios::$name(World::start(Backend::Sqlite).await).await;
+            })*
+        }
+        mod postgres {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                scenarios::$name(World::start(Backend::Postgres).await).await;
+            })*
+        }
+    };
+}

@@ -1,0 +1,217 @@
+//! No secret of a run stands in clear, base64 or hexadecimal in anything that the vault leaves behind: logs at
+//! their most talkative, the data folder, the files and the log of the database.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use token_vault_sandbox::appsecret_proof;
+use token_vault_tests::prelude::*;
+use token_vault_tests::{Cluster, Finding, Hunter, files_below, request_id};
+
+/// Files that hold a secret because that is what they are for; nothing else may.
+const KEY_FILES: [&str; 2] = ["master.key", "bootstrap-admin.key"];
+
+/// Everything that the vault and its database wrote, but for the key files.
+fn left_behind(world: &World) -> Vec<PathBuf> {
+    let mut files = files_below(world.folder());
+    if world.database.backend() == Backend::Postgres {
+        files.extend(files_below(&world.cluster().data()));
+        files.push(world.cluster().log());
+    }
+    files.retain(|file| {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        // `app.secret` is the test's own, which the vault reads.
+        !KEY_FILES.contains(&name.as_ref()) && name != "app.secret"
+    });
+    files
+}
+
+/// A day in the vault's life with every kind of secret, and every kind of mistake that could make it talk.
+async fn a_rich_run(world: &World) {
+    let (admin, connector, ingestion) = (world.admin(), world.connector().await, world.ingestion().await);
+    let (ana, bob, eve) = (world.person("ana").with_ad_accounts(2), world.person("bob"), world.person("eve"));
+    let say = |name: &str, token: String| {
+        world.know(name, &token);
+        token
+    };
+    let short = say("short token", ana.short_lived_token());
+    let id = connector.connect(ACME, &short).await;
+    let bobs = connector.connect("globex", &say("long token", bob.long_lived_token())).await;
+    for connection in [&id, &bobs] {
+        let secret = say("handed out", ingestion.secret(connection).await);
+        say("proof", appsecret_proof(&world.sandbox.app().secrets[0], &secret));
+        connector.validate(connection).await.expect("it can be examined");
+    }
+    // The same call twice: what is kept for repeats holds no secret either.
+    let again = pb::StoreTokenRequest {
+        request_id: request_id(),
+        ..world.pasted(ACME, &say("repeated token", eve.short_lived_token()))
+    };
+    connector.store_with(again.clone()).await.expect("once");
+    connector.store_with(again).await.expect("twice");
+    connector.exchange(&bobs).await.expect("it is exchanged");
+
+    // Tokens that are refused, by the vault and by the provider.
+    let dead = say("dead token", bob.long_lived_token());
+    world.sandbox.kill(&dead, Some(460));
+    let foreign = say("made-up token", format!("EAA{}", "Zq7".repeat(60)));
+    let wrapped = format!("Bearer {}", say("wrapped token", eve.short_lived_token()));
+    let in_json = format!("{{\"access_token\":\"{}\"}}", say("token in JSON", eve.short_lived_token()));
+    for bad in [&dead, &foreign, &wrapped, &in_json] {
+        connector.store(ACME, bad).await.expect_err("a bad token");
+    }
+    let misplaced = say("misplaced token", eve.long_lived_token());
+    connector.get(&misplaced).await.expect_err("a token in place of an id");
+    let elsewhere = pb::StoreTokenRequest { provider: misplaced.clone(), ..world.pasted(&misplaced, &short) };
+    connector.store_with(elsewhere).await.expect_err("a token in place of names");
+    let paged = pb::ListTokensRequest { page_token: misplaced.clone(), ..Default::default() };
+    connector.list_tokens(paged).await.expect_err("a token in place of a page");
+
+    // A provider that repeats secrets in its errors, and one that does not answer.
+    let repeats = FaultKind::Text { status: 400, text: format!("{{\"error\":{{\"message\":\"{short} is bad\",\"code\":1}}}}") };
+    world.sandbox.fault(Fault::on(Endpoint::Any).times(3).with(repeats));
+    let _ = connector.validate(&id).await;
+    world.sandbox.clear_faults();
+    world.sandbox.fault(Fault::on(Endpoint::Any).times(20).with(FaultKind::error(503, 2)));
+    let late = say("token at a bad time", eve.long_lived_token());
+    connector.store(ACME, &late).await.expect_err("the provider is away");
+    world.sandbox.clear_faults();
+
+    // A report that repeats the secret, as a careless client's log does.
+    ana.changes_password();
+    let held = connector.get(&id).await.expect("it is there").token_version;
+    let body = format!("{{\"error\":{{\"code\":190,\"error_subcode\":460,\"message\":\"{short} {misplaced}\"}}}}");
+    ingestion.report(&id, held, 400, &body).await.expect("a report is taken");
+    ingestion.fetch(&id).await.expect_err("it is dead");
+    connector.connect(ACME, &say("reconnecting token", { ana.heals(); ana.short_lived_token() })).await;
+
+    // Keys that are wrong, in every part of the header.
+    let key = ingestion.key().to_owned();
+    let other = if key.ends_with('A') { "B" } else { "A" };
+    let near = say("nearly a key", format!("{}{other}", &key[..key.len() - 1]));
+    for header in [near.clone(), format!("Bearer {near}"), format!("Basic {key}"), format!("Bearer {misplaced}")] {
+        admin.saying(Some(&header)).list().await.expect_err("no such key");
+    }
+    let made = admin.create_api_key(pb::CreateApiKeyRequest {
+        principal: "short-lived".into(),
+        role: Role::Viewer.into(),
+        workspaces: Some(pb::create_api_key_request::Workspaces::AllWorkspaces(true)),
+        request_id: request_id(),
+        ..Default::default()
+    });
+    let made = made.await.expect("a key is made");
+    world.know("whole key", &made.key);
+    let viewer = world.caller_with(&made.key, "");
+    viewer.list().await.expect("the key works");
+    viewer.fetch(&bobs).await.expect_err("a viewer gets no secret");
+    let ended = pb::RevokeApiKeyRequest { key_id: made.api_key.expect("a key").key_id, request_id: request_id() };
+    admin.revoke_api_key(ended).await.expect("the key is ended");
+    connector.revoke(&bobs).await.expect("it is ended");
+    ingestion.fetch(&bobs).await.expect_err("its secret is gone");
+}
+
+/// Fails when nothing was hunted: then the absence of findings would say nothing.
+fn hunt(world: &World, when: &str) -> Vec<Finding> {
+    let secrets = world.secrets();
+    assert!(secrets.len() > 30, "only {} secrets are known", secrets.len());
+    let files = left_behind(world);
+    let names: BTreeSet<_> = files.iter().filter_map(|file| Some(file.file_name()?.to_string_lossy().into_owned())).collect();
+    let expected: &[&str] = match world.database.backend() {
+        Backend::Sqlite if when == "while it runs" => &["token-vault.db", "token-vault.db-wal", "vault-1.err", "vault-1.out"],
+        Backend::Sqlite => &["token-vault.db", "vault-1.err", "vault-1.out"],
+        Backend::Postgres => &["PG_VERSION", "log", "vault-1.err", "vault-1.out"],
+    };
+    for name in expected {
+        assert!(names.contains(*name), "{name} was not searched {when}: {names:?}");
+    }
+    assert!(world.logs().contains("TRACE"), "the log is not at its most talkative");
+    secrets.search_files(files)
+}
+
+async fn nothing_is_left_behind(world: World) {
+    a_rich_run(&world).await;
+    if world.database.backend() == Backend::Postgres {
+        // What was written stands in the files too, not only in the server's memory.
+        world.database.execute("CHECKPOINT").await;
+    }
+    assert_eq!(hunt(&world, "while it runs"), []);
+    world.kill();
+    world.start_again();
+    assert!(world.viewer().await.list().await.is_ok());
+    assert_eq!(hunt(&world, "after a power cut"), []);
+    world.stop();
+    assert_eq!(hunt(&world, "after an orderly end"), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_secret_stands_in_the_logs_or_the_data_folder() {
+    nothing_is_left_behind(World::start(Backend::Sqlite).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_secret_stands_in_the_logs_or_in_the_files_of_the_database_server() {
+    // A cluster that logs every statement with its parameters: a secret that went there would show.
+    let cluster = Cluster::start();
+    let world = World::builder(Backend::Postgres).own_cluster(cluster).prepare().await;
+    world.database.execute("ALTER SYSTEM SET log_statement = 'all'").await;
+    world.database.execute("ALTER SYSTEM SET log_min_duration_statement = 0").await;
+    world.database.execute("SELECT pg_reload_conf()").await;
+    world.start_again();
+    nothing_is_left_behind(world).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_left_behind_is_read_by_its_owner_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::start(Backend::Sqlite).await;
+    world.connector().await.connect(ACME, &world.person("ana").long_lived_token()).await;
+    let files = files_below(&world.data());
+    for name in KEY_FILES.iter().chain(&["token-vault.db", "token-vault.db-wal"]) {
+        let file = files.iter().find(|file| file.ends_with(name)).unwrap_or_else(|| panic!("{name} is not there"));
+        let mode = fs::metadata(file).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode & 0o077, 0, "{name} is {mode:o}");
+    }
+}
+
+#[test]
+fn the_hunter_finds_a_planted_secret_in_every_form_and_nothing_in_its_absence() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = "EAAplanted+Secret/with~odd?signs>0123456789";
+    let mut hunter = Hunter::default();
+    hunter.add("planted", secret);
+    let file = folder.path().join("deep").join("file");
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    let mut forms = vec![secret.to_owned(), hex::encode(secret), hex::encode_upper(secret)];
+    for offset in 0..3 {
+        // Whatever stands around it, it is found at each of the three alignments.
+        let around = format!("{}{secret}{}", &"<<<"[..offset], ">>>>");
+        forms.extend([STANDARD.encode(&around), URL_SAFE_NO_PAD.encode(&around), STANDARD.encode(&around[..offset + secret.len()])]);
+    }
+    for form in forms {
+        // In the midst of other bytes, over the border of a page of the database.
+        let mut bytes = vec![0xfe; 4_090];
+        bytes.extend_from_slice(form.as_bytes());
+        bytes.extend_from_slice(&[0; 100]);
+        fs::write(&file, bytes).unwrap();
+        let found = hunter.search_files(files_below(folder.path()));
+        assert_eq!(found.iter().map(|finding| finding.name.as_str()).collect::<BTreeSet<_>>(), BTreeSet::from(["planted"]), "{form}");
+    }
+    let near = secret.replace("Secret", "Sekret");
+    fs::write(&file, format!("{near} {} {}", hex::encode(&near), STANDARD.encode(&near))).unwrap();
+    assert_eq!(hunter.search_files(files_below(folder.path())), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secret_that_does_get_into_the_database_is_found_there() {
+    let world = World::start(Backend::Sqlite).await;
+    a_rich_run(&world).await;
+    assert_eq!(hunt(&world, "while it runs"), []);
+    let secret = world.person("zoe").long_lived_token();
+    world.know("planted", &secret);
+    world.database.execute(format!("UPDATE workspaces SET display_name = '{}'", STANDARD.encode(format!("x{secret}")))).await;
+    let found = hunt(&world, "while it runs");
+    assert!(found.iter().any(|finding| finding.name == "planted" && finding.form == "base64"), "{found:?}");
+}

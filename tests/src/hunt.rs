@@ -1,0 +1,147 @@
+//! Looks for secrets in whatever was written: in clear, in hexadecimal and in base64.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+
+/// Shortest secret that is hunted: shorter ones would be found by chance.
+const SHORTEST: usize = 12;
+/// Needles are found by so many leading bytes.
+const HEAD: usize = 8;
+
+/// A secret that was found.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Finding {
+    /// Which secret, by the name that the test gave it.
+    pub name: String,
+    /// In which form.
+    pub form: &'static str,
+    /// Where.
+    pub place: String,
+}
+
+/// Knows the secrets of a run.
+#[derive(Debug, Clone, Default)]
+pub struct Hunter {
+    secrets: BTreeSet<(String, Vec<u8>)>,
+}
+
+struct Needle {
+    name: String,
+    form: &'static str,
+    bytes: Vec<u8>,
+}
+
+impl Hunter {
+    /// Hunts this secret too.
+    pub fn add(&mut self, name: &str, secret: impl AsRef<[u8]>) {
+        let secret = secret.as_ref();
+        if secret.len() >= SHORTEST {
+            self.secrets.insert((name.to_owned(), secret.to_vec()));
+        }
+    }
+
+    /// How many secrets are known.
+    pub fn len(&self) -> usize {
+        self.secrets.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.secrets.is_empty()
+    }
+
+    /// All that is found in these bytes.
+    pub fn search(&self, place: &str, haystack: &[u8]) -> Vec<Finding> {
+        let needles = self.needles();
+        search(&needles, &index(&needles), place, haystack)
+    }
+
+    /// All that is found in these files.
+    pub fn search_files(&self, files: impl IntoIterator<Item = PathBuf>) -> Vec<Finding> {
+        let needles = self.needles();
+        let index = index(&needles);
+        let mut found = Vec::new();
+        for file in files {
+            // A file that is gone by now holds nothing any more.
+            let Ok(bytes) = fs::read(&file) else { continue };
+            found.extend(search(&needles, &index, &file.display().to_string(), &bytes));
+        }
+        found
+    }
+
+    fn needles(&self) -> Vec<Needle> {
+        let mut needles = Vec::new();
+        for (name, secret) in &self.secrets {
+            let mut add = |form, bytes: Vec<u8>| needles.push(Needle { name: name.clone(), form, bytes });
+            add("clear", secret.clone());
+            add("hex", hex::encode(secret).into_bytes());
+            add("HEX", hex::encode_upper(secret).into_bytes());
+            for offset in 0..3 {
+                add("base64", base64_inside(&STANDARD_NO_PAD, secret, offset));
+                add("base64url", base64_inside(&URL_SAFE_NO_PAD, secret, offset));
+            }
+        }
+        needles
+    }
+}
+
+/// What base64 makes of a secret that starts `offset` bytes into a group of three, without the characters at
+/// both ends that hold bits of its neighbours.
+fn base64_inside(engine: &impl Engine, secret: &[u8], offset: usize) -> Vec<u8> {
+    let mut padded = vec![0; offset];
+    padded.extend_from_slice(secret);
+    let mut text = engine.encode(&padded).into_bytes();
+    if !padded.len().is_multiple_of(3) {
+        text.pop();
+    }
+    text.drain(..(offset * 8).div_ceil(6));
+    text
+}
+
+type Index = (Vec<bool>, HashMap<[u8; HEAD], Vec<usize>>);
+
+fn index(needles: &[Needle]) -> Index {
+    let mut pairs = vec![false; 1 << 16];
+    let mut heads: HashMap<[u8; HEAD], Vec<usize>> = HashMap::new();
+    for (at, needle) in needles.iter().enumerate() {
+        let head = needle.bytes.first_chunk::<HEAD>().expect("needles are longer than their head");
+        pairs[usize::from(u16::from_be_bytes([head[0], head[1]]))] = true;
+        heads.entry(*head).or_default().push(at);
+    }
+    (pairs, heads)
+}
+
+fn search(needles: &[Needle], (pairs, heads): &Index, place: &str, haystack: &[u8]) -> Vec<Finding> {
+    let mut found = BTreeSet::new();
+    for (at, window) in haystack.windows(HEAD).enumerate() {
+        if !pairs[usize::from(u16::from_be_bytes([window[0], window[1]]))] {
+            continue;
+        }
+        for needle in heads.get::<[u8]>(window).into_iter().flatten().map(|&n| &needles[n]) {
+            if haystack[at..].starts_with(&needle.bytes) {
+                found.insert(Finding {
+                    name: needle.name.clone(),
+                    form: needle.form,
+                    place: place.to_owned(),
+                });
+            }
+        }
+    }
+    found.into_iter().collect()
+}
+
+/// Every file below a folder.
+pub fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    entries
+        .flatten()
+        .flat_map(|entry| {
+            let path = entry.path();
+            if path.is_dir() { files_below(&path) } else { vec![path] }
+        })
+        .collect()
+}

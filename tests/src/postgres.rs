@@ -1,0 +1,167 @@
+//! A throwaway PostgreSQL cluster: made by the tests, and gone with them, however they end.
+
+use std::fs;
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+/// The cluster's superuser.
+const USER: &str = "vault";
+
+/// A running cluster. It ends when its owner drops it, or when the test process ends.
+#[derive(Debug)]
+pub struct Cluster {
+    bin: PathBuf,
+    dir: PathBuf,
+    port: u16,
+    password: String,
+    owner: Option<(u32, u32)>,
+    /// Stops the cluster and deletes the folder once its stdin ends, which happens even at SIGKILL.
+    _watchdog: Child,
+}
+
+/// The cluster that all tests of this process share; each takes a database of its own in it.
+pub fn shared_cluster() -> &'static Cluster {
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    CLUSTER.get_or_init(Cluster::start)
+}
+
+impl Cluster {
+    /// Makes and starts one.
+    pub fn start() -> Self {
+        let bin = find_binaries();
+        let owner = unprivileged();
+        let dir = tempfile::Builder::new().prefix("token-vault-pg-").tempdir().expect("a temp folder").keep();
+        let password = format!("pw{}", uuid::Uuid::new_v4().simple());
+        let password_file = dir.join("password");
+        fs::write(&password_file, &password).expect("the password file can be written");
+        fs::set_permissions(&password_file, fs::Permissions::from_mode(0o644)).expect("a mode can be set");
+        if let Some((uid, gid)) = owner {
+            chown(&dir, Some(uid), Some(gid)).expect("root may give a folder away");
+        }
+        let mut cluster =
+            Self { _watchdog: watchdog(&bin, &dir, owner), bin, port: free_port(), password, owner, dir };
+        let (data, user) = (cluster.data(), format!("--username={USER}"));
+        let password_file = format!("--pwfile={}", password_file.display());
+        let options =
+            ["--auth=scram-sha-256", "--encoding=UTF8", "--no-locale", "--no-sync", "--no-instructions"];
+        let mut initdb = cluster.command("initdb");
+        initdb.arg("-D").arg(&data).args([user.as_str(), &password_file]).args(options);
+        run(initdb, "initdb");
+        cluster.up();
+        cluster
+    }
+
+    /// Starts it, again if it was stopped; the port stays.
+    pub fn up(&mut self) {
+        let settings = [
+            format!("port={}", self.port),
+            "listen_addresses=127.0.0.1".into(),
+            format!("unix_socket_directories={}", self.dir.display()),
+            "max_connections=200".into(),
+            "log_line_prefix=%d ".into(),
+            "lc_messages=C".into(),
+        ];
+        let settings: Vec<_> = settings.iter().map(|setting| format!("-c '{setting}'")).collect();
+        let mut start = self.command("pg_ctl");
+        start.arg("-D").arg(self.data()).args(["-w", "-t", "60", "-l"]).arg(self.log());
+        start.args(["-o", &settings.join(" "), "start"]);
+        run(start, "pg_ctl start");
+    }
+
+    /// Stops it at once, as a crash would.
+    pub fn down(&self) {
+        let mut stop = self.command("pg_ctl");
+        stop.arg("-D").arg(self.data()).args(["-w", "-m", "immediate", "stop"]);
+        run(stop, "pg_ctl stop");
+    }
+
+    /// `postgres://…` of one of its databases.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://{USER}:{}@127.0.0.1:{}/{database}", self.password, self.port)
+    }
+
+    /// The superuser's password.
+    pub fn password(&self) -> &str {
+        &self.password
+    }
+
+    /// Where its files are.
+    pub fn data(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    /// The server's log.
+    pub fn log(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+
+    fn command(&self, program: &str) -> Command {
+        command(&self.bin, program, self.owner)
+    }
+}
+
+fn command(bin: &Path, program: &str, owner: Option<(u32, u32)>) -> Command {
+    let mut command = Command::new(bin.join(program));
+    command.stdin(Stdio::null()).current_dir("/").env("LC_ALL", "C");
+    // PostgreSQL refuses to run as root.
+    if let Some((uid, gid)) = owner {
+        command.gid(gid).uid(uid);
+    }
+    command
+}
+
+fn run(mut command: Command, what: &str) {
+    // Into a file: a server that keeps a pipe open would never let it end.
+    let told = tempfile::NamedTempFile::new().expect("a temp file");
+    let output = || told.reopen().expect("a temp file opens again");
+    let status = command.stdout(output()).stderr(output()).status();
+    let well = status.as_ref().is_ok_and(std::process::ExitStatus::success);
+    assert!(well, "{what}: {status:?}\n{}", fs::read_to_string(told.path()).unwrap_or_default());
+}
+
+fn watchdog(bin: &Path, dir: &Path, owner: Option<(u32, u32)>) -> Child {
+    let script =
+        "cat >/dev/null; \"$1/pg_ctl\" -D \"$2/data\" -m immediate stop >/dev/null 2>&1; rm -rf \"$2\"";
+    let mut shell = command(Path::new("/bin"), "sh", owner);
+    shell.args(["-c", script, "sh"]).arg(bin).arg(dir).stdin(Stdio::piped());
+    // Its own group: an interrupt from the terminal ends the tests, and this afterwards.
+    shell.process_group(0).stdout(Stdio::null()).stderr(Stdio::null());
+    shell.spawn().expect("/bin/sh runs")
+}
+
+fn find_binaries() -> PathBuf {
+    let mut places: Vec<PathBuf> = std::env::var_os("PATH").iter().flat_map(std::env::split_paths).collect();
+    if let Ok(versions) = fs::read_dir("/usr/lib/postgresql") {
+        let mut versions: Vec<_> = versions.flatten().map(|version| version.path()).collect();
+        versions.sort_by_key(|path| path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok()));
+        places.extend(versions.into_iter().rev().map(|version| version.join("bin")));
+    }
+    // A link in PATH leads to the folder where the rest stands too.
+    let initdb = places.iter().find_map(|place| fs::canonicalize(place.join("initdb")).ok());
+    let bin = initdb.as_deref().and_then(Path::parent).filter(|bin| bin.join("pg_ctl").is_file());
+    bin.expect("these tests need PostgreSQL's initdb and pg_ctl: apt-get install postgresql").to_path_buf()
+}
+
+/// User and group to run as when this is root.
+fn unprivileged() -> Option<(u32, u32)> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let users = fs::read_to_string("/etc/passwd").expect("a machine has users");
+    let find = |name: &str| {
+        let line = users.lines().find(|line| line.split(':').next() == Some(name))?;
+        let mut numbers = line.split(':').skip(2);
+        Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+    };
+    Some(find("postgres").or_else(|| find("nobody")).expect("a user named postgres or nobody"))
+}
+
+fn free_port() -> u16 {
+    let listener: io::Result<_> = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+    listener.expect("loopback has a free port").port()
+}

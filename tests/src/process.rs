@@ -1,0 +1,185 @@
+//! One `token-vault` process.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::binary::token_vault;
+
+/// How long a start may take, and an end.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// What to start.
+#[derive(Debug, Clone, Default)]
+pub struct Launch {
+    args: Vec<OsString>,
+    env: Vec<(String, String)>,
+}
+
+/// A process that has ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Exit code; `None` when a signal ended it.
+    pub code: Option<i32>,
+    /// What it wrote on stdout.
+    pub stdout: String,
+    /// What it wrote on stderr.
+    pub stderr: String,
+}
+
+/// A running one. Dropping it kills it.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    out: PathBuf,
+    err: PathBuf,
+    grpc: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Launch {
+    /// `token-vault` with these arguments.
+    pub fn new<A: Into<OsString>>(args: impl IntoIterator<Item = A>) -> Self {
+        Self { args: args.into_iter().map(Into::into).collect(), env: Vec::new() }
+    }
+
+    /// One more argument.
+    pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    /// One more environment variable; the later of two wins.
+    pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.env.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// The same settings for another command than the one that stands first.
+    pub fn instead<A: Into<OsString>>(mut self, words: impl IntoIterator<Item = A>) -> Self {
+        self.args.splice(..self.args.len().min(1), words.into_iter().map(Into::into));
+        self
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(token_vault());
+        // Nothing of this machine's configuration may leak into a test.
+        command.args(&self.args).env_clear().stdin(Stdio::null());
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Runs it to its end.
+    pub fn run(&self) -> Ended {
+        let done = self.command().output().expect("the binary runs");
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ended { code: done.status.code(), stdout: text(done.stdout), stderr: text(done.stderr) }
+    }
+
+    /// Starts a server and waits until it is ready; its output goes to files in `folder`.
+    pub fn serve(&self, folder: &Path, name: &str) -> Result<Process, Ended> {
+        let (out, err) = (folder.join(format!("{name}.out")), folder.join(format!("{name}.err")));
+        let open = |path: &Path| File::create(path).expect("the test's folder is writable");
+        let mut child =
+            self.command().stdout(open(&out)).stderr(open(&err)).spawn().expect("the binary runs");
+        let start = Instant::now();
+        loop {
+            if let Some((grpc, admin)) = ready(&read(&out)) {
+                return Ok(Process { child, out, err, grpc, admin });
+            }
+            if let Some(status) = child.try_wait().expect("a child can be waited for") {
+                return Err(Ended { code: status.code(), stdout: read(&out), stderr: read(&err) });
+            }
+            if start.elapsed() > LIMIT {
+                let _ = child.kill();
+                panic!("not ready after {LIMIT:?}:\n{}{}", read(&out), read(&err));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+fn read(path: &Path) -> String {
+    String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
+}
+
+/// The addresses of the line that scripts wait for.
+fn ready(stdout: &str) -> Option<(SocketAddr, SocketAddr)> {
+    let complete = stdout.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+    let line = complete.map(str::trim_end).find_map(|line| line.strip_prefix("token-vault ready: "))?;
+    let (grpc, admin) = line.split_once(' ')?;
+    Some((grpc.strip_prefix("grpc=")?.parse().ok()?, admin.strip_prefix("admin=")?.parse().ok()?))
+}
+
+impl Process {
+    /// Where gRPC is.
+    pub fn grpc(&self) -> SocketAddr {
+        self.grpc
+    }
+
+    /// Where the probes are.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// All that it wrote so far.
+    pub fn output(&self) -> String {
+        format!("{}{}", read(&self.out), read(&self.err))
+    }
+
+    /// What it logged so far.
+    pub fn log(&self) -> String {
+        read(&self.err)
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Asks it to end.
+    pub fn terminate(&self) {
+        kill_process(self.pid(), Signal::TERM).expect("the process is ours");
+    }
+
+    /// Ends it as a power cut would.
+    pub fn kill(mut self) {
+        self.child.kill().expect("the process is ours");
+        self.child.wait().expect("a child can be waited for");
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child can be waited for")
+    }
+
+    /// Waits for its end; panics after 30 s.
+    pub fn wait(&mut self) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.ended() {
+                return status;
+            }
+            assert!(start.elapsed() < LIMIT, "does not end:\n{}", self.output());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}

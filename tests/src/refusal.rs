@@ -1,0 +1,127 @@
+//! A refusal as a caller understands it.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use token_vault_proto::v1::ErrorReason;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+/// A failed call, with its details read.
+#[derive(Debug, Clone)]
+pub struct Refusal(Box<Told>);
+
+/// What a status tells.
+#[derive(Clone)]
+struct Told {
+    code: Code,
+    message: String,
+    reason: String,
+    domain: String,
+    metadata: HashMap<String, String>,
+    fields: Vec<String>,
+    retry_after: Option<Duration>,
+    raw: Vec<u8>,
+}
+
+impl std::fmt::Debug for Told {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Without the raw bytes, which repeat all this.
+        f.debug_struct("Refusal")
+            .field("code", &self.code)
+            .field("message", &self.message)
+            .field("reason", &self.reason)
+            .field("metadata", &self.metadata)
+            .field("fields", &self.fields)
+            .field("retry_after", &self.retry_after)
+            .finish()
+    }
+}
+
+impl From<Status> for Refusal {
+    fn from(status: Status) -> Self {
+        let details = status.get_error_details();
+        let info = details.error_info();
+        let fields = details.bad_request().map_or_else(Vec::new, |bad| {
+            bad.field_violations.iter().map(|violation| violation.field.clone()).collect()
+        });
+        Self(Box::new(Told {
+            code: status.code(),
+            message: status.message().to_owned(),
+            reason: info.map_or(String::new(), |info| info.reason.clone()),
+            domain: info.map_or(String::new(), |info| info.domain.clone()),
+            metadata: info.map_or_else(HashMap::new, |info| info.metadata.clone()),
+            fields,
+            retry_after: details.retry_info().and_then(|retry| retry.retry_delay),
+            raw: status.details().to_vec(),
+        }))
+    }
+}
+
+impl Refusal {
+    /// The canonical code.
+    pub fn code(&self) -> Code {
+        self.0.code
+    }
+
+    /// The words.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// `ErrorInfo.reason`.
+    pub fn reason(&self) -> &str {
+        &self.0.reason
+    }
+
+    /// How long to wait, if it says.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
+    /// A fact.
+    pub fn fact(&self, key: &str) -> Option<&str> {
+        self.0.metadata.get(key).map(String::as_str)
+    }
+
+    /// Everything that was sent, for hunting secrets.
+    pub fn everything(&self) -> Vec<u8> {
+        [self.0.message.as_bytes(), &self.0.raw, format!("{:?}", self.0).as_bytes()].concat()
+    }
+
+    /// Asserts code and reason.
+    #[track_caller]
+    pub fn is(&self, code: Code, reason: ErrorReason) -> &Self {
+        assert_eq!((self.0.code, self.0.reason.as_str()), (code, reason.reason()), "{self:#?}");
+        assert_eq!(self.0.domain, "tokenvault.v1", "{self:#?}");
+        self
+    }
+
+    /// Asserts that this field is told as a violation.
+    #[track_caller]
+    pub fn field(&self, field: &str) -> &Self {
+        assert!(self.0.fields.iter().any(|told| told == field), "{field} is not told: {self:#?}");
+        self
+    }
+
+    /// Asserts a fact.
+    #[track_caller]
+    pub fn says(&self, key: &str, value: impl AsRef<str>) -> &Self {
+        assert_eq!(self.fact(key), Some(value.as_ref()), "{key} in {self:#?}");
+        self
+    }
+
+    /// Asserts that it says when to try again.
+    #[track_caller]
+    pub fn has_retry(&self) -> &Self {
+        assert!(self.0.retry_after.is_some_and(|wait| !wait.is_zero()), "no RetryInfo: {self:#?}");
+        self
+    }
+
+    /// Asserts a part of the words.
+    #[track_caller]
+    pub fn words(&self, part: &str) -> &Self {
+        assert!(self.0.message.contains(part), "{part:?} is not in {self:#?}");
+        self
+    }
+}

@@ -1,0 +1,29 @@
+//! Waiting for a condition, with an end.
+
+use std::time::{Duration, Instant};
+
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Polls until `condition` holds; panics with `what` after `limit`.
+pub fn eventually(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < limit, "waited {limit:?} in vain: {what}");
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Polls until `condition` gives a value; panics with `what` after `limit`.
+pub async fn eventually_async<T, F>(what: &str, limit: Duration, mut condition: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    let start = Instant::now();
+    loop {
+        if let Some(value) = condition().await {
+            return value;
+        }
+        assert!(start.elapsed() < limit, "waited {limit:?} in vain: {what}");
+        tokio::time::sleep(PAUSE).await;
+    }
+}

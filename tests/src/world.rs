@@ -1,0 +1,387 @@
+//! A vault, its database and its provider, for one test.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::panicking;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use tempfile::TempDir;
+use token_vault_proto::v1::api_key::Role;
+use token_vault_proto::v1::{self as pb, create_api_key_request::Workspaces};
+use token_vault_sandbox::{App, Sandbox, SandboxConfig, User};
+use tonic::transport::{Channel, Endpoint};
+
+use crate::caller::{Caller, pasted, request_id};
+use crate::database::{Backend, Database};
+use crate::hunt::{Finding, Hunter};
+use crate::postgres::{Cluster, shared_cluster};
+use crate::process::{Ended, Launch, Process};
+
+/// The workspace that tests use unless they need two.
+pub const ACME: &str = "acme";
+/// What a person grants who does everything right.
+pub const SCOPES: [&str; 3] = ["ads_read", "ads_management", "business_management"];
+
+/// What to start a world with.
+#[derive(Debug, Clone)]
+pub struct Builder {
+    backend: Backend,
+    env: Vec<(String, String)>,
+    cluster: Option<Arc<Mutex<Cluster>>>,
+}
+
+/// A vault in a process of its own, a database of its own, and a sandbox of its own.
+#[derive(Debug)]
+pub struct World {
+    /// The provider.
+    pub sandbox: Sandbox,
+    /// The database.
+    pub database: Database,
+    folder: TempDir,
+    launch: Launch,
+    process: Mutex<Option<Process>>,
+    starts: Mutex<u32>,
+    callers: tokio::sync::Mutex<BTreeMap<i32, Caller>>,
+    secrets: Arc<Mutex<Hunter>>,
+    cluster: Option<Arc<Mutex<Cluster>>>,
+}
+
+/// A fresh master key in the form of the key file.
+pub fn master_key_line(id: &str) -> String {
+    let bytes: Vec<u8> =
+        [uuid::Uuid::new_v4(), uuid::Uuid::new_v4()].iter().flat_map(|id| *id.as_bytes()).collect();
+    format!("tvk1:{id}:{}", STANDARD.encode(bytes))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl Builder {
+    /// One more environment variable of the vault.
+    pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// A PostgreSQL cluster of its own, which the test may stop.
+    pub fn own_cluster(mut self, cluster: Cluster) -> Self {
+        self.cluster = Some(Arc::new(Mutex::new(cluster)));
+        self
+    }
+
+    /// Makes everything and starts the vault.
+    pub async fn start(self) -> World {
+        let world = self.prepare().await;
+        world.start_again();
+        world
+    }
+
+    /// Makes everything but starts no vault yet.
+    pub async fn prepare(self) -> World {
+        let folder = tempfile::Builder::new().prefix("token-vault-test-").tempdir().expect("a temp folder");
+        let app_secret = uuid::Uuid::new_v4().simple().to_string();
+        let app = App { secrets: vec![app_secret.clone()], ..App::default() };
+        let config = SandboxConfig { apps: vec![app], ..SandboxConfig::default() };
+        let sandbox = Sandbox::start(config).await.expect("the sandbox starts");
+        let mut secrets = Hunter::default();
+        secrets.add("app secret", &app_secret);
+
+        let secret_file = folder.path().join("app.secret");
+        fs::write(&secret_file, &app_secret).expect("the test's folder is writable");
+        fs::set_permissions(&secret_file, fs::Permissions::from_mode(0o600)).expect("a mode can be set");
+        let data = folder.path().join("data");
+        let mut launch = Launch::new(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(&data)
+            .env("TOKEN_VAULT__SERVER__ADMIN_LISTEN", "127.0.0.1:0")
+            .env("TOKEN_VAULT__PROVIDERS__META__APP_ID", sandbox.app().id)
+            .env("TOKEN_VAULT__PROVIDERS__META__APP_SECRET_FILES", format!("[{secret_file:?}]"))
+            .env("TOKEN_VAULT__PROVIDERS__META__GRAPH_URL", sandbox.url())
+            .env("TOKEN_VAULT__LOG__LEVEL", "trace")
+            .env("TOKEN_VAULT__LOG__FORMAT", "json");
+        let database = match (self.backend, &self.cluster) {
+            (Backend::Sqlite, _) => Database::sqlite(&data),
+            (Backend::Postgres, None) => Database::postgres(shared_cluster()).await,
+            (Backend::Postgres, Some(cluster)) => {
+                let url = lock(cluster).url("postgres");
+                Database::postgres_of_its_own(&url)
+            }
+        };
+        launch = match self.backend {
+            Backend::Sqlite => launch.arg("--database-url").arg(database.url()),
+            Backend::Postgres => {
+                let key = master_key_line("test-key");
+                secrets.add("master key", key.rsplit(':').next().unwrap_or_default());
+                let password = database.url().split(['@', ':']).nth(2).unwrap_or_default().to_owned();
+                secrets.add("database password", password);
+                launch.env("TOKEN_VAULT__STORAGE__URL", database.url()).env("TOKEN_VAULT_MASTER_KEY", key)
+            }
+        };
+        for (name, value) in self.env {
+            launch = launch.env(&name, value);
+        }
+        World {
+            sandbox,
+            database,
+            folder,
+            launch,
+            process: Mutex::default(),
+            starts: Mutex::default(),
+            callers: tokio::sync::Mutex::default(),
+            secrets: Arc::new(Mutex::new(secrets)),
+            cluster: self.cluster,
+        }
+    }
+}
+
+impl World {
+    /// How a world may be started.
+    pub fn builder(backend: Backend) -> Builder {
+        Builder { backend, env: Vec::new(), cluster: None }
+    }
+
+    /// A running vault with all defaults.
+    pub async fn start(backend: Backend) -> Self {
+        Self::builder(backend).start().await
+    }
+
+    /// What the vault is started with; a test may change it and run it itself.
+    pub fn launch(&self) -> Launch {
+        self.launch.clone()
+    }
+
+    /// The test's folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The vault's data folder.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// The cluster that this world brought.
+    pub fn cluster(&self) -> MutexGuard<'_, Cluster> {
+        lock(self.cluster.as_ref().expect("this world brought a cluster"))
+    }
+
+    /// Starts the vault, or says how it ended.
+    pub fn try_start(&self) -> Result<(), Ended> {
+        self.try_start_as(&self.launch)
+    }
+
+    /// The same, started otherwise.
+    pub fn try_start_as(&self, launch: &Launch) -> Result<(), Ended> {
+        let mut starts = lock(&self.starts);
+        *starts += 1;
+        let process = launch.serve(self.folder(), &format!("vault-{starts}"))?;
+        *lock(&self.process) = Some(process);
+        // The files of a first start hold secrets.
+        for (name, file) in [("bootstrap key", "bootstrap-admin.key"), ("master key", "master.key")] {
+            let text = fs::read_to_string(self.data().join(file)).unwrap_or_default();
+            lock(&self.secrets).add(name, text.trim().rsplit(':').next().unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    /// Starts the vault again after it was stopped or killed.
+    pub fn start_again(&self) {
+        if let Err(ended) = self.try_start() {
+            panic!("the vault does not start: {ended:#?}");
+        }
+    }
+
+    /// One more process on the same PostgreSQL database.
+    pub fn replica(&self) -> Process {
+        let mut starts = lock(&self.starts);
+        *starts += 1;
+        self.launch.serve(self.folder(), &format!("vault-{starts}")).expect("a replica starts")
+    }
+
+    /// Acts on the running process.
+    pub fn process<T>(&self, act: impl FnOnce(&mut Process) -> T) -> T {
+        act(lock(&self.process).as_mut().expect("the vault runs"))
+    }
+
+    /// Ends the process as a power cut would.
+    pub fn kill(&self) {
+        lock(&self.process).take().expect("the vault runs").kill();
+    }
+
+    /// Ends the process by SIGTERM; it must do so cleanly.
+    pub fn stop(&self) {
+        let mut process = lock(&self.process).take().expect("the vault runs");
+        process.terminate();
+        let status = process.wait();
+        assert_eq!(status.code(), Some(0), "not a clean end:\n{}", process.output());
+    }
+
+    /// Stops and starts it.
+    pub fn restart(&self) {
+        self.stop();
+        self.start_again();
+    }
+
+    /// What the running process, and those before it, wrote.
+    pub fn logs(&self) -> String {
+        let mut all = String::new();
+        for start in 1..=*lock(&self.starts) {
+            for end in ["out", "err"] {
+                let file = self.folder().join(format!("vault-{start}.{end}"));
+                all += &String::from_utf8_lossy(&fs::read(file).unwrap_or_default());
+            }
+        }
+        all
+    }
+
+    /// `http://…` of gRPC.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.process(|process| process.grpc()))
+    }
+
+    /// A connection to the vault; it connects again by itself after a restart on the same port only.
+    pub fn channel(&self) -> Channel {
+        Self::channel_to(&self.endpoint())
+    }
+
+    /// A connection to a vault.
+    pub fn channel_to(endpoint: &str) -> Channel {
+        Endpoint::from_shared(endpoint.to_owned()).expect("a good URL").connect_lazy()
+    }
+
+    /// The bootstrap admin key, as the file has it.
+    pub fn bootstrap_key(&self) -> String {
+        let file = self.data().join("bootstrap-admin.key");
+        fs::read_to_string(file).expect("the first start wrote it").trim().to_owned()
+    }
+
+    /// The admin of the first start.
+    pub fn admin(&self) -> Caller {
+        self.caller_with(&self.bootstrap_key(), "")
+    }
+
+    /// A caller with a key that the test knows.
+    pub fn caller_with(&self, key: &str, key_id: &str) -> Caller {
+        lock(&self.secrets).add("API key", key.rsplit('_').next().unwrap_or_default());
+        Caller::new(self.channel(), key.to_owned(), key_id.to_owned(), Arc::clone(&self.secrets))
+    }
+
+    /// A caller with a new key for some workspaces; none means all.
+    pub async fn caller(&self, role: Role, workspaces: &[&str]) -> Caller {
+        let named = pb::WorkspaceList { workspace_ids: workspaces.iter().map(|&id| id.to_owned()).collect() };
+        let places =
+            if workspaces.is_empty() { Workspaces::AllWorkspaces(true) } else { Workspaces::Named(named) };
+        let name = role.as_str_name().trim_start_matches("ROLE_").to_lowercase();
+        let request = pb::CreateApiKeyRequest {
+            principal: format!("{name}-{}", workspaces.join("-")),
+            role: role.into(),
+            workspaces: Some(places),
+            expires_at: None,
+            request_id: request_id(),
+        };
+        let made = self.admin().create_api_key(request).await.expect("the admin makes keys");
+        self.caller_with(&made.key, &made.api_key.map(|key| key.key_id).unwrap_or_default())
+    }
+
+    async fn of_role(&self, role: Role) -> Caller {
+        let mut callers = self.callers.lock().await;
+        let known = callers.get(&role.into()).map(|known| self.caller_with(known.key(), known.key_id()));
+        match known {
+            Some(caller) => caller,
+            None => {
+                let caller = self.caller(role, &[]).await;
+                callers.insert(role.into(), caller.clone());
+                caller
+            }
+        }
+    }
+
+    /// Who brings tokens in, in every workspace.
+    pub async fn connector(&self) -> Caller {
+        self.of_role(Role::Connector).await
+    }
+
+    /// Who uses them.
+    pub async fn ingestion(&self) -> Caller {
+        self.of_role(Role::Ingestion).await
+    }
+
+    /// Who looks on.
+    pub async fn viewer(&self) -> Caller {
+        self.of_role(Role::Viewer).await
+    }
+
+    /// Who warns people.
+    pub async fn alerting(&self) -> Caller {
+        self.of_role(Role::Alerting).await
+    }
+
+    /// A person who granted everything.
+    pub fn person(&self, name: &str) -> User {
+        self.sandbox.user(name).grants(SCOPES)
+    }
+
+    /// A request to store what a person pasted.
+    pub fn pasted(&self, workspace: &str, token: &str) -> pb::StoreTokenRequest {
+        pasted(workspace, token)
+    }
+
+    /// Makes a secret known, so that it is hunted at the end.
+    pub fn know(&self, name: &str, secret: &str) {
+        lock(&self.secrets).add(name, secret);
+    }
+
+    /// Every secret of this run: those of the vault, and all that went to the provider.
+    pub fn secrets(&self) -> Hunter {
+        let mut hunter = lock(&self.secrets).clone();
+        let names = [
+            "access_token",
+            "input_token",
+            "fb_exchange_token",
+            "client_secret",
+            "appsecret_proof",
+            "revoke_token",
+        ];
+        for request in self.sandbox.requests() {
+            for (name, value) in request.query.iter().chain(&request.form) {
+                if names.contains(&name.as_str()) {
+                    // An app token is `id|secret`; its id is no secret.
+                    hunter.add(name, value.rsplit('|').next().unwrap_or_default());
+                }
+            }
+            if let Some((_, token)) = request.header("authorization").and_then(|value| value.split_once(' '))
+            {
+                hunter.add("authorization", token.rsplit('|').next().unwrap_or_default());
+            }
+        }
+        hunter
+    }
+
+    fn leaks(&self) -> Vec<Finding> {
+        self.secrets().search("the logs", self.logs().as_bytes())
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if panicking() {
+            eprintln!("--- the vault's last words ---\n{}", tail(&self.logs(), 40));
+            return;
+        }
+        if lock(&self.process).is_some() {
+            self.stop();
+        }
+        let leaks = self.leaks();
+        assert!(leaks.is_empty(), "secrets in the logs: {leaks:#?}");
+    }
+}
+
+fn tail(text: &str, lines: usize) -> String {
+    let quiet = text.lines().filter(|line| !line.contains("\"TRACE\"") && !line.contains("\"DEBUG\""));
+    let all: Vec<_> = quiet.collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}
