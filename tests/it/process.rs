@@ -29,7 +29,11 @@ async fn probe(world: &World, path: &str) -> String {
 }
 
 fn asked(launch: &Launch, process: &Process, words: &[&str]) -> Ended {
-    launch.clone().instead(words.iter().copied()).env("TOKEN_VAULT_ENDPOINT", format!("http://{}", process.grpc())).run()
+    launch
+        .clone()
+        .instead(words.iter().copied())
+        .env("TOKEN_VAULT_ENDPOINT", format!("http://{}", process.grpc()))
+        .run()
 }
 
 /// Runs a command against the running vault.
@@ -148,7 +152,12 @@ async fn the_vault_outlives_its_database_and_serves_again_without_a_restart() {
     for _ in 0..2 {
         // At a broken connection and at none at all; reads and writes alike.
         connector.get(&id).await.unwrap_err().is(Code::Unavailable, Reason::StorageUnavailable).has_retry();
-        connector.store(ACME, &token).await.unwrap_err().is(Code::Unavailable, Reason::StorageUnavailable).has_retry();
+        connector
+            .store(ACME, &token)
+            .await
+            .unwrap_err()
+            .is(Code::Unavailable, Reason::StorageUnavailable)
+            .has_retry();
     }
     let not_serving = async || (health(&world, "").await == Some(ServingStatus::NotServing)).then_some(());
     eventually_async("health tells it", LIMIT, not_serving).await;
@@ -161,7 +170,8 @@ async fn the_vault_outlives_its_database_and_serves_again_without_a_restart() {
     world.cluster().up();
     let serving = async || (health(&world, "").await == Some(ServingStatus::Serving)).then_some(());
     eventually_async("health tells that it is back", LIMIT, serving).await;
-    let stored = eventually_async("stores work again", LIMIT, async || connector.store(ACME, &token).await.ok()).await;
+    let stored =
+        eventually_async("stores work again", LIMIT, async || connector.store(ACME, &token).await.ok()).await;
     assert!(ingestion.fetch(&stored.token.unwrap().connection_id).await.is_ok());
     assert!(ingestion.fetch(&id).await.is_ok(), "what was stored before is there");
     assert_eq!(command(&world, &["healthcheck"]).code, Some(0));
@@ -194,14 +204,23 @@ async fn every_mistake_of_a_configuration_is_told_at_once_with_its_key() {
     let refused = launch.env("TOKEN_VAULT__LOG__LEVEL", "token_vault=loud").run();
     assert_eq!(refused.code, Some(2), "{refused:?}");
     let keys = [
-        "colour", "server.listen", "storage.url", "expiry.warning_window", "log.format", "log.level",
-        "jobs.meta_token_expiry", "providers.meta.app_id", "providers.meta.api_version",
+        "colour",
+        "server.listen",
+        "storage.url",
+        "expiry.warning_window",
+        "log.format",
+        "log.level",
+        "jobs.meta_token_expiry",
+        "providers.meta.app_id",
+        "providers.meta.api_version",
     ];
     for key in keys {
         assert!(refused.stderr.contains(&format!("- {key} (")), "{key} is missing: {}", refused.stderr);
     }
     assert!(refused.stderr.contains(&format!("{} mistakes", keys.len())), "{}", refused.stderr);
-    assert!(refused.stderr.contains("TOKEN_VAULT__LOG__LEVEL") && refused.stderr.contains("token-vault.toml"));
+    assert!(
+        refused.stderr.contains("TOKEN_VAULT__LOG__LEVEL") && refused.stderr.contains("token-vault.toml")
+    );
     assert!(!refused.stderr.contains("hunter2"), "values may be secrets: {}", refused.stderr);
     assert!(!world.data().exists(), "nothing was made");
 }
@@ -216,11 +235,22 @@ async fn the_demo_tells_its_story_once_and_leaves_nothing_behind() {
     assert!(start.elapsed() < Duration::from_secs(60), "a story of {:?}", start.elapsed());
     let mut rest = told.stdout.as_str();
     let story = [
-        "1 API keys", "2 StoreToken", "version 1", "3 FetchAccessToken", "appsecret_proof", "4 ReportTokenError",
-        "5 FetchAccessToken", "TOKEN_INVALID", "6 StoreToken", "version 2", "7 ListTokens", "1 connection",
+        "1 API keys",
+        "2 StoreToken",
+        "version 1",
+        "3 FetchAccessToken",
+        "appsecret_proof",
+        "4 ReportTokenError",
+        "5 FetchAccessToken",
+        "TOKEN_INVALID",
+        "6 StoreToken",
+        "version 2",
+        "7 ListTokens",
+        "1 connection",
     ];
     for step in story {
-        let at = rest.find(step).unwrap_or_else(|| panic!("{step:?} is missing or out of order: {}", told.stdout));
+        let at =
+            rest.find(step).unwrap_or_else(|| panic!("{step:?} is missing or out of order: {}", told.stdout));
         rest = &rest[at + step.len()..];
     }
     assert!(!told.stdout.contains("EAA"), "a story shows no token: {}", told.stdout);

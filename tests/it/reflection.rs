@@ -74,7 +74,10 @@ fn is_elf(file: &Path) -> bool {
 fn buf() -> PathBuf {
     let wants = "npm (apt-get install npm), which fetches buf";
     tool("buf-1.75.0", "node_modules/.bin/buf", |folder| {
-        install(Command::new("npm").args(["install", "--no-audit", "--no-fund", "--prefix"]).arg(folder).arg(BUF), wants);
+        install(
+            Command::new("npm").args(["install", "--no-audit", "--no-fund", "--prefix"]).arg(folder).arg(BUF),
+            wants,
+        );
     })
 }
 
@@ -95,7 +98,17 @@ impl Tool<'_> {
         let mut command = Command::new(&self.program);
         if self.buf {
             let url = format!("{}/{rpc}", self.world.endpoint());
-            command.args(["curl", "--protocol", "grpc", "--http2-prior-knowledge", "--header", &key, "--data", &body, &url]);
+            command.args([
+                "curl",
+                "--protocol",
+                "grpc",
+                "--http2-prior-knowledge",
+                "--header",
+                &key,
+                "--data",
+                &body,
+                &url,
+            ]);
         } else {
             let address = self.world.process(|process| process.grpc()).to_string();
             command.args(["-plaintext", "-H", &key, "-d", &body, &address, rpc]);
@@ -107,8 +120,12 @@ impl Tool<'_> {
     fn ask(&self, rpc: &str, body: Value) -> Value {
         let done = self.call(&format!("tokenvault.v1.{rpc}"), &body);
         assert!(done.status.success(), "{rpc} {body}: {}{}", text(&done.stdout), text(&done.stderr));
-        self.world.know("a key that a tool printed", text(&done.stdout).split('"').find(|word| word.starts_with("tva_")).unwrap_or_default());
-        serde_json::from_slice(&done.stdout).unwrap_or_else(|error| panic!("{rpc}: {error}: {}", text(&done.stdout)))
+        self.world.know(
+            "a key that a tool printed",
+            text(&done.stdout).split('"').find(|word| word.starts_with("tva_")).unwrap_or_default(),
+        );
+        serde_json::from_slice(&done.stdout)
+            .unwrap_or_else(|error| panic!("{rpc}: {error}: {}", text(&done.stdout)))
     }
 
     /// Calls every RPC, each for what it is there for.
@@ -118,7 +135,10 @@ impl Tool<'_> {
             called.push(rpc.to_owned());
             self.ask(rpc, body)
         };
-        let made = ask("VaultAdmin/CreateApiKey", json!({"principal": "tool", "role": "ROLE_VIEWER", "all_workspaces": true}));
+        let made = ask(
+            "VaultAdmin/CreateApiKey",
+            json!({"principal": "tool", "role": "ROLE_VIEWER", "all_workspaces": true}),
+        );
         let key_id = made["apiKey"]["keyId"].as_str().expect("an id").to_owned();
         assert!(made["key"].as_str().is_some_and(|key| key.contains(&key_id)), "a key is shown once");
         let keys = ask("VaultAdmin/ListApiKeys", json!({"principal": "tool"}));
@@ -127,16 +147,28 @@ impl Tool<'_> {
         let ended = ask("VaultAdmin/RevokeApiKey", json!({"key_id": key_id}));
         assert!(ended["apiKey"]["revokedAt"].is_string(), "{ended}");
         let status = ask("VaultAdmin/GetVaultStatus", json!({}));
-        assert_eq!((&status["backend"], &status["providers"][0]["provider"]), (&json!("sqlite"), &json!("meta")), "{status}");
+        assert_eq!(
+            (&status["backend"], &status["providers"][0]["provider"]),
+            (&json!("sqlite"), &json!("meta")),
+            "{status}"
+        );
 
         let ana = self.world.person("ana");
         let short = ana.short_lived_token();
-        let stored = ask("TokenVault/StoreToken", json!({"workspace_id": ACME, "provider": "meta", "access_token": short}));
+        let stored = ask(
+            "TokenVault/StoreToken",
+            json!({"workspace_id": ACME, "provider": "meta", "access_token": short}),
+        );
         assert_eq!(stored["result"]["outcome"], "OUTCOME_CREATED", "{stored}");
         let id = stored["result"]["token"]["connectionId"].clone();
         let got = ask("TokenVault/GetToken", json!({"connection_id": id}));
-        assert_eq!((&got["token"]["status"], &got["token"]["subject"]["id"]), (&json!("STATUS_ACTIVE"), &json!(ana.id())), "{got}");
-        let listed = ask("TokenVault/ListTokens", json!({"workspace_ids": [ACME], "statuses": ["STATUS_ACTIVE"]}));
+        assert_eq!(
+            (&got["token"]["status"], &got["token"]["subject"]["id"]),
+            (&json!("STATUS_ACTIVE"), &json!(ana.id())),
+            "{got}"
+        );
+        let listed =
+            ask("TokenVault/ListTokens", json!({"workspace_ids": [ACME], "statuses": ["STATUS_ACTIVE"]}));
         assert_eq!(listed["tokens"][0]["connectionId"], id, "{listed}");
         let checked = ask("TokenVault/ValidateToken", json!({"connection_id": id}));
         assert_eq!(checked["overall"], "RESULT_PASS", "{checked}");
@@ -150,7 +182,11 @@ impl Tool<'_> {
         ana.changes_password();
         let report = json!({"connection_id": id, "token_version": exchanged["token"]["tokenVersion"], "http_status": 400, "code": "190", "subcode": "460"});
         let verdict = ask("TokenVault/ReportTokenError", report);
-        assert_eq!((&verdict["verdict"], &verdict["advice"]), (&json!("VERDICT_INVALIDATED"), &json!("ADVICE_PAUSE")), "{verdict}");
+        assert_eq!(
+            (&verdict["verdict"], &verdict["advice"]),
+            (&json!("VERDICT_INVALIDATED"), &json!("ADVICE_PAUSE")),
+            "{verdict}"
+        );
         let revoked = ask("TokenVault/RevokeToken", json!({"connection_id": id}));
         assert_eq!(revoked["token"]["status"], "STATUS_REVOKED", "{revoked}");
         called.sort();
@@ -171,13 +207,16 @@ async fn grpcurl_lists_describes_and_calls_everything_without_proto_files() {
     let world = World::start(Backend::Sqlite).await;
     let tool = Tool { world: &world, program: grpcurl(), buf: false };
     let address = world.process(|process| process.grpc()).to_string();
-    let plain = |words: &[&str]| run(&tool.program, &world, &[&["-plaintext", address.as_str()], words].concat());
+    let plain =
+        |words: &[&str]| run(&tool.program, &world, &[&["-plaintext", address.as_str()], words].concat());
     let services = plain(&["list"]);
     for service in ["tokenvault.v1.TokenVault", "tokenvault.v1.VaultAdmin", "grpc.health.v1.Health"] {
         assert!(services.lines().any(|line| line == service), "{service} is missing: {services}");
     }
-    let listed = [plain(&["list", "tokenvault.v1.TokenVault"]), plain(&["list", "tokenvault.v1.VaultAdmin"])].concat();
-    let mut listed: Vec<_> = listed.lines().map(|line| line.trim_start_matches("tokenvault.v1.").replacen('.', "/", 1)).collect();
+    let listed =
+        [plain(&["list", "tokenvault.v1.TokenVault"]), plain(&["list", "tokenvault.v1.VaultAdmin"])].concat();
+    let mut listed: Vec<_> =
+        listed.lines().map(|line| line.trim_start_matches("tokenvault.v1.").replacen('.', "/", 1)).collect();
     let mut all: Vec<_> = RPCS.iter().map(|&rpc| rpc.to_owned()).collect();
     listed.sort();
     all.sort();
@@ -199,12 +238,27 @@ async fn grpcurl_shows_the_details_of_an_error_in_words() {
     let missing = tool.call("tokenvault.v1.TokenVault/GetToken", &json!({"connection_id": id}));
     let told = text(&missing.stderr);
     assert!(!missing.status.success());
-    for word in ["NotFound", "google.rpc.ErrorInfo", "CONNECTION_NOT_FOUND", "tokenvault.v1", "\"connection_id\"", &id] {
+    for word in [
+        "NotFound",
+        "google.rpc.ErrorInfo",
+        "CONNECTION_NOT_FOUND",
+        "tokenvault.v1",
+        "\"connection_id\"",
+        &id,
+    ] {
         assert!(told.contains(word), "{word} is missing: {told}");
     }
-    let many = tool.call("tokenvault.v1.TokenVault/StoreToken", &json!({"workspace_id": "no spaces", "provider": ""}));
+    let many = tool
+        .call("tokenvault.v1.TokenVault/StoreToken", &json!({"workspace_id": "no spaces", "provider": ""}));
     let told = text(&many.stderr);
-    for word in ["InvalidArgument", "FIELD_INVALID", "google.rpc.BadRequest", "fieldViolations", "\"workspace_id\"", "\"provider\""] {
+    for word in [
+        "InvalidArgument",
+        "FIELD_INVALID",
+        "google.rpc.BadRequest",
+        "fieldViolations",
+        "\"workspace_id\"",
+        "\"provider\"",
+    ] {
         assert!(told.contains(word), "{word} is missing: {told}");
     }
     world.sandbox.fault(Fault::on(Endpoint::Any).always().with(FaultKind::error(503, 2)));
@@ -225,7 +279,10 @@ async fn buf_curl_lists_and_calls_everything_without_proto_files() {
         run(&tool.program, &world, &[&first[..], words].concat())
     };
     let services = plain(&["--list-services", &endpoint]);
-    assert!(services.contains("tokenvault.v1.TokenVault") && services.contains("tokenvault.v1.VaultAdmin"), "{services}");
+    assert!(
+        services.contains("tokenvault.v1.TokenVault") && services.contains("tokenvault.v1.VaultAdmin"),
+        "{services}"
+    );
     let methods = plain(&["--list-methods", &endpoint]);
     for rpc in RPCS {
         assert!(methods.contains(&format!("tokenvault.v1.{rpc}")), "{rpc} is missing: {methods}");
@@ -235,5 +292,8 @@ async fn buf_curl_lists_and_calls_everything_without_proto_files() {
     tool.tell_a_story();
     let refused = tool.call("tokenvault.v1.TokenVault/GetToken", &json!({"connection_id": request_id()}));
     let told = text(&refused.stderr);
-    assert!(!refused.status.success() && told.contains("\"not_found\"") && told.contains("google.rpc.ErrorInfo"), "{told}");
+    assert!(
+        !refused.status.success() && told.contains("\"not_found\"") && told.contains("google.rpc.ErrorInfo"),
+        "{told}"
+    );
 }

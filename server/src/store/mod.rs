@@ -299,6 +299,19 @@ static POSTGRES: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/postgre
 /// Migrations that a newer release applied are accepted: release N runs on N+1's schema.
 async fn migrate(pool: &Pool, apply: bool) -> Result<(), StoreError> {
     if !apply {
+        // Told here, before a statement stumbles over what is not there.
+        drop(pool.session().await?);
+        let known = match pool {
+            Pool::Sqlite(_) => SQLITE.iter().count(),
+            Pool::Postgres(_) => POSTGRES.iter().count(),
+        };
+        let missing = known.saturating_sub(applied_migrations(pool).await);
+        if missing > 0 {
+            return Err(StoreError::Config(format!(
+                "the database lacks {missing} migrations of this version, and storage.migrate_on_start is off; \
+                 run `token-vault migrate`"
+            )));
+        }
         return Ok(());
     }
     let outcome = match pool {
