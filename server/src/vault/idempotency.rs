@@ -38,7 +38,7 @@ impl Drop for Working {
 #[derive(Clone)]
 pub(super) struct Owned {
     claim: Claim,
-    _working: Arc<Working>,
+    _working: Option<Arc<Working>>,
 }
 
 /// What a request came upon.
@@ -61,9 +61,9 @@ impl Vault {
         let Some(request_id) = request_id else { return Ok(Begun::Ours(None)) };
         let hash = self.keys.index.mac(rpc, parts).to_vec();
         let key = (caller.name.clone(), rpc, request_id.clone());
-        let Some(working) = self.in_progress.enter(key) else {
-            return Err(VaultError::RequestInProgress(request_id.clone()));
-        };
+        // A twin may have written its outcome and still be examining: then the outcome is the answer.
+        let working = self.in_progress.enter(key).map(Arc::new);
+        let twin_works = working.is_none();
         let mut claim = Claim {
             principal: caller.name.clone(),
             rpc,
@@ -82,7 +82,9 @@ impl Vault {
                     let Claimed::HeldBy(owner, generation) = claimed else { return Ok(claimed) };
                     // The owner's life decides: a claim of a process that has ended is free. One of our own that
                     // we do not work on (or we would not be here) was left behind.
-                    if owner != claim.incarnation && tx.replica_lives(owner).await? {
+                    let held =
+                        if owner == claim.incarnation { twin_works } else { tx.replica_lives(owner).await? };
+                    if held {
                         return Ok(claimed);
                     }
                     if tx.take_over_request(&claim, generation).await? {
@@ -95,7 +97,7 @@ impl Vault {
         match claimed {
             Claimed::Ours { generation } => {
                 claim.generation = generation;
-                Ok(Begun::Ours(Some(Owned { claim, _working: Arc::new(working) })))
+                Ok(Begun::Ours(Some(Owned { claim, _working: working })))
             }
             Claimed::Done(outcome) => Ok(Begun::Done(outcome)),
             Claimed::OtherRequest => Err(VaultError::RequestIdReused(claim.request_id)),
