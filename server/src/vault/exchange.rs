@@ -121,20 +121,15 @@ impl Vault {
         pasted: crate::model::Secret,
         destination: &Destination,
     ) -> Result<Exchange, VaultError> {
-        let now = self.clock.now();
-        let before = provider
-            .inspect(&pasted)
-            .await
-            .map_err(|refusal| VaultError::from_intake_refusal(&refusal, provider))?;
         let accepted = self.accept(provider, pasted, destination.options).await?;
-        let end = accepted.word.facts.expiry;
-        let outcome = movement(end, before.facts.expiry);
+        let previous_expiry = accepted.pasted_expiry;
+        let outcome = movement(accepted.word.facts.expiry, previous_expiry);
         let (connection, _) = self.save(destination, Arc::new(accepted)).await?;
-        tracing::info!(connection = %connection.id, ?outcome, at = %now, "token exchanged and taken in");
+        tracing::info!(connection = %connection.id, ?outcome, "token exchanged and taken in");
         Ok(Exchange {
-            token: self.view(connection).await?,
+            token: self.view_stored(connection).await,
             outcome,
-            previous_expiry: before.facts.expiry,
+            previous_expiry,
             cursor: self.cursor(),
         })
     }
@@ -190,7 +185,7 @@ impl Vault {
         let outcome = movement(word.facts.expiry, previous_expiry);
         let accepted = match outcome {
             ExchangeOutcome::Extended | ExchangeOutcome::NowNeverExpires => {
-                Some(Accepted { secret: exchanged.secret, word })
+                Some(Accepted { secret: exchanged.secret, word, pasted_expiry: previous_expiry })
             }
             // The string that came back is discarded: the old one stays, and a person is asked in time.
             ExchangeOutcome::AtCeiling => None,
@@ -200,7 +195,12 @@ impl Vault {
             }
         };
         let connection = self.keep_exchanged(&held, accepted, outcome, claim).await?;
-        Ok(Exchange { token: self.view(connection).await?, outcome, previous_expiry, cursor: self.cursor() })
+        Ok(Exchange {
+            token: self.view_stored(connection).await,
+            outcome,
+            previous_expiry,
+            cursor: self.cursor(),
+        })
     }
 
     /// A refusal during an exchange may be the first news of a death: it is recorded once inspection confirms it.

@@ -28,6 +28,8 @@ const USUAL_LIFE: Duration = Duration::from_secs(60 * 24 * 60 * 60);
 pub(super) struct Accepted {
     pub(super) secret: Secret,
     pub(super) word: Inspected,
+    /// The end of what was pasted, before any exchange.
+    pub(super) pasted_expiry: Expiry,
 }
 
 /// Where an accepted token goes.
@@ -166,11 +168,7 @@ impl Vault {
                 connection
             }
         };
-        let now = self.clock.now();
-        let token = match self.view(connection.clone()).await {
-            Ok(view) => view,
-            Err(_) => TokenView::new(connection, 0, now, &self.policy),
-        };
+        let token = self.view_stored(connection).await;
         Ok(Intake { token, outcome, checks: found.checks, cursor: self.cursor() })
     }
 
@@ -182,7 +180,8 @@ impl Vault {
         options: IntakeOptions,
     ) -> Result<Accepted, VaultError> {
         let word = inspect(provider, &secret, self.clock.now()).await?;
-        self.check_scopes(provider, Accepted { secret, word }, options).await
+        let pasted_expiry = word.facts.expiry;
+        self.check_scopes(provider, Accepted { secret, word, pasted_expiry }, options).await
     }
 
     /// The same, and a short-lived token is exchanged for one that lasts.
@@ -195,7 +194,10 @@ impl Vault {
         let word = inspect(provider, &pasted, self.clock.now()).await?;
         let lasting = match word.facts.kind {
             TokenKind::ShortLivedUser => make_lasting(provider, &pasted, &word, self.clock.now()).await?,
-            _ => Accepted { secret: pasted, word },
+            _ => {
+                let pasted_expiry = word.facts.expiry;
+                Accepted { secret: pasted, word, pasted_expiry }
+            }
         };
         self.check_scopes(provider, lasting, options).await
     }
@@ -550,7 +552,7 @@ async fn make_lasting(
             why: "the provider's exchange did not lengthen the short-lived token's life".into(),
         });
     }
-    Ok(Accepted { secret: exchanged.secret, word })
+    Ok(Accepted { secret: exchanged.secret, word, pasted_expiry: before.facts.expiry })
 }
 
 fn outcome_of(name: &str) -> Option<IntakeOutcome> {

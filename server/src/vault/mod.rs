@@ -219,6 +219,15 @@ impl Vault {
         }
     }
 
+    /// The same after a commit, when there is no error any more: what can't be counted is told as none.
+    async fn view_stored(&self, connection: Connection) -> TokenView {
+        let shared = match self.store.read().await {
+            Ok(mut session) => session.shared_with(&connection).await.unwrap_or(0),
+            Err(_) => 0,
+        };
+        TokenView::new(connection, shared, self.clock.now(), &self.policy)
+    }
+
     /// A connection as callers see it now.
     async fn view(&self, connection: Connection) -> Result<TokenView, VaultError> {
         let shared = self.store.read().await?.shared_with(&connection).await?;
