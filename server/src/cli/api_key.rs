@@ -59,7 +59,8 @@ pub(super) struct CreateArgs {
     #[arg(long)]
     json: bool,
     /// Write to the database directly, while no vault runs: needs database and master key, and no API key.
-    #[arg(long, conflicts_with_all = ["endpoint", "key_file"])]
+    /// An endpoint in the environment is for other commands, and passed over.
+    #[arg(long, conflicts_with = "key_file")]
     offline: bool,
     #[command(flatten)]
     caller: CallerArgs,
