@@ -222,7 +222,13 @@ impl Config {
             master_key_file: self.keys.master_key_file,
             bootstrap_key_file: self.auth.bootstrap_key_file,
             migrate_on_start: self.storage.migrate_on_start,
-            policy: Policy { warning_window: self.expiry.warning_window, required_scopes, optional_scopes },
+            policy: Policy {
+                warning_window: self.expiry.warning_window,
+                required_scopes,
+                optional_scopes,
+                thresholds: self.expiry.thresholds,
+                ..Policy::default()
+            },
         };
         (vault, self.meta)
     }

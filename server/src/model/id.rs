@@ -53,6 +53,14 @@ text_id!(
 );
 
 text_id!(
+    /// A bookmark in the feed, unique per principal.
+    SubscriptionName,
+    "must be 1 to 128 characters of A-Z a-z 0-9 . _ : -",
+    |v| (1..=128).contains(&v.len())
+        && v.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b))
+);
+
+text_id!(
     /// A caller's idempotency key.
     RequestId,
     "must be 1 to 128 printable ASCII characters",

@@ -5,19 +5,28 @@
 //! function that decides what a token is worth now.
 
 mod account;
+mod announce;
 mod caller;
+mod event;
 mod id;
 mod list;
 mod refusal;
 mod remedy;
+mod renewal;
 mod secret;
 mod time;
 mod token;
 
 pub use account::{AdAccount, AdAccountState};
+pub use announce::{AccountChange, Cause};
 pub use caller::{Principal, Role, WorkspaceSet};
+pub use event::{
+    Announced, Closed, DeadlineKind, Detail, Draft, Event, EventKind, EventWord, FeedPosition, Incident, IncidentKey,
+    ProviderTrouble,
+};
 pub use id::{
-    ApiKeyId, ConnectionId, Incarnation, ProviderId, RequestId, SecretId, TokenVersion, WorkspaceId,
+    ApiKeyId, ConnectionId, Incarnation, ProviderId, RequestId, SecretId, SubscriptionName, TokenVersion,
+    WorkspaceId,
 };
 pub use list::ListOrder;
 pub use refusal::{Misconfiguration, Refusal, RefusalKind, RefusalReason};
@@ -26,7 +35,7 @@ pub use secret::{Fingerprint, Sealed, Secret};
 pub use time::{Clock, Timestamp};
 pub use token::{
     Badge, BadgeColor, Connection, Expiry, ExpirySource, Grant, GrantState, GranularScope, Observations,
-    Policy, Renewal, Standing, Status, Subject, SubjectType, TokenFacts, TokenKind,
+    Policy, Renewal, RenewalPolicy, Schedule, Standing, Status, Subject, SubjectType, TokenFacts, TokenKind,
 };
 
 /// A value that is not acceptable, and the rule that it breaks: "must be …".

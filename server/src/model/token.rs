@@ -174,6 +174,18 @@ pub struct Observations {
     pub unreachable_ad_accounts: u32,
 }
 
+/// When the vault has to do something about a connection. Follows from its facts; kept so that due work is
+/// found by index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Schedule {
+    /// When time alone makes something to announce.
+    pub next_deadline_at: Option<Timestamp>,
+    /// When to try to renew it.
+    pub next_renewal_at: Option<Timestamp>,
+    /// Attempts to renew this version that did not move its end.
+    pub attempts: u32,
+}
+
 /// One (workspace, provider, app, subject) and the token that it now holds. No secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connection {
@@ -201,6 +213,12 @@ pub struct Connection {
     pub standing: Standing,
     /// What was observed.
     pub seen: Observations,
+    /// When the vault has to do something about it.
+    pub schedule: Schedule,
+    /// The connection that this one's token is read with, if the vault reads it itself.
+    pub parent: Option<ConnectionId>,
+    /// Sequence of the last event about it; 0 for none, below zero while that has no number yet.
+    pub last_event: i64,
     /// When the connection came into being.
     pub created_at: Timestamp,
     /// The last write.
@@ -278,6 +296,23 @@ pub struct Policy {
     pub required_scopes: Vec<String>,
     /// Scopes without which some of it can't.
     pub optional_scopes: Vec<String>,
+    /// How long before an end each warning is given; longest first.
+    pub thresholds: Vec<Duration>,
+    /// How tokens are renewed.
+    pub renewal: RenewalPolicy,
+    /// How long events are kept.
+    pub event_retention: Duration,
+}
+
+/// How tokens are renewed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RenewalPolicy {
+    /// Whether the vault renews at all.
+    pub enabled: bool,
+    /// How old a token must be.
+    pub min_age: Duration,
+    /// How long before its end the vault begins to try.
+    pub window: Duration,
 }
 
 impl Policy {
@@ -297,7 +332,7 @@ fn missing(wanted: &[String], granted: &[String]) -> Vec<String> {
 }
 
 /// Whole days from now to `end`, rounded up; 0 or less once it has passed.
-fn days_left(end: Timestamp, now: Timestamp) -> i32 {
+pub(super) fn days_left(end: Timestamp, now: Timestamp) -> i32 {
     let day = 24 * 60 * 60 * 1_000_000_i64;
     let left = end.as_micros().saturating_sub(now.as_micros());
     let up = if left > 0 { left.saturating_add(day - 1) / day } else { left / day };
@@ -490,17 +525,24 @@ impl Connection {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { warning_window: 7 * DAY, required_scopes: Vec::new(), optional_scopes: Vec::new() }
+        Self {
+            warning_window: 7 * DAY,
+            required_scopes: Vec::new(),
+            optional_scopes: Vec::new(),
+            thresholds: vec![7 * DAY, 3 * DAY, DAY],
+            renewal: RenewalPolicy { enabled: true, min_age: DAY, window: 30 * DAY },
+            event_retention: 90 * DAY,
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     const NOW: Timestamp = Timestamp::from_unix_seconds(1_800_000_000);
 
-    fn connection(expiry: Expiry, standing: Standing) -> Connection {
+    pub(in crate::model) fn connection(expiry: Expiry, standing: Standing) -> Connection {
         Connection {
             id: ConnectionId::generate(NOW),
             workspace: WorkspaceId::parse("acme").unwrap(),
@@ -521,6 +563,9 @@ mod tests {
             },
             standing,
             seen: Observations::default(),
+            schedule: Schedule::default(),
+            parent: None,
+            last_event: 0,
             created_at: NOW,
             updated_at: NOW,
         }

@@ -2,13 +2,15 @@
 
 use std::collections::{HashMap, HashSet};
 
+use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::cache::Change;
+use super::db::{Backend, Query};
 use super::rows::{ConnectionRow, FactColumns, connection_columns, subject_kind_name};
 use super::{Session, StoreError, Tx};
 use crate::model::{
-    AdAccount, Connection, ConnectionId, ProviderId, Sealed, SecretId, Timestamp, TokenVersion, WorkspaceId,
+    AccountChange, AdAccount, Connection, ConnectionId, ProviderId, Sealed, SecretId, Timestamp, TokenVersion, WorkspaceId,
 };
 
 /// A connection and the sealed secret that it holds.
@@ -203,7 +205,118 @@ fn subject_key(connection: &Connection) -> String {
     if connection.subject.id.is_empty() { connection.id.to_string() } else { connection.subject.id.clone() }
 }
 
+/// Binds what both INSERT and UPDATE write, as $1 to $31.
+fn bind_facts<'c>(query: Query<'c>, connection: &Connection) -> Query<'c> {
+    let facts = FactColumns::of(connection);
+    query
+        .bind(connection.app_id.clone())
+        .bind(subject_key(connection))
+        .bind(connection.subject.id.clone())
+        .bind(connection.subject.name.clone())
+        .bind(subject_kind_name(connection.subject.kind))
+        .bind(i64::from(connection.version.get()))
+        .bind(connection.secret_id.as_uuid())
+        .bind(connection.fingerprint.map(|f| f.0.to_vec()))
+        .bind(connection.revision)
+        .bind(facts.kind)
+        .bind(facts.expires_at)
+        .bind(facts.expiry_source)
+        .bind(facts.expires_sort)
+        .bind(facts.data_access_ends_at)
+        .bind(facts.issued_at)
+        .bind(facts.scopes)
+        .bind(facts.granular_scopes)
+        .bind(facts.standing)
+        .bind(facts.standing_since)
+        .bind(facts.standing_reason)
+        .bind(facts.provider_code)
+        .bind(connection.seen.last_validated_at.map(Timestamp::as_micros))
+        .bind(connection.seen.last_rotated_at.map(Timestamp::as_micros))
+        .bind(connection.seen.last_known_good.map(Timestamp::as_micros))
+        .bind(connection.seen.ad_accounts.map(i64::from))
+        .bind(i64::from(connection.seen.unreachable_ad_accounts))
+        .bind(connection.schedule.next_deadline_at.map(Timestamp::as_micros))
+        .bind(connection.schedule.next_renewal_at.map(Timestamp::as_micros))
+        .bind(i64::from(connection.schedule.attempts))
+        .bind(connection.last_event)
+        .bind(connection.updated_at.as_micros())
+}
+
 impl Tx {
+    /// Locks connections in the order of their ids, which is the same everywhere: two batches that share some
+    /// can't wait for each other. On SQLite the one writer has them all.
+    pub(super) async fn lock_connections(&mut self, ids: &[ConnectionId]) -> Result<(), StoreError> {
+        if self.backend() == Backend::Sqlite {
+            return Ok(());
+        }
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.as_uuid()).collect();
+        self.query(
+            "SELECT connection_id FROM ad_platform_connections
+              WHERE connection_id IN (SELECT (jsonb_array_elements_text($1))::uuid)
+              ORDER BY connection_id FOR UPDATE",
+        )
+        .bind(Json(ids))
+        .fetch_all::<Id>()
+        .await?;
+        Ok(())
+    }
+
+    /// Connections about which time alone has something to say now, the most overdue first, locked; those that
+    /// somebody else has locked are left to him.
+    pub async fn lock_due_connections(
+        &mut self,
+        now: Timestamp,
+        limit: i64,
+    ) -> Result<Vec<Connection>, StoreError> {
+        self.query_for(
+            concat!(
+                "SELECT ",
+                connection_columns!(),
+                " FROM ad_platform_connections c WHERE c.next_deadline_at <= $1 ORDER BY c.next_deadline_at LIMIT $2"
+            ),
+            concat!(
+                "SELECT ",
+                connection_columns!(),
+                " FROM ad_platform_connections c WHERE c.next_deadline_at <= $1 ORDER BY c.next_deadline_at LIMIT $2
+                  FOR UPDATE SKIP LOCKED"
+            ),
+        )
+        .bind(now.as_micros())
+        .bind(limit)
+        .fetch_all::<ConnectionRow>()
+        .await?
+        .into_iter()
+        .map(Connection::try_from)
+        .collect()
+    }
+
+    /// Writes what announcing moved, and nothing of the facts: no revision changes, so a provider's answer that
+    /// is on its way still lands.
+    pub async fn note_announced(&mut self, connections: &[Connection]) -> Result<(), StoreError> {
+        let rows: Vec<(String, Option<i64>, i64)> = connections
+            .iter()
+            .map(|c| {
+                let deadline = c.schedule.next_deadline_at.map(Timestamp::as_micros);
+                (c.id.as_uuid().simple().to_string(), deadline, c.last_event)
+            })
+            .collect();
+        self.query_for(
+            "UPDATE ad_platform_connections AS c
+                SET next_deadline_at = r.value->>1, last_event_sequence = r.value->>2
+               FROM json_each($1) AS r WHERE c.connection_id = unhex(r.value->>0)",
+            "UPDATE ad_platform_connections AS c
+                SET next_deadline_at = (r.value->>1)::bigint, last_event_sequence = (r.value->>2)::bigint
+               FROM jsonb_array_elements($1) AS r (value) WHERE c.connection_id = (r.value->>0)::uuid",
+        )
+        .bind(Json(rows))
+        .execute()
+        .await?;
+        for connection in connections {
+            self.changed(Change::Connection(connection.id));
+        }
+        Ok(())
+    }
+
     /// The connection of that id, locked until the transaction ends.
     pub async fn lock_connection(&mut self, id: ConnectionId) -> Result<Option<Connection>, StoreError> {
         self.query_for(
@@ -228,50 +341,24 @@ impl Tx {
     /// Adds a connection. Another one of the same identity that came first is a lost race: the unit
     /// runs again and finds it.
     pub async fn insert_connection(&mut self, connection: &Connection) -> Result<(), StoreError> {
-        let facts = FactColumns::of(connection);
-        let added = self
-            .query(
-                "INSERT INTO ad_platform_connections (
-                     connection_id, workspace_id, provider, app_id, subject_key, subject_id, subject_name, subject_kind,
-                     token_version, secret_id, fingerprint, revision, kind, expires_at, expiry_source, expires_sort,
-                     data_access_ends_at, issued_at, scopes, granular_scopes, standing, standing_since,
-                     standing_reason, provider_code, last_validated_at, last_rotated_at, last_known_good,
-                     ad_account_count, unreachable_count, created_at, updated_at)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
-                         $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31)
-                 ON CONFLICT (workspace_id, provider, app_id, subject_key) DO NOTHING",
-            )
+        let query = self.query(
+            "INSERT INTO ad_platform_connections (
+                 app_id, subject_key, subject_id, subject_name, subject_kind, token_version, secret_id, fingerprint,
+                 revision, kind, expires_at, expiry_source, expires_sort, data_access_ends_at, issued_at, scopes,
+                 granular_scopes, standing, standing_since, standing_reason, provider_code, last_validated_at,
+                 last_rotated_at, last_known_good, ad_account_count, unreachable_count, next_deadline_at,
+                 next_renewal_at, renewal_attempts, last_event_sequence, updated_at, connection_id,
+                 workspace_id, provider, parent_connection_id, created_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+                     $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36)
+             ON CONFLICT (workspace_id, provider, app_id, subject_key) DO NOTHING",
+        );
+        let added = bind_facts(query, connection)
             .bind(connection.id.as_uuid())
             .bind(connection.workspace.as_str().to_owned())
             .bind(connection.provider.as_str().to_owned())
-            .bind(connection.app_id.clone())
-            .bind(subject_key(connection))
-            .bind(connection.subject.id.clone())
-            .bind(connection.subject.name.clone())
-            .bind(subject_kind_name(connection.subject.kind))
-            .bind(i64::from(connection.version.get()))
-            .bind(connection.secret_id.as_uuid())
-            .bind(connection.fingerprint.map(|f| f.0.to_vec()))
-            .bind(connection.revision)
-            .bind(facts.kind)
-            .bind(facts.expires_at)
-            .bind(facts.expiry_source)
-            .bind(facts.expires_sort)
-            .bind(facts.data_access_ends_at)
-            .bind(facts.issued_at)
-            .bind(facts.scopes)
-            .bind(facts.granular_scopes)
-            .bind(facts.standing)
-            .bind(facts.standing_since)
-            .bind(facts.standing_reason)
-            .bind(facts.provider_code)
-            .bind(connection.seen.last_validated_at.map(Timestamp::as_micros))
-            .bind(connection.seen.last_rotated_at.map(Timestamp::as_micros))
-            .bind(connection.seen.last_known_good.map(Timestamp::as_micros))
-            .bind(connection.seen.ad_accounts.map(i64::from))
-            .bind(i64::from(connection.seen.unreachable_ad_accounts))
+            .bind(connection.parent.map(ConnectionId::as_uuid))
             .bind(connection.created_at.as_micros())
-            .bind(connection.updated_at.as_micros())
             .execute()
             .await?;
         if added == 0 {
@@ -283,44 +370,18 @@ impl Tx {
     /// Writes a connection's facts over those of the revision before. `false`: somebody else wrote
     /// meanwhile, and nothing changed.
     pub async fn update_connection(&mut self, connection: &Connection) -> Result<bool, StoreError> {
-        let facts = FactColumns::of(connection);
-        let updated = self
-            .query(
-                "UPDATE ad_platform_connections
-                    SET subject_key = $1, subject_id = $2, subject_name = $3, subject_kind = $4, token_version = $5,
-                        secret_id = $6, fingerprint = $7, revision = $8, kind = $9, expires_at = $10,
-                        expiry_source = $11, expires_sort = $12, data_access_ends_at = $13, issued_at = $14,
-                        scopes = $15, granular_scopes = $16, standing = $17, standing_since = $18,
-                        standing_reason = $19, provider_code = $20, last_validated_at = $21, last_rotated_at = $22,
-                        last_known_good = $23, ad_account_count = $24, unreachable_count = $25, updated_at = $26
-                  WHERE connection_id = $27 AND revision = $28",
-            )
-            .bind(subject_key(connection))
-            .bind(connection.subject.id.clone())
-            .bind(connection.subject.name.clone())
-            .bind(subject_kind_name(connection.subject.kind))
-            .bind(i64::from(connection.version.get()))
-            .bind(connection.secret_id.as_uuid())
-            .bind(connection.fingerprint.map(|f| f.0.to_vec()))
-            .bind(connection.revision)
-            .bind(facts.kind)
-            .bind(facts.expires_at)
-            .bind(facts.expiry_source)
-            .bind(facts.expires_sort)
-            .bind(facts.data_access_ends_at)
-            .bind(facts.issued_at)
-            .bind(facts.scopes)
-            .bind(facts.granular_scopes)
-            .bind(facts.standing)
-            .bind(facts.standing_since)
-            .bind(facts.standing_reason)
-            .bind(facts.provider_code)
-            .bind(connection.seen.last_validated_at.map(Timestamp::as_micros))
-            .bind(connection.seen.last_rotated_at.map(Timestamp::as_micros))
-            .bind(connection.seen.last_known_good.map(Timestamp::as_micros))
-            .bind(connection.seen.ad_accounts.map(i64::from))
-            .bind(i64::from(connection.seen.unreachable_ad_accounts))
-            .bind(connection.updated_at.as_micros())
+        let query = self.query(
+            "UPDATE ad_platform_connections
+                SET app_id = $1, subject_key = $2, subject_id = $3, subject_name = $4, subject_kind = $5,
+                    token_version = $6, secret_id = $7, fingerprint = $8, revision = $9, kind = $10, expires_at = $11,
+                    expiry_source = $12, expires_sort = $13, data_access_ends_at = $14, issued_at = $15, scopes = $16,
+                    granular_scopes = $17, standing = $18, standing_since = $19, standing_reason = $20,
+                    provider_code = $21, last_validated_at = $22, last_rotated_at = $23, last_known_good = $24,
+                    ad_account_count = $25, unreachable_count = $26, next_deadline_at = $27, next_renewal_at = $28,
+                    renewal_attempts = $29, last_event_sequence = $30, updated_at = $31
+              WHERE connection_id = $32 AND revision = $33",
+        );
+        let updated = bind_facts(query, connection)
             .bind(connection.id.as_uuid())
             .bind(connection.revision.saturating_sub(1))
             .execute()
@@ -371,14 +432,14 @@ impl Tx {
         Ok(())
     }
 
-    /// Records which ad accounts a token reaches now. Those that it no longer does stay, marked, and
-    /// their number is the answer.
+    /// Records which ad accounts a token reaches now. Those that it no longer does stay, marked; the answer is
+    /// their number and what came and went.
     pub async fn record_ad_accounts(
         &mut self,
         id: ConnectionId,
         accounts: &[AdAccount],
         now: Timestamp,
-    ) -> Result<u32, StoreError> {
+    ) -> Result<(u32, AccountChange), StoreError> {
         let known: HashMap<String, AccountRow> = self
             .known_ad_accounts(id)
             .await?
@@ -386,9 +447,11 @@ impl Tx {
             .map(|row| (row.ad_account_id.clone(), row))
             .collect();
         let reached: HashSet<&str> = accounts.iter().map(|account| account.id.as_str()).collect();
+        let mut change = AccountChange::default();
         for row in
             known.values().filter(|row| !row.unreachable && !reached.contains(row.ad_account_id.as_str()))
         {
+            change.removed.push(row.ad_account_id.clone());
             self.query(
                 "UPDATE connection_ad_accounts SET unreachable_since = $3
                   WHERE connection_id = $1 AND ad_account_id = $2",
@@ -409,7 +472,11 @@ impl Tx {
         .execute()
         .await?;
         for account in accounts {
-            if known.get(&account.id).is_none_or(|row| !row.is(account)) {
+            let row = known.get(&account.id);
+            if row.is_none_or(|row| row.unreachable) {
+                change.added.push(account.id.clone());
+            }
+            if row.is_none_or(|row| !row.is(account)) {
                 self.put_ad_account(id.as_uuid(), account, now).await?;
             }
         }
@@ -421,7 +488,9 @@ impl Tx {
             .bind(id.as_uuid())
             .fetch_one()
             .await?;
-        Ok(u32::try_from(count.n).unwrap_or(u32::MAX))
+        change.added.sort();
+        change.removed.sort();
+        Ok((u32::try_from(count.n).unwrap_or(u32::MAX), change))
     }
 
     async fn put_ad_account(

@@ -9,11 +9,16 @@ mod cache;
 mod connections;
 mod db;
 mod error;
+mod events;
+mod feed;
 mod keys;
 mod list;
 mod replicas;
 mod requests;
 mod rows;
+mod runs;
+mod subscriptions;
+mod wake;
 mod write;
 
 use std::fs::File;
@@ -28,11 +33,15 @@ pub use api_keys::{ApiKeyFacts, ApiKeyRecord};
 pub use connections::{HeldToken, NewSecret};
 pub use db::{Backend, Session};
 pub use error::StoreError;
+pub use events::{AnnouncedEvents, EventDrive, FeedState, Scope};
+pub use feed::{Feed, Live, Recent};
 pub use keys::{KeyPurpose, MasterKeyRecord, VaultKeyPurpose, VaultRecord, WrappedKey};
 pub use list::{ListDrive, ListPosition, ListRange, StandingName};
 pub use replicas::Registration;
 pub use requests::{Claim, Claimed, RequestOutcome};
-pub use write::{Abort, Tx};
+pub use runs::{JobRun, RunCause, RunState};
+pub use subscriptions::Bookmark;
+pub use write::{Abort, Needs, Numbered, Tx};
 
 use cache::{Change, Coherence};
 use db::{Address, Pool};
@@ -61,6 +70,7 @@ pub struct Store {
     hot: Pool,
     writer: Writer,
     coherence: Arc<Coherence>,
+    feed: Arc<Feed>,
     healthy: watch::Receiver<bool>,
     stop: tokio_util::sync::CancellationToken,
     tasks: tokio_util::task::TaskTracker,
@@ -84,11 +94,19 @@ impl Store {
         // SQLite has one writer; its connection is its own. Readers are few: a read is CPU, not waiting.
         let (readers, hot) = (Pool::new(&address, 4), Pool::new(&address, 2));
         let (writers, pulse) = (Pool::new(&address, 1), Pool::new(&address, 1));
+        // The feed's reader; on PostgreSQL also one connection that listens and one that notifies.
+        let (tail, wake) = (Pool::new(&address, 1), Pool::new(&address, 2));
         migrate(&writers, config.migrate).await?;
         check_settings(&readers).await?;
+        wake::check(&wake).await?;
 
-        let coherence = Arc::new(Coherence::new());
-        let (writer, drained) = Writer::start(writers.clone(), Arc::clone(&coherence), config.clock.clone());
+        let (coherence, feed) = (Arc::new(Coherence::new()), Arc::new(Feed::new()));
+        let (writer, drained) = Writer::start(
+            writers.clone(),
+            Arc::clone(&coherence),
+            Arc::clone(&feed),
+            config.clock.clone(),
+        );
         let (health, healthy) = watch::channel(true);
         let stop = tokio_util::sync::CancellationToken::new();
         let tasks = tokio_util::task::TaskTracker::new();
@@ -101,6 +119,7 @@ impl Store {
             hot,
             writer,
             coherence,
+            feed,
             healthy,
             stop,
             tasks,
@@ -111,6 +130,11 @@ impl Store {
             _lock: lock,
         };
         store.coherence.start(&pulse).await?;
+        store.feed.start_at(store.read().await?.feed_state().await?);
+        let (feed, coherence, stop) =
+            (Arc::clone(&store.feed), Arc::clone(&store.coherence), store.stop.clone());
+        store.tasks.spawn(async move { feed.run(tail, coherence, stop).await });
+        store.tasks.spawn(wake::run(wake, Arc::clone(&store.feed), store.stop.clone()));
         store.watch_changes(pulse, health);
         Ok(store)
     }
@@ -130,6 +154,11 @@ impl Store {
         self.healthy.clone()
     }
 
+    /// The feed's live end.
+    pub fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
     /// A session for reads.
     pub async fn read(&self) -> Result<Session, StoreError> {
         self.readers.session().await
@@ -144,6 +173,16 @@ impl Store {
         E: Send + 'static,
     {
         self.writer.write(work).await
+    }
+
+    /// The same, told what the unit needs; the answer also says how events were numbered.
+    pub async fn write_with<F, T, E>(&self, needs: Needs, work: F) -> Result<(T, Numbered), Abort<E>>
+    where
+        F: for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, Result<T, Abort<E>>> + Send + 'static,
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        self.writer.run(needs, work).await
     }
 
     /// A connection with its sealed secret, from the coherent cache or the database.

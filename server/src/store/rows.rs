@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::StoreError;
 use crate::model::{
     Connection, ConnectionId, Expiry, ExpirySource, Fingerprint, GranularScope, Observations, ProviderId,
-    RefusalReason, SecretId, Standing, Subject, SubjectType, Timestamp, TokenFacts, TokenKind, TokenVersion,
+    RefusalReason, Schedule, SecretId, Standing, Subject, SubjectType, Timestamp, TokenFacts, TokenKind, TokenVersion,
     WorkspaceId,
 };
 
@@ -19,7 +19,8 @@ macro_rules! connection_columns {
          c.token_version, c.secret_id, c.fingerprint, c.revision, c.kind, c.expires_at, c.expiry_source, \
          c.data_access_ends_at, c.issued_at, c.scopes, c.granular_scopes, c.standing, c.standing_since, \
          c.standing_reason, c.provider_code, c.last_validated_at, c.last_rotated_at, c.last_known_good, \
-         c.ad_account_count, c.unreachable_count, c.created_at, c.updated_at"
+         c.ad_account_count, c.unreachable_count, c.next_deadline_at, c.next_renewal_at, c.renewal_attempts, \
+         c.parent_connection_id, c.last_event_sequence, c.created_at, c.updated_at"
     };
 }
 pub(super) use connection_columns;
@@ -53,6 +54,11 @@ pub(super) struct ConnectionRow {
     last_known_good: Option<i64>,
     ad_account_count: Option<i64>,
     unreachable_count: i64,
+    next_deadline_at: Option<i64>,
+    next_renewal_at: Option<i64>,
+    renewal_attempts: i64,
+    parent_connection_id: Option<Uuid>,
+    last_event_sequence: i64,
     created_at: i64,
     updated_at: i64,
 }
@@ -108,14 +114,34 @@ pub(super) fn subject_kind_name(kind: SubjectType) -> &'static str {
     name_of(&SUBJECTS, kind)
 }
 
+/// The subject's kind of that name; one that a newer release wrote is unknown here.
+pub(super) fn subject_kind_from(name: &str) -> SubjectType {
+    value_of(&SUBJECTS, name).unwrap_or(SubjectType::Unknown)
+}
+
+/// How the database names where an end comes from.
+pub(super) fn expiry_source_name(expiry: Expiry) -> &'static str {
+    match expiry {
+        Expiry::At(_, source) => name_of(&SOURCES, source),
+        Expiry::Never => "NEVER",
+        Expiry::Unknown => "UNKNOWN",
+    }
+}
+
+/// An end as the database holds it.
+pub(super) fn expiry_from(source: &str, end: Option<i64>) -> Option<Expiry> {
+    match (source, end) {
+        ("NEVER", _) => Some(Expiry::Never),
+        ("UNKNOWN", _) => Some(Expiry::Unknown),
+        (source, Some(end)) => Some(Expiry::At(Timestamp::from_micros(end), value_of(&SOURCES, source)?)),
+        _ => None,
+    }
+}
+
 impl FactColumns {
     pub(super) fn of(connection: &Connection) -> Self {
         let facts = &connection.facts;
-        let expiry_source = match facts.expiry {
-            Expiry::At(_, source) => name_of(&SOURCES, source),
-            Expiry::Never => "NEVER",
-            Expiry::Unknown => "UNKNOWN",
-        };
+        let expiry_source = expiry_source_name(facts.expiry);
         let (standing, standing_since, standing_reason, provider_code) = match &connection.standing {
             Standing::Live => ("LIVE", None, String::new(), String::new()),
             Standing::Invalid { since, reason, provider_code } => {
@@ -150,15 +176,7 @@ impl TryFrom<ConnectionRow> for Connection {
         let bad = |column| StoreError::Inconsistent { table: TABLE, column, row: id.to_string() };
         let time = |micros: Option<i64>| micros.map(Timestamp::from_micros);
 
-        let expiry = match (row.expiry_source.as_str(), row.expires_at) {
-            ("NEVER", _) => Expiry::Never,
-            ("UNKNOWN", _) => Expiry::Unknown,
-            (source, Some(end)) => Expiry::At(
-                Timestamp::from_micros(end),
-                value_of(&SOURCES, source).ok_or_else(|| bad("expiry_source"))?,
-            ),
-            _ => return Err(bad("expires_at")),
-        };
+        let expiry = expiry_from(&row.expiry_source, row.expires_at).ok_or_else(|| bad("expires_at"))?;
         let standing = match (row.standing.as_str(), row.standing_since) {
             ("LIVE", _) => Standing::Live,
             ("INVALID", Some(since)) => Standing::Invalid {
@@ -183,7 +201,7 @@ impl TryFrom<ConnectionRow> for Connection {
             subject: Subject {
                 id: row.subject_id,
                 name: row.subject_name,
-                kind: value_of(&SUBJECTS, &row.subject_kind).unwrap_or(SubjectType::Unknown),
+                kind: subject_kind_from(&row.subject_kind),
             },
             version: i32::try_from(row.token_version)
                 .ok()
@@ -216,6 +234,13 @@ impl TryFrom<ConnectionRow> for Connection {
                 ad_accounts: row.ad_account_count.and_then(|count| u32::try_from(count).ok()),
                 unreachable_ad_accounts: u32::try_from(row.unreachable_count).unwrap_or(0),
             },
+            schedule: Schedule {
+                next_deadline_at: time(row.next_deadline_at),
+                next_renewal_at: time(row.next_renewal_at),
+                attempts: u32::try_from(row.renewal_attempts).unwrap_or(0),
+            },
+            parent: row.parent_connection_id.map(ConnectionId::from_uuid),
+            last_event: row.last_event_sequence,
             created_at: Timestamp::from_micros(row.created_at),
             updated_at: Timestamp::from_micros(row.updated_at),
         })

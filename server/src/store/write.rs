@@ -1,6 +1,7 @@
 //! Every write is a unit of work. One writer drains the waiting units into one transaction, each in
 //! a savepoint, and answers all of them after the flush: many callers share one durable commit.
 
+use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -11,9 +12,10 @@ use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
 use super::cache::Coherence;
-use super::db::{Backend, Pool, Session};
+use super::db::{Pool, Session};
+use super::feed::Feed;
 use super::{Change, StoreError};
-use crate::model::Clock;
+use crate::model::{Clock, ConnectionId, EventWord, FeedPosition};
 
 /// At most so many units share one commit.
 const BATCH: usize = 48;
@@ -28,12 +30,28 @@ const TIME: Duration = Duration::from_secs(15);
 pub struct Tx {
     session: Session,
     changes: Vec<Change>,
+    events: Vec<EventWord>,
 }
 
 impl Tx {
     /// Tells every cache, here and in other replicas, to drop something once this commits.
     pub(super) fn changed(&mut self, change: Change) {
         self.changes.push(change);
+    }
+
+    /// Adds an event; it gets its number with the transaction's end.
+    pub(super) fn push_event(&mut self, word: EventWord) {
+        self.events.push(word);
+    }
+
+    /// The events so far.
+    pub(super) fn events(&self) -> &[EventWord] {
+        &self.events
+    }
+
+    /// Takes the events, to number them.
+    pub(super) fn take_events(&mut self) -> Vec<EventWord> {
+        std::mem::take(&mut self.events)
     }
 }
 
@@ -82,14 +100,42 @@ trait Unit: Send {
     fn run<'t>(&'t mut self, tx: &'t mut Tx) -> BoxFuture<'t, Ended>;
     /// Whether it has tries left; counts them.
     fn may_run_again(&mut self) -> bool;
-    fn answer(self: Box<Self>, lost: Option<StoreError>);
+    /// The connections that it will change; all of a batch are locked at once, in order.
+    fn connections(&self) -> &[ConnectionId];
+    /// Whether it wants a transaction of its own.
+    fn is_alone(&self) -> bool;
+    fn answer(self: Box<Self>, lost: Option<StoreError>, numbered: Numbered);
 }
+
+/// What a unit needs of its transaction.
+#[derive(Debug, Clone, Default)]
+pub struct Needs {
+    /// The connections that it will change: they are locked before it runs, in one order everywhere.
+    pub connections: Vec<ConnectionId>,
+    /// A transaction of its own: it locks what it finds, or much.
+    pub alone: bool,
+}
+
+/// How the events of a transaction were numbered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Numbered(i64);
+
+impl Numbered {
+    /// The number that a stand-in stands for.
+    pub const fn resolve(self, sequence: i64) -> i64 {
+        if sequence < 0 { self.0 - sequence } else { sequence }
+    }
+}
+
+/// What a caller of the writer gets.
+type Answer<T, E> = Result<(T, Numbered), Abort<E>>;
 
 struct Job<F, T, E> {
     work: F,
+    needs: Needs,
     result: Option<Result<T, Abort<E>>>,
     tries: u32,
-    reply: oneshot::Sender<Result<T, Abort<E>>>,
+    reply: oneshot::Sender<Answer<T, E>>,
 }
 
 impl<F, T, E> Unit for Job<F, T, E>
@@ -128,10 +174,18 @@ where
         self.tries < ATTEMPTS
     }
 
-    fn answer(self: Box<Self>, lost: Option<StoreError>) {
+    fn connections(&self) -> &[ConnectionId] {
+        &self.needs.connections
+    }
+
+    fn is_alone(&self) -> bool {
+        self.needs.alone
+    }
+
+    fn answer(self: Box<Self>, lost: Option<StoreError>, numbered: Numbered) {
         let result = match (lost, self.result) {
             (Some(error), Some(Ok(_)) | None) => Err(Abort::Store(error)),
-            (_, Some(result)) => result,
+            (_, Some(result)) => result.map(|done| (done, numbered)),
             (None, None) => Err(Abort::Store(StoreError::Unavailable("the writer stopped".into()))),
         };
         // A caller that hung up wants no answer; its work stands.
@@ -150,10 +204,11 @@ impl Writer {
     pub(super) fn start(
         pool: Pool,
         coherence: Arc<Coherence>,
+        feed: Arc<Feed>,
         clock: Clock,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (queue, units) = mpsc::channel(QUEUE);
-        let task = tokio::spawn(drain(pool, coherence, clock, units));
+        let task = tokio::spawn(drain(pool, Aftermath { coherence, feed, clock }, units));
         (Self { queue }, task)
     }
 
@@ -165,8 +220,18 @@ impl Writer {
         T: Send + 'static,
         E: Send + 'static,
     {
+        self.run(Needs::default(), work).await.map(|(done, _)| done)
+    }
+
+    /// The same for a unit with needs of its own.
+    pub(super) async fn run<F, T, E>(&self, needs: Needs, work: F) -> Answer<T, E>
+    where
+        F: for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, Result<T, Abort<E>>> + Send + 'static,
+        T: Send + 'static,
+        E: Send + 'static,
+    {
         let (reply, answer) = oneshot::channel();
-        let unit: Box<dyn Unit> = Box::new(Job { work, result: None, tries: 0, reply });
+        let unit: Box<dyn Unit> = Box::new(Job { work, needs, result: None, tries: 0, reply });
         if self.queue.try_send(unit).is_err() {
             return Err(Abort::Store(StoreError::Unavailable("too many writes are waiting".into())));
         }
@@ -176,90 +241,114 @@ impl Writer {
     }
 }
 
+/// What a commit has to tell.
+struct Aftermath {
+    coherence: Arc<Coherence>,
+    feed: Arc<Feed>,
+    clock: Clock,
+}
+
 /// What became of a batch.
 struct Outcome {
     /// Nothing of it is known to be durable, and why.
     lost: Option<StoreError>,
+    /// How its events were numbered.
+    numbered: Numbered,
     /// Which of its units lost a race and may run again.
     raced: Vec<bool>,
 }
 
-async fn drain(
-    pool: Pool,
-    coherence: Arc<Coherence>,
-    clock: Clock,
-    mut units: mpsc::Receiver<Box<dyn Unit>>,
-) {
-    let mut batch: Vec<Box<dyn Unit>> = Vec::with_capacity(BATCH);
+async fn drain(pool: Pool, after: Aftermath, mut units: mpsc::Receiver<Box<dyn Unit>>) {
+    let mut waiting: VecDeque<Box<dyn Unit>> = VecDeque::with_capacity(BATCH);
+    let mut arrived = Vec::with_capacity(BATCH);
     let mut again: Vec<Box<dyn Unit>> = Vec::new();
     loop {
+        if again.is_empty() && waiting.is_empty() && units.recv_many(&mut arrived, BATCH).await == 0 {
+            return;
+        }
+        waiting.extend(arrived.drain(..));
         // What lost a race runs alone, after the locks of its batch are gone: in place it would meet the same
         // deadlock again.
-        match again.pop() {
-            Some(unit) => batch.push(unit),
-            None if units.recv_many(&mut batch, BATCH).await == 0 => return,
-            None => {}
-        }
+        let mut batch = match again.pop() {
+            Some(unit) => vec![unit],
+            None => next_batch(&mut waiting),
+        };
         let outcome = match pool.session().await {
-            Ok(session) => run_batch(session, &coherence, &clock, &mut batch).await,
-            Err(error) => Outcome { lost: Some(error), raced: Vec::new() },
+            Ok(session) => run_batch(session, &after, &mut batch).await,
+            Err(error) => Outcome { lost: Some(error), numbered: Numbered::default(), raced: Vec::new() },
         };
         if let Some(error) = &outcome.lost {
             tracing::warn!(%error, units = batch.len(), "writes were not committed");
         }
         let mut raced = outcome.raced.into_iter().chain(std::iter::repeat(false));
-        for mut unit in batch.drain(..) {
+        for mut unit in batch {
             if raced.next() == Some(true) && unit.may_run_again() {
                 again.push(unit);
             } else {
-                unit.answer(outcome.lost.clone());
+                unit.answer(outcome.lost.clone(), outcome.numbered);
             }
         }
     }
 }
 
+/// The units that go into one transaction: all that wait, up to one that wants to be alone.
+fn next_batch(waiting: &mut VecDeque<Box<dyn Unit>>) -> Vec<Box<dyn Unit>> {
+    let shared = waiting.iter().take(BATCH).take_while(|unit| !unit.is_alone()).count();
+    waiting.drain(..shared.max(1).min(waiting.len())).collect()
+}
+
 /// One transaction.
-async fn run_batch(
-    session: Session,
-    coherence: &Coherence,
-    clock: &Clock,
-    batch: &mut [Box<dyn Unit>],
-) -> Outcome {
-    let mut tx = Tx { session, changes: Vec::new() };
+async fn run_batch(session: Session, after: &Aftermath, batch: &mut [Box<dyn Unit>]) -> Outcome {
+    let mut tx = Tx { session, changes: Vec::new(), events: Vec::new() };
     let mut raced = vec![false; batch.len()];
     // A link that went silent answers nothing, not even the server's own time-outs.
-    let filled = tokio::time::timeout(TIME, fill(&mut tx, batch, &mut raced, clock)).await;
-    let Tx { mut session, changes } = tx;
+    let filled = tokio::time::timeout(TIME, fill(&mut tx, batch, &mut raced, &after.clock)).await;
+    let Tx { mut session, changes, .. } = tx;
     let outcome = match filled {
-        Ok(Ok(())) => match tokio::time::timeout(TIME, session.query("COMMIT").execute()).await {
-            Ok(committed) => committed.map(|_| ()),
+        Ok(Ok(numbers)) => match tokio::time::timeout(TIME, session.query("COMMIT").execute()).await {
+            Ok(committed) => committed.map(|_| numbers),
             Err(_) => Err(StoreError::Unavailable("COMMIT was not answered in time".into())),
         },
         Ok(Err(error)) => Err(error),
         Err(_) => Err(StoreError::Unavailable("a batch of writes was not answered in time".into())),
     };
     // Before any answer, also when the outcome of COMMIT is unknown: nobody may read the old from a cache.
-    coherence.drop_changed(&changes);
+    after.coherence.drop_changed(&changes);
     match outcome {
-        Ok(()) => Outcome { lost: None, raced },
+        Ok((numbered, head)) => {
+            if let Some(head) = head {
+                after.feed.committed(head);
+            }
+            Outcome { lost: None, numbered, raced }
+        }
         Err(error) => {
             session.abandon();
-            // The whole batch lost a race (for the lock that numbers changes): all of it may run again.
+            // The whole batch lost a race (for a lock that all of it needs): all of it may run again.
             let all = matches!(error, StoreError::Race(_));
-            Outcome { lost: Some(error), raced: vec![all; batch.len()] }
+            Outcome { lost: Some(error), numbered: Numbered::default(), raced: vec![all; batch.len()] }
         }
     }
 }
+
+/// How the events were numbered, and where the feed ends now if there were any.
+type Numbers = (Numbered, Option<FeedPosition>);
 
 async fn fill(
     tx: &mut Tx,
     batch: &mut [Box<dyn Unit>],
     raced: &mut [bool],
     clock: &Clock,
-) -> Result<(), StoreError> {
+) -> Result<Numbers, StoreError> {
     tx.query_for("BEGIN IMMEDIATE", "BEGIN").execute().await?;
+    let mut connections: Vec<ConnectionId> =
+        batch.iter().flat_map(|unit| unit.connections()).copied().collect();
+    if !connections.is_empty() {
+        connections.sort_unstable();
+        connections.dedup();
+        tx.lock_connections(&connections).await?;
+    }
     for (unit, raced) in batch.iter_mut().zip(raced) {
-        let changes = tx.changes.len();
+        let (changes, events) = (tx.changes.len(), tx.events.len());
         tx.query("SAVEPOINT unit").execute().await?;
         match unit.run(tx).await {
             Ended::Done => {
@@ -268,37 +357,44 @@ async fn fill(
             Ended::TransactionLost(error) => return Err(error),
             ended @ (Ended::RolledBack | Ended::Race) => {
                 tx.changes.truncate(changes);
+                tx.events.truncate(events);
                 tx.query("ROLLBACK TO SAVEPOINT unit").execute().await?;
                 tx.query("RELEASE SAVEPOINT unit").execute().await?;
                 *raced = matches!(ended, Ended::Race);
             }
         }
     }
-    number_changes(tx, clock).await
+    if tx.changes.is_empty() && tx.events.is_empty() {
+        return Ok(Numbers::default());
+    }
+    // After this lock only what has its number from it is written, and COMMIT follows.
+    tx.lock_feed().await?;
+    number_changes(tx, clock).await?;
+    if tx.events.is_empty() {
+        return Ok(Numbers::default());
+    }
+    let (base, head) = tx.number_events(clock.now()).await?;
+    Ok((Numbered(base), Some(head)))
 }
 
-/// Numbers what caches must drop. The lock makes commit order equal number order across replicas; after
-/// it only this INSERT and COMMIT follow.
+/// Numbers what caches must drop: commit order equals number order across replicas.
 async fn number_changes(tx: &mut Tx, clock: &Clock) -> Result<(), StoreError> {
     if tx.changes.is_empty() {
         return Ok(());
     }
-    if tx.backend() == Backend::Postgres {
-        tx.query("SELECT pg_advisory_xact_lock(7022001)").execute().await?;
-    }
     let now = clock.now();
-    let changes = std::mem::take(&mut tx.changes);
-    for change in &changes {
-        tx.query(
-            "INSERT INTO changes (revision, subject, key, changed_at)
-             SELECT coalesce(max(revision), 0) + 1, $1, $2, $3 FROM changes",
-        )
-        .bind(change.subject())
-        .bind(change.key())
-        .bind(now.as_micros())
-        .execute()
-        .await?;
-    }
-    tx.changes = changes;
+    let named: Vec<(&str, String)> = tx.changes.iter().map(|c| (c.subject(), c.key())).collect();
+    tx.query_for(
+        "INSERT INTO changes (revision, subject, key, changed_at)
+         SELECT (SELECT coalesce(max(revision), 0) FROM changes) + 1 + key, value->>0, value->>1, $2
+           FROM json_each($1)",
+        "INSERT INTO changes (revision, subject, key, changed_at)
+         SELECT (SELECT coalesce(max(revision), 0) FROM changes) + n, c->>0, c->>1, $2
+           FROM jsonb_array_elements($1) WITH ORDINALITY AS named (c, n)",
+    )
+    .bind(sqlx::types::Json(named))
+    .bind(now.as_micros())
+    .execute()
+    .await?;
     Ok(())
 }

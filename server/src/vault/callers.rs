@@ -84,8 +84,21 @@ impl Vault {
         if !presented.matches(&record.hash) {
             return Err(VaultError::ApiKeyInvalid);
         }
+        self.principal_in(&record).map(Arc::new)
+    }
+
+    /// Who holds this key, as it is now.
+    ///
+    /// # Errors
+    /// As [`Vault::authenticate`].
+    pub(super) async fn principal_of(&self, key: &ApiKeyId) -> Result<Principal, VaultError> {
+        let record = self.store.api_key_record(key).await?.ok_or(VaultError::ApiKeyInvalid)?;
+        self.principal_in(&record)
+    }
+
+    fn principal_in(&self, record: &ApiKeyRecord) -> Result<Principal, VaultError> {
         if row_mac(&self.keys.authorization, &record.api_key, &record.hash).as_slice() != record.mac {
-            tracing::error!(api_key = %presented.id, "an API key's row was altered outside the vault; it is refused");
+            tracing::error!(api_key = %record.api_key.id, "an API key's row was altered outside the vault; it is refused");
             return Err(VaultError::ApiKeyInvalid);
         }
         let (facts, now) = (&record.api_key, self.clock.now());
@@ -98,12 +111,12 @@ impl Vault {
         if self.uses.is_due(&facts.id) {
             self.note_use(facts.id.clone(), now);
         }
-        Ok(Arc::new(Principal {
+        Ok(Principal {
             name: facts.principal.clone(),
             key_id: facts.id.clone(),
             role: facts.role,
             workspaces: facts.workspaces.clone(),
-        }))
+        })
     }
 
     /// An observation; its loss harms nobody.

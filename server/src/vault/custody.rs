@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use super::idempotency::{Begun, Owned};
 use super::{
-    FetchAccessToken, Fetched, ProviderOutcome, RevokeToken, Revoked, Target, TokenView, Vault, VaultError,
+    FetchAccessToken, Fetched, ProviderOutcome, RevokeToken, Revoked, Target, TokenView, Vault, VaultError, change,
 };
 use crate::crypto::{self, Binding};
-use crate::model::{Connection, ConnectionId, Expiry, Principal, RefusalKind, Secret, Standing, Status};
+use crate::model::{
+    AccountChange, Cause, Connection, ConnectionId, Expiry, Principal, RefusalKind, Secret, Standing, Status,
+};
 use crate::provider::Revocation;
-use crate::store::{Abort, HeldToken, RequestOutcome};
+use crate::store::{Abort, HeldToken, Needs, RequestOutcome};
 
 impl Vault {
     /// A connection with its sealed secret, if the caller may see it.
@@ -42,7 +44,7 @@ impl Vault {
 
     /// Why a token that is held can't be used now; nothing if it can.
     pub(super) fn check_usable(&self, connection: &Connection) -> Result<Status, VaultError> {
-        let status = connection.status(self.clock.now(), &self.policy);
+        let status = connection.status(self.clock.now(), &self.policy());
         let (id, version) = (connection.id, connection.version);
         match (&connection.standing, status) {
             (Standing::Revoked { at, .. }, _) => Err(VaultError::TokenRevoked { connection: id, at: *at }),
@@ -198,38 +200,37 @@ impl Vault {
         let (id, now, by, claim) =
             (held.connection.id, self.clock.now(), caller.name.clone(), claim.cloned());
         let (expected, erase) = (command.if_version, command.erase_subject);
+        let policy = self.policy();
         self.store
-            .write(move |tx| {
-                let (by, claim) = (by.clone(), claim.clone());
+            .write_with(Needs { connections: vec![id], alone: false }, move |tx| {
+                let (by, claim, policy) = (by.clone(), claim.clone(), Arc::clone(&policy));
                 Box::pin(async move {
-                    let Some(mut connection) = tx.lock_connection(id).await? else {
+                    let Some(before) = tx.lock_connection(id).await? else {
                         return Err(Abort::Refused(VaultError::ConnectionNotFound(id)));
                     };
                     if let Some(expected) = expected
-                        && expected != connection.version
+                        && expected != before.version
                     {
-                        let actual = connection.version;
+                        let actual = before.version;
                         return Err(Abort::Refused(VaultError::TokenVersionMismatch {
                             connection: id,
                             expected,
                             actual,
                         }));
                     }
-                    let standing = match &connection.standing {
-                        Standing::Revoked { .. } => connection.standing.clone(),
-                        _ => Standing::Revoked { at: now, by },
-                    };
-                    connection.standing = standing;
-                    connection.fingerprint = None;
+                    let mut after = before.clone();
+                    if !matches!(before.standing, Standing::Revoked { .. }) {
+                        after.standing = Standing::Revoked { at: now, by };
+                    }
+                    after.fingerprint = None;
                     if erase {
-                        connection.subject.id.clear();
-                        connection.subject.name.clear();
+                        after.subject.id.clear();
+                        after.subject.name.clear();
                         tx.forget_ad_accounts(id).await?;
                     }
-                    connection.revision += 1;
-                    connection.updated_at = now;
                     tx.destroy_secrets(id).await?;
-                    tx.update_connection(&connection).await?;
+                    let nothing = AccountChange::default();
+                    change::apply(tx, &before, &mut after, Cause::Revocation, nothing, now, &policy).await?;
                     let outcome =
                         RequestOutcome::from([("provider".to_owned(), format!("{provider_outcome:?}"))]);
                     Self::finish(tx, claim.as_ref(), outcome).await

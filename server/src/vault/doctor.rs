@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{FieldViolation, Target, ValidateToken, Validation, Vault, VaultError};
+use super::{FieldViolation, Target, ValidateToken, Validation, Vault, VaultError, change};
 use crate::model::{
-    AdAccount, AdAccountState, Check, CheckResult, Connection, Expiry, Fixer, Policy, Principal, Refusal,
+    AccountChange, AdAccount, AdAccountState, Cause, Check, CheckResult, Connection, Expiry, Fixer, Policy, Principal, Refusal,
     RefusalKind, RefusalReason, Remedy, Secret, Standing, Timestamp,
 };
 use crate::provider::{Inspected, Provider};
-use crate::store::{Abort, HeldToken};
+use crate::store::{Abort, HeldToken, Needs};
 
 /// Names of the checks, in the order in which they run and are told.
 pub(super) const CHECKS: [&str; 9] = [
@@ -28,6 +28,22 @@ pub(super) const CHECKS: [&str; 9] = [
 const THROTTLED_PERCENT: f64 = 80.0;
 /// So many ad accounts are tried before the smoke test counts as failed.
 const SMOKE_TRIES: usize = 3;
+
+/// What was learned beside the provider's word.
+#[derive(Default)]
+pub(super) struct Learned {
+    /// The ad accounts that the token reaches, if they were listed.
+    pub(super) accounts: Option<Vec<AdAccount>>,
+    /// When a caller last saw it work.
+    pub(super) last_success_at: Option<Timestamp>,
+}
+
+impl Learned {
+    /// These ad accounts.
+    pub(super) fn accounts(accounts: Option<Vec<AdAccount>>) -> Self {
+        Self { accounts, last_success_at: None }
+    }
+}
 
 /// What an examination found.
 pub(super) struct Examination {
@@ -371,8 +387,8 @@ pub(super) fn learn(connection: &mut Connection, word: &Result<Inspected, Refusa
             connection.seen.last_validated_at = Some(now);
             let ran_out = connection.facts.expiry.at().is_some_and(|end| end <= now);
             let known = matches!(connection.standing, Standing::Invalid { .. });
-            // A death by time follows from expiry and clock; it is no second fact.
-            if !(known || ran_out && reason == RefusalReason::Expired) {
+            // A death by time follows from expiry and clock; what the provider says of a dead token adds nothing.
+            if !(known || ran_out) {
                 connection.standing =
                     Standing::Invalid { since: now, reason, provider_code: refusal.provider_code() };
             }
@@ -452,17 +468,18 @@ impl Vault {
         }
         let provider = self.provider_of(connection)?;
         let secret = self.open_secret(held).await?;
+        let policy = self.policy();
         let patient = Patient {
             provider: &*provider,
             secret: &secret,
-            policy: &self.policy,
+            policy: &policy,
             now: self.clock.now(),
             wanted: &command.checks,
             ad_account: command.ad_account_id.as_deref(),
         };
         let found = patient.examine(None).await;
         let died = found.is_dead() && matches!(connection.standing, Standing::Live);
-        let Some(connection) = self.record(connection, found.word, found.accounts).await? else {
+        let Some(connection) = self.record(connection, found.word, Learned::accounts(found.accounts)).await? else {
             return Ok(None);
         };
         if died {
@@ -476,33 +493,43 @@ impl Vault {
         &self,
         seen: &Connection,
         word: Result<Inspected, Refusal>,
-        accounts: Option<Vec<AdAccount>>,
+        learned: Learned,
     ) -> Result<Option<Connection>, VaultError> {
         let (id, secret_id, revision, now) = (seen.id, seen.secret_id, seen.revision, self.clock.now());
-        let learned = Arc::new((word, accounts));
-        let updated = self
+        let (learned, policy) = (Arc::new((word, learned)), self.policy());
+        let (updated, numbers) = self
             .store
-            .write(move |tx| {
-                let learned = Arc::clone(&learned);
+            .write_with(Needs { connections: vec![id], alone: false }, move |tx| {
+                let (learned, policy) = (Arc::clone(&learned), Arc::clone(&policy));
                 Box::pin(async move {
-                    let (word, accounts) = &*learned;
-                    let Some(mut connection) = tx.lock_connection(id).await? else { return Ok(None) };
-                    if connection.secret_id != secret_id || connection.revision != revision {
+                    let (word, learned) = &*learned;
+                    let Some(before) = tx.lock_connection(id).await? else { return Ok(None) };
+                    if before.secret_id != secret_id || before.revision != revision {
                         return Ok(None);
                     }
-                    learn(&mut connection, word, now);
-                    if let Some(accounts) = accounts {
-                        let unreachable = tx.record_ad_accounts(id, accounts, now).await?;
-                        connection.seen.ad_accounts = u32::try_from(accounts.len()).ok();
-                        connection.seen.unreachable_ad_accounts = unreachable;
+                    let mut after = before.clone();
+                    learn(&mut after, word, now);
+                    // When it was last seen to work makes the gap's start honest; a claim about the future is none.
+                    if matches!(after.standing, Standing::Invalid { .. })
+                        && let Some(at) = learned.last_success_at.filter(|at| *at <= now)
+                    {
+                        after.seen.last_known_good = after.seen.last_known_good.max(Some(at));
                     }
-                    connection.revision += 1;
-                    connection.updated_at = now;
-                    tx.update_connection(&connection).await?;
-                    Ok::<_, Abort<VaultError>>(Some(connection))
+                    let mut change = AccountChange::default();
+                    if let Some(accounts) = &learned.accounts {
+                        let (unreachable, moved) = tx.record_ad_accounts(id, accounts, now).await?;
+                        // The first listing is no change: nothing was known before.
+                        if before.seen.ad_accounts.is_some() {
+                            change = moved;
+                        }
+                        after.seen.ad_accounts = u32::try_from(accounts.len()).ok();
+                        after.seen.unreachable_ad_accounts = unreachable;
+                    }
+                    change::apply(tx, &before, &mut after, Cause::Observation, change, now, &policy).await?;
+                    Ok::<_, Abort<VaultError>>(Some(after))
                 })
             })
             .await?;
-        Ok(updated)
+        Ok(updated.map(|connection| change::numbered(connection, numbers)))
     }
 }

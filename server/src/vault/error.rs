@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::model::{
     ApiKeyId, ConnectionId, Misconfiguration, ProviderId, Refusal, RefusalKind, RefusalReason, RequestId,
-    Role, Timestamp, TokenVersion, WorkspaceId,
+    Role, SubscriptionName, Timestamp, TokenVersion, WorkspaceId,
 };
 use crate::provider::Provider;
 use crate::store::{Abort, StoreError};
@@ -54,6 +54,30 @@ pub enum VaultError {
     /// A page token of another query.
     #[error("the page token belongs to another query")]
     PageTokenMismatch,
+    /// A position in the feed that no vault wrote.
+    #[error("the cursor is not one of a vault's")]
+    CursorInvalid {
+        /// The request's field.
+        field: &'static str,
+    },
+    /// A position in another feed than this one.
+    #[error("the position is of another feed than this one")]
+    FeedReplaced,
+    /// A position before the kept history.
+    #[error("the events after the position are no longer kept")]
+    EventsCompacted {
+        /// Sequence of the oldest event that is kept.
+        oldest: i64,
+    },
+    /// No such bookmark.
+    #[error("no subscription {0}")]
+    SubscriptionNotFound(SubscriptionName),
+    /// No such job.
+    #[error("no job of that name")]
+    JobNotFound {
+        /// The jobs that there are.
+        known: String,
+    },
     /// The same request id came with another request.
     #[error("the request id was used for another request")]
     RequestIdReused(RequestId),

@@ -3,18 +3,20 @@
 use std::sync::Arc;
 
 use super::custody::{binding, is_later};
+use super::doctor::Learned;
 use super::idempotency::{Begun, Owned};
+use super::keys::WorkspaceKeys;
 use super::intake::{Accepted, Destination, check_replaces};
 use super::{
     Exchange, ExchangeOutcome, ExchangeSubject, ExchangeToken, IntakeOptions, Target, Vault, VaultError,
-    candidate,
+    candidate, change,
 };
 use crate::crypto;
 use crate::model::{
-    Connection, ConnectionId, Expiry, ExpirySource, Principal, Refusal, RefusalKind, SecretId, Timestamp,
+    AccountChange, Cause, Connection, ConnectionId, Expiry, ExpirySource, Principal, Refusal, RefusalKind, SecretId, Timestamp,
     TokenKind, TokenVersion,
 };
-use crate::store::{Abort, HeldToken, NewSecret, RequestOutcome};
+use crate::store::{Abort, HeldToken, Needs, NewSecret, RequestOutcome, Tx};
 
 impl Vault {
     /// A token in hand is exchanged and stored, or what a connection holds is exchanged again. Says whether
@@ -180,7 +182,7 @@ impl Vault {
             Ok(word) => word,
             Err(refusal) => return Err(VaultError::from_provider_trouble(&refusal, provider.id())),
         };
-        check_replaces(connection, &word, IntakeOptions::default(), self.clock.now(), &self.policy)?;
+        check_replaces(connection, &word, IntakeOptions::default(), self.clock.now(), &self.policy())?;
         let previous_expiry = connection.facts.expiry;
         let outcome = movement(word.facts.expiry, previous_expiry);
         let accepted = match outcome {
@@ -216,7 +218,7 @@ impl Vault {
         };
         let word = provider.inspect(secret).await;
         let confirmed = matches!(&word, Err(refusal) if matches!(refusal.kind, RefusalKind::Dead { .. }));
-        if let Err(error) = self.record(connection, word, None).await {
+        if let Err(error) = self.record(connection, word, Learned::default()).await {
             return error;
         }
         if confirmed {
@@ -244,64 +246,81 @@ impl Vault {
     ) -> Result<Connection, VaultError> {
         let seen = held.connection.clone();
         let keys = self.workspace_keys_or_new(&seen.workspace).await?;
-        let (now, claim) = (self.clock.now(), claim.cloned());
+        let (now, claim, policy) = (self.clock.now(), claim.cloned(), self.policy());
         let accepted = Arc::new(accepted);
-        let connection = self
+        let needs = Needs { connections: vec![seen.id], alone: false };
+        let (connection, numbers) = self
             .store
-            .write(move |tx| {
-                let (seen, keys, accepted, claim) =
-                    (seen.clone(), Arc::clone(&keys), Arc::clone(&accepted), claim.clone());
+            .write_with(needs, move |tx| {
+                let (seen, keys, accepted, claim, policy) = (
+                    seen.clone(),
+                    Arc::clone(&keys),
+                    Arc::clone(&accepted),
+                    claim.clone(),
+                    Arc::clone(&policy),
+                );
                 Box::pin(async move {
                     let refuse = |error| Err(Abort::Refused(error));
-                    let Some(mut connection) = tx.lock_connection(seen.id).await? else {
+                    let Some(before) = tx.lock_connection(seen.id).await? else {
                         return refuse(VaultError::ConnectionNotFound(seen.id));
                     };
-                    if connection.secret_id != seen.secret_id || connection.revision != seen.revision {
+                    if before.secret_id != seen.secret_id || before.revision != seen.revision {
                         return refuse(VaultError::ConcurrentChange(seen.id));
                     }
-                    let before = connection.facts.expiry;
-                    connection.revision += 1;
-                    connection.updated_at = now;
-                    connection.seen.last_validated_at = Some(now);
-                    connection.seen.last_known_good = Some(now);
+                    let mut after = before.clone();
+                    after.seen.last_validated_at = Some(now);
+                    after.seen.last_known_good = Some(now);
                     if let Some(accepted) = &*accepted {
-                        connection.facts = accepted.word.facts.clone();
-                        connection.seen.last_rotated_at = Some(now);
-                        let fingerprint = keys.index.fingerprint(&connection.provider, &accepted.secret);
-                        // The same string with a later end is the same version.
-                        if connection.fingerprint != Some(fingerprint) {
-                            connection.fingerprint = Some(fingerprint);
-                            connection.version = connection.version.next();
-                            connection.secret_id = SecretId::generate();
-                            let key = keys.newest().ok_or(Abort::Refused(VaultError::Internal))?;
-                            let sealed = crypto::seal(key, &binding(&connection), &accepted.secret)
-                                .map_err(|_| Abort::Refused(VaultError::Internal))?;
-                            let secret = NewSecret {
-                                connection: connection.id,
-                                version: connection.version,
-                                secret_id: connection.secret_id,
-                                sealed,
-                            };
-                            tx.put_secret(secret, now).await?;
-                        }
+                        hold_exchanged(tx, &mut after, accepted, &keys, now).await?;
                     }
-                    tx.update_connection(&connection).await?;
-                    let previous = match before {
+                    let nothing = AccountChange::default();
+                    change::apply(tx, &before, &mut after, Cause::Exchange, nothing, now, &policy).await?;
+                    let previous = match before.facts.expiry {
                         Expiry::Never => "never".to_owned(),
                         other => other.sort_key().to_string(),
                     };
                     let done = RequestOutcome::from([
-                        ("connection".to_owned(), connection.id.to_string()),
+                        ("connection".to_owned(), after.id.to_string()),
                         ("outcome".to_owned(), format!("{outcome:?}")),
                         ("previous_expiry".to_owned(), previous),
                     ]);
                     Self::finish(tx, claim.as_ref(), done).await?;
-                    Ok(connection)
+                    Ok(after)
                 })
             })
             .await?;
-        Ok(connection)
+        Ok(change::numbered(connection, numbers))
     }
+}
+
+/// Puts an exchanged token in the place of the one before. The same string with a later end is the same version.
+pub(super) async fn hold_exchanged(
+    tx: &mut Tx,
+    connection: &mut Connection,
+    accepted: &Accepted,
+    keys: &WorkspaceKeys,
+    now: Timestamp,
+) -> Result<(), Abort<VaultError>> {
+    connection.facts = accepted.word.facts.clone();
+    connection.seen.last_rotated_at = Some(now);
+    let fingerprint = keys.index.fingerprint(&connection.provider, &accepted.secret);
+    if connection.fingerprint == Some(fingerprint) {
+        return Ok(());
+    }
+    connection.fingerprint = Some(fingerprint);
+    connection.version = connection.version.next();
+    connection.secret_id = SecretId::generate();
+    let key = keys.newest().ok_or(Abort::Refused(VaultError::Internal))?;
+    let sealed = crypto::seal(key, &binding(connection), &accepted.secret)
+        .map_err(|_| Abort::Refused(VaultError::Internal))?;
+    let secret = NewSecret {
+        connection: connection.id,
+        version: connection.version,
+        secret_id: connection.secret_id,
+        sealed,
+    };
+    tx.put_secret(secret, now).await?;
+    Ok(())
 }
 
 /// Whether the end moved, and which way.

@@ -6,20 +6,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::custody::{binding, is_later};
-use super::doctor::Patient;
+use super::doctor::{Learned, Patient};
 use super::idempotency::{Begun, Owned};
 use super::keys::WorkspaceKeys;
 use super::{
     FieldViolation, Intake, IntakeOptions, IntakeOutcome, StoreToken, Target, TokenView, Vault, VaultError,
-    candidate,
+    candidate, change,
 };
 use crate::crypto;
 use crate::model::{
-    Connection, ConnectionId, Expiry, ExpirySource, GrantState, Observations, Policy, Principal, ProviderId,
-    RefusalReason, Secret, SecretId, Standing, SubjectType, Timestamp, TokenKind, TokenVersion, WorkspaceId,
+    AccountChange, Cause, Connection, ConnectionId, Expiry, ExpirySource, GrantState, Observations, Policy, Principal, ProviderId,
+    RefusalReason, Schedule, Secret, SecretId, Standing, SubjectType, Timestamp, TokenKind, TokenVersion, WorkspaceId,
 };
 use crate::provider::{Inspected, Provider};
-use crate::store::{Abort, NewSecret, RequestOutcome, Tx};
+use crate::store::{Abort, Needs, NewSecret, RequestOutcome, Tx};
 
 /// What a long-lived user token usually lives, where the provider tells no end.
 const USUAL_LIFE: Duration = Duration::from_secs(60 * 24 * 60 * 60);
@@ -150,16 +150,17 @@ impl Vault {
         let accepted = Arc::new(accepted);
         let (connection, outcome) = self.save(&destination, Arc::clone(&accepted)).await?;
         // After the commit there is no error: what the doctor can't find out, the checks say.
+        let policy = self.policy();
         let patient = Patient {
             provider: &*provider,
             secret: &accepted.secret,
-            policy: &self.policy,
+            policy: &policy,
             now: self.clock.now(),
             wanted: &Default::default(),
             ad_account: None,
         };
         let found = patient.examine(Some(accepted.word.clone())).await;
-        let recorded = self.record(&connection, found.word, found.accounts).await;
+        let recorded = self.record(&connection, found.word, Learned::accounts(found.accounts)).await;
         let connection = match recorded {
             Ok(Some(connection)) => connection,
             Ok(None) => connection,
@@ -225,7 +226,7 @@ impl Vault {
                 Err(refusal) => tracing::debug!(detail = %refusal.detail, "permissions could not be read"),
             }
         }
-        let missing = self.policy.missing_required(&accepted.word.facts.scopes);
+        let missing = self.policy().missing_required(&accepted.word.facts.scopes);
         if !missing.is_empty() && !options.allow_missing_scopes {
             declined.retain(|scope| missing.contains(scope));
             return Err(VaultError::ScopesMissing { missing, declined });
@@ -253,13 +254,14 @@ impl Vault {
                 session.connection_of_subject(&command.workspace, &command.provider, app, subject).await?
             }
         };
+        let policy = self.policy();
         if let Some(held) = &held {
-            check_replaces(held, &accepted.word, command.options, now, &self.policy)?;
+            check_replaces(held, &accepted.word, command.options, now, &policy)?;
         }
         let patient = Patient {
             provider,
             secret: &accepted.secret,
-            policy: &self.policy,
+            policy: &policy,
             now,
             wanted: &Default::default(),
             ad_account: None,
@@ -272,7 +274,7 @@ impl Vault {
                 (held.id, held.version, held.created_at);
         }
         connection.seen.ad_accounts = found.accounts.and_then(|accounts| u32::try_from(accounts.len()).ok());
-        let token = TokenView { is_new, ..TokenView::new(connection, 0, now, &self.policy) };
+        let token = TokenView { is_new, ..TokenView::new(connection, 0, now, &policy) };
         Ok(Intake {
             token,
             outcome: IntakeOutcome::ValidatedOnly,
@@ -288,6 +290,7 @@ impl Vault {
         accepted: Arc<Accepted>,
     ) -> Result<(Connection, IntakeOutcome), VaultError> {
         let keys = self.workspace_keys_or_new(&destination.workspace).await?;
+        let connections = destination.connection.into_iter().collect();
         let saving = Arc::new(Saving {
             workspace: destination.workspace.clone(),
             provider: destination.provider.clone(),
@@ -297,16 +300,17 @@ impl Vault {
             claim: destination.claim.clone(),
             accepted,
             keys,
-            policy: self.policy.clone(),
+            policy: self.policy(),
             now: self.clock.now(),
         });
-        Ok(self
+        let ((connection, outcome), numbers) = self
             .store
-            .write(move |tx| {
+            .write_with(Needs { connections, alone: false }, move |tx| {
                 let saving = Arc::clone(&saving);
                 Box::pin(async move { saving.run(tx).await })
             })
-            .await?)
+            .await?;
+        Ok((change::numbered(connection, numbers), outcome))
     }
 }
 
@@ -320,7 +324,7 @@ struct Saving {
     claim: Option<Owned>,
     accepted: Arc<Accepted>,
     keys: Arc<WorkspaceKeys>,
-    policy: Policy,
+    policy: Arc<Policy>,
     now: Timestamp,
 }
 
@@ -331,15 +335,15 @@ impl Saving {
         self.check_version(held.as_ref()).map_err(Abort::Refused)?;
         let fingerprint = self.keys.index.fingerprint(&self.provider, &self.accepted.secret);
 
-        let (connection, outcome, new_secret) = match held {
+        let (mut connection, outcome, new_secret) = match &held {
             None => {
                 let mut connection = fresh(&self.workspace, &self.provider, word, self.now);
                 connection.fingerprint = Some(fingerprint);
                 (connection, IntakeOutcome::Created, true)
             }
             Some(held) => {
-                check_replaces(&held, word, self.options, self.now, &self.policy).map_err(Abort::Refused)?;
-                self.check_subject_is_free(tx, &held).await?;
+                check_replaces(held, word, self.options, self.now, &self.policy).map_err(Abort::Refused)?;
+                self.check_subject_is_free(tx, held).await?;
                 let usable = held.status(self.now, &self.policy).is_usable();
                 let same = held.fingerprint == Some(fingerprint);
                 let mut next = Connection {
@@ -348,17 +352,15 @@ impl Saving {
                     facts: word.facts.clone(),
                     standing: Standing::Live,
                     fingerprint: Some(fingerprint),
-                    revision: held.revision + 1,
-                    updated_at: self.now,
                     seen: Observations {
                         last_validated_at: Some(self.now),
                         last_known_good: Some(self.now),
                         ..held.seen
                     },
-                    ..held
+                    ..held.clone()
                 };
                 if next.subject.name.is_empty() {
-                    next.subject.name = held.subject.name;
+                    next.subject.name.clone_from(&held.subject.name);
                 }
                 if !same {
                     (next.version, next.secret_id) = (held.version.next(), SecretId::generate());
@@ -371,10 +373,12 @@ impl Saving {
                 (next, outcome, !same)
             }
         };
-        if outcome == IntakeOutcome::Created {
-            tx.insert_connection(&connection).await?;
-        } else if !tx.update_connection(&connection).await? {
-            return Err(Abort::Refused(VaultError::ConcurrentChange(connection.id)));
+        match &held {
+            None => change::connect(tx, &mut connection, self.now, &self.policy).await?,
+            Some(held) => {
+                let nothing = AccountChange::default();
+                change::apply(tx, held, &mut connection, Cause::Person, nothing, self.now, &self.policy).await?;
+            }
         }
         if new_secret {
             let key = self.keys.newest().ok_or(Abort::Refused(VaultError::Internal))?;
@@ -493,6 +497,9 @@ fn fresh(workspace: &WorkspaceId, provider: &ProviderId, word: &Inspected, now: 
             last_known_good: Some(now),
             ..Observations::default()
         },
+        schedule: Schedule::default(),
+        parent: None,
+        last_event: 0,
         created_at: now,
         updated_at: now,
     }

@@ -49,7 +49,8 @@ impl Vault {
             }
         };
         let page_size = usize::try_from(query.page_size.clamp(1, 1_000)).unwrap_or(1_000);
-        let plan = Plan::of(&query, caller, as_of, &self.policy);
+        let policy = self.policy();
+        let plan = Plan::of(&query, caller, as_of, &policy);
         let _turn = self.lists.acquire().await.map_err(|_| VaultError::ShuttingDown)?;
         let mut session = self.store.read().await?;
         let mut tokens = Vec::with_capacity(page_size);
@@ -63,7 +64,7 @@ impl Vault {
                 }
                 after = Some(ListPosition { end: connection.facts.expiry.sort_key(), id: connection.id });
                 if plan.keeps(&connection) {
-                    tokens.push(TokenView::new(connection, shared, as_of, &self.policy));
+                    tokens.push(TokenView::new(connection, shared, as_of, &policy));
                 }
             }
             more = !exhausted;
@@ -99,7 +100,7 @@ impl Vault {
         let mut counts = Vec::new();
         for status in Status::ALL {
             let mut count = 0;
-            for range in ranges(&[status], None, now, &self.policy) {
+            for range in ranges(&[status], None, now, &self.policy()) {
                 for workspace in &workspaces {
                     count += session.count_connections(workspace, range).await?;
                 }

@@ -7,11 +7,13 @@
 
 mod callers;
 mod candidate;
+mod change;
 mod command;
 mod custody;
 mod doctor;
 mod error;
 mod exchange;
+mod feed;
 mod idempotency;
 mod intake;
 mod keys;
@@ -19,19 +21,22 @@ mod listing;
 mod opening;
 mod position;
 mod report;
+mod schedule;
 mod view;
 
 use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use command::*;
 pub use error::{FieldViolation, VaultError};
+pub use feed::Watch;
 pub use view::TokenView;
 
 use crate::model::{Clock, Connection, Misconfiguration, Policy, Principal, ProviderId, Secret};
@@ -78,6 +83,10 @@ pub struct FirstStart {
 const ROOM: usize = 512;
 /// Lists and counts at once; more wait.
 const LISTS: usize = 2;
+/// Watchers at once.
+const WATCHERS: usize = 20_000;
+/// Watchers that read history from the database at once; more wait.
+const REPLAYS: usize = 2;
 
 /// The vault.
 pub struct Vault {
@@ -85,13 +94,18 @@ pub struct Vault {
     keys: Keys,
     providers: Providers,
     clock: Clock,
-    policy: Policy,
+    policy: RwLock<Arc<Policy>>,
     replica: String,
     uses: Uses,
     in_progress: InProgress,
     /// Room for detached work, and for lists: neither may crowd out the rest.
     room: Arc<Semaphore>,
     lists: Semaphore,
+    /// Watchers at once, and how many of them may read history from the database at once.
+    watchers: Arc<Semaphore>,
+    replays: Semaphore,
+    /// Ends every watch.
+    stopping: CancellationToken,
     tasks: TaskTracker,
 }
 
@@ -115,14 +129,22 @@ impl Vault {
             keys,
             providers,
             clock,
-            policy,
+            policy: RwLock::new(Arc::new(policy)),
             replica,
             uses: Uses::default(),
             in_progress: InProgress::default(),
             room: Arc::new(Semaphore::new(ROOM)),
             lists: Semaphore::new(LISTS),
+            watchers: Arc::new(Semaphore::new(WATCHERS)),
+            replays: Semaphore::new(REPLAYS),
+            stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }
+    }
+
+    /// What the operator decided, as it is in force now.
+    pub(super) fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// False while the database does not answer.
@@ -154,8 +176,14 @@ impl Vault {
         })
     }
 
+    /// Ends every watch, so that the server can.
+    pub fn stop_watches(&self) {
+        self.stopping.cancel();
+    }
+
     /// Lets work that has begun come to its end, and closes the database.
     pub async fn close(&self) {
+        self.stopping.cancel();
         self.tasks.close();
         if tokio::time::timeout(Duration::from_secs(25), self.tasks.wait()).await.is_err() {
             tracing::warn!(left = self.tasks.len(), "work was still running when the vault closed");
@@ -225,12 +253,12 @@ impl Vault {
             Ok(mut session) => session.shared_with(&connection).await.unwrap_or(0),
             Err(_) => 0,
         };
-        TokenView::new(connection, shared, self.clock.now(), &self.policy)
+        TokenView::new(connection, shared, self.clock.now(), &self.policy())
     }
 
     /// A connection as callers see it now.
     async fn view(&self, connection: Connection) -> Result<TokenView, VaultError> {
         let shared = self.store.read().await?.shared_with(&connection).await?;
-        Ok(TokenView::new(connection, shared, self.clock.now(), &self.policy))
+        Ok(TokenView::new(connection, shared, self.clock.now(), &self.policy()))
     }
 }

@@ -3,9 +3,11 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use uuid::Uuid;
+
 use super::{Vault, VaultError};
 use crate::crypto::{open_note, seal_note};
-use crate::model::{Principal, WorkspaceSet};
+use crate::model::{FeedPosition, Principal, WorkspaceSet};
 
 /// Which query a page token belongs to.
 pub(super) struct QueryHash([u8; 16]);
@@ -46,15 +48,104 @@ impl Vault {
         String::from_utf8(position.to_vec()).map_err(|_| VaultError::PageTokenInvalid)
     }
 
-    /// The feed's position now: epoch, sequence, and the check of that event. Nothing writes events yet, so
-    /// every position is the beginning; the form is the one that stays.
+    /// The feed's position now.
     pub(super) fn cursor(&self) -> String {
-        format!("1.{}.0.0", self.keys.vault.feed_epoch.simple())
+        self.write_cursor(self.store.feed().head())
     }
+
+    /// Renders a position in the feed: epoch, sequence, and the check of that event's identity.
+    pub(super) fn write_cursor(&self, position: FeedPosition) -> String {
+        let FeedPosition { sequence, identity } = position;
+        format!("{FORM}.{}.{sequence}.{identity:x}", self.keys.vault.feed_epoch.simple())
+    }
+
+    /// Reads a position back and holds it against the feed as it is.
+    ///
+    /// # Errors
+    /// `CursorInvalid` for what no vault made; `FeedReplaced` for one of another feed; `EventsCompacted` for one
+    /// before the kept history.
+    pub(super) async fn read_cursor(
+        &self,
+        cursor: &str,
+        field: &'static str,
+    ) -> Result<FeedPosition, VaultError> {
+        let (epoch, position) = parse_cursor(cursor).ok_or(VaultError::CursorInvalid { field })?;
+        if epoch != self.keys.vault.feed_epoch {
+            return Err(VaultError::FeedReplaced);
+        }
+        self.check_position(position).await?;
+        Ok(position)
+    }
+
+    /// Whether a position is one of this feed, and still kept.
+    pub(super) async fn check_position(&self, position: FeedPosition) -> Result<(), VaultError> {
+        let mut session = self.store.read().await?;
+        let state = session.feed_state().await?;
+        if position.sequence > state.head.sequence {
+            return Err(VaultError::FeedReplaced);
+        }
+        let compacted = VaultError::EventsCompacted { oldest: state.oldest };
+        let identity = match position.sequence {
+            0 if state.oldest == 1 => Some(0),
+            before if before + 1 < state.oldest => return Err(compacted),
+            before if before + 1 == state.oldest => Some(state.compacted_identity),
+            sequence => session.event_identity(sequence).await?,
+        };
+        match identity {
+            Some(identity) if identity == position.identity => Ok(()),
+            Some(_) => Err(VaultError::FeedReplaced),
+            // Retention came between the two reads.
+            None => Err(compacted),
+        }
+    }
+}
+
+/// The form of a cursor that this release writes.
+const FORM: &str = "1";
+
+fn parse_cursor(cursor: &str) -> Option<(Uuid, FeedPosition)> {
+    let mut parts = cursor.split('.');
+    let (form, epoch, sequence, identity) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
+    if form != FORM || parts.next().is_some() || epoch.len() != 32 || !plain(sequence) || !plain(identity) {
+        return None;
+    }
+    let position =
+        FeedPosition { sequence: sequence.parse().ok()?, identity: i64::from_str_radix(identity, 16).ok()? };
+    Some((Uuid::try_parse(epoch).ok()?, position))
 }
 
 fn leading(mac: [u8; 32]) -> [u8; HASH] {
     let mut first = [0; HASH];
     first.iter_mut().zip(mac).for_each(|(to, from)| *to = from);
     first
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_cursor_is_a_cursor() {
+        let epoch = Uuid::from_u128(7);
+        let good = format!("1.{}.42.1f", epoch.simple());
+        assert_eq!(parse_cursor(&good), Some((epoch, FeedPosition { sequence: 42, identity: 31 })));
+        let simple = epoch.simple();
+        for bad in [
+            String::new(),
+            "1".into(),
+            format!("2.{simple}.42.1f"),
+            format!("1.{epoch}.42.1f"),
+            format!("1.{simple}.-1.1f"),
+            format!("1.{simple}.+1.1f"),
+            format!("1.{simple}.42.-f"),
+            format!("1.{simple}.42."),
+            format!("1.{simple}.99999999999999999999.1f"),
+            format!("1.{simple}.42.1f.0"),
+            format!(" 1.{simple}.42.1f"),
+            "1.\u{e4}.4.4".into(),
+        ] {
+            assert_eq!(parse_cursor(&bad), None, "{bad}");
+        }
+    }
 }

@@ -4,12 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::doctor::Learned;
 use super::{Advice, ReportOutcome, ReportTokenError, ReportedSecret, Target, Vault, VaultError, Verdict};
-use crate::model::{
-    Connection, Misconfiguration, Principal, Refusal, RefusalKind, Standing, Status, Timestamp,
-};
-use crate::provider::Inspected;
-use crate::store::{Abort, HeldToken};
+use crate::model::{Connection, Misconfiguration, Principal, Refusal, RefusalKind, Standing, Status};
+use crate::store::HeldToken;
 
 /// How long to wait where nobody says.
 const WAIT: Duration = Duration::from_secs(30);
@@ -48,7 +46,7 @@ impl Vault {
                 .await;
         }
         let dead = !matches!(connection.standing, Standing::Live)
-            || connection.status(self.clock.now(), &self.policy) == Status::Expired;
+            || connection.status(self.clock.now(), &self.policy()) == Status::Expired;
         if dead {
             return self.told(connection.clone(), Verdict::AlreadyDead, Advice::Pause, Duration::ZERO).await;
         }
@@ -122,7 +120,8 @@ impl Vault {
             }
             (word, _) => word,
         };
-        let Some(connection) = self.record_report(connection, word, report.last_success_at).await? else {
+        let learned = Learned { accounts: None, last_success_at: report.last_success_at };
+        let Some(connection) = self.record(connection, word, learned).await? else {
             // It changed while we asked: the report is about a token that is no longer held.
             let now_held = self.store.read().await?.connection(held.connection.id).await?;
             let now_held = now_held.ok_or(VaultError::ConnectionNotFound(held.connection.id))?;
@@ -133,38 +132,6 @@ impl Vault {
             self.validate_siblings(&connection).await;
         }
         self.told(connection, verdict, advice, wait).await
-    }
-
-    async fn record_report(
-        &self,
-        seen: &Connection,
-        word: Result<Inspected, Refusal>,
-        last_success_at: Option<Timestamp>,
-    ) -> Result<Option<Connection>, VaultError> {
-        let Some(recorded) = self.record(seen, word, None).await? else { return Ok(None) };
-        // When it was last seen to work makes the gap's start honest; a claim about the future is none.
-        let better = last_success_at.filter(|at| {
-            *at <= self.clock.now() && recorded.seen.last_known_good.is_none_or(|known| *at > known)
-        });
-        let (Some(at), Standing::Invalid { .. }) = (better, &recorded.standing) else {
-            return Ok(Some(recorded));
-        };
-        let (id, revision) = (recorded.id, recorded.revision);
-        let updated = self
-            .store
-            .write(move |tx| {
-                Box::pin(async move {
-                    let Some(mut connection) = tx.lock_connection(id).await? else { return Ok(None) };
-                    if connection.revision == revision {
-                        connection.seen.last_known_good = Some(at);
-                        connection.revision += 1;
-                        tx.update_connection(&connection).await?;
-                    }
-                    Ok::<_, Abort<VaultError>>(Some(connection))
-                })
-            })
-            .await?;
-        Ok(updated)
     }
 
     /// The same subject and app in other workspaces shares this fate: they are asked about at once.
@@ -189,7 +156,7 @@ impl Vault {
         let provider = self.provider_of(&held.connection)?;
         let secret = self.open_secret(held).await?;
         let word = provider.inspect(&secret).await;
-        self.record(&held.connection, word, None).await.map(|_| ())
+        self.record(&held.connection, word, Learned::default()).await.map(|_| ())
     }
 
     async fn told(

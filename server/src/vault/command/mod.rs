@@ -3,12 +3,18 @@
 //! `api/convert.rs` makes commands out of requests and requests' answers out of outcomes, so that
 //! no wire type is known in here.
 
+mod feed;
+mod jobs;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+pub use feed::*;
+pub use jobs::*;
+
 pub use crate::model::ListOrder;
 use crate::model::{
-    Check, CheckResult, ConnectionId, Expiry, ProviderId, RequestId, Role, Secret, SecretId, Status,
+    Check, CheckResult, ConnectionId, Expiry, ProviderId, ProviderTrouble, RequestId, Role, Secret, SecretId, Status,
     Timestamp, TokenVersion, WorkspaceId, WorkspaceSet,
 };
 use crate::provider::{ReportedRefusal, RequestPart, Usage};
@@ -403,6 +409,34 @@ pub struct ApiKeyPage {
     pub next_page_token: String,
 }
 
+/// How one provider stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderState {
+    /// Its name.
+    pub provider: String,
+    /// The version of its API that the vault speaks.
+    pub api_version: String,
+    /// Calls are held back, as the provider is at fault.
+    pub circuit_open: bool,
+    /// What is wrong, and since when.
+    pub trouble: Option<(ProviderTrouble, Timestamp)>,
+}
+
+/// One process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplicaState {
+    /// Its name.
+    pub name: String,
+    /// Of its program.
+    pub version: String,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// Microseconds that its clock is ahead of the database's.
+    pub clock_offset: i64,
+    /// It is the one that answers.
+    pub is_this_one: bool,
+}
+
 /// What the vault says of itself.
 #[derive(Debug, Clone)]
 pub struct VaultStatus {
@@ -416,8 +450,16 @@ pub struct VaultStatus {
     pub replica: String,
     /// Position in the feed.
     pub cursor: String,
-    /// Name, API version and app id of each provider.
-    pub providers: Vec<(String, String)>,
+    /// Sequence of the newest event.
+    pub head_sequence: i64,
+    /// Sequence of the oldest event that is kept.
+    pub oldest_sequence: i64,
+    /// Tokens whose due work was not done, as the watchdog sees it.
+    pub overdue_tokens: u64,
+    /// How each provider stands.
+    pub providers: Vec<ProviderState>,
+    /// The processes that live on this database.
+    pub replicas: Vec<ReplicaState>,
     /// Ids of the master keys that this process holds; the active one first.
     pub master_keys: Vec<String>,
     /// Connections by status, among those that the caller may see.

@@ -1,0 +1,428 @@
+//! What a change of a connection, or the passing of time, has to be announced as. Pure: facts before, facts
+//! after, what is open, and the clock.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::event::{Announced, DeadlineKind, Detail, EventKind, EventWord, Incident};
+use super::{Connection, Expiry, Fixer, Policy, RefusalReason, Remedy, Severity, Standing, Status, Timestamp};
+
+/// Ends that differ by less are the same end told twice.
+const NOISE: Duration = Duration::from_secs(60);
+
+/// What brought a change about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// A person brought a token.
+    Person,
+    /// The vault exchanged it.
+    Exchange,
+    /// The provider was asked.
+    Observation,
+    /// Somebody ended it here.
+    Revocation,
+}
+
+/// Ad accounts that came and went.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AccountChange {
+    /// Reachable now and not before; sorted.
+    pub added: Vec<String>,
+    /// Reachable before and not now; sorted.
+    pub removed: Vec<String>,
+}
+
+impl Connection {
+    /// The next moment after `now` at which time alone makes something to announce.
+    pub fn next_deadline(&self, now: Timestamp, policy: &Policy) -> Option<Timestamp> {
+        if self.standing != Standing::Live || self.facts.expiry.at().is_some_and(|end| end <= now) {
+            return None;
+        }
+        let ends = [self.facts.expiry.at(), self.facts.data_access.at()];
+        let moments = ends.into_iter().flatten().flat_map(|end| {
+            policy.thresholds.iter().map(move |threshold| end - *threshold).chain(std::iter::once(end))
+        });
+        moments.filter(|moment| *moment > now).min()
+    }
+}
+
+/// The tightest threshold that has been crossed.
+fn crossed(end: Timestamp, now: Timestamp, policy: &Policy) -> Option<Duration> {
+    policy.thresholds.iter().copied().filter(|threshold| end - *threshold <= now).min()
+}
+
+impl Announced {
+    /// Announces what time has brought: after a pause only the tightest threshold, not every missed one.
+    pub fn catch_up(&mut self, connection: &Connection, now: Timestamp, policy: &Policy) {
+        if connection.standing != Standing::Live {
+            return;
+        }
+        if let Some(end) = connection.facts.expiry.at() {
+            if end <= now {
+                self.expired(connection, end, now, policy);
+                return;
+            }
+            self.expiring(connection, EventKind::Expiring, end, now, policy);
+        }
+        if let Some(end) = connection.facts.data_access.at() {
+            if end <= now {
+                let remedy = Remedy::for_refusal(RefusalReason::DataAccessLapsed);
+                let word = word(connection, EventKind::DataAccessExpired, Severity::Warning, remedy, end, now, policy);
+                self.open_with(word, Some(DeadlineKind::DataAccess), Duration::ZERO);
+            } else {
+                self.expiring(connection, EventKind::DataAccessExpiring, end, now, policy);
+            }
+        }
+    }
+
+    fn expired(&mut self, connection: &Connection, end: Timestamp, now: Timestamp, policy: &Policy) {
+        let remedy = Remedy::for_refusal(RefusalReason::Expired);
+        let mut word = word(connection, EventKind::Expired, Severity::Critical, remedy, end, now, policy);
+        word.reason = Some(RefusalReason::Expired);
+        word.detail =
+            Detail::Died { last_known_good: connection.seen.last_known_good, first_known_bad: end };
+        self.open_with(word, Some(DeadlineKind::Token), Duration::ZERO);
+    }
+
+    fn expiring(
+        &mut self,
+        connection: &Connection,
+        kind: EventKind,
+        end: Timestamp,
+        now: Timestamp,
+        policy: &Policy,
+    ) {
+        let deadline =
+            if kind == EventKind::Expiring { DeadlineKind::Token } else { DeadlineKind::DataAccess };
+        let Some(threshold) = crossed(end, now, policy) else { return };
+        let tighter = |i: &Incident| {
+            i.key.kind == kind && i.key.version == connection.version.get() && i.key.threshold <= threshold
+        };
+        if self.open().any(tighter) {
+            return;
+        }
+        let days = super::token::days_left(end, end - threshold);
+        let days = format!("{days} day{}", if days == 1 { "" } else { "s" });
+        let (severity, message, action) = match deadline {
+            DeadlineKind::Token => (
+                if policy.thresholds.iter().min() == Some(&threshold) {
+                    Severity::Critical
+                } else {
+                    Severity::Warning
+                },
+                format!("The token ends in {days} or less, at {end}."),
+                "Ask the workspace owner to reconnect the account before then.",
+            ),
+            DeadlineKind::DataAccess => (
+                Severity::Warning,
+                format!("Data access ends in {days} or less, at {end}; ads permissions go on."),
+                "Ask the workspace owner to reconnect and confirm the data access.",
+            ),
+        };
+        let remedy = Remedy::new(Fixer::WorkspaceOwner, message, action);
+        let mut word = word(connection, kind, severity, remedy, end - threshold, now, policy);
+        word.detail = Detail::Expiring { threshold, deadline };
+        self.open_with(word, Some(deadline), threshold);
+    }
+
+    /// Announces a connection's first token.
+    pub fn born(&mut self, connection: &Connection, now: Timestamp, policy: &Policy) {
+        let remedy = Remedy::none("The account is connected.");
+        let word = word(connection, EventKind::Connected, Severity::Info, remedy, now, now, policy);
+        self.settle_with(word, |_| false);
+        self.catch_up(connection, now, policy);
+    }
+
+    /// Announces what changed between two states of one connection, and what time had brought before.
+    pub fn changed(
+        &mut self,
+        before: &Connection,
+        after: &Connection,
+        cause: Cause,
+        now: Timestamp,
+        policy: &Policy,
+    ) {
+        self.catch_up(before, now, policy);
+        let worked = before.status(now, policy).is_usable();
+        let works = after.status(now, policy).is_usable();
+        let new_version = before.version != after.version;
+        match (&before.standing, &after.standing) {
+            (Standing::Revoked { .. }, Standing::Revoked { .. }) => {}
+            (_, Standing::Revoked { .. }) => self.revoked(after, now, policy),
+            (Standing::Live, Standing::Invalid { since, reason, .. }) if worked => {
+                self.invalidated(after, *since, *reason, now, policy);
+            }
+            _ if !worked && (works || new_version) => self.restored(before, after, now, policy),
+            _ if works && (new_version || cause == Cause::Exchange && moved(before, after)) => {
+                self.renewed(before, after, cause, now, policy);
+            }
+            _ if works && (moved(before, after) || data_access_moved(before, after)) => {
+                self.deadlines_changed(before, after, now, policy);
+            }
+            _ => {}
+        }
+        if !matches!(after.standing, Standing::Revoked { .. }) {
+            self.scopes_changed(before, after, now, policy);
+        }
+        self.catch_up(after, now, policy);
+    }
+
+    fn revoked(&mut self, after: &Connection, now: Timestamp, policy: &Policy) {
+        let remedy = Remedy::new(
+            Fixer::WorkspaceOwner,
+            "The connection was ended on purpose.",
+            "Connect the account again if it is still wanted.",
+        );
+        let word = word(after, EventKind::Revoked, Severity::Info, remedy, now, now, policy);
+        self.settle_with(word, |_| true);
+    }
+
+    fn invalidated(
+        &mut self,
+        after: &Connection,
+        since: Timestamp,
+        reason: RefusalReason,
+        now: Timestamp,
+        policy: &Policy,
+    ) {
+        let remedy = Remedy::for_refusal(reason);
+        let mut word = word(after, EventKind::Invalidated, Severity::Critical, remedy, since, now, policy);
+        word.detail = Detail::Died { last_known_good: after.seen.last_known_good, first_known_bad: since };
+        self.open_with(word, None, Duration::ZERO);
+    }
+
+    fn restored(&mut self, before: &Connection, after: &Connection, now: Timestamp, policy: &Policy) {
+        let cause = match &before.standing {
+            Standing::Revoked { .. } => EventKind::Revoked,
+            Standing::Invalid { .. } => EventKind::Invalidated,
+            Standing::Live => EventKind::Expired,
+        };
+        let remedy = Remedy::none("The connection works again; what was missed can be read now.");
+        let mut word = word(after, EventKind::Restored, Severity::Info, remedy, now, now, policy);
+        let ended = match &before.standing {
+            Standing::Revoked { at, .. } => Some(*at),
+            Standing::Invalid { since, .. } => Some(*since),
+            Standing::Live => before.facts.expiry.at(),
+        };
+        // A token that was never seen to work gives no better start than its death.
+        let gap_start = before.seen.last_known_good.or(ended);
+        word.detail = Detail::Restored { gap_start, gap_end: now, cause };
+        self.settle_with(word, |_| true);
+    }
+
+    fn renewed(
+        &mut self,
+        before: &Connection,
+        after: &Connection,
+        cause: Cause,
+        now: Timestamp,
+        policy: &Policy,
+    ) {
+        let (kind, message) = match cause {
+            Cause::Exchange => (EventKind::Rotated, "The vault renewed the token."),
+            _ => (EventKind::Replaced, "A person brought a new token."),
+        };
+        let mut word = word(after, kind, Severity::Info, Remedy::none(message), now, now, policy);
+        if kind == EventKind::Rotated {
+            word.detail = Detail::Renewed { previous_expiry: before.facts.expiry };
+        }
+        self.settle_with(word, |_| true);
+    }
+
+    /// A deadline moved with no new secret: the warnings that this voids are settled.
+    fn deadlines_changed(
+        &mut self,
+        before: &Connection,
+        after: &Connection,
+        now: Timestamp,
+        policy: &Policy,
+    ) {
+        let remedy = Remedy::none("A deadline of the token has moved.");
+        let mut word =
+            word(after, EventKind::DeadlinesChanged, Severity::Info, remedy, now, now, policy);
+        word.detail = Detail::Renewed { previous_expiry: before.facts.expiry };
+        let (end, access) = (after.facts.expiry, after.facts.data_access);
+        let voided = |end: Expiry, threshold| end.at().is_none_or(|end| end - threshold > now);
+        self.settle_with(word, |incident| match incident.key.kind {
+            EventKind::Expiring => voided(end, incident.key.threshold),
+            EventKind::DataAccessExpiring | EventKind::DataAccessExpired => {
+                voided(access, incident.key.threshold)
+            }
+            // The vault's own work is done: a deadline of its own has moved.
+            EventKind::Overdue => true,
+            _ => false,
+        });
+    }
+
+    fn scopes_changed(
+        &mut self,
+        before: &Connection,
+        after: &Connection,
+        now: Timestamp,
+        policy: &Policy,
+    ) {
+        let had: BTreeSet<&String> = before.facts.scopes.iter().collect();
+        let has: BTreeSet<&String> = after.facts.scopes.iter().collect();
+        if had == has {
+            return;
+        }
+        let added: Vec<String> = has.difference(&had).map(|scope| (*scope).clone()).collect();
+        let removed: Vec<String> = had.difference(&has).map(|scope| (*scope).clone()).collect();
+        let lost = |wanted: &[String]| removed.iter().any(|scope| wanted.contains(scope));
+        let (severity, remedy) = if lost(&policy.required_scopes) {
+            (Severity::Critical, ask_for_scopes("required", &removed))
+        } else if lost(&policy.optional_scopes) {
+            (Severity::Warning, ask_for_scopes("optional", &removed))
+        } else {
+            (Severity::Info, Remedy::none("The token's scopes have changed; none that is needed was lost."))
+        };
+        let mut word = word(after, EventKind::ScopesChanged, severity, remedy, now, now, policy);
+        word.detail = Detail::Changed { added, removed };
+        self.succeed_or_settle(word);
+    }
+
+    /// Announces ad accounts that came or went.
+    pub fn ad_accounts_changed(
+        &mut self,
+        connection: &Connection,
+        change: AccountChange,
+        now: Timestamp,
+        policy: &Policy,
+    ) {
+        let AccountChange { added, removed } = change;
+        if added.is_empty() && removed.is_empty() {
+            return;
+        }
+        let (severity, remedy) = if removed.is_empty() {
+            (Severity::Info, Remedy::none("The token reaches more ad accounts than before."))
+        } else {
+            let remedy = Remedy::new(
+                Fixer::AdAccountAdmin,
+                format!("The token no longer reaches {} of its ad accounts.", removed.len()),
+                "Have the person's role on these ad accounts restored if they are still wanted.",
+            );
+            (Severity::Warning, remedy)
+        };
+        let mut word = word(connection, EventKind::AdAccountsChanged, severity, remedy, now, now, policy);
+        word.detail = Detail::Changed { added, removed };
+        self.succeed_or_settle(word);
+    }
+
+    /// A loss stays open until the next change of its kind; a gain only settles the loss before it.
+    fn succeed_or_settle(&mut self, word: EventWord) {
+        if word.severity == Severity::Info {
+            let kind = word.kind;
+            self.settle_with(word, |incident| incident.key.kind == kind);
+        } else {
+            self.succeed_with(word);
+        }
+    }
+
+    /// Announces that the vault can't renew the token by itself.
+    pub fn rotation_failed(
+        &mut self,
+        connection: &Connection,
+        at_ceiling: bool,
+        next_attempt_at: Option<Timestamp>,
+        now: Timestamp,
+        policy: &Policy,
+    ) {
+        let why = if at_ceiling {
+            "The provider does not lengthen the token's life any more."
+        } else {
+            "The vault could not renew the token."
+        };
+        let end = connection.facts.expiry.at().map_or(String::new(), |end| format!(" It ends at {end}."));
+        let remedy = Remedy::new(
+            Fixer::WorkspaceOwner,
+            format!("{why}{end}"),
+            "Ask the workspace owner to reconnect the account before then.",
+        );
+        let kind = EventKind::RotationFailed;
+        let mut word = word(connection, kind, Severity::Critical, remedy, now, now, policy);
+        let attempts = connection.schedule.attempts.max(1);
+        word.detail = Detail::RotationFailed { at_ceiling, attempts, next_attempt_at };
+        self.open_with(word, Some(DeadlineKind::Token), Duration::ZERO);
+    }
+
+    /// The watchdog's word: due work was not done.
+    pub fn overdue(&mut self, connection: &Connection, now: Timestamp, policy: &Policy) {
+        let remedy = Remedy::new(
+            Fixer::Operator,
+            "The vault should have worked on this token and has not.",
+            "See GetVaultStatus, ListJobRuns and the vault's log.",
+        );
+        let kind = EventKind::Overdue;
+        let word = word(connection, kind, Severity::Critical, remedy, now, now, policy);
+        self.open_with(word, None, Duration::ZERO);
+    }
+
+    /// Due work was done after all: what the watchdog said is settled.
+    pub fn no_longer_overdue(&mut self, connection: &Connection, now: Timestamp, policy: &Policy) {
+        if !self.open().any(|incident| incident.key.kind == EventKind::Overdue) {
+            return;
+        }
+        let remedy = Remedy::none("The vault has caught up with its work on this token.");
+        let kind = EventKind::DeadlinesChanged;
+        let mut word = word(connection, kind, Severity::Info, remedy, now, now, policy);
+        word.detail = Detail::Renewed { previous_expiry: connection.facts.expiry };
+        self.settle_with(word, |incident| incident.key.kind == EventKind::Overdue);
+    }
+}
+
+fn ask_for_scopes(which: &str, removed: &[String]) -> Remedy {
+    Remedy::new(
+        Fixer::WorkspaceOwner,
+        format!("The token lost scopes, {which} ones among them: {}.", removed.join(", ")),
+        "Ask the workspace owner to reconnect and grant them.",
+    )
+}
+
+/// Whether the token's own end is another one.
+fn moved(before: &Connection, after: &Connection) -> bool {
+    differs(before.facts.expiry, after.facts.expiry)
+}
+
+fn data_access_moved(before: &Connection, after: &Connection) -> bool {
+    differs(before.facts.data_access, after.facts.data_access)
+}
+
+fn differs(old: Expiry, new: Expiry) -> bool {
+    match (old, new) {
+        (Expiry::At(old, _), Expiry::At(new, _)) => new > old + NOISE || old > new + NOISE,
+        (old, new) => std::mem::discriminant(&old) != std::mem::discriminant(&new),
+    }
+}
+
+fn word(
+    connection: &Connection,
+    kind: EventKind,
+    severity: Severity,
+    remedy: Remedy,
+    occurred_at: Timestamp,
+    now: Timestamp,
+    policy: &Policy,
+) -> EventWord {
+    let (reason, provider_code) = match &connection.standing {
+        Standing::Invalid { reason, provider_code, .. } => (Some(*reason), provider_code.clone()),
+        Standing::Live | Standing::Revoked { .. } => (None, String::new()),
+    };
+    let status: Status = connection.status(now, policy);
+    EventWord {
+        kind,
+        severity,
+        workspace: Some(connection.workspace.clone()),
+        provider: connection.provider.clone(),
+        connection: Some(connection.id),
+        version: connection.version.get(),
+        occurred_at,
+        status: Some(status),
+        expiry: connection.facts.expiry,
+        reason,
+        provider_code,
+        remedy,
+        incident: 0,
+        closes: Vec::new(),
+        detail: Detail::None,
+    }
+}

@@ -1,0 +1,188 @@
+//! The feed's live end: one reader per process follows the table and keeps the last events in memory, for all
+//! watchers at the head. A watcher that is further behind reads the table itself.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::cache::Coherence;
+use super::db::Pool;
+use super::{FeedState, StoreError};
+use crate::model::{Event, FeedPosition};
+
+/// How often the table is asked when nothing wakes the reader.
+const POLL: Duration = Duration::from_millis(200);
+/// Events read at once.
+const PAGE: i64 = 1_000;
+/// Events kept for watchers at the head.
+const KEPT: usize = 4_096;
+
+/// What a watcher learns from the live end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Live {
+    /// Just after the last event that may be read.
+    pub head: FeedPosition,
+    /// Counts replacements of the feed: a watcher that sees it move has lost its place.
+    pub generation: u64,
+}
+
+/// The live end of the feed.
+pub struct Feed {
+    live: watch::Sender<Live>,
+    /// The newest event that is known to be committed; answers name it as their position.
+    committed: watch::Sender<FeedPosition>,
+    recent: RwLock<VecDeque<Arc<Event>>>,
+    wake: Notify,
+}
+
+/// What the live end has for a watcher.
+#[derive(Debug)]
+pub enum Recent {
+    /// These come next; none at the head.
+    Events(Vec<Arc<Event>>),
+    /// It is too far behind: it has to read the table.
+    Gone,
+}
+
+impl Feed {
+    pub(super) fn new() -> Self {
+        let (live, _) = watch::channel(Live { head: FeedPosition::default(), generation: 0 });
+        let (committed, _) = watch::channel(FeedPosition::default());
+        Self { live, committed, recent: RwLock::default(), wake: Notify::new() }
+    }
+
+    /// Where the feed ends, as far as this process knows.
+    pub fn head(&self) -> FeedPosition {
+        (*self.committed.borrow()).max(self.live.borrow().head)
+    }
+
+    /// Follows the live end.
+    pub fn follow(&self) -> watch::Receiver<Live> {
+        self.live.subscribe()
+    }
+
+    /// The next events after a sequence, at most so many.
+    pub fn recent_after(&self, sequence: i64, limit: usize) -> Recent {
+        let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner);
+        let head = self.live.borrow().head.sequence;
+        if sequence >= head {
+            return Recent::Events(Vec::new());
+        }
+        match recent.front() {
+            Some(first) if first.sequence <= sequence + 1 => {
+                let skip = usize::try_from(sequence + 1 - first.sequence).unwrap_or(usize::MAX);
+                Recent::Events(recent.iter().skip(skip).take(limit).cloned().collect())
+            }
+            _ => Recent::Gone,
+        }
+    }
+
+    /// This process has committed events up to `head`.
+    pub(super) fn committed(&self, head: FeedPosition) {
+        self.committed.send_if_modified(|known| {
+            let newer = head.sequence > known.sequence;
+            if newer {
+                *known = head;
+            }
+            newer
+        });
+        self.wake.notify_one();
+    }
+
+    /// Told when this process commits events.
+    pub(super) fn commits(&self) -> watch::Receiver<FeedPosition> {
+        self.committed.subscribe()
+    }
+
+    /// Somebody else may have committed events.
+    pub(super) fn look(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Starts where the feed stands.
+    pub(super) fn start_at(&self, state: FeedState) {
+        self.live.send_modify(|live| live.head = state.head);
+    }
+
+    /// Reads what comes, until stopped.
+    pub(super) async fn run(&self, pool: Pool, coherence: Arc<Coherence>, stop: CancellationToken) {
+        let mut reachable = true;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep(POLL) => {}
+            }
+            let read = async {
+                if !reachable {
+                    self.check_place(&pool, &coherence).await?;
+                }
+                self.read_on(&pool, &coherence).await
+            };
+            let outcome = match tokio::time::timeout(Duration::from_secs(5), read).await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(StoreError::Unavailable("the feed was not read in time".into())),
+            };
+            if let (Err(error), true) = (&outcome, reachable) {
+                tracing::warn!(%error, "the feed can't be read; watchers wait");
+            }
+            reachable = outcome.is_ok();
+        }
+        pool.close().await;
+    }
+
+    async fn read_on(&self, pool: &Pool, coherence: &Coherence) -> Result<(), StoreError> {
+        loop {
+            let head = self.live.borrow().head;
+            let events = pool.session().await?.events_after(head.sequence, PAGE).await?;
+            let Some(last) = events.last().map(Event::position) else { return Ok(()) };
+            let full = events.len() >= usize::try_from(PAGE).unwrap_or(usize::MAX);
+            let whole = events.first().is_some_and(|first| first.sequence == head.sequence + 1);
+            // Who hears of a change must not read the state before it from a cache.
+            coherence.poll(pool).await?;
+            {
+                let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
+                if !whole {
+                    recent.clear();
+                }
+                recent.extend(events.into_iter().map(Arc::new));
+                let surplus = recent.len().saturating_sub(KEPT);
+                recent.drain(..surplus);
+            }
+            self.live.send_modify(|live| live.head = last);
+            if !full {
+                return Ok(());
+            }
+        }
+    }
+
+    /// After the database was away: is it still the one that was read?
+    async fn check_place(&self, pool: &Pool, coherence: &Coherence) -> Result<(), StoreError> {
+        let head = self.live.borrow().head;
+        let mut session = pool.session().await?;
+        let state = session.feed_state().await?;
+        let known = match head.sequence {
+            0 => true,
+            sequence if sequence < state.oldest => {
+                sequence + 1 == state.oldest && state.compacted_identity == head.identity
+                    || state.head.sequence >= sequence
+            }
+            sequence => session.event_identity(sequence).await? == Some(head.identity),
+        };
+        if known {
+            return Ok(());
+        }
+        tracing::error!("the database is another one than before: every position in the feed is void");
+        coherence.drop_all();
+        self.recent.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.committed.send_replace(state.head);
+        self.live.send_modify(|live| {
+            live.head = state.head;
+            live.generation += 1;
+        });
+        Ok(())
+    }
+}

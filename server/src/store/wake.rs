@@ -1,0 +1,77 @@
+//! LISTEN and NOTIFY between replicas on PostgreSQL: only a wake-up. Every bound rests on polling.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::PgPool;
+use sqlx::postgres::PgListener;
+use tokio_util::sync::CancellationToken;
+
+use super::StoreError;
+use super::db::Pool;
+use super::feed::Feed;
+
+const CHANNEL: &str = "token_vault_feed";
+/// At most one NOTIFY in this time.
+const PACE: Duration = Duration::from_millis(20);
+/// How long the check at start waits for its own echo.
+const ECHO: Duration = Duration::from_secs(3);
+
+/// Checks that LISTEN works over this URL: behind a pooler in transaction mode it does not, and neither do
+/// session settings that promises rest on.
+pub(super) async fn check(pool: &Pool) -> Result<(), StoreError> {
+    let Pool::Postgres(pool) = pool else { return Ok(()) };
+    let mut listener = PgListener::connect_with(pool).await?;
+    listener.listen(CHANNEL).await?;
+    notify(pool).await?;
+    match tokio::time::timeout(ECHO, listener.recv()).await {
+        Ok(heard) => Ok(heard.map(|_| ())?),
+        Err(_) => Err(StoreError::Config(
+            "storage.url: PostgreSQL does not echo a NOTIFY; the URL must lead to the server itself or to a pooler in \
+             session mode, not in transaction mode"
+                .into(),
+        )),
+    }
+}
+
+async fn notify(pool: &PgPool) -> Result<(), StoreError> {
+    sqlx::query("NOTIFY token_vault_feed").execute(pool).await?;
+    Ok(())
+}
+
+/// Tells the others of commits, and hears of theirs, until stopped.
+pub(super) async fn run(pool: Pool, feed: Arc<Feed>, stop: CancellationToken) {
+    let Pool::Postgres(pool) = pool else { return };
+    while !stop.is_cancelled() {
+        if let Err(error) = relay(&pool, &feed, &stop).await {
+            tracing::debug!(%error, "no wake-ups between replicas for now; polling goes on");
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            }
+        }
+    }
+    pool.close().await;
+}
+
+async fn relay(pool: &PgPool, feed: &Feed, stop: &CancellationToken) -> Result<(), StoreError> {
+    let mut listener = PgListener::connect_with(pool).await?;
+    listener.listen(CHANNEL).await?;
+    let mut commits = feed.commits();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            heard = listener.recv() => {
+                heard?;
+                feed.look();
+            }
+            changed = commits.changed() => {
+                if changed.is_err() {
+                    return Ok(());
+                }
+                notify(pool).await?;
+                tokio::time::sleep(PACE).await;
+            }
+        }
+    }
+}

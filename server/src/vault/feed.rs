@@ -1,0 +1,533 @@
+//! Following the feed, paging through it, and bookmarks. A watcher is a position and nothing more: it reads the
+//! live end that all share, or the table when it is further behind, at the pace at which its caller takes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+
+use super::idempotency::Begun;
+use super::{
+    AcknowledgeEvents, DeleteSubscription, EventFilter, EventPage, ListEvents, ListSubscriptions, SeenEvent,
+    Subscription, SubscriptionPage, TokenView, Vault, VaultError, WatchEvents, WatchItem, WatchStart, Watched,
+};
+use crate::model::{
+    ConnectionId, Event, FeedPosition, ListOrder, Principal, Timestamp, WorkspaceId, WorkspaceSet,
+};
+use crate::store::{
+    Abort, Bookmark, EventDrive, ListDrive, ListPosition, ListRange, Live, Recent, RequestOutcome, StandingName,
+};
+
+/// Events in one answer at most.
+const BATCH: usize = 1_000;
+/// Tokens in one page of a snapshot at most.
+const SNAPSHOT_PAGE: i64 = 250;
+/// How often a watcher's key is looked at again; it must end within a second of the key.
+const RECHECK: Duration = Duration::from_millis(500);
+/// Under load a watcher at the head is told at most so often; what gathers meanwhile comes as one answer.
+const PACE: Duration = Duration::from_millis(100);
+/// When nothing else is said.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// A page that filters leave empty is looked for in at most so many steps, and then ends short.
+const STEPS: usize = 20;
+
+/// One caller's place in the feed.
+pub struct Watch {
+    vault: Arc<Vault>,
+    caller: Arc<Principal>,
+    filter: EventFilter,
+    heartbeat: Duration,
+    position: FeedPosition,
+    live: watch::Receiver<Live>,
+    generation: u64,
+    snapshot: Option<Snapshot>,
+    greeted: bool,
+    said_at: Instant,
+    batch_at: Option<Instant>,
+    checked_at: Instant,
+    _place: OwnedSemaphorePermit,
+}
+
+/// What is left of a snapshot.
+struct Snapshot {
+    walks: Vec<Walk>,
+    tokens: i64,
+}
+
+/// One ordered walk over connections of one standing.
+struct Walk {
+    drive: ListDrive,
+    standing: StandingName,
+    after: Option<ConnectionId>,
+}
+
+impl Vault {
+    /// Follows the feed from a position.
+    ///
+    /// # Errors
+    /// `CursorInvalid`, `FeedReplaced`, `EventsCompacted`: take a snapshot. `WorkspaceNotFound` for a workspace
+    /// that the caller may not see. `Overloaded` with too many watchers.
+    pub async fn watch_events(
+        self: &Arc<Self>,
+        caller: Arc<Principal>,
+        command: WatchEvents,
+    ) -> Result<Watch, VaultError> {
+        self.may_filter(&caller, &command.filter)?;
+        let place = Arc::clone(&self.watchers).try_acquire_owned().map_err(|_| VaultError::Overloaded)?;
+        let live = self.store.feed().follow();
+        let generation = live.borrow().generation;
+        let start = self.find_start(&caller, &command).await?;
+        let (position, snapshot) = match start {
+            Some(position) => (position, None),
+            // The position comes first: what changes while the snapshot is read follows as events.
+            None => (self.store.feed().head(), Some(Snapshot::of(&caller, &command.filter))),
+        };
+        let heartbeat = if command.heartbeat.is_zero() { HEARTBEAT } else { command.heartbeat };
+        let now = Instant::now();
+        tracing::info!(by = caller.name, sequence = position.sequence, snapshot = snapshot.is_some(), "watch begins");
+        Ok(Watch {
+            vault: Arc::clone(self),
+            caller,
+            filter: command.filter,
+            heartbeat,
+            position,
+            live,
+            generation,
+            snapshot,
+            greeted: false,
+            said_at: now,
+            batch_at: None,
+            checked_at: now,
+            _place: place,
+        })
+    }
+
+    fn may_filter(&self, caller: &Principal, filter: &EventFilter) -> Result<(), VaultError> {
+        match filter.workspaces.iter().find(|workspace| !caller.workspaces.contains(workspace)) {
+            Some(hidden) => Err(VaultError::WorkspaceNotFound(hidden.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Where a watch starts; `None`: with a snapshot.
+    async fn find_start(
+        &self,
+        caller: &Principal,
+        command: &WatchEvents,
+    ) -> Result<Option<FeedPosition>, VaultError> {
+        if let Some(name) = &command.subscription
+            && let Some(bookmark) = self.store.read().await?.bookmark(&caller.name, name).await?
+        {
+            let kept = if bookmark.epoch == self.keys.vault.feed_epoch {
+                self.check_position(bookmark.position).await
+            } else {
+                Err(VaultError::FeedReplaced)
+            };
+            match kept {
+                Ok(()) => return Ok(Some(bookmark.position)),
+                // A bookmark that is lost must not bar the way out.
+                Err(VaultError::FeedReplaced | VaultError::EventsCompacted { .. })
+                    if command.start == WatchStart::Snapshot => {}
+                Err(error) => return Err(error),
+            }
+        }
+        match &command.start {
+            WatchStart::Now => Ok(Some(self.store.feed().head())),
+            WatchStart::Earliest => {
+                let state = self.store.read().await?.feed_state().await?;
+                let before =
+                    FeedPosition { sequence: state.oldest - 1, identity: state.compacted_identity };
+                Ok(Some(before))
+            }
+            WatchStart::Snapshot => Ok(None),
+            WatchStart::After(cursor) => self.read_cursor(cursor, "cursor").await.map(Some),
+        }
+    }
+
+    /// Whether a caller that was let in still may do what it does.
+    async fn still_allowed(&self, caller: &Principal) -> Result<(), VaultError> {
+        let now_allowed = self.principal_of(&caller.key_id).await?;
+        if now_allowed.role == caller.role && now_allowed.workspaces.covers(&caller.workspaces) {
+            Ok(())
+        } else {
+            Err(VaultError::ApiKeyInvalid)
+        }
+    }
+
+    /// A page of history.
+    ///
+    /// # Errors
+    /// `WorkspaceNotFound`, `PageTokenInvalid`, `PageTokenMismatch`.
+    pub async fn list_events(&self, caller: &Principal, query: ListEvents) -> Result<EventPage, VaultError> {
+        self.may_filter(caller, &query.filter)?;
+        let parts = format!("{:?} {:?} {:?} {}", query.filter, query.since, query.until, query.oldest_first);
+        let hash = self.query_hash(caller, "ListExpiryEvents", &[parts.as_bytes()]);
+        let _turn = self.lists.acquire().await.map_err(|_| VaultError::ShuttingDown)?;
+        let mut session = self.store.read().await?;
+        let mut place = match query.page_token.as_str() {
+            "" => {
+                let state = session.feed_state().await?;
+                let since = match query.since {
+                    Some(since) => session.first_event_since(since).await?.unwrap_or(i64::MAX),
+                    None => state.oldest,
+                };
+                let until = match query.until {
+                    Some(until) => session.first_event_since(until).await?.unwrap_or(i64::MAX).saturating_sub(1),
+                    None => i64::MAX,
+                };
+                let high = until.min(state.head.sequence);
+                HistoryPlace { cursor: self.write_cursor(state.head), low: since, high }
+            }
+            token => serde_json::from_str(&self.read_page_token(token, &hash)?)
+                .map_err(|_| VaultError::PageTokenInvalid)?,
+        };
+        let drive = match query.filter.connections.iter().collect::<Vec<_>>().as_slice() {
+            [one] => EventDrive::Connection(**one),
+            _ => EventDrive::Everywhere,
+        };
+        let wanted = usize::try_from(query.page_size.clamp(1, 1_000)).unwrap_or(BATCH);
+        let mut events = Vec::with_capacity(wanted);
+        for _ in 0..STEPS {
+            if place.low > place.high || events.len() >= wanted {
+                break;
+            }
+            let bounds = (place.low, place.high);
+            let found = session.list_events(&drive, bounds, query.oldest_first, 1_000).await?;
+            if found.is_empty() {
+                place.low = i64::MAX;
+                break;
+            }
+            for event in found {
+                if events.len() >= wanted {
+                    break;
+                }
+                if query.oldest_first {
+                    place.low = event.sequence + 1;
+                } else {
+                    place.high = event.sequence - 1;
+                }
+                if sees(caller, &event) && query.filter.passes(&event.word) {
+                    events.push(self.seen(Arc::new(event)));
+                }
+            }
+        }
+        let cursor = place.cursor.clone();
+        let next_page_token = if place.low > place.high {
+            String::new()
+        } else {
+            let text = serde_json::to_string(&place).map_err(|_| VaultError::Internal)?;
+            self.write_page_token(&text, &hash)?
+        };
+        Ok(EventPage { events, next_page_token, cursor })
+    }
+
+    fn seen(&self, event: Arc<Event>) -> SeenEvent {
+        SeenEvent { cursor: self.write_cursor(event.position()), event }
+    }
+
+    /// Moves a bookmark of the caller's, or makes it.
+    ///
+    /// # Errors
+    /// `CursorInvalid`, `FeedReplaced`, `EventsCompacted`; a field violation for a move back that is not allowed.
+    pub async fn acknowledge_events(
+        &self,
+        caller: &Principal,
+        command: AcknowledgeEvents,
+    ) -> Result<Subscription, VaultError> {
+        let position = self.read_cursor(&command.cursor, "cursor").await?;
+        let now = self.clock.now();
+        let bookmark = Bookmark {
+            principal: caller.name.clone(),
+            name: command.subscription.to_string(),
+            epoch: self.keys.vault.feed_epoch,
+            position,
+            acknowledged_at: now,
+            created_at: now,
+        };
+        let (unit, rewind) = (bookmark.clone(), command.allow_rewind);
+        let moved = self
+            .store
+            .write(move |tx| {
+                let bookmark = unit.clone();
+                Box::pin(async move { Ok::<_, Abort<VaultError>>(tx.move_bookmark(&bookmark, rewind).await?) })
+            })
+            .await?;
+        if !moved {
+            let rule = "is before the subscription's position; set allow_rewind to move back";
+            return Err(VaultError::Fields(vec![super::FieldViolation::new("cursor", rule)]));
+        }
+        let kept = self.store.read().await?.bookmark(&caller.name, &command.subscription).await?;
+        self.subscription(kept.unwrap_or(bookmark)).await
+    }
+
+    async fn subscription(&self, bookmark: Bookmark) -> Result<Subscription, VaultError> {
+        let kept = bookmark.epoch == self.keys.vault.feed_epoch
+            && match self.check_position(bookmark.position).await {
+                Ok(()) => true,
+                Err(VaultError::FeedReplaced | VaultError::EventsCompacted { .. }) => false,
+                Err(error) => return Err(error),
+            };
+        Ok(Subscription {
+            name: bookmark.name,
+            principal: bookmark.principal,
+            cursor: self.write_cursor(bookmark.position),
+            behind: (self.store.feed().head().sequence - bookmark.position.sequence).max(0),
+            acknowledged_at: bookmark.acknowledged_at,
+            created_at: bookmark.created_at,
+            compacted: !kept,
+        })
+    }
+
+    /// Pages through all bookmarks, by principal and name.
+    ///
+    /// # Errors
+    /// `PageTokenInvalid`, `PageTokenMismatch`.
+    pub async fn list_subscriptions(
+        &self,
+        caller: &Principal,
+        query: ListSubscriptions,
+    ) -> Result<SubscriptionPage, VaultError> {
+        let hash = self.query_hash(caller, "ListSubscriptions", &[]);
+        let after = match query.page_token.as_str() {
+            "" => (String::new(), String::new()),
+            token => serde_json::from_str(&self.read_page_token(token, &hash)?)
+                .map_err(|_| VaultError::PageTokenInvalid)?,
+        };
+        let limit = i64::from(query.page_size.clamp(1, 1_000));
+        let mut found = self.store.read().await?.bookmarks((&after.0, &after.1), limit + 1).await?;
+        let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
+        let more = found.len() > wanted;
+        found.truncate(wanted);
+        let next_page_token = match found.last() {
+            Some(last) if more => {
+                let place = serde_json::to_string(&(&last.principal, &last.name));
+                self.write_page_token(&place.map_err(|_| VaultError::Internal)?, &hash)?
+            }
+            _ => String::new(),
+        };
+        let mut subscriptions = Vec::with_capacity(found.len());
+        for bookmark in found {
+            subscriptions.push(self.subscription(bookmark).await?);
+        }
+        Ok(SubscriptionPage { subscriptions, next_page_token })
+    }
+
+    /// Forgets a bookmark.
+    ///
+    /// # Errors
+    /// `SubscriptionNotFound`.
+    pub async fn delete_subscription(
+        &self,
+        caller: &Principal,
+        command: DeleteSubscription,
+    ) -> Result<Subscription, VaultError> {
+        let parts: [&[u8]; 2] = [command.principal.as_bytes(), command.name.as_str().as_bytes()];
+        let claim = match self
+            .begin(caller, "DeleteSubscription", command.request_id.as_ref(), &parts)
+            .await?
+        {
+            Begun::Done(_) => return Err(VaultError::SubscriptionNotFound(command.name)),
+            Begun::Ours(claim) => claim,
+        };
+        let work = async {
+            let known = self.store.read().await?.bookmark(&command.principal, &command.name).await?;
+            let known = known.ok_or_else(|| VaultError::SubscriptionNotFound(command.name.clone()))?;
+            let subscription = self.subscription(known).await?;
+            let (unit, unit_claim) = (command.clone(), claim.clone());
+            self.store
+                .write(move |tx| {
+                    let (command, claim) = (unit.clone(), unit_claim.clone());
+                    Box::pin(async move {
+                        tx.delete_bookmark(&command.principal, &command.name).await?;
+                        Self::finish(tx, claim.as_ref(), RequestOutcome::new()).await
+                    })
+                })
+                .await?;
+            Ok(subscription)
+        };
+        let done = work.await;
+        self.settle(claim, done).await
+    }
+}
+
+/// Where a listing of history stands. Travels in the page token.
+#[derive(Serialize, Deserialize)]
+struct HistoryPlace {
+    cursor: String,
+    low: i64,
+    high: i64,
+}
+
+/// Whether an event is the caller's to see. Those of a provider are everybody's.
+fn sees(caller: &Principal, event: &Event) -> bool {
+    event.word.workspace.as_ref().is_none_or(|workspace| caller.workspaces.contains(workspace))
+}
+
+impl Snapshot {
+    fn of(caller: &Principal, filter: &EventFilter) -> Self {
+        let named: Option<Vec<WorkspaceId>> = match (&caller.workspaces, filter.workspaces.is_empty()) {
+            (_, false) => Some(filter.workspaces.iter().cloned().collect()),
+            (WorkspaceSet::Named(named), true) => Some(named.iter().cloned().collect()),
+            (WorkspaceSet::All, true) => None,
+        };
+        let drives = match named {
+            Some(named) => named.into_iter().map(ListDrive::Workspace).collect(),
+            None => vec![ListDrive::Everywhere],
+        };
+        let walk = |drive: ListDrive| {
+            [StandingName::Invalid, StandingName::Live].map(|standing| Walk {
+                drive: drive.clone(),
+                standing,
+                after: None,
+            })
+        };
+        Self { walks: drives.into_iter().flat_map(walk).collect(), tokens: 0 }
+    }
+}
+
+impl Watch {
+    /// The next thing to say. Nothing is read before it is asked for: a slow caller costs nobody anything.
+    ///
+    /// # Errors
+    /// Each ends the watch: `ApiKeyInvalid`, `ApiKeyExpired` when its permission ended; `StorageUnavailable`,
+    /// `ShuttingDown`: resume later; `FeedReplaced`, `EventsCompacted`: take a snapshot.
+    pub async fn next(&mut self) -> Result<Watched, VaultError> {
+        loop {
+            if self.vault.stopping.is_cancelled() {
+                return Err(VaultError::ShuttingDown);
+            }
+            if self.checked_at.elapsed() >= RECHECK {
+                self.check_permission().await?;
+            }
+            if self.live.borrow_and_update().generation != self.generation {
+                return Err(VaultError::FeedReplaced);
+            }
+            if !self.greeted {
+                self.greeted = true;
+                return Ok(self.heartbeat());
+            }
+            if self.snapshot.is_some() {
+                if let Some(answer) = self.next_page().await? {
+                    return Ok(answer);
+                }
+                continue;
+            }
+            let events = self.read().await?;
+            if !events.is_empty() {
+                // A key that ended while we waited gets nothing more.
+                self.check_permission().await?;
+                self.batch_at = Some(Instant::now());
+                let events = events.into_iter().map(|event| self.vault.seen(event)).collect();
+                return Ok(self.say(WatchItem::Events(events)));
+            }
+            if self.said_at.elapsed() >= self.heartbeat {
+                self.check_permission().await?;
+                return Ok(self.heartbeat());
+            }
+            self.wait().await;
+        }
+    }
+
+    fn say(&mut self, item: WatchItem) -> Watched {
+        self.said_at = Instant::now();
+        let cursor = match self.snapshot {
+            // Whoever stored a position now would miss the rest of the snapshot.
+            Some(_) => String::new(),
+            None => self.vault.write_cursor(self.position),
+        };
+        Watched { cursor, server_time: self.vault.clock.now(), item }
+    }
+
+    fn heartbeat(&mut self) -> Watched {
+        let head = self.vault.store.feed().head().sequence.max(self.position.sequence);
+        self.say(WatchItem::Heartbeat { head, behind: head - self.position.sequence })
+    }
+
+    async fn check_permission(&mut self) -> Result<(), VaultError> {
+        self.vault.still_allowed(&self.caller).await?;
+        self.checked_at = Instant::now();
+        Ok(())
+    }
+
+    /// The next events that the caller wants; none at the head, or when a stretch held nothing for it.
+    async fn read(&mut self) -> Result<Vec<Arc<Event>>, VaultError> {
+        let next = match self.vault.store.feed().recent_after(self.position.sequence, BATCH) {
+            Recent::Events(events) => events,
+            Recent::Gone => self.replay().await?,
+        };
+        let Some(last) = next.last().map(|event| event.position()) else { return Ok(Vec::new()) };
+        if next.first().is_some_and(|first| first.sequence != self.position.sequence + 1) {
+            // Never skip silently: whoever finds a hole has lost its place.
+            let oldest = self.vault.store.read().await?.feed_state().await?.oldest;
+            return Err(VaultError::EventsCompacted { oldest });
+        }
+        self.position = last;
+        let (caller, filter) = (&self.caller, &self.filter);
+        Ok(next.into_iter().filter(|event| sees(caller, event) && filter.passes(&event.word)).collect())
+    }
+
+    async fn replay(&self) -> Result<Vec<Arc<Event>>, VaultError> {
+        let _turn = self.vault.replays.acquire().await.map_err(|_| VaultError::ShuttingDown)?;
+        let limit = i64::try_from(BATCH).unwrap_or(i64::MAX);
+        let events = self.vault.store.read().await?.events_after(self.position.sequence, limit).await?;
+        Ok(events.into_iter().map(Arc::new).collect())
+    }
+
+    /// Until there may be something to say, or the key must be looked at again.
+    async fn wait(&mut self) {
+        // A stretch without anything for this caller is no reason to wait.
+        if self.live.borrow().head.sequence > self.position.sequence {
+            return;
+        }
+        let heartbeat = self.heartbeat.saturating_sub(self.said_at.elapsed());
+        let until = heartbeat.min(RECHECK.saturating_sub(self.checked_at.elapsed()));
+        tokio::select! {
+            _ = self.live.changed() => {
+                if let Some(at) = self.batch_at {
+                    tokio::time::sleep(PACE.saturating_sub(at.elapsed())).await;
+                }
+            }
+            () = tokio::time::sleep(until) => {}
+            () = self.vault.stopping.cancelled() => {}
+        }
+    }
+
+    /// The next page of the snapshot. `None`: nothing in this stretch; ask again.
+    async fn next_page(&mut self) -> Result<Option<Watched>, VaultError> {
+        let vault = Arc::clone(&self.vault);
+        let Some(snapshot) = &mut self.snapshot else { return Ok(None) };
+        let Some(walk) = snapshot.walks.last_mut() else {
+            let tokens = snapshot.tokens;
+            self.snapshot = None;
+            return Ok(Some(self.say(WatchItem::SnapshotComplete { tokens })));
+        };
+        let range = ListRange { standing: walk.standing, low: i64::MIN, high: i64::MAX };
+        let after = walk.after.map(|id| ListPosition { end: 0, id });
+        let found = {
+            let _turn = vault.replays.acquire().await.map_err(|_| VaultError::ShuttingDown)?;
+            let mut session = vault.store.read().await?;
+            session
+                .list_connections(&walk.drive, ListOrder::CreatedFirst, range, after, SNAPSHOT_PAGE)
+                .await?
+        };
+        match found.last() {
+            Some((last, _)) => walk.after = Some(last.id),
+            None => {
+                snapshot.walks.pop();
+                return Ok(None);
+            }
+        }
+        let (now, policy): (Timestamp, _) = (vault.clock.now(), vault.policy());
+        let tokens: Vec<TokenView> = found
+            .into_iter()
+            .filter(|(connection, _)| self.filter.covers(connection))
+            .map(|(connection, shared)| TokenView::new(connection, shared, now, &policy))
+            .collect();
+        snapshot.tokens += i64::try_from(tokens.len()).unwrap_or(0);
+        if tokens.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(self.say(WatchItem::Snapshot(tokens))))
+    }
+}
