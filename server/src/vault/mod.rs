@@ -8,12 +8,15 @@
 mod callers;
 mod candidate;
 mod change;
+mod claims;
 mod command;
 mod custody;
+mod deadlines;
 mod doctor;
 mod error;
 mod exchange;
 mod feed;
+mod health;
 mod idempotency;
 mod intake;
 mod keys;
@@ -39,10 +42,12 @@ pub use error::{FieldViolation, VaultError};
 pub use feed::Watch;
 pub use view::TokenView;
 
-use crate::model::{Clock, Connection, Misconfiguration, Policy, Principal, ProviderId, Secret};
+use crate::model::{Clock, Connection, EventKind, Misconfiguration, Policy, Principal, ProviderId, Secret};
 use crate::provider::{Provider, Providers};
 use crate::store::Store;
 use callers::Uses;
+use claims::Working;
+use deadlines::Lying;
 use idempotency::InProgress;
 use keys::Keys;
 
@@ -104,6 +109,10 @@ pub struct Vault {
     /// Watchers at once, and how many of them may read history from the database at once.
     watchers: Arc<Semaphore>,
     replays: Semaphore,
+    /// Exchanges that this process works on.
+    working: Working,
+    /// Due work that lies.
+    lying: Lying,
     /// Ends every watch.
     stopping: CancellationToken,
     tasks: TaskTracker,
@@ -137,6 +146,8 @@ impl Vault {
             lists: Semaphore::new(LISTS),
             watchers: Arc::new(Semaphore::new(WATCHERS)),
             replays: Semaphore::new(REPLAYS),
+            working: Working::default(),
+            lying: Lying::default(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }
@@ -160,17 +171,34 @@ impl Vault {
         let active = self.keys.vault.active_master_key.clone();
         let mut master_keys = self.keys.master.ids();
         master_keys.sort_by_key(|id| *id != active);
+        let mut session = self.store.read().await?;
+        let feed = session.feed_state().await?;
+        let overdue_tokens = session.count_open_incidents(EventKind::Overdue).await?;
+        let own = self.store.incarnation();
+        let replicas = session
+            .replicas()
+            .await?
+            .into_iter()
+            .map(|replica| ReplicaState {
+                is_this_one: replica.incarnation == own,
+                name: replica.name,
+                version: replica.version,
+                started_at: replica.started_at,
+                clock_offset: replica.clock_offset,
+            })
+            .collect();
+        drop(session);
         Ok(VaultStatus {
             version: env!("CARGO_PKG_VERSION"),
             server_time: self.clock.now(),
             backend: self.store.backend().as_str(),
             replica: self.replica.clone(),
             cursor: self.cursor(),
-            providers: self
-                .providers
-                .iter()
-                .map(|provider| (provider.id().to_string(), provider.api_version().to_owned()))
-                .collect(),
+            head_sequence: feed.head.sequence,
+            oldest_sequence: feed.oldest,
+            overdue_tokens,
+            providers: self.provider_states().await?,
+            replicas,
             master_keys,
             tokens_by_status: self.count_by_status(caller).await?,
         })

@@ -190,6 +190,10 @@ impl Provider for Meta {
         self.http.version()
     }
 
+    async fn probe(&self) -> Result<(), Refusal> {
+        self.debug_own_token().await
+    }
+
     async fn inspect(&self, secret: &Secret) -> Result<Inspected, Refusal> {
         self.debug_token(secret).await
     }
