@@ -105,6 +105,8 @@ pub struct MetaApp {
     pub config: MetaConfig,
     /// Where people consent.
     pub dialog_url: url::Url,
+    /// Take the sandbox's time for now. For demos and tests; loopback only.
+    pub follow_sandbox_clock: bool,
 }
 
 impl fmt::Debug for MetaApp {
@@ -114,6 +116,7 @@ impl fmt::Debug for MetaApp {
             .field("app_secrets", &self.config.app_secrets.len())
             .field("api_version", &self.config.api_version)
             .field("dialog_url", &self.dialog_url.as_str())
+            .field("follow_sandbox_clock", &self.follow_sandbox_clock)
             .finish_non_exhaustive()
     }
 }

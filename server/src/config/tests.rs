@@ -128,6 +128,29 @@ fn secrets_go_to_tls_or_loopback_only() {
 }
 
 #[test]
+fn the_sandboxs_time_is_for_loopback_only_and_told_loudly() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("app.secret");
+    fs::write(&file, "0123abcd").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let with = |more: &str| {
+        read(&format!("[providers.meta]\napp_id = '1'\napp_secret_files = ['{}']\n{more}", file.display()))
+    };
+    assert!(!with("").unwrap().meta.unwrap().follow_sandbox_clock);
+    let config = with("follow_sandbox_clock = true\ngraph_url = 'http://127.0.0.1:9000'").unwrap();
+    assert!(config.meta.unwrap().follow_sandbox_clock);
+    assert!(config.warnings[0].contains("never in production"), "{:?}", config.warnings);
+    for url in ["https://graph.facebook.com", "https://10.0.0.1"] {
+        let told = with(&format!("follow_sandbox_clock = true\ngraph_url = '{url}'")).unwrap_err().0;
+        assert!(told.len() == 1 && told[0].contains("loopback"), "{told:?}");
+    }
+    let told = with("follow_sandbox_clock = true").unwrap_err().0;
+    assert!(told.len() == 1 && told[0].contains("loopback"), "the default is Meta's own: {told:?}");
+    let told = mistakes("[providers.meta]\nfollow_sandbox_clock = true\ngraph_url = 'http://[::1]:1'");
+    assert!(told.len() == 1 && told[0].contains("providers.meta.app_id"), "{told:?}");
+}
+
+#[test]
 fn the_master_key_has_one_source() {
     let figment = Figment::from(Toml::string("[keys]\nmaster_key_file = '/k'"));
     let told =

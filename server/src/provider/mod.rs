@@ -4,6 +4,7 @@
 //! no provider error code is understood above this module. It knows nothing of storage, keys or callers.
 
 mod meta;
+mod sandbox_clock;
 mod usage;
 
 use std::collections::BTreeMap;
@@ -11,7 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use meta::{Meta, MetaConfig};
+pub use sandbox_clock::follow as follow_sandbox_clock;
 pub use usage::{Usage, UsageBook, ad_account_scope};
+
+use url::{Host, Url};
 
 use crate::model::{AdAccount, Grant, ProviderId, Refusal, Secret, Subject, TokenFacts, TokenKind};
 
@@ -170,5 +174,15 @@ impl Providers {
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Provider>> {
         self.0.values()
+    }
+}
+
+/// Whether what is sent there stays on this machine.
+pub fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
     }
 }
