@@ -19,10 +19,11 @@ use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use figment::value::Dict;
 
-use crate::model::{Policy, Secret};
+use crate::jobs::cron::Cron;
+use crate::model::{Policy, RenewalPolicy, Secret, Timestamp};
 use crate::provider::MetaConfig;
 use crate::telemetry::{self, LogFormat};
-use crate::vault::VaultConfig;
+use crate::vault::{Schedule, VaultConfig};
 use reader::Reader;
 
 /// Environment variables of this prefix name keys: `TOKEN_VAULT__SERVER__LISTEN` is `server.listen`.
@@ -38,6 +39,8 @@ pub const DEFAULT_DATA_DIR: &str = "./data";
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7443);
 
 const DEFAULT_ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7444);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Everything that an operator decides.
@@ -57,8 +60,12 @@ pub struct Config {
     pub meta: Option<MetaApp>,
     /// Section `expiry`.
     pub expiry: Expiry,
+    /// Section `events`.
+    pub events: Events,
+    /// Section `rotation`.
+    pub rotation: RenewalPolicy,
     /// Section `jobs`.
-    pub jobs: Jobs,
+    pub jobs: Schedule,
     /// Section `log`.
     pub log: Log,
     /// What works and is worth a word in the log at start.
@@ -126,15 +133,15 @@ impl fmt::Debug for MetaApp {
 pub struct Expiry {
     /// How long before its end a token counts as expiring. An hour to sixty days.
     pub warning_window: Duration,
-    /// How long before its end each warning is given; longest first.
+    /// How long before its end each warning is given; one to ten, each a minute to sixty days, longest first.
     pub thresholds: Vec<Duration>,
 }
 
-/// Section `jobs`: six-field cron expressions, seconds first, in UTC.
+/// Section `events`.
 #[derive(Debug)]
-pub struct Jobs {
-    /// The daily pass over Meta's connections.
-    pub meta_token_expiry: String,
+pub struct Events {
+    /// How long events are kept. An hour to ten years.
+    pub retention: Duration,
 }
 
 /// Section `log`.
@@ -200,9 +207,13 @@ impl Config {
             auth: Auth { bootstrap_key_file: reader.path("auth.bootstrap_key_file") },
             meta: meta::read(&mut reader),
             expiry: expiry(&mut reader),
-            jobs: Jobs {
-                meta_token_expiry: reader.parsed("jobs.meta_token_expiry", "0 0 6 * * *".to_owned(), cron),
+            events: Events {
+                retention: reader.parsed("events.retention", 90 * DAY, |text| {
+                    duration_between(text, HOUR, 3650 * DAY, "1h", "3650d")
+                }),
             },
+            rotation: rotation(&mut reader),
+            jobs: jobs(&mut reader),
             log: log(&mut reader),
             data_dir,
             warnings: Vec::new(),
@@ -225,7 +236,15 @@ impl Config {
             master_key_file: self.keys.master_key_file,
             bootstrap_key_file: self.auth.bootstrap_key_file,
             migrate_on_start: self.storage.migrate_on_start,
-            policy: Policy { warning_window: self.expiry.warning_window, required_scopes, optional_scopes },
+            policy: Policy {
+                warning_window: self.expiry.warning_window,
+                thresholds: self.expiry.thresholds,
+                renewal: self.rotation,
+                event_retention: self.events.retention,
+                required_scopes,
+                optional_scopes,
+            },
+            schedule: self.jobs,
         };
         (vault, self.meta)
     }
@@ -282,18 +301,49 @@ fn keys(reader: &mut Reader, master_key: Option<Secret>) -> Keys {
 }
 
 fn expiry(reader: &mut Reader) -> Expiry {
-    let warning_window = reader.parsed("expiry.warning_window", 7 * DAY, |text| {
-        duration_between(text, Duration::from_secs(60 * 60), 60 * DAY, "1h", "60d")
-    });
-    let mut thresholds = reader.list("expiry.thresholds", &["7d", "3d", "1d"], |text| {
-        duration_between(text, Duration::from_secs(60), 60 * DAY, "1m", "60d")
-    });
+    const THRESHOLDS: &str = "expiry.thresholds";
+    let warning_window = reader
+        .parsed("expiry.warning_window", 7 * DAY, |text| duration_between(text, HOUR, 60 * DAY, "1h", "60d"));
+    let mut thresholds = reader
+        .list(THRESHOLDS, &["7d", "3d", "1d"], |text| duration_between(text, MINUTE, 60 * DAY, "1m", "60d"));
+    let told = thresholds.len();
     thresholds.sort_unstable_by(|a, b| b.cmp(a));
     thresholds.dedup();
-    if thresholds.len() > 10 {
-        reader.mistake("expiry.thresholds", "must be at most 10");
+    if thresholds.len() < told {
+        reader.mistake(THRESHOLDS, "must differ from each other");
+    }
+    if !(1..=10).contains(&told) && !reader.is_mistaken(THRESHOLDS) {
+        reader.mistake(THRESHOLDS, "must be one to ten lengths of time");
     }
     Expiry { warning_window, thresholds }
+}
+
+fn rotation(reader: &mut Reader) -> RenewalPolicy {
+    let default = RenewalPolicy::default();
+    RenewalPolicy {
+        enabled: reader.flag("rotation.enabled", default.enabled),
+        min_age: reader.parsed("rotation.min_age", default.min_age, |text| {
+            duration_between(text, MINUTE, 60 * DAY, "1m", "60d")
+        }),
+        window: reader.parsed("rotation.window", default.window, |text| {
+            duration_between(text, HOUR, 60 * DAY, "1h", "60d")
+        }),
+    }
+}
+
+fn jobs(reader: &mut Reader) -> Schedule {
+    Schedule {
+        meta_token_expiry: cron(reader, "jobs.meta_token_expiry", "0 0 6 * * *"),
+        event_retention: cron(reader, "jobs.event_retention", "0 30 3 * * *"),
+        housekeeping: cron(reader, "jobs.housekeeping", "0 15 * * * *"),
+        overdue_after: reader.parsed("jobs.overdue_after", 15 * MINUTE, |text| {
+            duration_between(text, Duration::from_secs(1), DAY, "1s", "24h")
+        }),
+        sweep_concurrency: reader.parsed("jobs.sweep_concurrency", 8, |text| {
+            let number = text.parse().ok().filter(|number| (1..=64).contains(number));
+            number.ok_or_else(|| "must be a number from 1 to 64".to_owned())
+        }),
+    }
 }
 
 fn log(reader: &mut Reader) -> Log {
@@ -314,12 +364,16 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "must be an IP address and a port, such as 127.0.0.1:7443".to_owned())
 }
 
-fn cron(text: &str) -> Result<String, String> {
-    if text.split_whitespace().count() == 6 {
-        Ok(text.to_owned())
-    } else {
-        Err("must be a cron expression of six fields, seconds first, such as \"0 0 6 * * *\"".to_owned())
+fn cron(reader: &mut Reader, key: &str, default: &str) -> String {
+    let text = reader.parsed(key, default.to_owned(), |text| match Cron::parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(bad) => Err(bad.rule),
+    });
+    // A way to switch a job off, or a slip.
+    if Cron::parse(&text).is_ok_and(|cron| cron.next_after(Timestamp::EPOCH).is_none()) {
+        reader.warn(format!("{key} is never due: this job will not run"));
     }
+    text
 }
 
 /// A length of time within bounds, which are also given in words.

@@ -26,7 +26,7 @@ pub use secret::{Fingerprint, Sealed, Secret};
 pub use time::{Clock, Timestamp};
 pub use token::{
     Badge, BadgeColor, Connection, Expiry, ExpirySource, Grant, GrantState, GranularScope, Observations,
-    Policy, Renewal, Standing, Status, Subject, SubjectType, TokenFacts, TokenKind,
+    Policy, Renewal, RenewalPolicy, Standing, Status, Subject, SubjectType, TokenFacts, TokenKind,
 };
 
 /// A value that is not acceptable, and the rule that it breaks: "must be …".

@@ -274,10 +274,27 @@ pub struct Badge {
 pub struct Policy {
     /// How long before its end a token counts as expiring.
     pub warning_window: Duration,
+    /// How long before its end each warning is given; longest first, each once, at least one.
+    pub thresholds: Vec<Duration>,
+    /// When the vault renews tokens by itself.
+    pub renewal: RenewalPolicy,
+    /// How long events are kept.
+    pub event_retention: Duration,
     /// Scopes without which the job can't be done.
     pub required_scopes: Vec<String>,
     /// Scopes without which some of it can't.
     pub optional_scopes: Vec<String>,
+}
+
+/// When the vault renews tokens by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RenewalPolicy {
+    /// Whether it does.
+    pub enabled: bool,
+    /// A token must be so old before it is tried.
+    pub min_age: Duration,
+    /// How long before its end the tries begin.
+    pub window: Duration,
 }
 
 impl Policy {
@@ -490,7 +507,20 @@ impl Connection {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { warning_window: 7 * DAY, required_scopes: Vec::new(), optional_scopes: Vec::new() }
+        Self {
+            warning_window: 7 * DAY,
+            thresholds: vec![7 * DAY, 3 * DAY, DAY],
+            renewal: RenewalPolicy::default(),
+            event_retention: 90 * DAY,
+            required_scopes: Vec::new(),
+            optional_scopes: Vec::new(),
+        }
+    }
+}
+
+impl Default for RenewalPolicy {
+    fn default() -> Self {
+        Self { enabled: true, min_age: DAY, window: 30 * DAY }
     }
 }
 

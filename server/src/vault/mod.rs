@@ -58,6 +58,23 @@ pub struct VaultConfig {
     pub migrate_on_start: bool,
     /// What the operator decided.
     pub policy: Policy,
+    /// When jobs run.
+    pub schedule: Schedule,
+}
+
+/// When jobs run: cron expressions of six fields, seconds first, in UTC, which the configuration has checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schedule {
+    /// The pass over Meta's connections.
+    pub meta_token_expiry: String,
+    /// Deleting events past their retention.
+    pub event_retention: String,
+    /// Deleting what has served its time: outcomes of requests, names of ended replicas.
+    pub housekeeping: String,
+    /// How long due work may lie before the watchdog speaks.
+    pub overdue_after: Duration,
+    /// Connections that a sweep examines at once.
+    pub sweep_concurrency: usize,
 }
 
 /// Why the vault does not open. The text names the remedy.
