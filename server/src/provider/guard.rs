@@ -158,6 +158,10 @@ impl Provider for Guarded {
         self.through(self.inner.revoke(secret, subject, kind)).await
     }
 
+    async fn page_token(&self, secret: &Secret, page_id: &str) -> Result<Secret, Refusal> {
+        self.through(self.inner.page_token(secret, page_id)).await
+    }
+
     fn send_with(&self, secret: &Secret) -> Vec<RequestPart> {
         self.inner.send_with(secret)
     }

@@ -5,6 +5,7 @@
 
 mod guard;
 mod meta;
+mod sandbox_clock;
 mod usage;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,10 @@ use std::time::Duration;
 
 pub use guard::Gate;
 pub use meta::{Meta, MetaConfig};
+pub use sandbox_clock::follow as follow_sandbox_clock;
 pub use usage::{Usage, UsageBook, ad_account_scope};
+
+use url::{Host, Url};
 
 use crate::model::{AdAccount, Grant, ProviderId, Refusal, Secret, Subject, TokenFacts, TokenKind};
 
@@ -139,6 +143,9 @@ pub trait Provider: Send + Sync {
         kind: TokenKind,
     ) -> Result<Revocation, Refusal>;
 
+    /// The token of a page, read with the token of a person who manages it.
+    async fn page_token(&self, secret: &Secret, page_id: &str) -> Result<Secret, Refusal>;
+
     /// What else goes on each call. Cheap: it is on the hot path.
     fn send_with(&self, secret: &Secret) -> Vec<RequestPart>;
 
@@ -186,5 +193,15 @@ impl Providers {
     /// The gate before a provider.
     pub fn gate(&self, id: &ProviderId) -> Option<&Arc<Gate>> {
         self.0.get(id.as_str()).map(|(_, gate)| gate)
+    }
+}
+
+/// Whether what is sent there stays on this machine.
+pub fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
     }
 }

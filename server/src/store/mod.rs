@@ -15,6 +15,7 @@ mod feed;
 mod health;
 mod keys;
 mod list;
+mod policies;
 mod replicas;
 mod requests;
 mod rows;

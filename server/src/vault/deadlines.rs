@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Vault, VaultError, change};
+use super::{Vault, VaultError};
 use crate::model::{Announced, ConnectionId, EventKind, Timestamp};
 use crate::store::{Abort, Needs, Scope};
 
@@ -82,13 +82,13 @@ impl Vault {
     ///
     /// # Errors
     /// `StorageUnavailable`.
-    pub async fn watch_over(&self, too_long: Duration) -> Result<(), VaultError> {
+    pub async fn watch_over(&self) -> Result<(), VaultError> {
         if self.providers.iter().any(|(_, gate)| gate.is_open()) {
             return Ok(());
         }
         let now = self.clock.now();
         let due = self.store.read().await?.due_work(now, WATCHED).await?;
-        for id in self.lying.note(&due, too_long) {
+        for id in self.lying.note(&due, self.timetable.overdue_after) {
             self.tell_overdue(id, true).await?;
         }
         let told = self.store.read().await?.open_scopes(EventKind::Overdue, WATCHED).await?;

@@ -22,14 +22,18 @@ mod intake;
 mod keys;
 mod listing;
 mod opening;
+mod policy;
 mod position;
 mod report;
+mod rotation;
 mod schedule;
+mod sweep;
 mod view;
 
 use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -40,6 +44,7 @@ use tokio_util::task::TaskTracker;
 pub use command::*;
 pub use error::{FieldViolation, VaultError};
 pub use feed::Watch;
+pub use schedule::{JobKind, Timetable};
 pub use view::TokenView;
 
 use crate::model::{Clock, Connection, EventKind, Misconfiguration, Policy, Principal, ProviderId, Secret};
@@ -68,6 +73,8 @@ pub struct VaultConfig {
     pub migrate_on_start: bool,
     /// What the operator decided.
     pub policy: Policy,
+    /// When jobs run.
+    pub timetable: Timetable,
 }
 
 /// Why the vault does not open. The text names the remedy.
@@ -100,6 +107,9 @@ pub struct Vault {
     providers: Providers,
     clock: Clock,
     policy: RwLock<Arc<Policy>>,
+    /// Its revision, as far as this process knows.
+    policy_revision: AtomicI64,
+    timetable: Timetable,
     replica: String,
     uses: Uses,
     in_progress: InProgress,
@@ -109,8 +119,9 @@ pub struct Vault {
     /// Watchers at once, and how many of them may read history from the database at once.
     watchers: Arc<Semaphore>,
     replays: Semaphore,
-    /// Exchanges that this process works on.
+    /// Exchanges, and runs of jobs, that this process works on.
     working: Working,
+    runs: Working,
     /// Due work that lies.
     lying: Lying,
     /// Ends every watch.
@@ -131,6 +142,7 @@ impl Vault {
         providers: Providers,
         clock: Clock,
         policy: Policy,
+        timetable: Timetable,
         replica: String,
     ) -> Self {
         Self {
@@ -139,6 +151,8 @@ impl Vault {
             providers,
             clock,
             policy: RwLock::new(Arc::new(policy)),
+            policy_revision: AtomicI64::new(0),
+            timetable,
             replica,
             uses: Uses::default(),
             in_progress: InProgress::default(),
@@ -147,6 +161,7 @@ impl Vault {
             watchers: Arc::new(Semaphore::new(WATCHERS)),
             replays: Semaphore::new(REPLAYS),
             working: Working::default(),
+            runs: Working::default(),
             lying: Lying::default(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -156,6 +171,11 @@ impl Vault {
     /// What the operator decided, as it is in force now.
     pub(super) fn policy(&self) -> Arc<Policy> {
         Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// When jobs run.
+    pub fn timetable(&self) -> &Timetable {
+        &self.timetable
     }
 
     /// False while the database does not answer.

@@ -64,8 +64,8 @@ impl JobKind {
 }
 
 /// When jobs run.
-#[derive(Debug, Clone)]
-pub struct Schedule {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timetable {
     /// The daily pass over Meta's connections.
     pub meta_token_expiry: Cron,
     /// Looks for tokens to renew.
@@ -80,7 +80,7 @@ pub struct Schedule {
     pub sweep_concurrency: usize,
 }
 
-impl Schedule {
+impl Timetable {
     /// When a job runs; `None` for one that always does.
     pub const fn cron(&self, job: JobKind) -> Option<&Cron> {
         match job {
@@ -168,7 +168,7 @@ impl Vault {
             drop(session);
             return self.take_over(run).await;
         }
-        let Some(cron) = self.schedule.cron(job) else { return Ok(None) };
+        let Some(cron) = self.timetable.cron(job) else { return Ok(None) };
         let now = self.clock.now();
         let Some(slot) = cron.latest_at_or_before(now) else { return Ok(None) };
         // A slot from before the vault was founded was not missed.
@@ -367,7 +367,7 @@ impl Vault {
         let mut session = self.store.read().await?;
         let mut jobs = Vec::with_capacity(JobKind::ALL.len());
         for job in JobKind::ALL {
-            let cron = self.schedule.cron(job);
+            let cron = self.timetable.cron(job);
             jobs.push(Job {
                 name: job.as_str(),
                 // What always runs is told as what it amounts to.

@@ -56,7 +56,7 @@ impl Vault {
                     let (vault, provider) = (Arc::clone(self), Arc::clone(&provider));
                     async move { vault.sweep_one(connection, provider).await }
                 })
-                .buffer_unordered(self.schedule.sweep_concurrency);
+                .buffer_unordered(self.timetable.sweep_concurrency);
             while let Some(swept) = swept.next().await {
                 run.done += 1;
                 let (connection, outcome) = match &swept? {

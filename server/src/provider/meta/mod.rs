@@ -227,6 +227,10 @@ impl Provider for Meta {
         self.end_token(secret, subject, kind).await
     }
 
+    async fn page_token(&self, secret: &Secret, page_id: &str) -> Result<Secret, Refusal> {
+        self.token_of_page(secret, page_id).await
+    }
+
     fn send_with(&self, secret: &Secret) -> Vec<RequestPart> {
         let working = self.secrets.get(self.working.load(Ordering::Relaxed)).or(self.secrets.first());
         let part = |app_secret| RequestPart {
