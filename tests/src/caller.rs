@@ -11,6 +11,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use crate::hunt::Hunter;
+use crate::process::Process;
 use crate::refusal::Refusal;
 
 /// Somebody who calls the vault.
@@ -60,6 +61,11 @@ impl Caller {
     /// The same, with another `authorization` header.
     pub fn saying(&self, authorization: Option<&str>) -> Self {
         Self { authorization: authorization.map(str::to_owned), ..self.clone() }
+    }
+
+    /// The same, at one process of several.
+    pub fn at(&self, process: &Process) -> Self {
+        Self { channel: process.channel(), ..self.clone() }
     }
 
     /// The key itself.

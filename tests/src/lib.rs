@@ -35,27 +35,35 @@ pub mod prelude {
     pub use tonic::Code;
 }
 
-/// Runs each scenario on SQLite and on PostgreSQL, in a world of its own.
+/// Runs each scenario on SQLite and on PostgreSQL, in a world of its own. One that needs another start than the
+/// usual begins with it: `with |builder| builder.moving_time();`.
 #[macro_export]
 macro_rules! on_both_databases {
-    ($($(#[$meta:meta])* async fn $name:ident($world:ident: World) $body:block)*) => {
+    (with $how:expr; $($(#[$meta:meta])* async fn $name:ident($world:ident: World) $body:block)*) => {
         mod scenarios {
             use super::*;
+            pub(super) async fn start(backend: Backend) -> World {
+                let how: fn($crate::Builder) -> $crate::Builder = $how;
+                how(World::builder(backend)).start().await
+            }
             $($(#[$meta])* pub(super) async fn $name($world: World) $body)*
         }
         mod sqlite {
             use super::*;
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                scenarios::$name(World::start(Backend::Sqlite).await).await;
+                scenarios::$name(scenarios::start(Backend::Sqlite).await).await;
             })*
         }
         mod postgres {
             use super::*;
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                scenarios::$name(World::start(Backend::Postgres).await).await;
+                scenarios::$name(scenarios::start(Backend::Postgres).await).await;
             })*
         }
+    };
+    ($($scenarios:tt)*) => {
+        $crate::on_both_databases! { with |builder| builder; $($scenarios)* }
     };
 }
