@@ -8,6 +8,7 @@
 mod binary;
 mod caller;
 mod database;
+mod feed;
 mod hunt;
 mod postgres;
 mod process;
@@ -18,6 +19,7 @@ mod world;
 pub use binary::{target_dir, token_vault};
 pub use caller::{Caller, days, request_id, seconds};
 pub use database::{Backend, Contents, Database};
+pub use feed::Feed;
 pub use hunt::{Finding, Hunter, files_below};
 pub use postgres::{Cluster, shared_cluster};
 pub use process::{Ended, Launch, Process};
@@ -27,10 +29,11 @@ pub use world::{ACME, Builder, SCOPES, World, master_key_line};
 
 /// What tests call, under short names.
 pub mod prelude {
-    pub use crate::{ACME, Backend, Caller, Refusal, SCOPES, World, on_both_databases};
+    pub use crate::{ACME, Backend, Caller, Feed, Refusal, SCOPES, World, on_both_databases};
     pub use token_vault_proto::v1 as pb;
     pub use token_vault_proto::v1::ErrorReason as Reason;
     pub use token_vault_proto::v1::api_key::Role;
+    pub use token_vault_proto::v1::expiry_event::Kind;
     pub use token_vault_sandbox::{Endpoint, Fault, FaultKind, Sandbox};
     pub use tonic::Code;
 }
