@@ -169,8 +169,17 @@ impl Vault {
             providers: self
                 .providers
                 .iter()
-                .map(|provider| (provider.id().to_string(), provider.api_version().to_owned()))
+                .map(|provider| ProviderState {
+                    provider: provider.id().to_string(),
+                    api_version: provider.api_version().to_owned(),
+                    circuit_open: false,
+                    trouble: None,
+                })
                 .collect(),
+            head_sequence: self.store.feed().head().sequence,
+            oldest_sequence: 0,
+            overdue_tokens: 0,
+            replicas: Vec::new(),
             master_keys,
             tokens_by_status: self.count_by_status(caller).await?,
         })
