@@ -20,14 +20,18 @@ pub(super) enum Permission {
     Validate,
     /// Get the secret. No role but ingestion and admin has this.
     Fetch,
-    /// Read metadata.
+    /// Read metadata and the feed.
     Read,
     /// Report that a provider refuses.
     Report,
     /// End connections.
     Revoke,
-    /// Read how the vault is.
+    /// Move positions in the feed.
+    Acknowledge,
+    /// Read how the vault is: status, jobs, subscriptions.
     Status,
+    /// Run jobs and end subscriptions.
+    Operate,
     /// Make, list and revoke API keys.
     ManageKeys,
 }
@@ -53,18 +57,26 @@ macro_rules! rows {
 
 static TABLE: &[Rpc] = rows! {
     // The hot path stands first: rows are searched in order.
-    "/tokenvault.v1.TokenVault/FetchAccessToken" Fetch      reads,
-    "/tokenvault.v1.TokenVault/GetToken"         Read       reads,
-    "/tokenvault.v1.TokenVault/ListTokens"       Read       reads,
-    "/tokenvault.v1.TokenVault/ReportTokenError" Report     changes,
-    "/tokenvault.v1.TokenVault/ValidateToken"    Validate   changes,
-    "/tokenvault.v1.TokenVault/StoreToken"       Store      changes,
-    "/tokenvault.v1.TokenVault/ExchangeToken"    Exchange   changes,
-    "/tokenvault.v1.TokenVault/RevokeToken"      Revoke     changes,
-    "/tokenvault.v1.VaultAdmin/GetVaultStatus"   Status     reads,
-    "/tokenvault.v1.VaultAdmin/CreateApiKey"     ManageKeys changes,
-    "/tokenvault.v1.VaultAdmin/ListApiKeys"      ManageKeys reads,
-    "/tokenvault.v1.VaultAdmin/RevokeApiKey"     ManageKeys changes,
+    "/tokenvault.v1.TokenVault/FetchAccessToken"   Fetch       reads,
+    "/tokenvault.v1.TokenVault/GetToken"           Read        reads,
+    "/tokenvault.v1.TokenVault/ListTokens"         Read        reads,
+    "/tokenvault.v1.TokenVault/ReportTokenError"   Report      changes,
+    "/tokenvault.v1.TokenVault/ValidateToken"      Validate    changes,
+    "/tokenvault.v1.TokenVault/StoreToken"         Store       changes,
+    "/tokenvault.v1.TokenVault/ExchangeToken"      Exchange    changes,
+    "/tokenvault.v1.TokenVault/RevokeToken"        Revoke      changes,
+    "/tokenvault.v1.TokenVault/AcknowledgeEvents"  Acknowledge changes,
+    "/tokenvault.v1.TokenVault/WatchExpiryEvents"  Read        reads,
+    "/tokenvault.v1.TokenVault/ListExpiryEvents"   Read        reads,
+    "/tokenvault.v1.VaultAdmin/GetVaultStatus"     Status      reads,
+    "/tokenvault.v1.VaultAdmin/ListJobs"           Status      reads,
+    "/tokenvault.v1.VaultAdmin/ListJobRuns"        Status      reads,
+    "/tokenvault.v1.VaultAdmin/RunJob"             Operate     changes,
+    "/tokenvault.v1.VaultAdmin/ListSubscriptions"  Status      reads,
+    "/tokenvault.v1.VaultAdmin/DeleteSubscription" Operate     changes,
+    "/tokenvault.v1.VaultAdmin/CreateApiKey"       ManageKeys  changes,
+    "/tokenvault.v1.VaultAdmin/ListApiKeys"        ManageKeys  reads,
+    "/tokenvault.v1.VaultAdmin/RevokeApiKey"       ManageKeys  changes,
 };
 
 impl Rpc {
@@ -84,8 +96,8 @@ const fn permissions(role: Role) -> &'static [Permission] {
     use Permission as P;
     match role {
         Role::Connector => &[P::Store, P::Exchange, P::Validate, P::Read, P::Revoke],
-        Role::Ingestion => &[P::Fetch, P::Report, P::Validate, P::Read],
-        Role::Alerting => &[P::Read],
+        Role::Ingestion => &[P::Fetch, P::Report, P::Validate, P::Read, P::Acknowledge],
+        Role::Alerting => &[P::Read, P::Acknowledge],
         Role::Viewer => &[P::Read, P::Status],
         Role::Admin => &[
             P::Store,
@@ -95,7 +107,9 @@ const fn permissions(role: Role) -> &'static [Permission] {
             P::Read,
             P::Report,
             P::Revoke,
+            P::Acknowledge,
             P::Status,
+            P::Operate,
             P::ManageKeys,
         ],
     }
@@ -151,8 +165,15 @@ mod tests {
     }
 
     #[test]
-    fn an_admin_may_do_everything_and_alerting_only_reads() {
+    fn an_admin_may_do_everything_and_alerting_changes_only_its_positions() {
         assert!(TABLE.iter().all(|rpc| rpc.allows(Role::Admin)));
-        assert!(TABLE.iter().all(|rpc| !rpc.allows(Role::Alerting) || rpc.permission == Permission::Read));
+        let changes = TABLE.iter().filter(|rpc| rpc.changes && rpc.allows(Role::Alerting));
+        let changes: Vec<_> = changes.map(|rpc| rpc.path).collect();
+        assert_eq!(changes, ["/tokenvault.v1.TokenVault/AcknowledgeEvents"]);
+    }
+
+    #[test]
+    fn a_viewer_changes_nothing() {
+        assert!(TABLE.iter().all(|rpc| !rpc.changes || !rpc.allows(Role::Viewer)));
     }
 }

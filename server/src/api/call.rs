@@ -73,6 +73,11 @@ impl Call {
         self.principal.get().map(Arc::as_ref).ok_or(VaultError::ApiKeyInvalid)
     }
 
+    /// The same, for what outlives the call's headers.
+    pub(super) fn caller_to_keep(&self) -> Result<Arc<Principal>, VaultError> {
+        self.principal.get().cloned().ok_or(VaultError::ApiKeyInvalid)
+    }
+
     /// Remembers which connection the call names, for the refusal's metadata.
     pub(super) fn about(&self, connection: &str) {
         let _ = self.connection.set(connection.to_owned());
@@ -142,6 +147,14 @@ impl Call {
             _ if self.row.is_some_and(|row| row.changes) => line!(info),
             _ => line!(debug),
         }
+    }
+
+    /// The one log line of a watch, when it ends. `Cancelled`: its caller hung up.
+    pub(super) fn log_watch(&self, code: Code, took: Duration, events: usize) {
+        let by = self.principal.get().map_or("", |principal| principal.name.as_str());
+        let reason = self.reason.get().copied().unwrap_or("");
+        let (seconds, call_id) = (took.as_secs(), self.id.as_str());
+        tracing::info!(by, seconds, events, code = ?code, reason, call_id, "watch ends");
     }
 }
 

@@ -15,6 +15,7 @@ mod status;
 mod status_tests;
 mod token_vault;
 mod vault_admin;
+mod watching;
 
 use std::io;
 use std::net::SocketAddr;
@@ -41,11 +42,12 @@ use layers::{admit, around, authenticate, catch_panic, deadline, observe, transl
 
 /// Largest request message. A report carries at most 16 KiB of body and 64 headers.
 const LARGEST_REQUEST: usize = 1024 * 1024;
-/// Largest answer message: a page of a thousand tokens.
+/// Largest answer message: a page of a thousand tokens or events.
 const LARGEST_ANSWER: usize = 4 * 1024 * 1024;
-/// Calls in flight at once, over all connections. Past that they are refused at once.
+/// Calls in flight at once, over all connections. Past that they are refused at once. A watch is in flight until its
+/// headers are sent; the vault bounds how many there are.
 const IN_FLIGHT: usize = 1024;
-/// Calls in flight at once on one connection; more wait in the client.
+/// Calls in flight at once on one connection, watches included; more wait in the client.
 const STREAMS_PER_CONNECTION: u32 = 1024;
 /// Bytes of headers per request: a key, a deadline and some tracing.
 const HEADER_BYTES: u32 = 16 * 1024;
@@ -98,7 +100,7 @@ pub async fn serve(
         .layer(around((), catch_panic)) // a bug ends one call, and is logged as its outcome
         .layer(around(Arc::new(Semaphore::new(IN_FLIGHT)), admit)) // full? refuse now: waiting would only pile up
         .layer(around((), deadline)) // bounds all that may wait below: authentication reads too
-        .layer(around(vault, authenticate)) // before a byte of the body is decoded
+        .layer(around(vault.clone(), authenticate)) // before a byte of the body is decoded
         .layer(around((), translate)) // next to the decoder, whose refusals it words
         .into_inner();
 
@@ -111,6 +113,11 @@ pub async fn serve(
         }
         accepted
     });
+    let stopping = async move {
+        stop.cancelled_owned().await;
+        // A watch has no end of its own, and the server would wait for it.
+        vault.stop_watches();
+    };
     let served = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
@@ -122,7 +129,7 @@ pub async fn serve(
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
-        .serve_with_incoming_shutdown(connections, stop.cancelled_owned())
+        .serve_with_incoming_shutdown(connections, stopping)
         .await;
     following.abort();
     Ok(served?)

@@ -60,6 +60,27 @@ fn refused(error: VaultError, call: &Call) -> Refused {
         )
         .with("field", "page_token")
         .violation("page_token", "must come with the first page's fields, unchanged"),
+        E::CursorInvalid { field } => Refused::new(
+            Code::InvalidArgument,
+            Reason::CursorInvalid,
+            "The cursor is not one that any vault made; it was cut or changed.",
+            "Store and send cursors untouched.",
+        )
+        .with("field", field)
+        .violation(field, "must be a cursor as the vault gave it"),
+        E::FeedReplaced => Refused::new(
+            Code::OutOfRange,
+            Reason::FeedReplaced,
+            "The position is of another feed than this database's: it was restored from a backup or replaced.",
+            "Start from a snapshot.",
+        ),
+        E::EventsCompacted { oldest } => Refused::new(
+            Code::OutOfRange,
+            Reason::EventsCompacted,
+            "Events after this position are past retention and gone.",
+            "Start from a snapshot.",
+        )
+        .with("oldest_sequence", oldest),
         E::RequestIdReused(request_id) => Refused::new(
             Code::InvalidArgument,
             Reason::RequestIdReused,
@@ -113,6 +134,20 @@ fn refused(error: VaultError, call: &Call) -> Refused {
             "See the ids by ListApiKeys.",
         )
         .with("key_id", id),
+        E::SubscriptionNotFound(name) => Refused::new(
+            Code::NotFound,
+            Reason::SubscriptionNotFound,
+            format!("The principal has no subscription {name}."),
+            "See the names by ListSubscriptions, or acknowledge a position to make one.",
+        )
+        .with("subscription", name),
+        E::JobNotFound { known } => Refused::new(
+            Code::NotFound,
+            Reason::JobNotFound,
+            "The vault has no job of that name.",
+            format!("See the names by ListJobs: {known}."),
+        )
+        .with("known", known),
         E::SubjectAlreadyConnected { provider, connection } => Refused::new(
             Code::AlreadyExists,
             Reason::SubjectAlreadyConnected,

@@ -9,8 +9,8 @@ use tonic_types::StatusExt;
 use super::call::Call;
 use super::status::refuse;
 use crate::model::{
-    ApiKeyId, ConnectionId, Misconfiguration, ProviderId, RefusalReason, RequestId, Role, Timestamp,
-    TokenVersion, WorkspaceId,
+    ApiKeyId, ConnectionId, Misconfiguration, ProviderId, RefusalReason, RequestId, Role, SubscriptionName,
+    Timestamp, TokenVersion, WorkspaceId,
 };
 use crate::vault::{FieldViolation, VaultError as E};
 
@@ -36,6 +36,14 @@ fn all() -> Vec<(E, Option<Reason>)> {
         (E::ProviderUnknown { provider: "x".into(), configured: vec![] }, Some(Reason::ProviderUnknown)),
         (E::PageTokenInvalid, Some(Reason::PageTokenInvalid)),
         (E::PageTokenMismatch, Some(Reason::PageTokenMismatch)),
+        (E::CursorInvalid { field: "cursor" }, Some(Reason::CursorInvalid)),
+        (E::FeedReplaced, Some(Reason::FeedReplaced)),
+        (E::EventsCompacted { oldest: 7 }, Some(Reason::EventsCompacted)),
+        (
+            E::SubscriptionNotFound(SubscriptionName::parse("alerts").unwrap()),
+            Some(Reason::SubscriptionNotFound),
+        ),
+        (E::JobNotFound { known: "meta-token-expiry".into() }, Some(Reason::JobNotFound)),
         (E::RequestIdReused(request()), Some(Reason::RequestIdReused)),
         (E::RequestInProgress(request()), Some(Reason::RequestInProgress)),
         (
@@ -205,4 +213,18 @@ fn a_refusal_names_the_connection_that_the_call_named() {
     let facts = &details.error_info().unwrap().metadata;
     assert_eq!(facts.get("connection_id").map(String::as_str), Some("0193"));
     assert_eq!(facts.get("missing").map(String::as_str), Some("ads_read"));
+}
+
+#[test]
+fn a_lost_position_is_told_with_what_helps() {
+    let facts = |error| {
+        let status = refuse(error, &Call::new("/x"));
+        status.get_error_details().error_info().unwrap().metadata.clone()
+    };
+    assert_eq!(facts(E::CursorInvalid { field: "cursor" })["field"], "cursor");
+    assert_eq!(facts(E::EventsCompacted { oldest: 7 })["oldest_sequence"], "7");
+    let name = SubscriptionName::parse("alerts").unwrap();
+    assert_eq!(facts(E::SubscriptionNotFound(name))["subscription"], "alerts");
+    let jobs = refuse(E::JobNotFound { known: "meta-token-expiry".into() }, &Call::new("/x"));
+    assert!(jobs.message().contains("ListJobs: meta-token-expiry."), "{}", jobs.message());
 }

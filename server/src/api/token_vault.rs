@@ -9,6 +9,8 @@ use tonic::{Request, Response, Status};
 
 use super::call::Call;
 use super::convert::OneToken;
+use super::status::refuse;
+use super::watching::{Answers, follow};
 use crate::vault::Vault;
 
 /// The service over a vault.
@@ -25,6 +27,8 @@ impl TokenVaultService {
 
 #[tonic::async_trait]
 impl TokenVault for TokenVaultService {
+    type WatchExpiryEventsStream = Answers;
+
     async fn store_token(
         &self,
         request: Request<pb::StoreTokenRequest>,
@@ -108,6 +112,36 @@ impl TokenVault for TokenVaultService {
         let (call, message) = Call::open(request)?;
         call.about(&message.connection_id);
         let outcome = async { self.vault.revoke_token(call.caller()?, message.try_into()?).await };
+        call.close(outcome.await)
+    }
+
+    async fn watch_expiry_events(
+        &self,
+        request: Request<pb::WatchExpiryEventsRequest>,
+    ) -> Result<Response<Answers>, Status> {
+        let (call, message) = Call::open(request)?;
+        let outcome = async { self.vault.watch_events(call.caller_to_keep()?, message.try_into()?).await };
+        match outcome.await {
+            Ok(watch) => Ok(Response::new(follow(call, watch))),
+            Err(error) => Err(refuse(error, &call)),
+        }
+    }
+
+    async fn list_expiry_events(
+        &self,
+        request: Request<pb::ListExpiryEventsRequest>,
+    ) -> Result<Response<pb::ListExpiryEventsResponse>, Status> {
+        let (call, message) = Call::open(request)?;
+        let outcome = async { self.vault.list_events(call.caller()?, message.try_into()?).await };
+        call.close(outcome.await)
+    }
+
+    async fn acknowledge_events(
+        &self,
+        request: Request<pb::AcknowledgeEventsRequest>,
+    ) -> Result<Response<pb::AcknowledgeEventsResponse>, Status> {
+        let (call, message) = Call::open(request)?;
+        let outcome = async { self.vault.acknowledge_events(call.caller()?, message.try_into()?).await };
         call.close(outcome.await)
     }
 }

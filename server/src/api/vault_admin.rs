@@ -7,7 +7,7 @@ use token_vault_proto::v1::vault_admin_server::VaultAdmin;
 use tonic::{Request, Response, Status};
 
 use super::call::Call;
-use super::convert::RevokeApiKey;
+use super::convert::{Jobs, RevokeApiKey};
 use crate::vault::Vault;
 
 /// The service over a vault.
@@ -51,6 +51,51 @@ impl VaultAdmin for VaultAdminService {
             let RevokeApiKey { request_id, key } = message.try_into()?;
             self.vault.revoke_api_key(call.caller()?, request_id, &key).await
         };
+        call.close(outcome.await)
+    }
+
+    async fn list_jobs(
+        &self,
+        request: Request<pb::ListJobsRequest>,
+    ) -> Result<Response<pb::ListJobsResponse>, Status> {
+        let (call, _) = Call::open(request)?;
+        let outcome = async { self.vault.list_jobs(call.caller()?).await.map(Jobs) };
+        call.close(outcome.await)
+    }
+
+    async fn run_job(
+        &self,
+        request: Request<pb::RunJobRequest>,
+    ) -> Result<Response<pb::RunJobResponse>, Status> {
+        let (call, message) = Call::open(request)?;
+        let outcome = async { self.vault.run_job(call.caller()?, message.try_into()?).await };
+        call.close(outcome.await)
+    }
+
+    async fn list_job_runs(
+        &self,
+        request: Request<pb::ListJobRunsRequest>,
+    ) -> Result<Response<pb::ListJobRunsResponse>, Status> {
+        let (call, message) = Call::open(request)?;
+        let outcome = async { self.vault.list_job_runs(call.caller()?, message.try_into()?).await };
+        call.close(outcome.await)
+    }
+
+    async fn list_subscriptions(
+        &self,
+        request: Request<pb::ListSubscriptionsRequest>,
+    ) -> Result<Response<pb::ListSubscriptionsResponse>, Status> {
+        let (call, message) = Call::open(request)?;
+        let outcome = async { self.vault.list_subscriptions(call.caller()?, message.try_into()?).await };
+        call.close(outcome.await)
+    }
+
+    async fn delete_subscription(
+        &self,
+        request: Request<pb::DeleteSubscriptionRequest>,
+    ) -> Result<Response<pb::DeleteSubscriptionResponse>, Status> {
+        let (call, message) = Call::open(request)?;
+        let outcome = async { self.vault.delete_subscription(call.caller()?, message.try_into()?).await };
         call.close(outcome.await)
     }
 

@@ -51,17 +51,12 @@ impl Session {
 impl Tx {
     /// The same, locked until the transaction ends.
     pub async fn lock_policy(&mut self) -> Result<(i64, Option<String>), StoreError> {
-        #[derive(sqlx::FromRow)]
-        struct Revision {
-            config_revision: i64,
-        }
-        let _: Revision = self
-            .query_for(
-                "SELECT config_revision FROM vault WHERE singleton = 1",
-                "SELECT config_revision FROM vault WHERE singleton = 1 FOR UPDATE",
-            )
-            .fetch_one()
-            .await?;
+        self.query_for(
+            "SELECT singleton FROM vault WHERE singleton = 1",
+            "SELECT singleton FROM vault WHERE singleton = 1 FOR UPDATE",
+        )
+        .execute()
+        .await?;
         self.policy().await
     }
 

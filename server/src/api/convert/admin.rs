@@ -1,6 +1,6 @@
 //! Requests and answers of service `VaultAdmin`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use token_vault_proto::v1 as pb;
 use token_vault_proto::v1::api_key::{Role as PbRole, Workspaces as KeyWorkspaces};
@@ -8,10 +8,15 @@ use token_vault_proto::v1::create_api_key_request::Workspaces;
 use token_vault_proto::v1::provider_status::Circuit;
 
 use super::fields::Fields;
-use super::time::instant;
+use super::time::{instant, signed_length};
 use super::token::status;
-use crate::model::{ApiKeyId, BadValue, RequestId, Role, WorkspaceId, WorkspaceSet};
-use crate::vault::{ApiKey, ApiKeyPage, CreateApiKey, ListApiKeys, NewApiKey, VaultError, VaultStatus};
+use crate::model::{
+    ApiKeyId, BadValue, ProviderTrouble, RequestId, Role, Timestamp, WorkspaceId, WorkspaceSet,
+};
+use crate::vault::{
+    ApiKey, ApiKeyPage, CreateApiKey, ListApiKeys, NewApiKey, ProviderState, ReplicaState, VaultError,
+    VaultStatus,
+};
 
 /// Counts up with every addition to `tokenvault.v1`.
 const API_REVISION: i32 = 1;
@@ -69,7 +74,7 @@ fn named(fields: &mut Fields, list: pb::WorkspaceList) -> Option<WorkspaceSet> {
 }
 
 /// The stable name of a caller.
-fn principal(name: String) -> Result<String, BadValue> {
+pub(super) fn principal(name: String) -> Result<String, BadValue> {
     let good = (1..=128).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b));
     if good { Ok(name) } else { Err(BadValue::new("must be 1 to 128 characters of A-Z a-z 0-9 . _ : -")) }
@@ -81,10 +86,10 @@ impl TryFrom<pb::ListApiKeysRequest> for ListApiKeys {
     fn try_from(request: pb::ListApiKeysRequest) -> Result<Self, VaultError> {
         let mut fields = Fields::default();
         let page_size = fields.page_size(request.page_size);
-        fields.refuse_if(request.page_token.len() > 4_096, "page_token", "must be at most 4096 characters");
+        let page_token = fields.page_token(request.page_token);
         let principal = request.principal.and_then(|name| fields.keep("principal", principal(name)));
         fields.check()?;
-        Ok(Self { principal, page_size, page_token: request.page_token })
+        Ok(Self { principal, page_size, page_token })
     }
 }
 
@@ -161,12 +166,6 @@ impl From<ApiKey> for pb::RevokeApiKeyResponse {
 
 impl From<VaultStatus> for pb::GetVaultStatusResponse {
     fn from(vault: VaultStatus) -> Self {
-        let providers = vault.providers.into_iter().map(|(provider, api_version)| pb::ProviderStatus {
-            provider,
-            api_version,
-            circuit: Circuit::Closed.into(),
-            problems: Vec::new(),
-        });
         let mut active = true;
         let master_keys = vault.master_keys.into_iter().map(|key_id| pb::MasterKeyStatus {
             key_id,
@@ -183,13 +182,55 @@ impl From<VaultStatus> for pb::GetVaultStatusResponse {
             server_time: Some(instant(vault.server_time)),
             backend: vault.backend.to_owned(),
             replica: vault.replica,
-            head_sequence: 0,
-            oldest_sequence: 0,
+            head_sequence: vault.head_sequence,
+            oldest_sequence: vault.oldest_sequence,
             cursor: vault.cursor,
-            providers: providers.collect(),
+            providers: vault.providers.into_iter().map(Into::into).collect(),
             master_keys: master_keys.collect(),
-            overdue_tokens: 0,
+            overdue_tokens: i64::try_from(vault.overdue_tokens).unwrap_or(i64::MAX),
             token_counts: token_counts.collect(),
+            replicas: vault.replicas.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<ProviderState> for pb::ProviderStatus {
+    fn from(state: ProviderState) -> Self {
+        let circuit = if state.circuit_open { Circuit::Open } else { Circuit::Closed };
+        Self {
+            provider: state.provider,
+            api_version: state.api_version,
+            circuit: circuit.into(),
+            problems: state.trouble.map(problem).into_iter().collect(),
+        }
+    }
+}
+
+fn problem((trouble, since): (ProviderTrouble, Timestamp)) -> pb::Problem {
+    let (reason, metadata) = match trouble {
+        ProviderTrouble::Unreachable => (pb::ErrorReason::ProviderUnavailable, HashMap::new()),
+        ProviderTrouble::Misconfigured(_) | ProviderTrouble::ManyDeaths => (
+            pb::ErrorReason::ProviderMisconfigured,
+            HashMap::from([("problem".to_owned(), trouble.as_str().to_owned())]),
+        ),
+    };
+    pb::Problem {
+        reason: reason.into(),
+        severity: pb::Severity::Critical.into(),
+        since: Some(instant(since)),
+        remedy: Some(trouble.remedy().into()),
+        metadata,
+    }
+}
+
+impl From<ReplicaState> for pb::ReplicaStatus {
+    fn from(replica: ReplicaState) -> Self {
+        Self {
+            name: replica.name,
+            started_at: Some(instant(replica.started_at)),
+            version: replica.version,
+            clock_offset: Some(signed_length(replica.clock_offset)),
+            this_one: replica.is_this_one,
         }
     }
 }

@@ -10,6 +10,8 @@ use crate::vault::{FieldViolation, Target, VaultError};
 const PAGE: u32 = 50;
 /// The largest page.
 const LARGEST_PAGE: u32 = 1_000;
+/// Longest page token, in bytes.
+const PAGE_TOKEN: usize = 4 * 1024;
 
 /// The violations so far.
 #[derive(Debug, Default)]
@@ -92,6 +94,12 @@ impl Fields {
                 PAGE
             }
         }
+    }
+
+    /// Where a listing goes on; empty at its start.
+    pub(super) fn page_token(&mut self, token: String) -> String {
+        self.refuse_if(token.len() > PAGE_TOKEN, "page_token", "must be at most 4096 characters");
+        token
     }
 
     /// Fails if anything was noted.

@@ -3,7 +3,9 @@
 
 mod admin;
 mod answer;
+mod events;
 mod fields;
+mod jobs;
 mod request;
 #[cfg(test)]
 mod tests;
@@ -12,3 +14,5 @@ mod token;
 
 pub(super) use admin::RevokeApiKey;
 pub(super) use answer::OneToken;
+pub(super) use events::answers;
+pub(super) use jobs::Jobs;

@@ -34,8 +34,6 @@ const FOREIGN_ID: usize = 128;
 const REPORT_BODY: usize = 16 * 1024;
 /// Most headers in a report, and the longest name and value.
 const REPORT_HEADERS: (usize, usize, usize) = (64, 256, 8 * 1024);
-/// Longest page token, in bytes.
-const PAGE_TOKEN: usize = 4 * 1024;
 
 impl TryFrom<pb::StoreTokenRequest> for StoreToken {
     type Error = VaultError;
@@ -186,11 +184,7 @@ impl TryFrom<pb::ListTokensRequest> for ListTokens {
     fn try_from(request: pb::ListTokensRequest) -> Result<Self, VaultError> {
         let mut fields = Fields::default();
         let page_size = fields.page_size(request.page_size);
-        fields.refuse_if(
-            request.page_token.len() > PAGE_TOKEN,
-            "page_token",
-            "must be at most 4096 characters",
-        );
+        let page_token = fields.page_token(request.page_token);
         fields.refuse_if(request.workspace_ids.len() > 1_000, "workspace_ids", "must be at most 1000");
         fields.refuse_if(request.providers.len() > 100, "providers", "must be at most 100");
         let mut workspaces = BTreeSet::new();
@@ -232,7 +226,7 @@ impl TryFrom<pb::ListTokensRequest> for ListTokens {
             subject_id,
             order,
             page_size,
-            page_token: request.page_token,
+            page_token,
         })
     }
 }

@@ -24,6 +24,11 @@ pub(super) fn length(duration: Duration) -> PbDuration {
     }
 }
 
+/// So many microseconds on the wire; seconds and nanoseconds have the same sign.
+pub(super) fn signed_length(micros: i64) -> PbDuration {
+    PbDuration { seconds: micros / 1_000_000, nanos: i32::try_from(micros % 1_000_000 * 1_000).unwrap_or(0) }
+}
+
 /// A length of time from the wire: not negative, at most ten years.
 pub(super) fn parse_length(duration: PbDuration) -> Result<Duration, BadValue> {
     let seconds = u64::try_from(duration.seconds).ok();
@@ -57,6 +62,15 @@ mod tests {
         for micros in [0, 1, -1, 1_763_859_600_123_456, -1_500_000] {
             let at = Timestamp::from_micros(micros);
             assert_eq!(parse_instant(instant(at)), Ok(at));
+        }
+    }
+
+    #[test]
+    fn an_offset_has_one_sign() {
+        for (micros, seconds, nanos) in
+            [(0, 0, 0), (1_500_000, 1, 500_000_000), (-1_500_000, -1, -500_000_000)]
+        {
+            assert_eq!(signed_length(micros), PbDuration { seconds, nanos });
         }
     }
 

@@ -55,12 +55,22 @@ impl From<TokenView> for pb::Token {
             updated_at: Some(instant(connection.updated_at)),
             last_validated_at: seen.last_validated_at.map(instant),
             last_rotated_at: seen.last_rotated_at.map(instant),
-            next_renewal_at: None,
+            next_renewal_at: connection.schedule.next_renewal_at.map(instant),
             revoked_at,
             fingerprint: connection.fingerprint.map_or(String::new(), |print| print.to_string()),
             shared_connections: count(view.shared_connections),
-            last_event_sequence: 0,
+            // Below zero it has no number yet.
+            last_event_sequence: connection.last_event.max(0),
         }
+    }
+}
+
+/// How bad it is, on the wire.
+pub(super) fn severity(severity: Severity) -> pb::Severity {
+    match severity {
+        Severity::Info => pb::Severity::Info,
+        Severity::Warning => pb::Severity::Warning,
+        Severity::Critical => pb::Severity::Critical,
     }
 }
 
@@ -137,14 +147,9 @@ impl From<GranularScope> for pb::GranularScope {
 
 impl From<Problem> for pb::Problem {
     fn from(problem: Problem) -> Self {
-        let severity = match problem.severity {
-            Severity::Info => pb::Severity::Info,
-            Severity::Warning => pb::Severity::Warning,
-            Severity::Critical => pb::Severity::Critical,
-        };
         Self {
             reason: problem_reason(problem.reason).into(),
-            severity: severity.into(),
+            severity: severity(problem.severity).into(),
             since: problem.since.map(instant),
             remedy: Some(problem.remedy.into()),
             metadata: problem.metadata.into_iter().collect::<HashMap<_, _>>(),
@@ -211,7 +216,8 @@ fn fixer(fixer: Fixer) -> pb::Fixer {
     }
 }
 
-fn refusal_reason(reason: RefusalReason) -> pb::RefusalReason {
+/// Why a provider refuses a token, on the wire.
+pub(super) fn refusal_reason(reason: RefusalReason) -> pb::RefusalReason {
     match reason {
         RefusalReason::Expired => pb::RefusalReason::Expired,
         RefusalReason::PasswordChanged => pb::RefusalReason::PasswordChanged,

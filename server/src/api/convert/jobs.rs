@@ -1,0 +1,94 @@
+//! Jobs and their runs.
+
+use token_vault_proto::v1 as pb;
+use token_vault_proto::v1::job_run::State;
+
+use super::fields::Fields;
+use super::time::instant;
+use crate::vault::{Job, JobRun, JobRunPage, ListJobRuns, RunJob, RunState, VaultError};
+
+/// Longest name of a job that is looked for.
+const NAME: usize = 128;
+
+impl TryFrom<pb::RunJobRequest> for RunJob {
+    type Error = VaultError;
+
+    fn try_from(request: pb::RunJobRequest) -> Result<Self, VaultError> {
+        let mut fields = Fields::default();
+        let request_id = fields.request_id(request.request_id);
+        let job = fields.text("job", Some(request.job), NAME);
+        let job = fields.finish(job)?;
+        Ok(Self { request_id, job })
+    }
+}
+
+impl TryFrom<pb::ListJobRunsRequest> for ListJobRuns {
+    type Error = VaultError;
+
+    fn try_from(request: pb::ListJobRunsRequest) -> Result<Self, VaultError> {
+        let mut fields = Fields::default();
+        let page_size = fields.page_size(request.page_size);
+        let page_token = fields.page_token(request.page_token);
+        let job = fields.text("job", request.job, NAME);
+        fields.check()?;
+        Ok(Self { job, page_size, page_token })
+    }
+}
+
+/// All jobs.
+#[derive(Debug)]
+pub(in crate::api) struct Jobs(pub(in crate::api) Vec<Job>);
+
+impl From<Jobs> for pb::ListJobsResponse {
+    fn from(Jobs(jobs): Jobs) -> Self {
+        Self { jobs: jobs.into_iter().map(Into::into).collect() }
+    }
+}
+
+impl From<Job> for pb::Job {
+    fn from(job: Job) -> Self {
+        Self {
+            name: job.name.to_owned(),
+            cron: job.cron,
+            next_run_at: job.next_run_at.map(instant),
+            last_run: job.last_run.map(Into::into),
+        }
+    }
+}
+
+impl From<JobRun> for pb::JobRun {
+    fn from(run: JobRun) -> Self {
+        let state = match run.state {
+            RunState::Running => State::Running,
+            RunState::Succeeded => State::Succeeded,
+            RunState::Failed => State::Failed,
+            RunState::Abandoned => State::Abandoned,
+        };
+        Self {
+            run_id: run.id.to_string(),
+            job: run.job,
+            state: state.into(),
+            done: run.done,
+            total: run.total,
+            failed: run.failed,
+            replica: run.replica,
+            error: run.error,
+            scheduled_for: Some(instant(run.scheduled_for)),
+            started_at: Some(instant(run.started_at)),
+            ended_at: run.ended_at.map(instant),
+            catch_up: run.catch_up,
+        }
+    }
+}
+
+impl From<JobRun> for pb::RunJobResponse {
+    fn from(run: JobRun) -> Self {
+        Self { run: Some(run.into()) }
+    }
+}
+
+impl From<JobRunPage> for pb::ListJobRunsResponse {
+    fn from(page: JobRunPage) -> Self {
+        Self { runs: page.runs.into_iter().map(Into::into).collect(), next_page_token: page.next_page_token }
+    }
+}
