@@ -18,16 +18,25 @@
 
 #![forbid(unsafe_code)]
 
+mod alerting;
 mod api_key;
 mod builder;
+mod checkpoint;
 mod error;
+mod ingestion;
 mod retry;
 mod token;
 mod vault;
+mod watch;
 
+pub use alerting::{Alert, Alerts, Cause, Incident, Scope};
 pub use api_key::ApiKey;
 pub use builder::Builder;
+pub use checkpoint::{Checkpoint, CheckpointError, FileCheckpoint, NoCheckpoint, SubscriptionCheckpoint};
 pub use error::{Error, ErrorKind, FieldViolation};
+pub use ingestion::{Backfill, Ingestion, Instruction};
+pub use prost_types::Timestamp;
 pub use token::AccessToken;
 pub use token_vault_proto::v1;
 pub use vault::Vault;
+pub use watch::{EventStream, Snapshot, Start, WatchItem, WatchOptions};
