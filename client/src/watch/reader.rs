@@ -57,7 +57,7 @@ pub(super) struct Reader {
     connection: Option<Connection>,
     /// No new connection before this moment.
     not_before: Instant,
-    /// Connections that did not last, one after another.
+    /// Connections in a row that came to nothing: short, and without news.
     tries: u32,
     /// The present outage was told.
     outage_told: bool,
@@ -190,6 +190,7 @@ impl Reader {
             Some(Item::Events(batch)) => {
                 for event in batch.events {
                     if self.sieve.passes(&event) {
+                        self.tries = 0;
                         self.hand_out(WatchItem::Event(Box::new(event)));
                     }
                 }
@@ -205,12 +206,14 @@ impl Reader {
                 self.begin_snapshot();
                 self.in_snapshot = false;
                 self.snapshot_told = false;
+                self.tries = 0;
                 let (token_count, cursor) = (complete.token_count, answer.cursor.clone());
                 self.hand_out(WatchItem::Snapshot(Snapshot::Complete { token_count, cursor }));
             }
-            Some(Item::Heartbeat(beat)) => self.beat(beat),
-            // Of a newer vault.
-            None => {}
+            // Without a position it is one before or inside a snapshot.
+            Some(Item::Heartbeat(beat)) if !self.in_snapshot && !answer.cursor.is_empty() => self.beat(beat),
+            // Of a newer vault, or only a sign of life.
+            _ => {}
         }
         if !self.in_snapshot && !answer.cursor.is_empty() {
             self.subscription = None;
@@ -220,15 +223,12 @@ impl Reader {
     }
 
     fn beat(&mut self, beat: Heartbeat) {
-        if self.in_snapshot {
-            return;
-        }
         let at_head = beat.behind == 0;
         if at_head {
-            self.sieve.past_the_snapshot();
-            if !self.caught_up {
-                self.hand_out(WatchItem::CaughtUp);
-            }
+            self.sieve.comes_to(beat.head_sequence);
+        }
+        if at_head && !self.caught_up {
+            self.hand_out(WatchItem::CaughtUp);
         }
         self.caught_up = at_head;
     }

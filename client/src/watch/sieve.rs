@@ -36,15 +36,15 @@ impl Sieve {
             return false;
         }
         self.last = event.sequence;
-        if event.sequence > self.newest_told {
-            self.past_the_snapshot();
-        }
+        self.comes_to(event.sequence.saturating_sub(1));
         self.told.get(&event.connection_id).is_none_or(|told| event.sequence > *told)
     }
 
-    /// The feed is past all that the snapshot told: its memory is free.
-    pub(super) fn past_the_snapshot(&mut self) {
-        self.told = HashMap::new();
+    /// The watch has come to this sequence. Past all that the snapshot told, its memory is free.
+    pub(super) fn comes_to(&mut self, sequence: i64) {
+        if sequence >= self.newest_told {
+            self.told = HashMap::new();
+        }
     }
 }
 
@@ -92,6 +92,8 @@ mod tests {
         // Within what the snapshot told, an event of another connection or of a provider is news.
         sieve.forget();
         sieve.tell(&token("a", 30));
+        // As of a replica that has not heard yet of what the snapshot told.
+        sieve.comes_to(20);
         assert!(sieve.passes(&event(21, "late")) && sieve.passes(&event(22, "")));
         assert!(!sieve.passes(&event(23, "a")));
     }
