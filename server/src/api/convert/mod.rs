@@ -5,8 +5,8 @@ mod admin;
 mod answer;
 mod events;
 mod fields;
-mod jobs;
 mod request;
+mod runs;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -15,4 +15,4 @@ mod token;
 pub(super) use admin::RevokeApiKey;
 pub(super) use answer::OneToken;
 pub(super) use events::answers;
-pub(super) use jobs::Jobs;
+pub(super) use runs::Jobs;
