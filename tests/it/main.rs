@@ -11,6 +11,7 @@ mod leaks;
 mod listing;
 mod make_before_break;
 mod migrations;
+mod pages;
 mod process;
 mod provider_errors;
 mod provider_trouble;

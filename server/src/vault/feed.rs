@@ -46,6 +46,8 @@ pub struct Watch {
     snapshot: Option<Snapshot>,
     greeted: bool,
     said_at: Instant,
+    said: FeedPosition,
+    caught_up: bool,
     batch_at: Option<Instant>,
     checked_at: Instant,
     _place: OwnedSemaphorePermit,
@@ -104,6 +106,8 @@ impl Vault {
             snapshot,
             greeted: false,
             said_at: now,
+            said: position,
+            caught_up: false,
             batch_at: None,
             checked_at: now,
             _place: place,
@@ -237,7 +241,7 @@ impl Vault {
     /// Moves a bookmark of the caller's, or makes it.
     ///
     /// # Errors
-    /// `CursorInvalid`, `FeedReplaced`, `EventsCompacted`; a field violation for a move back that is not allowed.
+    /// `CursorInvalid`, `FeedReplaced`, `EventsCompacted`. A move back that is not allowed changes nothing.
     pub async fn acknowledge_events(
         &self,
         caller: &Principal,
@@ -264,8 +268,12 @@ impl Vault {
             })
             .await?;
         if !moved {
-            let rule = "is before the subscription's position; set allow_rewind to move back";
-            return Err(VaultError::Fields(vec![super::FieldViolation::new("cursor", rule)]));
+            // A late acknowledgement is no mistake: the bookmark is further already.
+            tracing::debug!(
+                subscription = bookmark.name,
+                by = caller.name,
+                "the bookmark stays: it is further"
+            );
         }
         let kept = self.store.read().await?.bookmark(&caller.name, &command.subscription).await?;
         self.subscription(kept.unwrap_or(bookmark)).await
@@ -429,7 +437,10 @@ impl Watch {
                 let events = events.into_iter().map(|event| self.vault.seen(event)).collect();
                 return Ok(self.say(WatchItem::Events(events)));
             }
-            if self.said_at.elapsed() >= self.heartbeat {
+            // Who caught up without an event that it wanted must learn that it has.
+            let first_time = !self.caught_up && self.is_at_head();
+            self.caught_up |= first_time;
+            if self.said_at.elapsed() >= self.heartbeat || first_time && self.said != self.position {
                 self.check_permission().await?;
                 return Ok(self.heartbeat());
             }
@@ -437,8 +448,13 @@ impl Watch {
         }
     }
 
+    fn is_at_head(&self) -> bool {
+        self.live.borrow().head.sequence <= self.position.sequence
+    }
+
     fn say(&mut self, item: WatchItem) -> Watched {
         self.said_at = Instant::now();
+        self.said = self.position;
         let cursor = match self.snapshot {
             // Whoever stored a position now would miss the rest of the snapshot.
             Some(_) => String::new(),
@@ -485,7 +501,7 @@ impl Watch {
     /// Until there may be something to say, or the key must be looked at again.
     async fn wait(&mut self) {
         // A stretch without anything for this caller is no reason to wait.
-        if self.live.borrow().head.sequence > self.position.sequence {
+        if !self.is_at_head() {
             return;
         }
         let heartbeat = self.heartbeat.saturating_sub(self.said_at.elapsed());

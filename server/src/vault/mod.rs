@@ -22,6 +22,7 @@ mod intake;
 mod keys;
 mod listing;
 mod opening;
+mod pages;
 mod policy;
 mod position;
 mod report;
