@@ -86,7 +86,6 @@ CREATE TABLE provider_health (
     app_id         TEXT   NOT NULL,
     circuit        TEXT   NOT NULL CHECK (circuit IN ('CLOSED', 'OPEN')),
     problem        TEXT   NOT NULL,               -- '' while all is well, else what is wrong, by name
-    detail         TEXT   NOT NULL,
     changed_at     BIGINT NOT NULL,
     held_until     BIGINT,                         -- verdicts wait until then: too many tokens died at once
     PRIMARY KEY (provider, app_id)

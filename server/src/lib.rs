@@ -1,13 +1,14 @@
-//! Token Vault's server. Two ways in (`api` by gRPC, later `jobs` by time), one core (`vault`),
+//! Token Vault's server. Two ways in (`api` by gRPC, `jobs` by time), one core (`vault`),
 //! three ways out (`store`, `provider`, `crypto`), one vocabulary (`model`).
 //!
-//! Dependencies point downwards only: `serve` → `api` → `vault` → {`store`, `provider`, `crypto`} →
+//! Dependencies point downwards only: `serve` → {`api`, `jobs`} → `vault` → {`store`, `provider`, `crypto`} →
 //! `model`. A test (`tests/it/architecture.rs`) checks it. Start reading at [`model`], then `vault`.
 
 pub mod api;
 pub mod cli;
 pub mod config;
 pub mod crypto;
+pub mod jobs;
 pub mod model;
 pub mod provider;
 pub mod serve;

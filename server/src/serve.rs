@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api;
 use crate::config::{Config, MetaApp};
+use crate::jobs;
 use crate::model::Clock;
-use crate::provider::{Meta, Provider, Providers};
+use crate::provider::{Meta, Provider, Providers, follow_sandbox_clock};
 use crate::vault::Vault;
 
 /// How long the calls in flight may take to end once the process is told to stop.
@@ -34,6 +35,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let bound = (grpc_listener.local_addr()?, admin_listener.local_addr()?);
     let (vault_config, meta) = config.into_vault_config();
     let clock = Clock::system();
+    let stop = CancellationToken::new();
+    if let Some(app) = meta.as_ref().filter(|app| app.follow_sandbox_clock) {
+        // Before the vault opens, so that its first moment is already the sandbox's.
+        let following = follow_sandbox_clock(clock.clone(), &app.config.graph_url, stop.clone());
+        tokio::select! {
+            followed = following => followed.map(drop).context("providers.meta.graph_url")?,
+            () = signals.next() => bail!("stopped while asking the sandbox for its time"),
+        }
+    }
     let providers = providers(meta, &clock)?;
     let (vault, first) = tokio::select! {
         opened = Vault::open(vault_config, providers, clock) => opened?,
@@ -46,9 +56,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tracing::warn!(file = %file.display(), "made the bootstrap admin key: make your own keys with it, then revoke it");
     }
 
-    let stop = CancellationToken::new();
     let mut grpc = tokio::spawn(api::serve(grpc_listener, vault.clone(), stop.clone()));
     let mut admin = tokio::spawn(api::serve_admin_http(admin_listener, vault.health(), stop.clone()));
+    let clockwork = jobs::start(vault.clone()).await.context("the clockwork does not start")?;
     tell_ready(bound)?;
 
     let failure = tokio::select! {
@@ -62,8 +72,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
 
     tracing::info!("stopping: no new calls, {} s for those in flight", DRAIN.as_secs());
+    // Watches would hold the server up for ever.
+    vault.stop_watches();
     stop.cancel();
     let drained = async {
+        clockwork.stop().await;
         let ended = timeout(DRAIN, async { tokio::join!(&mut grpc, &mut admin) }).await;
         if ended.is_err() {
             tracing::warn!("calls were still in flight after {} s; they are cut off", DRAIN.as_secs());

@@ -15,4 +15,5 @@ mod process;
 mod provider_errors;
 mod provider_trouble;
 mod reflection;
+mod time;
 mod tokens;

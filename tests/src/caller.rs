@@ -11,12 +11,13 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use crate::hunt::Hunter;
+use crate::process::Process;
 use crate::refusal::Refusal;
 
 /// Somebody who calls the vault.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    channel: Channel,
+    pub(crate) channel: Channel,
     /// The whole header; `None` sends none.
     authorization: Option<String>,
     key: String,
@@ -62,6 +63,11 @@ impl Caller {
         Self { authorization: authorization.map(str::to_owned), ..self.clone() }
     }
 
+    /// The same, at one process of several.
+    pub fn at(&self, process: &Process) -> Self {
+        Self { channel: process.channel(), ..self.clone() }
+    }
+
     /// The key itself.
     pub fn key(&self) -> &str {
         &self.key
@@ -72,7 +78,7 @@ impl Caller {
         &self.key_id
     }
 
-    fn request<T>(&self, message: T) -> Request<T> {
+    pub(crate) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         request.set_timeout(Duration::from_secs(60));
         if let Some(authorization) = &self.authorization {
@@ -82,7 +88,7 @@ impl Caller {
         request
     }
 
-    fn note<T>(&self, outcome: Result<Response<T>, Status>) -> Result<T, Refusal> {
+    pub(crate) fn note<T>(&self, outcome: Result<Response<T>, Status>) -> Result<T, Refusal> {
         outcome.map(Response::into_inner).map_err(|status| {
             let refusal = Refusal::from(status);
             let found =
@@ -90,6 +96,12 @@ impl Caller {
             assert!(found.is_empty(), "an error tells secrets: {found:?}");
             refusal
         })
+    }
+
+    /// What is secret in something that was received, if anything is.
+    pub(crate) fn secrets_in(&self, place: &str, received: &[u8]) -> Option<String> {
+        let found = self.secrets.lock().expect("no test panics here").search(place, received);
+        (!found.is_empty()).then(|| format!("{place} tells secrets: {found:?}"))
     }
 
     verbs! {
@@ -109,12 +121,26 @@ impl Caller {
         report_token_error: TokenVaultClient ReportTokenErrorRequest => ReportTokenErrorResponse;
         /// `RevokeToken`.
         revoke_token: TokenVaultClient RevokeTokenRequest => RevokeTokenResponse;
+        /// `ListExpiryEvents`.
+        list_expiry_events: TokenVaultClient ListExpiryEventsRequest => ListExpiryEventsResponse;
+        /// `AcknowledgeEvents`.
+        acknowledge_events: TokenVaultClient AcknowledgeEventsRequest => AcknowledgeEventsResponse;
         /// `CreateApiKey`.
         create_api_key: VaultAdminClient CreateApiKeyRequest => CreateApiKeyResponse;
         /// `ListApiKeys`.
         list_api_keys: VaultAdminClient ListApiKeysRequest => ListApiKeysResponse;
         /// `RevokeApiKey`.
         revoke_api_key: VaultAdminClient RevokeApiKeyRequest => RevokeApiKeyResponse;
+        /// `ListJobs`.
+        list_jobs: VaultAdminClient ListJobsRequest => ListJobsResponse;
+        /// `RunJob`.
+        run_job: VaultAdminClient RunJobRequest => RunJobResponse;
+        /// `ListJobRuns`.
+        list_job_runs: VaultAdminClient ListJobRunsRequest => ListJobRunsResponse;
+        /// `ListSubscriptions`.
+        list_subscriptions: VaultAdminClient ListSubscriptionsRequest => ListSubscriptionsResponse;
+        /// `DeleteSubscription`.
+        delete_subscription: VaultAdminClient DeleteSubscriptionRequest => DeleteSubscriptionResponse;
         /// `GetVaultStatus`.
         get_vault_status: VaultAdminClient GetVaultStatusRequest => GetVaultStatusResponse;
     }

@@ -8,6 +8,7 @@
 mod binary;
 mod caller;
 mod database;
+mod feed;
 mod hunt;
 mod postgres;
 mod process;
@@ -18,6 +19,7 @@ mod world;
 pub use binary::{target_dir, token_vault};
 pub use caller::{Caller, days, request_id, seconds};
 pub use database::{Backend, Contents, Database};
+pub use feed::Feed;
 pub use hunt::{Finding, Hunter, files_below};
 pub use postgres::{Cluster, shared_cluster};
 pub use process::{Ended, Launch, Process};
@@ -27,35 +29,44 @@ pub use world::{ACME, Builder, SCOPES, World, master_key_line};
 
 /// What tests call, under short names.
 pub mod prelude {
-    pub use crate::{ACME, Backend, Caller, Refusal, SCOPES, World, on_both_databases};
+    pub use crate::{ACME, Backend, Caller, Feed, Refusal, SCOPES, World, on_both_databases};
     pub use token_vault_proto::v1 as pb;
     pub use token_vault_proto::v1::ErrorReason as Reason;
     pub use token_vault_proto::v1::api_key::Role;
+    pub use token_vault_proto::v1::expiry_event::Kind;
     pub use token_vault_sandbox::{Endpoint, Fault, FaultKind, Sandbox};
     pub use tonic::Code;
 }
 
-/// Runs each scenario on SQLite and on PostgreSQL, in a world of its own.
+/// Runs each scenario on SQLite and on PostgreSQL, in a world of its own. One that needs another start than the
+/// usual begins with it: `with |builder| builder.moving_time();`.
 #[macro_export]
 macro_rules! on_both_databases {
-    ($($(#[$meta:meta])* async fn $name:ident($world:ident: World) $body:block)*) => {
+    (with $how:expr; $($(#[$meta:meta])* async fn $name:ident($world:ident: World) $body:block)*) => {
         mod scenarios {
             use super::*;
+            pub(super) async fn start(backend: Backend) -> World {
+                let how: fn($crate::Builder) -> $crate::Builder = $how;
+                how(World::builder(backend)).start().await
+            }
             $($(#[$meta])* pub(super) async fn $name($world: World) $body)*
         }
         mod sqlite {
             use super::*;
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                scenarios::$name(World::start(Backend::Sqlite).await).await;
+                scenarios::$name(scenarios::start(Backend::Sqlite).await).await;
             })*
         }
         mod postgres {
             use super::*;
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                scenarios::$name(World::start(Backend::Postgres).await).await;
+                scenarios::$name(scenarios::start(Backend::Postgres).await).await;
             })*
         }
+    };
+    ($($scenarios:tt)*) => {
+        $crate::on_both_databases! { with |builder| builder; $($scenarios)* }
     };
 }

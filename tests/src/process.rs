@@ -5,9 +5,11 @@ use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use tonic::transport::{Channel, Endpoint};
 
 use crate::binary::token_vault;
 
@@ -40,6 +42,8 @@ pub struct Process {
     err: PathBuf,
     grpc: SocketAddr,
     admin: SocketAddr,
+    /// Gone as soon as its end is known.
+    life: Option<Arc<()>>,
 }
 
 impl Launch {
@@ -90,7 +94,7 @@ impl Launch {
         let start = Instant::now();
         loop {
             if let Some((grpc, admin)) = ready(&read(&out)) {
-                return Ok(Process { child, out, err, grpc, admin });
+                return Ok(Process { child, out, err, grpc, admin, life: Some(Arc::new(())) });
             }
             if let Some(status) = child.try_wait().expect("a child can be waited for") {
                 return Err(Ended { code: status.code(), stdout: read(&out), stderr: read(&err) });
@@ -120,6 +124,11 @@ impl Process {
     /// Where gRPC is.
     pub fn grpc(&self) -> SocketAddr {
         self.grpc
+    }
+
+    /// A connection to it, made when first used.
+    pub fn channel(&self) -> Channel {
+        channel_to(&format!("http://{}", self.grpc))
     }
 
     /// Where the probes are.
@@ -159,7 +168,16 @@ impl Process {
 
     /// How it ended, if it has.
     pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().expect("a child can be waited for")
+        let status = self.child.try_wait().expect("a child can be waited for");
+        if status.is_some() {
+            self.life = None;
+        }
+        status
+    }
+
+    /// Tells others whether it still runs, as far as its owner knows.
+    pub(crate) fn life(&self) -> Weak<()> {
+        self.life.as_ref().map(Arc::downgrade).unwrap_or_default()
     }
 
     /// Waits for its end; panics after 30 s.
@@ -173,6 +191,11 @@ impl Process {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+/// A connection to a vault, made when first used.
+pub(crate) fn channel_to(endpoint: &str) -> Channel {
+    Endpoint::from_shared(endpoint.to_owned()).expect("a good URL").connect_lazy()
 }
 
 impl Drop for Process {

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::thread::panicking;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -13,13 +15,14 @@ use tempfile::TempDir;
 use token_vault_proto::v1::api_key::Role;
 use token_vault_proto::v1::{self as pb, create_api_key_request::Workspaces};
 use token_vault_sandbox::{App, Sandbox, SandboxConfig, User};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use crate::caller::{Caller, pasted, request_id};
 use crate::database::{Backend, Database};
 use crate::hunt::{Finding, Hunter};
 use crate::postgres::{Cluster, shared_cluster};
-use crate::process::{Ended, Launch, Process};
+use crate::process::{Ended, Launch, Process, channel_to};
+use crate::wait::eventually_async;
 
 /// The workspace that tests use unless they need two.
 pub const ACME: &str = "acme";
@@ -32,6 +35,7 @@ pub struct Builder {
     backend: Backend,
     env: Vec<(String, String)>,
     cluster: Option<Arc<Mutex<Cluster>>>,
+    moving_time: bool,
 }
 
 /// A vault in a process of its own, a database of its own, and a sandbox of its own.
@@ -44,6 +48,9 @@ pub struct World {
     folder: TempDir,
     launch: Launch,
     process: Mutex<Option<Process>>,
+    /// Where each replica is, for as long as it runs.
+    replicas: Mutex<Vec<(SocketAddr, Weak<()>)>>,
+    moving_time: bool,
     starts: Mutex<u32>,
     callers: tokio::sync::Mutex<BTreeMap<i32, Caller>>,
     secrets: Arc<Mutex<Hunter>>,
@@ -66,6 +73,18 @@ impl Builder {
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
         self.env.push((name.into(), value.into()));
         self
+    }
+
+    /// One key of the vault's configuration: `config("expiry.warning_window", "3d")`.
+    pub fn config(self, key: &str, value: impl Into<String>) -> Self {
+        let name = format!("TOKEN_VAULT__{}", key.replace('.', "__").to_uppercase());
+        self.env(&name, value)
+    }
+
+    /// The vault's time is the sandbox's, which the test moves: see [`World::advance`].
+    pub fn moving_time(self) -> Self {
+        let builder = self.config("providers.meta.follow_sandbox_clock", "true");
+        Self { moving_time: true, ..builder }
     }
 
     /// A PostgreSQL cluster of its own, which the test may stop.
@@ -130,6 +149,8 @@ impl Builder {
             folder,
             launch,
             process: Mutex::default(),
+            replicas: Mutex::default(),
+            moving_time: self.moving_time,
             starts: Mutex::default(),
             callers: tokio::sync::Mutex::default(),
             secrets: Arc::new(Mutex::new(secrets)),
@@ -141,7 +162,7 @@ impl Builder {
 impl World {
     /// How a world may be started.
     pub fn builder(backend: Backend) -> Builder {
-        Builder { backend, env: Vec::new(), cluster: None }
+        Builder { backend, env: Vec::new(), cluster: None, moving_time: false }
     }
 
     /// A running vault with all defaults.
@@ -195,11 +216,50 @@ impl World {
         }
     }
 
-    /// One more process on the same PostgreSQL database.
+    /// One more process on the same PostgreSQL database, for which the caller answers: `kill` ends it as a power
+    /// cut would. [`Caller::at`] and [`World::admin_of`] call it.
     pub fn replica(&self) -> Process {
+        self.replica_as(&self.launch)
+    }
+
+    /// The same, started otherwise.
+    pub fn replica_as(&self, launch: &Launch) -> Process {
         let mut starts = lock(&self.starts);
         *starts += 1;
-        self.launch.serve(self.folder(), &format!("vault-{starts}")).expect("a replica starts")
+        let replica = launch.serve(self.folder(), &format!("vault-{starts}")).expect("a replica starts");
+        lock(&self.replicas).push((replica.grpc(), replica.life()));
+        replica
+    }
+
+    /// Where every running process of this world is.
+    fn running(&self) -> Vec<SocketAddr> {
+        let mut all: Vec<_> =
+            lock(&self.process).iter().map(|process| (process.grpc(), process.life())).collect();
+        all.extend(lock(&self.replicas).iter().cloned());
+        all.retain(|(_, life)| life.strong_count() > 0);
+        all.into_iter().map(|(grpc, _)| grpc).collect()
+    }
+
+    /// Moves time, in the sandbox and in every running process, and comes back when all of them are there. Needs
+    /// [`Builder::moving_time`].
+    pub async fn advance(&self, by: Duration) {
+        self.sandbox.clock().advance(by);
+        self.time_is_here().await;
+    }
+
+    /// Waits until it is no earlier in any running process than it is in the sandbox now.
+    pub async fn time_is_here(&self) {
+        assert!(self.moving_time, "this world's time can't be moved: start it with moving_time()");
+        let now = self.sandbox.clock().now_micros();
+        for process in self.running() {
+            let admin = self.caller_at(&format!("http://{process}"), &self.bootstrap_key(), "");
+            eventually_async(&format!("time at {process}"), Duration::from_secs(20), async || {
+                let status = admin.get_vault_status(pb::GetVaultStatusRequest {}).await.ok()?;
+                let told = status.server_time.expect("a status tells the time");
+                (told.seconds * 1_000_000 + i64::from(told.nanos) / 1_000 >= now).then_some(())
+            })
+            .await;
+        }
     }
 
     /// Acts on the running process.
@@ -250,7 +310,7 @@ impl World {
 
     /// A connection to a vault.
     pub fn channel_to(endpoint: &str) -> Channel {
-        Endpoint::from_shared(endpoint.to_owned()).expect("a good URL").connect_lazy()
+        channel_to(endpoint)
     }
 
     /// The bootstrap admin key, as the file has it.
@@ -264,10 +324,19 @@ impl World {
         self.caller_with(&self.bootstrap_key(), "")
     }
 
+    /// The same at one process, also while the first one does not run.
+    pub fn admin_of(&self, process: &Process) -> Caller {
+        self.caller_at(&format!("http://{}", process.grpc()), &self.bootstrap_key(), "")
+    }
+
     /// A caller with a key that the test knows.
     pub fn caller_with(&self, key: &str, key_id: &str) -> Caller {
+        self.caller_at(&self.endpoint(), key, key_id)
+    }
+
+    fn caller_at(&self, endpoint: &str, key: &str, key_id: &str) -> Caller {
         lock(&self.secrets).add("API key", key.rsplit('_').next().unwrap_or_default());
-        Caller::new(self.channel(), key.to_owned(), key_id.to_owned(), Arc::clone(&self.secrets))
+        Caller::new(channel_to(endpoint), key.to_owned(), key_id.to_owned(), Arc::clone(&self.secrets))
     }
 
     /// A caller with a new key for some workspaces; none means all.

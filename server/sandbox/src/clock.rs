@@ -4,32 +4,31 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Real time plus an offset that anyone may move, or a time that stands still. Clones are one clock.
+/// Real time, until somebody moves it, stops it or lets it run faster. Clones are one clock.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
     pace: Arc<Mutex<Pace>>,
 }
 
+/// A straight line: when it was `real`, this clock told `told`, and it tells `speed` seconds more for every
+/// second since. Both in microseconds since 1970.
 #[derive(Clone, Copy, Debug)]
-enum Pace {
-    /// Seconds ahead of real time.
-    Runs(i64),
-    /// It is this moment until somebody moves it.
-    Stands(i64),
+struct Pace {
+    real: i64,
+    told: i64,
+    speed: u32,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self::Runs(0)
+        Self { real: 0, told: 0, speed: 1 }
     }
 }
 
 impl Pace {
-    fn now(self) -> i64 {
-        match self {
-            Self::Runs(ahead) => real_now().saturating_add(ahead),
-            Self::Stands(at) => at,
-        }
+    fn at(self, real: i64) -> i64 {
+        let passed = real.saturating_sub(self.real).saturating_mul(i64::from(self.speed));
+        self.told.saturating_add(passed)
     }
 }
 
@@ -40,29 +39,49 @@ impl Clock {
 
     /// Seconds since 1970, as every Graph API field counts them.
     pub fn now(&self) -> i64 {
-        self.pace().now()
+        self.now_micros().div_euclid(MICROS)
     }
 
-    /// Moves time forward, at whole seconds.
+    /// Microseconds since 1970.
+    pub fn now_micros(&self) -> i64 {
+        self.reading().0
+    }
+
+    /// Simulated seconds per real second: 1 unless told otherwise, 0 while time stands still.
+    pub fn speed(&self) -> u32 {
+        self.reading().1
+    }
+
+    /// Microseconds since 1970 and the speed, of one moment.
+    pub(crate) fn reading(&self) -> (i64, u32) {
+        let pace = self.pace();
+        (pace.at(real_now()), pace.speed)
+    }
+
+    /// Moves time forward.
     pub fn advance(&self, by: Duration) {
         let mut pace = self.pace();
-        let (Pace::Runs(place) | Pace::Stands(place)) = &mut *pace;
-        *place = place.saturating_add(seconds(by));
+        let by = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
+        pace.told = pace.told.saturating_add(by);
     }
 
     /// Makes it `unix_seconds` now. A running clock runs on from there.
     pub fn set(&self, unix_seconds: i64) {
         let mut pace = self.pace();
-        *pace = match *pace {
-            Pace::Runs(_) => Pace::Runs(unix_seconds.saturating_sub(real_now())),
-            Pace::Stands(_) => Pace::Stands(unix_seconds),
-        };
+        *pace = Pace { real: real_now(), told: unix_seconds.saturating_mul(MICROS), ..*pace };
     }
 
-    /// Stops time: only `advance` and `set` move it from here on. For tests at the edge of a second.
-    pub fn freeze(&self) {
+    /// Lets `speed` simulated seconds pass per real second from now on. 0 stops time: only `advance` and
+    /// `set` move it then.
+    pub fn run_at(&self, speed: u32) {
         let mut pace = self.pace();
-        *pace = Pace::Stands(pace.now());
+        let real = real_now();
+        *pace = Pace { real, told: pace.at(real), speed };
+    }
+
+    /// Stops time, as a speed of 0 does. For tests at the edge of a second.
+    pub fn freeze(&self) {
+        self.run_at(0);
     }
 
     /// Back to real time.
@@ -71,12 +90,72 @@ impl Clock {
     }
 }
 
+/// Microseconds of a second.
+const MICROS: i64 = 1_000_000;
+
 /// Whole seconds of a duration.
 pub(crate) fn seconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
 }
 
+/// Microseconds since 1970.
 #[expect(clippy::disallowed_methods, reason = "this is the clock everything else asks")]
 fn real_now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, seconds)
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: i64 = 86_400 * MICROS;
+
+    #[test]
+    fn a_line_passes_through_its_anchor_at_its_speed() {
+        for (speed, real, told) in
+            [(0, 1_000, 50), (1, 1_000, 950), (86_400, 200, 8_640_050), (1, 100, 50), (1, 50, 0)]
+        {
+            let pace = Pace { real: 100, told: 50, speed };
+            assert_eq!(pace.at(real), told, "{speed} at {real}");
+        }
+        assert_eq!(Pace { real: 0, told: 1, speed: u32::MAX }.at(i64::MAX), i64::MAX);
+    }
+
+    #[test]
+    fn a_fast_clock_keeps_its_speed_through_moves_and_a_reset_ends_it() {
+        let clock = Clock::default();
+        clock.run_at(86_400);
+        let start = (clock.now_micros(), real_now());
+        std::thread::sleep(Duration::from_millis(20));
+        // The clock is read between these two moments of real time.
+        let least = (real_now() - start.1 - MICROS / 100) * 86_400;
+        let passed = clock.now_micros() - start.0;
+        assert!(passed >= least && passed > DAY / 100, "{passed} of at least {least}");
+        clock.set(1_763_859_600);
+        clock.advance(Duration::from_hours(24));
+        assert!(clock.now() >= 1_763_859_600 + 86_400, "{}", clock.now());
+        assert_eq!(clock.speed(), 86_400);
+        clock.reset();
+        assert_eq!(clock.speed(), 1);
+        assert!((clock.now_micros() - real_now()).abs() < 60 * MICROS);
+    }
+
+    #[test]
+    fn a_standing_clock_stands_between_microseconds_too() {
+        let clock = Clock::default();
+        clock.freeze();
+        let stood = clock.now_micros();
+        std::thread::sleep(Duration::from_millis(2));
+        assert_eq!(clock.now_micros(), stood);
+        clock.advance(Duration::from_micros(3));
+        assert_eq!((clock.now_micros(), clock.speed()), (stood + 3, 0));
+        clock.run_at(1);
+        std::thread::sleep(Duration::from_millis(2));
+        let on = clock.now_micros() - stood;
+        assert!(
+            (2_000..60 * MICROS).contains(&on),
+            "it runs on from where it stood, not from real time: {on}"
+        );
+    }
 }

@@ -5,12 +5,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use url::{Host, Url};
+use url::Url;
 
 use super::MetaApp;
 use super::reader::Reader;
 use crate::model::Secret;
-use crate::provider::MetaConfig;
+use crate::provider::{MetaConfig, is_loopback};
 
 /// Meta's own Graph API.
 const GRAPH_URL: &str = "https://graph.facebook.com";
@@ -27,6 +27,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) fn read(reader: &mut Reader) -> Option<MetaApp> {
     const APP_ID: &str = "providers.meta.app_id";
     const SECRETS: &str = "providers.meta.app_secret_files";
+    const FOLLOW: &str = "providers.meta.follow_sandbox_clock";
     let app_id = reader.parsed(APP_ID, None, |text| app_id(text).map(Some));
     let files = reader.list(SECRETS, &[], |text| Ok(text.to_owned()));
     let graph_url =
@@ -37,10 +38,22 @@ pub(super) fn read(reader: &mut Reader) -> Option<MetaApp> {
     let request_timeout = reader.parsed("providers.meta.request_timeout", REQUEST_TIMEOUT, |text| {
         super::duration_between(text, Duration::from_millis(100), OPERATION_TIMEOUT, "100ms", "20s")
     });
+    let follow_sandbox_clock = reader.flag(FOLLOW, false);
     let required_scopes =
         reader.list("providers.meta.required_scopes", &["ads_read", "ads_management"], scope);
     let optional_scopes = reader.list("providers.meta.optional_scopes", &["business_management"], scope);
 
+    if follow_sandbox_clock {
+        if graph_url.as_ref().is_some_and(|url| !is_loopback(url)) {
+            reader.mistake(FOLLOW, "must be false unless the host of providers.meta.graph_url is loopback");
+        }
+        if app_id.is_none() {
+            reader.mistake(FOLLOW, "needs an app: set providers.meta.app_id");
+        }
+        reader.warn(
+            "providers.meta.follow_sandbox_clock: time is the sandbox's; never in production".to_owned(),
+        );
+    }
     let app_secrets: Vec<Secret> =
         files.iter().filter_map(|file| secret(reader, SECRETS, Path::new(file))).collect();
     let app_id = match (app_id, files.is_empty()) {
@@ -65,7 +78,7 @@ pub(super) fn read(reader: &mut Reader) -> Option<MetaApp> {
         required_scopes,
         optional_scopes,
     };
-    Some(MetaApp { config, dialog_url: dialog_url? })
+    Some(MetaApp { config, dialog_url: dialog_url?, follow_sandbox_clock })
 }
 
 /// One app secret from its file.
@@ -98,13 +111,7 @@ fn parse(url: &str) -> Option<Url> {
 fn base_url(text: &str) -> Result<Url, String> {
     let rule = "must be an https:// URL without user, query or fragment (http:// only for a loopback host)";
     let url = Url::parse(text).map_err(|_| rule.to_owned())?;
-    let loopback = match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        None => false,
-    };
-    let safe = url.scheme() == "https" || (url.scheme() == "http" && loopback);
+    let safe = url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url));
     let plain = url.username().is_empty()
         && url.password().is_none()
         && url.query().is_none()

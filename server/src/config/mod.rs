@@ -19,10 +19,10 @@ use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use figment::value::Dict;
 
-use crate::model::{Policy, Secret};
+use crate::model::{Cron, Policy, RenewalPolicy, Secret, Timestamp};
 use crate::provider::MetaConfig;
 use crate::telemetry::{self, LogFormat};
-use crate::vault::VaultConfig;
+use crate::vault::{Timetable, VaultConfig};
 use reader::Reader;
 
 /// Environment variables of this prefix name keys: `TOKEN_VAULT__SERVER__LISTEN` is `server.listen`.
@@ -38,6 +38,8 @@ pub const DEFAULT_DATA_DIR: &str = "./data";
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7443);
 
 const DEFAULT_ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7444);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Everything that an operator decides.
@@ -57,8 +59,12 @@ pub struct Config {
     pub meta: Option<MetaApp>,
     /// Section `expiry`.
     pub expiry: Expiry,
+    /// Section `events`.
+    pub events: Events,
+    /// Section `rotation`.
+    pub rotation: RenewalPolicy,
     /// Section `jobs`.
-    pub jobs: Jobs,
+    pub jobs: Timetable,
     /// Section `log`.
     pub log: Log,
     /// What works and is worth a word in the log at start.
@@ -105,6 +111,8 @@ pub struct MetaApp {
     pub config: MetaConfig,
     /// Where people consent.
     pub dialog_url: url::Url,
+    /// Take the sandbox's time for now. For demos and tests; loopback only.
+    pub follow_sandbox_clock: bool,
 }
 
 impl fmt::Debug for MetaApp {
@@ -114,6 +122,7 @@ impl fmt::Debug for MetaApp {
             .field("app_secrets", &self.config.app_secrets.len())
             .field("api_version", &self.config.api_version)
             .field("dialog_url", &self.dialog_url.as_str())
+            .field("follow_sandbox_clock", &self.follow_sandbox_clock)
             .finish_non_exhaustive()
     }
 }
@@ -123,15 +132,15 @@ impl fmt::Debug for MetaApp {
 pub struct Expiry {
     /// How long before its end a token counts as expiring. An hour to sixty days.
     pub warning_window: Duration,
-    /// How long before its end each warning is given; longest first.
+    /// How long before its end each warning is given; one to ten, each a minute to sixty days, longest first.
     pub thresholds: Vec<Duration>,
 }
 
-/// Section `jobs`: six-field cron expressions, seconds first, in UTC.
+/// Section `events`.
 #[derive(Debug)]
-pub struct Jobs {
-    /// The daily pass over Meta's connections.
-    pub meta_token_expiry: String,
+pub struct Events {
+    /// How long events are kept. An hour to ten years.
+    pub retention: Duration,
 }
 
 /// Section `log`.
@@ -197,9 +206,13 @@ impl Config {
             auth: Auth { bootstrap_key_file: reader.path("auth.bootstrap_key_file") },
             meta: meta::read(&mut reader),
             expiry: expiry(&mut reader),
-            jobs: Jobs {
-                meta_token_expiry: reader.parsed("jobs.meta_token_expiry", "0 0 6 * * *".to_owned(), cron),
+            events: Events {
+                retention: reader.parsed("events.retention", 90 * DAY, |text| {
+                    duration_between(text, HOUR, 3650 * DAY, "1h", "3650d")
+                }),
             },
+            rotation: rotation(&mut reader),
+            jobs: jobs(&mut reader),
             log: log(&mut reader),
             data_dir,
             warnings: Vec::new(),
@@ -224,11 +237,13 @@ impl Config {
             migrate_on_start: self.storage.migrate_on_start,
             policy: Policy {
                 warning_window: self.expiry.warning_window,
+                thresholds: self.expiry.thresholds,
+                renewal: self.rotation,
+                event_retention: self.events.retention,
                 required_scopes,
                 optional_scopes,
-                thresholds: self.expiry.thresholds,
-                ..Policy::default()
             },
+            timetable: self.jobs,
         };
         (vault, self.meta)
     }
@@ -285,18 +300,50 @@ fn keys(reader: &mut Reader, master_key: Option<Secret>) -> Keys {
 }
 
 fn expiry(reader: &mut Reader) -> Expiry {
-    let warning_window = reader.parsed("expiry.warning_window", 7 * DAY, |text| {
-        duration_between(text, Duration::from_secs(60 * 60), 60 * DAY, "1h", "60d")
-    });
-    let mut thresholds = reader.list("expiry.thresholds", &["7d", "3d", "1d"], |text| {
-        duration_between(text, Duration::from_secs(60), 60 * DAY, "1m", "60d")
-    });
+    const THRESHOLDS: &str = "expiry.thresholds";
+    let warning_window = reader
+        .parsed("expiry.warning_window", 7 * DAY, |text| duration_between(text, HOUR, 60 * DAY, "1h", "60d"));
+    let mut thresholds = reader
+        .list(THRESHOLDS, &["7d", "3d", "1d"], |text| duration_between(text, MINUTE, 60 * DAY, "1m", "60d"));
+    let told = thresholds.len();
     thresholds.sort_unstable_by(|a, b| b.cmp(a));
     thresholds.dedup();
-    if thresholds.len() > 10 {
-        reader.mistake("expiry.thresholds", "must be at most 10");
+    if thresholds.len() < told {
+        reader.mistake(THRESHOLDS, "must differ from each other");
+    }
+    if !(1..=10).contains(&told) && !reader.is_mistaken(THRESHOLDS) {
+        reader.mistake(THRESHOLDS, "must be one to ten lengths of time");
     }
     Expiry { warning_window, thresholds }
+}
+
+fn rotation(reader: &mut Reader) -> RenewalPolicy {
+    let default = RenewalPolicy::default();
+    RenewalPolicy {
+        enabled: reader.flag("rotation.enabled", default.enabled),
+        min_age: reader.parsed("rotation.min_age", default.min_age, |text| {
+            duration_between(text, MINUTE, 60 * DAY, "1m", "60d")
+        }),
+        window: reader.parsed("rotation.window", default.window, |text| {
+            duration_between(text, HOUR, 60 * DAY, "1h", "60d")
+        }),
+    }
+}
+
+fn jobs(reader: &mut Reader) -> Timetable {
+    Timetable {
+        meta_token_expiry: cron(reader, "jobs.meta_token_expiry", "0 0 6 * * *"),
+        rotation: cron(reader, "jobs.rotation", "0 * * * * *"),
+        event_retention: cron(reader, "jobs.event_retention", "0 30 3 * * *"),
+        housekeeping: cron(reader, "jobs.housekeeping", "0 15 * * * *"),
+        overdue_after: reader.parsed("jobs.overdue_after", 15 * MINUTE, |text| {
+            duration_between(text, Duration::from_secs(1), DAY, "1s", "24h")
+        }),
+        sweep_concurrency: reader.parsed("jobs.sweep_concurrency", 8, |text| {
+            let number = text.parse().ok().filter(|number| (1..=64).contains(number));
+            number.ok_or_else(|| "must be a number from 1 to 64".to_owned())
+        }),
+    }
 }
 
 fn log(reader: &mut Reader) -> Log {
@@ -317,12 +364,15 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "must be an IP address and a port, such as 127.0.0.1:7443".to_owned())
 }
 
-fn cron(text: &str) -> Result<String, String> {
-    if text.split_whitespace().count() == 6 {
-        Ok(text.to_owned())
-    } else {
-        Err("must be a cron expression of six fields, seconds first, such as \"0 0 6 * * *\"".to_owned())
+#[expect(clippy::expect_used, reason = "the defaults are constants of ours, and a test reads them all")]
+fn cron(reader: &mut Reader, key: &str, default: &'static str) -> Cron {
+    let default = Cron::parse(default).expect("a default that is a cron expression");
+    let cron = reader.parsed(key, default, |text| Cron::parse(text).map_err(|error| error.to_string()));
+    // A way to switch a job off, or a slip.
+    if cron.next_after(Timestamp::EPOCH).is_none() {
+        reader.warn(format!("{key} is never due: this job will not run"));
     }
+    cron
 }
 
 /// A length of time within bounds, which are also given in words.

@@ -31,6 +31,11 @@ impl Reader {
         self.mistakes.push(format!("{key}{source} {}", rule.as_ref()));
     }
 
+    /// Whether something is wrong with `key`.
+    pub(super) fn is_mistaken(&self, key: &str) -> bool {
+        self.mistakes.iter().any(|mistake| mistake.split(' ').next() == Some(key))
+    }
+
     /// Notes what works and should be looked at.
     pub(super) fn warn(&mut self, warning: String) {
         self.warnings.push(warning);

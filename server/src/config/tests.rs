@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use figment::providers::{Format, Toml};
 
 use super::*;
+use crate::model::Cron;
 
 fn read(toml: &str) -> Result<Config, ConfigError> {
     Config::from_sources(Figment::from(Toml::string(toml)), Flags::default(), None)
@@ -25,7 +26,18 @@ fn an_empty_configuration_has_the_documented_defaults() {
     assert!(config.meta.is_none());
     assert_eq!(config.expiry.warning_window, 7 * DAY);
     assert_eq!(config.expiry.thresholds, [7 * DAY, 3 * DAY, DAY]);
-    assert_eq!(config.jobs.meta_token_expiry, "0 0 6 * * *");
+    assert_eq!(config.events.retention, 90 * DAY);
+    assert_eq!(config.rotation, RenewalPolicy { enabled: true, min_age: DAY, window: 30 * DAY });
+    let jobs = Timetable {
+        meta_token_expiry: Cron::parse("0 0 6 * * *").unwrap(),
+        rotation: Cron::parse("0 * * * * *").unwrap(),
+        event_retention: Cron::parse("0 30 3 * * *").unwrap(),
+        housekeeping: Cron::parse("0 15 * * * *").unwrap(),
+        overdue_after: 15 * MINUTE,
+        sweep_concurrency: 8,
+    };
+    assert_eq!(config.jobs, jobs);
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
     assert_eq!(config.log.level, "info");
 }
 
@@ -69,6 +81,83 @@ fn every_mistake_is_told_at_once_with_its_key() {
         ]
     );
     assert!(!told.join("\n").contains("secret"), "no value is told: {told:?}");
+}
+
+#[test]
+fn what_is_told_reaches_the_vault() {
+    let config = read(
+        "[expiry]\nthresholds = ['1h', '10d', '2d']\nwarning_window = '10d'\n[events]\nretention = '30d'\n\
+         [rotation]\nenabled = false\nmin_age = '2h'\nwindow = '5d'\n\
+         [jobs]\nmeta_token_expiry = '*/5 * * * * MON'\nevent_retention = '0 0 0 30 2 *'\n\
+         housekeeping = '0 0 * L * *'\noverdue_after = '2s'\nsweep_concurrency = 64",
+    )
+    .unwrap();
+    assert!(
+        config.warnings.len() == 1 && config.warnings[0].starts_with("jobs.event_retention is never due"),
+        "{:?}",
+        config.warnings
+    );
+    let (vault, _) = config.into_vault_config();
+    let policy = Policy {
+        warning_window: 10 * DAY,
+        thresholds: vec![10 * DAY, 2 * DAY, HOUR],
+        renewal: RenewalPolicy { enabled: false, min_age: 2 * HOUR, window: 5 * DAY },
+        event_retention: 30 * DAY,
+        ..Policy::default()
+    };
+    assert_eq!(vault.policy, policy);
+    let schedule = Timetable {
+        meta_token_expiry: Cron::parse("*/5 * * * * MON").unwrap(),
+        rotation: Cron::parse("0 * * * * *").unwrap(),
+        event_retention: Cron::parse("0 0 0 30 2 *").unwrap(),
+        housekeeping: Cron::parse("0 0 * L * *").unwrap(),
+        overdue_after: Duration::from_secs(2),
+        sweep_concurrency: 64,
+    };
+    assert_eq!(vault.timetable, schedule);
+}
+
+#[test]
+fn bounds_hold_at_their_edges() {
+    for (section, key, good, bad) in [
+        ("events", "retention", ["1h", "3650d"], ["59m", "3651d"]),
+        ("rotation", "min_age", ["1m", "60d"], ["59s", "61d"]),
+        ("rotation", "window", ["1h", "60d"], ["59m", "61d"]),
+        ("rotation", "enabled", ["true", "false"], ["maybe", "2"]),
+        ("jobs", "overdue_after", ["1s", "24h"], ["999ms", "25h"]),
+        ("jobs", "sweep_concurrency", ["1", "64"], ["0", "65"]),
+        ("jobs", "housekeeping", ["* * * * * *", "0 0 0 29 2 *"], ["0 60 * * * *", "0 * * * *"]),
+        ("jobs", "event_retention", ["0 0 0 1 JAN *", "0 0 0 * * 7"], ["0 0 0 1 ENE *", "a b c d e f"]),
+        ("expiry", "warning_window", ["1h", "60d"], ["59m", "61d"]),
+    ] {
+        for text in good {
+            assert!(read(&format!("[{section}]\n{key} = '{text}'")).is_ok(), "{section}.{key} = {text}");
+        }
+        for text in bad {
+            let told = mistakes(&format!("[{section}]\n{key} = '{text}'"));
+            assert!(told.len() == 1 && told[0].starts_with(&format!("{section}.{key}")), "{text}: {told:?}");
+        }
+    }
+}
+
+#[test]
+fn thresholds_are_few_distinct_and_sorted() {
+    let thresholds =
+        |list: &str| read(&format!("[expiry]\nthresholds = [{list}]")).map(|c| c.expiry.thresholds);
+    assert_eq!(thresholds("'1m', '60d', '24h'").unwrap(), [60 * DAY, DAY, MINUTE]);
+    let ten: Vec<_> = (1..=10).map(|days| format!("'{days}d'")).collect();
+    assert_eq!(thresholds(&ten.join(",")).unwrap().len(), 10);
+    for (bad, why) in [
+        ("", "one to ten"),
+        (&*format!("{},'11d'", ten.join(",")), "one to ten"),
+        ("'1d', '24h'", "differ"),
+        ("'59s'", "from 1m to 60d"),
+        ("'61d'", "from 1m to 60d"),
+        ("'soon'", "from 1m to 60d"),
+    ] {
+        let told = thresholds(bad).unwrap_err().0;
+        assert!(told.len() == 1 && told[0].contains(why), "{bad}: {told:?}");
+    }
 }
 
 #[test]
@@ -125,6 +214,29 @@ fn secrets_go_to_tls_or_loopback_only() {
     ] {
         assert_eq!(read(&format!("[providers.meta]\ngraph_url = '{url}'")).is_ok(), good, "{url}");
     }
+}
+
+#[test]
+fn the_sandboxs_time_is_for_loopback_only_and_told_loudly() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("app.secret");
+    fs::write(&file, "0123abcd").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let with = |more: &str| {
+        read(&format!("[providers.meta]\napp_id = '1'\napp_secret_files = ['{}']\n{more}", file.display()))
+    };
+    assert!(!with("").unwrap().meta.unwrap().follow_sandbox_clock);
+    let config = with("follow_sandbox_clock = true\ngraph_url = 'http://127.0.0.1:9000'").unwrap();
+    assert!(config.meta.unwrap().follow_sandbox_clock);
+    assert!(config.warnings[0].contains("never in production"), "{:?}", config.warnings);
+    for url in ["https://graph.facebook.com", "https://10.0.0.1"] {
+        let told = with(&format!("follow_sandbox_clock = true\ngraph_url = '{url}'")).unwrap_err().0;
+        assert!(told.len() == 1 && told[0].contains("loopback"), "{told:?}");
+    }
+    let told = with("follow_sandbox_clock = true").unwrap_err().0;
+    assert!(told.len() == 1 && told[0].contains("loopback"), "the default is Meta's own: {told:?}");
+    let told = mistakes("[providers.meta]\nfollow_sandbox_clock = true\ngraph_url = 'http://[::1]:1'");
+    assert!(told.len() == 1 && told[0].contains("providers.meta.app_id"), "{told:?}");
 }
 
 #[test]

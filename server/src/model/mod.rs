@@ -7,6 +7,7 @@
 mod account;
 mod announce;
 mod caller;
+mod cron;
 mod event;
 mod id;
 mod list;
@@ -20,6 +21,7 @@ mod token;
 pub use account::{AdAccount, AdAccountState};
 pub use announce::{AccountChange, Cause};
 pub use caller::{Principal, Role, WorkspaceSet};
+pub use cron::Cron;
 pub use event::{
     Announced, Closed, DeadlineKind, Detail, Draft, Event, EventKind, EventWord, FeedPosition, Incident, IncidentKey,
     ProviderTrouble,

@@ -2,8 +2,7 @@
 
 use std::fmt;
 use std::ops::{Add, Sub};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// An instant in UTC, in microseconds since the Unix epoch: what both databases store.
@@ -70,12 +69,34 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Domain time: what expiry, thresholds and dates are judged by. It can be moved, so that a test
-/// stands on either side of every edge. Operational time (timeouts, polls) is monotonic and elsewhere.
+/// Domain time: what expiry, thresholds and dates are judged by. It can be moved and let run faster, so that
+/// a test stands on either side of every edge. Operational time (timeouts, polls) is monotonic and elsewhere.
+/// Clones are one clock.
 #[derive(Debug, Clone, Default)]
 pub struct Clock {
-    /// Microseconds ahead of the system's clock.
-    ahead: Arc<AtomicI64>,
+    pace: Arc<RwLock<Pace>>,
+}
+
+/// A straight line, in microseconds: when the system's clock told `system`, this one told `told`, and it goes
+/// on by `speed` for each one of the system.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    system: i64,
+    told: i64,
+    speed: u32,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { system: 0, told: 0, speed: 1 }
+    }
+}
+
+impl Pace {
+    fn at(self, system: i64) -> i64 {
+        let passed = system.saturating_sub(self.system).saturating_mul(i64::from(self.speed));
+        self.told.saturating_add(passed)
+    }
 }
 
 impl Clock {
@@ -85,18 +106,29 @@ impl Clock {
     }
 
     /// Now.
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the system's clock")]
     pub fn now(&self) -> Timestamp {
-        let system = match SystemTime::now().duration_since(UNIX_EPOCH) {
-            Ok(since) => micros(since),
-            Err(before) => -micros(before.duration()),
-        };
-        Timestamp(system.saturating_add(self.ahead.load(Ordering::Relaxed)))
+        let pace = *self.pace.read().unwrap_or_else(PoisonError::into_inner);
+        Timestamp(pace.at(system_now()))
     }
 
-    /// Moves this clock, and every clone of it, forward.
+    /// Moves this clock forward.
     pub fn advance(&self, by: Duration) {
-        self.ahead.fetch_add(micros(by), Ordering::Relaxed);
+        let mut pace = self.pace.write().unwrap_or_else(PoisonError::into_inner);
+        pace.told = pace.told.saturating_add(micros(by));
+    }
+
+    /// Makes it `now`, and lets `speed` seconds pass per second of the system from here on. At 0 it stands.
+    pub fn run_from(&self, now: Timestamp, speed: u32) {
+        let mut pace = self.pace.write().unwrap_or_else(PoisonError::into_inner);
+        *pace = Pace { system: system_now(), told: now.0, speed };
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the system's clock")]
+fn system_now() -> i64 {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => micros(since),
+        Err(before) => -micros(before.duration()),
     }
 }
 
@@ -128,5 +160,19 @@ mod tests {
         let clone = clock.clone();
         clock.advance(Duration::from_secs(3_600));
         assert!(clone.now().since(Clock::system().now()) > Duration::from_secs(3_590));
+    }
+    #[test]
+    fn a_clock_runs_on_from_where_it_is_set_at_its_speed() {
+        let clock = Clock::system();
+        let past = Timestamp::from_unix_seconds(1_763_859_600);
+        clock.run_from(past, 0);
+        clock.advance(Duration::from_micros(7));
+        assert_eq!(clock.clone().now(), past + Duration::from_micros(7), "it stands, and moves when told");
+        clock.run_from(past, 86_400);
+        std::thread::sleep(Duration::from_millis(10));
+        let passed = clock.now().since(past);
+        assert!(passed >= Duration::from_secs(864), "{passed:?}");
+        let pace = Pace { system: 100, told: 50, speed: u32::MAX };
+        assert_eq!((pace.at(100), pace.at(101), pace.at(i64::MAX)), (50, 50 + i64::from(u32::MAX), i64::MAX));
     }
 }

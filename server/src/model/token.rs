@@ -292,16 +292,16 @@ pub struct Badge {
 pub struct Policy {
     /// How long before its end a token counts as expiring.
     pub warning_window: Duration,
+    /// How long before its end each warning is given; longest first, each once, at least one.
+    pub thresholds: Vec<Duration>,
+    /// When the vault renews tokens by itself.
+    pub renewal: RenewalPolicy,
+    /// How long events are kept.
+    pub event_retention: Duration,
     /// Scopes without which the job can't be done.
     pub required_scopes: Vec<String>,
     /// Scopes without which some of it can't.
     pub optional_scopes: Vec<String>,
-    /// How long before an end each warning is given; longest first.
-    pub thresholds: Vec<Duration>,
-    /// How tokens are renewed.
-    pub renewal: RenewalPolicy,
-    /// How long events are kept.
-    pub event_retention: Duration,
 }
 
 /// How tokens are renewed.
@@ -527,12 +527,18 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             warning_window: 7 * DAY,
+            thresholds: vec![7 * DAY, 3 * DAY, DAY],
+            renewal: RenewalPolicy::default(),
+            event_retention: 90 * DAY,
             required_scopes: Vec::new(),
             optional_scopes: Vec::new(),
-            thresholds: vec![7 * DAY, 3 * DAY, DAY],
-            renewal: RenewalPolicy { enabled: true, min_age: DAY, window: 30 * DAY },
-            event_retention: 90 * DAY,
         }
+    }
+}
+
+impl Default for RenewalPolicy {
+    fn default() -> Self {
+        Self { enabled: true, min_age: DAY, window: 30 * DAY }
     }
 }
 

@@ -3,15 +3,21 @@
 //! A provider is asked with secrets in the clear and answers in the domain's words; no HTTP body and
 //! no provider error code is understood above this module. It knows nothing of storage, keys or callers.
 
+mod guard;
 mod meta;
+mod sandbox_clock;
 mod usage;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use guard::Gate;
 pub use meta::{Meta, MetaConfig};
+pub use sandbox_clock::follow as follow_sandbox_clock;
 pub use usage::{Usage, UsageBook, ad_account_scope};
+
+use url::{Host, Url};
 
 use crate::model::{AdAccount, Grant, ProviderId, Refusal, Secret, Subject, TokenFacts, TokenKind};
 
@@ -107,6 +113,9 @@ pub trait Provider: Send + Sync {
     /// The API version in use, for status and logs.
     fn api_version(&self) -> &str;
 
+    /// Asks something of our app's own, to find out whether the provider answers and knows us.
+    async fn probe(&self) -> Result<(), Refusal>;
+
     /// Asks who a token is: the only reliable source of its end, scopes, kind, subject and app.
     /// A token of another app is refused with `OtherApp`, a dead one with `Dead`.
     async fn inspect(&self, secret: &Secret) -> Result<Inspected, Refusal>;
@@ -134,6 +143,9 @@ pub trait Provider: Send + Sync {
         kind: TokenKind,
     ) -> Result<Revocation, Refusal>;
 
+    /// The token of a page, read with the token of a person who manages it.
+    async fn page_token(&self, secret: &Secret, page_id: &str) -> Result<Secret, Refusal>;
+
     /// What else goes on each call. Cheap: it is on the hot path.
     fn send_with(&self, secret: &Secret) -> Vec<RequestPart>;
 
@@ -149,17 +161,23 @@ pub trait Provider: Send + Sync {
 
 /// The configured providers, by name.
 #[derive(Clone, Default)]
-pub struct Providers(BTreeMap<String, Arc<dyn Provider>>);
+pub struct Providers(BTreeMap<String, (Arc<dyn Provider>, Arc<Gate>)>);
 
 impl Providers {
     /// Of these.
     pub fn new(providers: impl IntoIterator<Item = Arc<dyn Provider>>) -> Self {
-        Self(providers.into_iter().map(|provider| (provider.id().to_string(), provider)).collect())
+        let guarded = providers.into_iter().map(|provider| {
+            let gate = Arc::new(Gate::default());
+            let name = provider.id().to_string();
+            let provider: Arc<dyn Provider> = Arc::new(guard::Guarded::new(provider, Arc::clone(&gate)));
+            (name, (provider, gate))
+        });
+        Self(guarded.collect())
     }
 
     /// The provider of that name.
     pub fn get(&self, id: &ProviderId) -> Option<&Arc<dyn Provider>> {
-        self.0.get(id.as_str())
+        self.0.get(id.as_str()).map(|(provider, _)| provider)
     }
 
     /// The names of all.
@@ -167,8 +185,23 @@ impl Providers {
         self.0.keys().cloned().collect()
     }
 
-    /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Provider>> {
-        self.0.values()
+    /// All of them, each with its gate.
+    pub fn iter(&self) -> impl Iterator<Item = (&Arc<dyn Provider>, &Arc<Gate>)> {
+        self.0.values().map(|(provider, gate)| (provider, gate))
+    }
+
+    /// The gate before a provider.
+    pub fn gate(&self, id: &ProviderId) -> Option<&Arc<Gate>> {
+        self.0.get(id.as_str()).map(|(_, gate)| gate)
+    }
+}
+
+/// Whether what is sent there stays on this machine.
+pub fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
     }
 }

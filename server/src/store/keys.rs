@@ -14,6 +14,8 @@ pub struct VaultRecord {
     pub feed_epoch: Uuid,
     /// The master key that wraps new keys.
     pub active_master_key: String,
+    /// When it was founded.
+    pub created_at: Timestamp,
 }
 
 /// A master key that this vault has known.
@@ -87,6 +89,7 @@ struct VaultRow {
     vault_id: Uuid,
     feed_epoch: Uuid,
     active_master_key: String,
+    created_at: i64,
 }
 
 #[derive(sqlx::FromRow)]
@@ -129,13 +132,14 @@ impl Session {
     /// What this vault is; `None` before its first start.
     pub async fn vault(&mut self) -> Result<Option<VaultRecord>, StoreError> {
         let row: Option<VaultRow> = self
-            .query("SELECT vault_id, feed_epoch, active_master_key FROM vault WHERE singleton = 1")
+            .query("SELECT vault_id, feed_epoch, active_master_key, created_at FROM vault WHERE singleton = 1")
             .fetch_optional()
             .await?;
         Ok(row.map(|row| VaultRecord {
             vault_id: row.vault_id,
             feed_epoch: row.feed_epoch,
             active_master_key: row.active_master_key,
+            created_at: Timestamp::from_micros(row.created_at),
         }))
     }
 

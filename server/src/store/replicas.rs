@@ -156,7 +156,50 @@ async fn read_beats(readers: &Pool) -> Result<Vec<BeatRow>, StoreError> {
         .await
 }
 
+/// A living process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replica {
+    /// Its life.
+    pub incarnation: Incarnation,
+    /// Its name for people.
+    pub name: String,
+    /// Of its program.
+    pub version: String,
+    /// Microseconds that its clock is ahead of the database's.
+    pub clock_offset: i64,
+    /// When it began.
+    pub started_at: Timestamp,
+}
+
+#[derive(sqlx::FromRow)]
+struct ReplicaRow {
+    incarnation: Uuid,
+    name: String,
+    version: String,
+    clock_offset: i64,
+    started_at: i64,
+}
+
 impl Session {
+    /// The living processes, oldest first.
+    pub async fn replicas(&mut self) -> Result<Vec<Replica>, StoreError> {
+        let rows: Vec<ReplicaRow> = self
+            .query(
+                "SELECT incarnation, name, version, clock_offset, started_at FROM replicas
+                  WHERE ended_at IS NULL ORDER BY started_at, incarnation LIMIT 1000",
+            )
+            .fetch_all()
+            .await?;
+        let replica = |row: ReplicaRow| Replica {
+            incarnation: Incarnation::from_uuid(row.incarnation),
+            name: row.name,
+            version: row.version,
+            clock_offset: row.clock_offset,
+            started_at: Timestamp::from_micros(row.started_at),
+        };
+        Ok(rows.into_iter().map(replica).collect())
+    }
+
     /// Whether a process still counts as living.
     pub async fn replica_lives(&mut self, incarnation: Incarnation) -> Result<bool, StoreError> {
         let row: Option<Ended> = self

@@ -196,6 +196,28 @@ impl Session {
     }
 }
 
+impl Session {
+    /// Whether a claim is still this process's, in this generation.
+    pub async fn holds_claim(
+        &mut self,
+        scope: &str,
+        by: Incarnation,
+        generation: i64,
+    ) -> Result<bool, StoreError> {
+        #[derive(sqlx::FromRow)]
+        struct Row {
+            incarnation: Option<Uuid>,
+            generation: i64,
+        }
+        let row: Option<Row> = self
+            .query("SELECT incarnation, generation FROM claims WHERE scope = $1")
+            .bind(scope.to_owned())
+            .fetch_optional()
+            .await?;
+        Ok(row.is_some_and(|row| row.incarnation == Some(by.as_uuid()) && row.generation == generation))
+    }
+}
+
 impl Tx {
     /// Begins a run. `false`: the slot was run, or the job is running.
     pub async fn begin_run(&mut self, run: &JobRun, cause: RunCause) -> Result<bool, StoreError> {
@@ -372,26 +394,6 @@ impl Tx {
             .fetch_optional()
             .await?;
         Ok(row.map_or(0, |row| row.generation))
-    }
-
-    /// Whether a claim is still this process's, in this generation.
-    pub async fn holds_claim(
-        &mut self,
-        scope: &str,
-        by: Incarnation,
-        generation: i64,
-    ) -> Result<bool, StoreError> {
-        #[derive(sqlx::FromRow)]
-        struct Row {
-            incarnation: Option<Uuid>,
-            generation: i64,
-        }
-        let row: Option<Row> = self
-            .query("SELECT incarnation, generation FROM claims WHERE scope = $1")
-            .bind(scope.to_owned())
-            .fetch_optional()
-            .await?;
-        Ok(row.is_some_and(|row| row.incarnation == Some(by.as_uuid()) && row.generation == generation))
     }
 
     /// Gives a claim back.

@@ -15,7 +15,7 @@ use super::cache::Coherence;
 use super::db::{Pool, Session};
 use super::feed::Feed;
 use super::{Change, StoreError};
-use crate::model::{Clock, ConnectionId, EventWord, FeedPosition};
+use crate::model::{Clock, ConnectionId, EventKind, EventWord, FeedPosition};
 
 /// At most so many units share one commit.
 const BATCH: usize = 48;
@@ -47,6 +47,11 @@ impl Tx {
     /// The events so far.
     pub(super) fn events(&self) -> &[EventWord] {
         &self.events
+    }
+
+    /// How many deaths otherwise than by time are among the events so far.
+    pub fn deaths_so_far(&self) -> usize {
+        self.events.iter().filter(|word| word.kind == EventKind::Invalidated).count()
     }
 
     /// Takes the events, to number them.

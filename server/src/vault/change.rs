@@ -55,11 +55,15 @@ pub(super) async fn write(
     if events.count > 0 {
         after.last_event = events.last;
     }
-    if tx.update_connection(after).await? {
-        Ok(())
-    } else {
-        Err(Abort::Refused(VaultError::ConcurrentChange(before.id)))
+    if !tx.update_connection(after).await? {
+        return Err(Abort::Refused(VaultError::ConcurrentChange(before.id)));
     }
+    // Tokens that are read with this one follow it: to its next version, and to its death.
+    let ended = before.standing == Standing::Live && after.standing != Standing::Live;
+    if before.version != after.version || ended {
+        tx.wake_children(after.id, now).await?;
+    }
+    Ok(())
 }
 
 /// When the vault has to look again. Another token, or another end, begins its renewal anew.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::health::believes_death;
 use super::{FieldViolation, Target, ValidateToken, Validation, Vault, VaultError, change};
 use crate::model::{
     AccountChange, AdAccount, AdAccountState, Cause, Check, CheckResult, Connection, Expiry, Fixer, Policy, Principal, Refusal,
@@ -28,6 +29,17 @@ pub(super) const CHECKS: [&str; 9] = [
 const THROTTLED_PERCENT: f64 = 80.0;
 /// So many ad accounts are tried before the smoke test counts as failed.
 const SMOKE_TRIES: usize = 3;
+
+/// What became of what was learned.
+pub(super) enum Recorded {
+    /// It stands in the connection's facts.
+    Kept(Box<Connection>),
+    /// The connection changed meanwhile: the answer is about a token that is no longer held, or facts that are no
+    /// longer so.
+    Changed,
+    /// A death that is not believed yet: too many died at once.
+    Held,
+}
 
 /// What was learned beside the provider's word.
 #[derive(Default)]
@@ -479,8 +491,11 @@ impl Vault {
         };
         let found = patient.examine(None).await;
         let died = found.is_dead() && matches!(connection.standing, Standing::Live);
-        let Some(connection) = self.record(connection, found.word, Learned::accounts(found.accounts)).await? else {
-            return Ok(None);
+        let learned = Learned::accounts(found.accounts);
+        let connection = match self.record(connection, found.word, learned).await? {
+            Recorded::Kept(connection) => *connection,
+            Recorded::Held => connection.clone(),
+            Recorded::Changed => return Ok(None),
         };
         if died {
             tracing::warn!(connection = %connection.id, workspace = %connection.workspace, "the provider refuses the token");
@@ -488,13 +503,13 @@ impl Vault {
         Ok(Some(Validation { token: self.view(connection).await?, checks: found.checks, cursor }))
     }
 
-    /// Writes what was learned, if the connection still holds the token that it was learned of. `None`: it does not.
+    /// Writes what was learned, if the connection still holds the token that it was learned of.
     pub(super) async fn record(
         &self,
         seen: &Connection,
         word: Result<Inspected, Refusal>,
         learned: Learned,
-    ) -> Result<Option<Connection>, VaultError> {
+    ) -> Result<Recorded, VaultError> {
         let (id, secret_id, revision, now) = (seen.id, seen.secret_id, seen.revision, self.clock.now());
         let (learned, policy) = (Arc::new((word, learned)), self.policy());
         let (updated, numbers) = self
@@ -503,12 +518,17 @@ impl Vault {
                 let (learned, policy) = (Arc::clone(&learned), Arc::clone(&policy));
                 Box::pin(async move {
                     let (word, learned) = &*learned;
-                    let Some(before) = tx.lock_connection(id).await? else { return Ok(None) };
+                    let Some(before) = tx.lock_connection(id).await? else { return Ok(Recorded::Changed) };
                     if before.secret_id != secret_id || before.revision != revision {
-                        return Ok(None);
+                        return Ok(Recorded::Changed);
                     }
                     let mut after = before.clone();
                     learn(&mut after, word, now);
+                    if let (Standing::Live, Standing::Invalid { reason, .. }) = (&before.standing, &after.standing)
+                        && !believes_death(tx, &before, *reason, now).await?
+                    {
+                        return Ok(Recorded::Held);
+                    }
                     // When it was last seen to work makes the gap's start honest; a claim about the future is none.
                     if matches!(after.standing, Standing::Invalid { .. })
                         && let Some(at) = learned.last_success_at.filter(|at| *at <= now)
@@ -526,10 +546,13 @@ impl Vault {
                         after.seen.unreachable_ad_accounts = unreachable;
                     }
                     change::apply(tx, &before, &mut after, Cause::Observation, change, now, &policy).await?;
-                    Ok::<_, Abort<VaultError>>(Some(after))
+                    Ok::<_, Abort<VaultError>>(Recorded::Kept(Box::new(after)))
                 })
             })
             .await?;
-        Ok(updated.map(|connection| change::numbered(connection, numbers)))
+        Ok(match updated {
+            Recorded::Kept(connection) => Recorded::Kept(Box::new(change::numbered(*connection, numbers))),
+            other => other,
+        })
     }
 }

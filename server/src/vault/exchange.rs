@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::claims::Fence;
 use super::custody::{binding, is_later};
 use super::doctor::Learned;
 use super::idempotency::{Begun, Owned};
@@ -136,12 +137,30 @@ impl Vault {
         })
     }
 
+    /// The exchange of one connection's token is one task's at a time, across replicas.
     async fn exchange_stored(
         self: &Arc<Self>,
         caller: &Principal,
         target: &Target,
         if_version: Option<TokenVersion>,
         claim: Option<&Owned>,
+    ) -> Result<Exchange, VaultError> {
+        let Some(claimed) = self.claim_exchange(target.connection).await? else {
+            return Err(VaultError::ConcurrentChange(target.connection));
+        };
+        let fence = claimed.fence.clone();
+        let outcome = self.exchange_claimed(caller, target, if_version, claim, fence).await;
+        self.release(claimed).await;
+        outcome
+    }
+
+    async fn exchange_claimed(
+        &self,
+        caller: &Principal,
+        target: &Target,
+        if_version: Option<TokenVersion>,
+        claim: Option<&Owned>,
+        fence: Fence,
     ) -> Result<Exchange, VaultError> {
         let held = self.held_now(caller, target).await?;
         let connection = &held.connection;
@@ -196,7 +215,7 @@ impl Vault {
                 None
             }
         };
-        let connection = self.keep_exchanged(&held, accepted, outcome, claim).await?;
+        let connection = self.keep_exchanged(&held, accepted, outcome, claim, Some(&fence)).await?;
         Ok(Exchange {
             token: self.view_stored(connection).await,
             outcome,
@@ -237,22 +256,25 @@ impl Vault {
         }
     }
 
-    async fn keep_exchanged(
+    pub(super) async fn keep_exchanged(
         &self,
         held: &HeldToken,
         accepted: Option<Accepted>,
         outcome: ExchangeOutcome,
         claim: Option<&Owned>,
+        fence: Option<&Fence>,
     ) -> Result<Connection, VaultError> {
         let seen = held.connection.clone();
         let keys = self.workspace_keys_or_new(&seen.workspace).await?;
         let (now, claim, policy) = (self.clock.now(), claim.cloned(), self.policy());
         let accepted = Arc::new(accepted);
+        let fence = fence.cloned();
         let needs = Needs { connections: vec![seen.id], alone: false };
         let (connection, numbers) = self
             .store
             .write_with(needs, move |tx| {
-                let (seen, keys, accepted, claim, policy) = (
+                let (fence, seen, keys, accepted, claim, policy) = (
+                    fence.clone(),
                     seen.clone(),
                     Arc::clone(&keys),
                     Arc::clone(&accepted),
@@ -266,6 +288,9 @@ impl Vault {
                     };
                     if before.secret_id != seen.secret_id || before.revision != seen.revision {
                         return refuse(VaultError::ConcurrentChange(seen.id));
+                    }
+                    if let Some(fence) = &fence {
+                        fence.check(tx, seen.id).await?;
                     }
                     let mut after = before.clone();
                     after.seen.last_validated_at = Some(now);
@@ -324,7 +349,7 @@ pub(super) async fn hold_exchanged(
 }
 
 /// Whether the end moved, and which way.
-fn movement(new: Expiry, old: Expiry) -> ExchangeOutcome {
+pub(super) fn movement(new: Expiry, old: Expiry) -> ExchangeOutcome {
     match (new, old) {
         (Expiry::Never, Expiry::Never) => ExchangeOutcome::AtCeiling,
         (Expiry::Never, _) => ExchangeOutcome::NowNeverExpires,

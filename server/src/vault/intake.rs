@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::custody::{binding, is_later};
-use super::doctor::{Learned, Patient};
+use super::doctor::{Learned, Patient, Recorded};
 use super::idempotency::{Begun, Owned};
 use super::keys::WorkspaceKeys;
 use super::{
@@ -162,8 +162,8 @@ impl Vault {
         let found = patient.examine(Some(accepted.word.clone())).await;
         let recorded = self.record(&connection, found.word, Learned::accounts(found.accounts)).await;
         let connection = match recorded {
-            Ok(Some(connection)) => connection,
-            Ok(None) => connection,
+            Ok(Recorded::Kept(connection)) => *connection,
+            Ok(Recorded::Changed | Recorded::Held) => connection,
             Err(error) => {
                 tracing::warn!(%error, "what the doctor found after a token was stored could not be recorded");
                 connection

@@ -8,25 +8,32 @@
 mod callers;
 mod candidate;
 mod change;
+mod claims;
 mod command;
 mod custody;
+mod deadlines;
 mod doctor;
 mod error;
 mod exchange;
 mod feed;
+mod health;
 mod idempotency;
 mod intake;
 mod keys;
 mod listing;
 mod opening;
+mod policy;
 mod position;
 mod report;
+mod rotation;
 mod schedule;
+mod sweep;
 mod view;
 
 use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -37,12 +44,15 @@ use tokio_util::task::TaskTracker;
 pub use command::*;
 pub use error::{FieldViolation, VaultError};
 pub use feed::Watch;
+pub use schedule::{JobKind, Timetable};
 pub use view::TokenView;
 
-use crate::model::{Clock, Connection, Misconfiguration, Policy, Principal, ProviderId, Secret};
+use crate::model::{Clock, Connection, EventKind, Misconfiguration, Policy, Principal, ProviderId, Secret};
 use crate::provider::{Provider, Providers};
 use crate::store::Store;
 use callers::Uses;
+use claims::Working;
+use deadlines::Lying;
 use idempotency::InProgress;
 use keys::Keys;
 
@@ -63,6 +73,8 @@ pub struct VaultConfig {
     pub migrate_on_start: bool,
     /// What the operator decided.
     pub policy: Policy,
+    /// When jobs run.
+    pub timetable: Timetable,
 }
 
 /// Why the vault does not open. The text names the remedy.
@@ -95,6 +107,9 @@ pub struct Vault {
     providers: Providers,
     clock: Clock,
     policy: RwLock<Arc<Policy>>,
+    /// Its revision, as far as this process knows.
+    policy_revision: AtomicI64,
+    timetable: Timetable,
     replica: String,
     uses: Uses,
     in_progress: InProgress,
@@ -104,6 +119,11 @@ pub struct Vault {
     /// Watchers at once, and how many of them may read history from the database at once.
     watchers: Arc<Semaphore>,
     replays: Semaphore,
+    /// Exchanges, and runs of jobs, that this process works on.
+    working: Working,
+    runs: Working,
+    /// Due work that lies.
+    lying: Lying,
     /// Ends every watch.
     stopping: CancellationToken,
     tasks: TaskTracker,
@@ -122,6 +142,7 @@ impl Vault {
         providers: Providers,
         clock: Clock,
         policy: Policy,
+        timetable: Timetable,
         replica: String,
     ) -> Self {
         Self {
@@ -130,6 +151,8 @@ impl Vault {
             providers,
             clock,
             policy: RwLock::new(Arc::new(policy)),
+            policy_revision: AtomicI64::new(0),
+            timetable,
             replica,
             uses: Uses::default(),
             in_progress: InProgress::default(),
@@ -137,6 +160,9 @@ impl Vault {
             lists: Semaphore::new(LISTS),
             watchers: Arc::new(Semaphore::new(WATCHERS)),
             replays: Semaphore::new(REPLAYS),
+            working: Working::default(),
+            runs: Working::default(),
+            lying: Lying::default(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }
@@ -145,6 +171,11 @@ impl Vault {
     /// What the operator decided, as it is in force now.
     pub(super) fn policy(&self) -> Arc<Policy> {
         Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// When jobs run.
+    pub fn timetable(&self) -> &Timetable {
+        &self.timetable
     }
 
     /// False while the database does not answer.
@@ -160,26 +191,34 @@ impl Vault {
         let active = self.keys.vault.active_master_key.clone();
         let mut master_keys = self.keys.master.ids();
         master_keys.sort_by_key(|id| *id != active);
+        let mut session = self.store.read().await?;
+        let feed = session.feed_state().await?;
+        let overdue_tokens = session.count_open_incidents(EventKind::Overdue).await?;
+        let own = self.store.incarnation();
+        let replicas = session
+            .replicas()
+            .await?
+            .into_iter()
+            .map(|replica| ReplicaState {
+                is_this_one: replica.incarnation == own,
+                name: replica.name,
+                version: replica.version,
+                started_at: replica.started_at,
+                clock_offset: replica.clock_offset,
+            })
+            .collect();
+        drop(session);
         Ok(VaultStatus {
             version: env!("CARGO_PKG_VERSION"),
             server_time: self.clock.now(),
             backend: self.store.backend().as_str(),
             replica: self.replica.clone(),
             cursor: self.cursor(),
-            providers: self
-                .providers
-                .iter()
-                .map(|provider| ProviderState {
-                    provider: provider.id().to_string(),
-                    api_version: provider.api_version().to_owned(),
-                    circuit_open: false,
-                    trouble: None,
-                })
-                .collect(),
-            head_sequence: self.store.feed().head().sequence,
-            oldest_sequence: 0,
-            overdue_tokens: 0,
-            replicas: Vec::new(),
+            head_sequence: feed.head.sequence,
+            oldest_sequence: feed.oldest,
+            overdue_tokens,
+            providers: self.provider_states().await?,
+            replicas,
             master_keys,
             tokens_by_status: self.count_by_status(caller).await?,
         })

@@ -85,7 +85,8 @@ impl Vault {
         let name = format!("{}-{}", std::process::id(), incarnation);
         let registration = Registration { name: name.clone(), master_keys: keys.master.ids() };
         store.register(registration, clock.now()).await?;
-        let vault = Self::assemble(Arc::new(store), keys, providers, clock, config.policy, name);
+        let vault = Self::assemble(Arc::new(store), keys, providers, clock, config.policy, config.timetable, name);
+        vault.settle_policy().await.map_err(|error| OpenError(error.to_string()))?;
         Ok((Arc::new(vault), first))
     }
 
@@ -200,6 +201,7 @@ async fn found(
         vault_id: Uuid::new_v4(),
         feed_epoch: Uuid::new_v4(),
         active_master_key: active.clone(),
+        created_at: clock.now(),
     };
     let check_value = master.check_value(&active, record.vault_id).map_err(corrupt)?;
     let keys: Vec<_> = VaultKeyPurpose::ALL

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::doctor::Learned;
+use super::doctor::{Learned, Recorded};
 use super::{Advice, ReportOutcome, ReportTokenError, ReportedSecret, Target, Vault, VaultError, Verdict};
 use crate::model::{Connection, Misconfiguration, Principal, Refusal, RefusalKind, Standing, Status};
 use crate::store::HeldToken;
@@ -121,11 +121,18 @@ impl Vault {
             (word, _) => word,
         };
         let learned = Learned { accounts: None, last_success_at: report.last_success_at };
-        let Some(connection) = self.record(connection, word, learned).await? else {
+        let connection = match self.record(connection, word, learned).await? {
+            Recorded::Kept(connection) => *connection,
+            Recorded::Held => {
+                let (verdict, advice) = (Verdict::Unconfirmed, Advice::RetryAfter);
+                return self.told(connection.clone(), verdict, advice, LONG_WAIT).await;
+            }
+            Recorded::Changed => {
             // It changed while we asked: the report is about a token that is no longer held.
             let now_held = self.store.read().await?.connection(held.connection.id).await?;
             let now_held = now_held.ok_or(VaultError::ConnectionNotFound(held.connection.id))?;
             return self.told(now_held, Verdict::StaleReport, Advice::FetchAgain, Duration::ZERO).await;
+            }
         };
         if verdict == Verdict::Invalidated {
             tracing::warn!(connection = %connection.id, workspace = %connection.workspace, "the provider refuses the token");

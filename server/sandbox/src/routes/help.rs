@@ -40,8 +40,9 @@ Control, all JSON:
                                          {{"set":["/data/0/id",1]}}, "gzip", "unknown_keys", {{"then_kill":460}}
   GET    /_sandbox/faults, DELETE /_sandbox/faults
   GET    /_sandbox/requests, DELETE /_sandbox/requests      what clients sent
-  GET    /_sandbox/clock
-  POST   /_sandbox/clock                 {{"advance_seconds":86400}}, {{"set":1763859600}} {{"freeze":true}} or {{"reset":true}}
+  GET    /_sandbox/clock                 now (seconds), now_us (microseconds) and speed
+  POST   /_sandbox/clock                 {{"advance_seconds":86400}}, {{"set":1763859600}}, {{"speed":86400}} (simulated
+                                         seconds per real second), {{"freeze":true}} (as speed 0) or {{"reset":true}}
   POST   /_sandbox/usage                 {{"scope":"app","percent":85.5}}; scopes: "app", "app_insights",
                                          {{"ad_account":"1020304050"}}, {{"use_case":{{"id":"1020304050","kind":"ads_insights"}}}}
                                          with "block_seconds" in place of "percent": blocked. From 100 % on: blocked.

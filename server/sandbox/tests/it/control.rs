@@ -106,3 +106,34 @@ async fn mistakes_are_explained() {
     assert_eq!(get(&sandbox, "/_sandbox/nonsense", &[]).await.status, 404);
     assert!(sandbox.requests().is_empty(), "control is not recorded");
 }
+
+#[tokio::test]
+async fn the_clock_runs_at_the_speed_that_it_is_told() {
+    let sandbox = sandbox().await;
+    let clock = async || get(&sandbox, "/_sandbox/clock", &[]).await.json;
+    let stood = clock().await;
+    assert_eq!(stood["speed"], 0, "these tests stop it");
+    let (now, now_us) = (stood["now"].as_i64().unwrap(), stood["now_us"].as_i64().unwrap());
+    assert_eq!(now_us.div_euclid(1_000_000), now);
+    assert_eq!(sandbox.clock().now_micros(), now_us);
+
+    let token = sandbox.user("ana").long_lived_token();
+    let told = tell(&sandbox, "/clock", json!({ "set": 1_763_859_600, "speed": 86_400 })).await;
+    assert_eq!(told["speed"], 86_400);
+    assert!(told["now"].as_i64().unwrap() >= 1_763_859_600);
+    sandbox.expires_at(&token, told["now"].as_i64().unwrap() + 86_400);
+    let start = std::time::Instant::now();
+    while me(&sandbox, &token).await.status == 200 {
+        assert!(start.elapsed().as_secs() < 20, "a day takes a second");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert!(start.elapsed().as_millis() > 200, "the day was not over at once: {:?}", start.elapsed());
+    assert_eq!(me(&sandbox, &token).await.error(), (400, 190, Some(463)));
+
+    for bad in [json!({ "speed": -1 }), json!({ "speed": 1.5 }), json!({ "speed": "fast" })] {
+        let url = format!("{}/_sandbox/clock", sandbox.url());
+        let reply = read(http().post(url).body(bad.to_string()).send().await.unwrap()).await;
+        assert_eq!(reply.status, 400, "{bad}: {}", reply.text);
+    }
+    assert_eq!(clock().await["speed"], 86_400, "a mistake changes nothing");
+}

@@ -9,13 +9,14 @@ use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Method, RequestBuilder, Response};
 use tokio::time::{Instant, sleep};
-use url::{Host, Url};
+use url::Url;
 use zeroize::Zeroizing;
 
 use super::headers;
 use super::redact::Redactor;
 use super::refusal::{self, Asked, Seen};
 use crate::model::{BadValue, Clock, Refusal, RefusalKind, Secret};
+use crate::provider::is_loopback;
 use crate::provider::usage::UsageBook;
 
 /// No reply that the vault asks for comes near it.
@@ -134,13 +135,7 @@ impl Http {
             .gzip(true)
             .connect_timeout(CONNECT_TIMEOUT.min(request_timeout))
             .timeout(request_timeout);
-        let loopback = match base.host() {
-            Some(Host::Domain(name)) => name == "localhost",
-            Some(Host::Ipv4(ip)) => ip.is_loopback(),
-            Some(Host::Ipv6(ip)) => ip.is_loopback(),
-            None => false,
-        };
-        if loopback {
+        if is_loopback(&base) {
             builder = builder.no_proxy();
         }
         let client = builder

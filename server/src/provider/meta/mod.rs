@@ -190,6 +190,10 @@ impl Provider for Meta {
         self.http.version()
     }
 
+    async fn probe(&self) -> Result<(), Refusal> {
+        self.debug_own_token().await
+    }
+
     async fn inspect(&self, secret: &Secret) -> Result<Inspected, Refusal> {
         self.debug_token(secret).await
     }
@@ -221,6 +225,10 @@ impl Provider for Meta {
         kind: TokenKind,
     ) -> Result<Revocation, Refusal> {
         self.end_token(secret, subject, kind).await
+    }
+
+    async fn page_token(&self, secret: &Secret, page_id: &str) -> Result<Secret, Refusal> {
+        self.token_of_page(secret, page_id).await
     }
 
     fn send_with(&self, secret: &Secret) -> Vec<RequestPart> {

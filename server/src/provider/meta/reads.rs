@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use url::form_urlencoded;
 
 use super::Meta;
-use super::wire::{self, Named, Paging, Permission};
+use super::wire::{self, Named, PageEntry, Paging, Permission};
 use crate::model::{
     AdAccount, AdAccountState, Grant, GrantState, Refusal, RefusalKind, Secret, Subject, Timestamp,
 };
@@ -16,6 +16,8 @@ use crate::provider::SmokeTest;
 
 /// Ad accounts that are listed at most.
 const MOST_AD_ACCOUNTS: usize = 5_000;
+/// Pages of a person that are listed at most.
+const MOST_PAGES_MANAGED: usize = 2_000;
 /// Entries that are asked for per page.
 const PER_PAGE: &str = "200";
 /// Pages may come short or empty, so that more are allowed than full ones would take.
@@ -59,6 +61,20 @@ impl Meta {
         let mut known = HashSet::new();
         let accounts = entries.into_iter().filter_map(wire::read).filter_map(|entry| ad_account(entry, now));
         Ok(accounts.filter(|account| known.insert(account.id.clone())).collect())
+    }
+
+    /// `/me/accounts`: the token of one page that the person manages.
+    pub(super) async fn token_of_page(&self, token: &Secret, page_id: &str) -> Result<Secret, Refusal> {
+        let query = [("fields", "id,access_token"), ("limit", PER_PAGE)];
+        let entries = self.list(token, &["me", "accounts"], &query, MOST_PAGES_MANAGED).await?;
+        let mut pages = entries.into_iter().filter_map(wire::read::<PageEntry>);
+        match pages.find(|page| page.id == page_id).map(|page| page.access_token) {
+            Some(secret) if !secret.is_empty() => Ok(Secret::new(secret)),
+            _ => {
+                let kind = RefusalKind::Permission { object_only: true };
+                Err(Refusal::new(kind, "the person does not manage the page any more, or may not use it"))
+            }
+        }
     }
 
     /// `/act_…/insights` of the last seven days. No rows is a pass.

@@ -32,6 +32,18 @@ impl Meta {
         self.judge(data, token)
     }
 
+    /// `/debug_token` on the app's own token, which lives as long as the app and its secret.
+    pub(super) async fn debug_own_token(&self) -> Result<(), Refusal> {
+        let make = |app_secret: &Secret| {
+            let app_token = Secret::new(format!("{}|{}", self.app_id, app_secret.expose()));
+            Call::new(Method::GET, &["debug_token"], Asked::Inspection)
+                .query("input_token", app_token.expose())
+                .query("appsecret_proof", proof(app_secret, app_token.expose()).expose())
+                .bearer(app_token.expose())
+        };
+        self.ask(make, debug_data, self.http.deadline()).await.map(|_| ())
+    }
+
     /// What the provider's word means. Valid is only what is said to be.
     fn judge(&self, data: DebugToken, token: &Secret) -> Result<Inspected, Refusal> {
         if !data.app_id.is_empty() && data.app_id != self.app_id {

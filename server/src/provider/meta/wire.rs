@@ -86,6 +86,16 @@ pub(super) struct Permission {
     pub(super) status: String,
 }
 
+/// One entry of `/me/accounts`: a page. Holds a secret: no `Debug`.
+#[derive(Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct PageEntry {
+    #[serde(deserialize_with = "text")]
+    pub(super) id: String,
+    #[serde(deserialize_with = "text")]
+    pub(super) access_token: String,
+}
+
 /// One entry of `/me/adaccounts`.
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(default)]

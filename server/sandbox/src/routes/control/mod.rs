@@ -153,7 +153,8 @@ async fn clear_requests(Axum(world): World) -> Answered {
 }
 
 async fn show_clock(Axum(world): World) -> Json<Value> {
-    Json(json!({ "now": world.clock.now() }))
+    let (now_us, speed) = world.clock.reading();
+    Json(json!({ "now": now_us.div_euclid(1_000_000), "now_us": now_us, "speed": speed }))
 }
 
 #[derive(Deserialize)]
@@ -165,6 +166,7 @@ struct MoveClock {
     reset: bool,
     #[serde(default)]
     freeze: bool,
+    speed: Option<u32>,
 }
 
 async fn move_clock(Axum(world): World, body: Bytes) -> Answered {
@@ -177,6 +179,9 @@ async fn move_clock(Axum(world): World, body: Bytes) -> Answered {
     }
     if to.freeze {
         world.clock.freeze();
+    }
+    if let Some(speed) = to.speed {
+        world.clock.run_at(speed);
     }
     world.clock.advance(Duration::from_secs(to.advance_seconds.unwrap_or(0)));
     Ok(show_clock(Axum(world)).await)

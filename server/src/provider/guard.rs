@@ -1,0 +1,229 @@
+//! The circuit between the vault and a provider. Faults of the provider trip it; throttling, dead tokens and
+//! our own mistakes do not. While it is open, calls are refused here and cost nobody anything.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::{
+    Exchanged, Inspected, Provider, ReportedRefusal, RequestPart, Revocation, SmokeTest, Usage,
+};
+use crate::model::{
+    AdAccount, Grant, Misconfiguration, ProviderId, ProviderTrouble, Refusal, RefusalKind, Secret, Subject,
+    TokenKind,
+};
+
+/// So many operations in a row must fail …
+const STREAK: u32 = 5;
+/// … over at least this time: one burst of parallel calls is no outage.
+const SPAN: Duration = Duration::from_secs(5);
+/// What a held-back call is told to wait.
+const WAIT: Duration = Duration::from_secs(15);
+
+/// Failures in a row.
+#[derive(Clone, Copy)]
+struct Streak {
+    since: Instant,
+    count: u32,
+}
+
+/// What is known of a provider's health in this process, and whether calls may go.
+#[derive(Default)]
+pub struct Gate {
+    open: AtomicBool,
+    streak: Mutex<Option<Streak>>,
+    trouble: Mutex<Option<ProviderTrouble>>,
+}
+
+impl Gate {
+    /// Whether calls are held back.
+    pub fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// Holds calls back, or lets them go again.
+    pub fn set_open(&self, open: bool) {
+        if self.open.swap(open, Ordering::AcqRel) != open {
+            *self.streak.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
+
+    /// What this process found wrong since it was last asked.
+    pub fn take_trouble(&self) -> Option<ProviderTrouble> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn observe<T>(&self, outcome: &Result<T, Refusal>) {
+        let kind = outcome.as_ref().err().map(|refusal| &refusal.kind);
+        let mut streak = self.streak.lock().unwrap_or_else(PoisonError::into_inner);
+        let trouble = match kind {
+            Some(RefusalKind::Transient { .. }) => {
+                let now = Instant::now();
+                let failures = streak.get_or_insert(Streak { since: now, count: 0 });
+                failures.count += 1;
+                let tripped = failures.count >= STREAK && failures.since.elapsed() >= SPAN;
+                tripped.then_some(ProviderTrouble::Unreachable)
+            }
+            // About one call's own form, not about the app.
+            Some(RefusalKind::Ours(Misconfiguration::Request | Misconfiguration::RedirectUri)) => None,
+            Some(RefusalKind::Ours(problem)) => {
+                *streak = None;
+                Some(ProviderTrouble::Misconfigured(*problem))
+            }
+            _ => {
+                *streak = None;
+                None
+            }
+        };
+        drop(streak);
+        if trouble.is_some() {
+            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+        }
+    }
+}
+
+/// A provider behind its gate.
+pub(super) struct Guarded {
+    inner: Arc<dyn Provider>,
+    gate: Arc<Gate>,
+}
+
+impl Guarded {
+    pub(super) fn new(inner: Arc<dyn Provider>, gate: Arc<Gate>) -> Self {
+        Self { inner, gate }
+    }
+
+    /// Makes a call unless calls are held back, and learns from its outcome.
+    async fn through<T>(&self, call: impl Future<Output = Result<T, Refusal>> + Send) -> Result<T, Refusal> {
+        if self.gate.is_open() {
+            let kind = RefusalKind::Transient { retry_after: Some(WAIT) };
+            return Err(Refusal::new(kind, "the provider is at fault; calls are held back until it is well"));
+        }
+        let outcome = call.await;
+        self.gate.observe(&outcome);
+        outcome
+    }
+}
+
+#[async_trait::async_trait]
+impl Provider for Guarded {
+    fn id(&self) -> &ProviderId {
+        self.inner.id()
+    }
+
+    fn app_id(&self) -> &str {
+        self.inner.app_id()
+    }
+
+    fn api_version(&self) -> &str {
+        self.inner.api_version()
+    }
+
+    /// Goes through an open gate too: it is how the vault finds out that it may be closed.
+    async fn probe(&self) -> Result<(), Refusal> {
+        self.inner.probe().await
+    }
+
+    async fn inspect(&self, secret: &Secret) -> Result<Inspected, Refusal> {
+        self.through(self.inner.inspect(secret)).await
+    }
+
+    async fn exchange(&self, secret: &Secret, kind: TokenKind) -> Result<Exchanged, Refusal> {
+        self.through(self.inner.exchange(secret, kind)).await
+    }
+
+    async fn subject_name(&self, secret: &Secret, subject: &Subject) -> Result<String, Refusal> {
+        self.through(self.inner.subject_name(secret, subject)).await
+    }
+
+    async fn grants(&self, secret: &Secret) -> Result<Vec<Grant>, Refusal> {
+        self.through(self.inner.grants(secret)).await
+    }
+
+    async fn ad_accounts(&self, secret: &Secret) -> Result<Vec<AdAccount>, Refusal> {
+        self.through(self.inner.ad_accounts(secret)).await
+    }
+
+    async fn smoke_test(&self, secret: &Secret, ad_account_id: &str) -> Result<SmokeTest, Refusal> {
+        self.through(self.inner.smoke_test(secret, ad_account_id)).await
+    }
+
+    async fn revoke(
+        &self,
+        secret: &Secret,
+        subject: &Subject,
+        kind: TokenKind,
+    ) -> Result<Revocation, Refusal> {
+        self.through(self.inner.revoke(secret, subject, kind)).await
+    }
+
+    async fn page_token(&self, secret: &Secret, page_id: &str) -> Result<Secret, Refusal> {
+        self.through(self.inner.page_token(secret, page_id)).await
+    }
+
+    fn send_with(&self, secret: &Secret) -> Vec<RequestPart> {
+        self.inner.send_with(secret)
+    }
+
+    fn classify(&self, report: &ReportedRefusal) -> Refusal {
+        self.inner.classify(report)
+    }
+
+    fn observe_usage(&self, headers: &[(String, String)], ad_account_id: Option<&str>) {
+        self.inner.observe_usage(headers, ad_account_id);
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        self.inner.usage()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(kind: RefusalKind) -> Result<(), Refusal> {
+        Err(Refusal::new(kind, "no"))
+    }
+
+    fn fault() -> Result<(), Refusal> {
+        refused(RefusalKind::Transient { retry_after: None })
+    }
+
+    #[test]
+    fn a_burst_of_faults_is_no_outage_and_a_streak_over_time_is() {
+        let gate = Gate::default();
+        for _ in 0..20 {
+            gate.observe(&fault());
+        }
+        assert_eq!(gate.take_trouble(), None);
+        gate.streak.lock().unwrap().as_mut().unwrap().since = Instant::now() - SPAN;
+        gate.observe(&fault());
+        assert_eq!(gate.take_trouble(), Some(ProviderTrouble::Unreachable));
+        assert_eq!(gate.take_trouble(), None, "told once");
+    }
+
+    #[test]
+    fn any_answer_ends_the_streak_and_only_faults_make_one() {
+        let gate = Gate::default();
+        let dead = RefusalKind::Dead { reason: crate::model::RefusalReason::Expired };
+        let throttled = RefusalKind::Throttled { scope: "app".into(), retry_after: WAIT };
+        for answer in [Ok(()), refused(dead), refused(throttled)] {
+            gate.observe(&fault());
+            gate.streak.lock().unwrap().as_mut().unwrap().since = Instant::now() - SPAN * 2;
+            gate.observe(&answer);
+            assert!(gate.streak.lock().unwrap().is_none(), "{answer:?}");
+        }
+        assert_eq!(gate.take_trouble(), None);
+    }
+
+    #[test]
+    fn a_wrong_app_secret_is_told_at_once() {
+        let gate = Gate::default();
+        gate.observe(&refused(RefusalKind::Ours(Misconfiguration::AppSecret)));
+        assert_eq!(gate.take_trouble(), Some(ProviderTrouble::Misconfigured(Misconfiguration::AppSecret)));
+        gate.observe(&refused(RefusalKind::Ours(Misconfiguration::Request)));
+        assert_eq!(gate.take_trouble(), None);
+    }
+}

@@ -1,0 +1,152 @@
+//! What is due, found by index.
+
+use uuid::Uuid;
+
+use super::rows::{ConnectionRow, connection_columns};
+use super::{Session, StoreError, Tx};
+use crate::model::{Connection, ConnectionId, EventKind, ProviderId, Timestamp};
+
+#[derive(sqlx::FromRow)]
+struct Due {
+    connection_id: Uuid,
+    due_at: i64,
+}
+
+#[derive(sqlx::FromRow)]
+struct Id {
+    connection_id: Uuid,
+}
+
+#[derive(sqlx::FromRow)]
+struct ScopeRow {
+    scope: String,
+}
+
+#[derive(sqlx::FromRow)]
+struct Count {
+    n: i64,
+}
+
+impl Session {
+    /// Whether time has something to say about some connection.
+    pub async fn has_due_deadline(&mut self, now: Timestamp) -> Result<bool, StoreError> {
+        let row: Option<Id> = self
+            .query("SELECT connection_id FROM ad_platform_connections WHERE next_deadline_at <= $1 LIMIT 1")
+            .bind(now.as_micros())
+            .fetch_optional()
+            .await?;
+        Ok(row.is_some())
+    }
+
+    /// Connections whose renewal is due, the longest waiting first.
+    pub async fn due_renewals(
+        &mut self,
+        now: Timestamp,
+        limit: i64,
+    ) -> Result<Vec<ConnectionId>, StoreError> {
+        let rows: Vec<Id> = self
+            .query(
+                "SELECT connection_id FROM ad_platform_connections
+                  WHERE next_renewal_at <= $1 ORDER BY next_renewal_at LIMIT $2",
+            )
+            .bind(now.as_micros())
+            .bind(limit)
+            .fetch_all()
+            .await?;
+        Ok(rows.into_iter().map(|row| ConnectionId::from_uuid(row.connection_id)).collect())
+    }
+
+    /// Connections with any work due, and since when it is.
+    pub async fn due_work(
+        &mut self,
+        now: Timestamp,
+        limit: i64,
+    ) -> Result<Vec<(ConnectionId, Timestamp)>, StoreError> {
+        let rows: Vec<Due> = self
+            .query(
+                "SELECT connection_id, next_renewal_at AS due_at FROM ad_platform_connections
+                  WHERE next_renewal_at <= $1
+                  UNION ALL
+                 SELECT connection_id, next_deadline_at AS due_at FROM ad_platform_connections
+                  WHERE next_deadline_at <= $1
+                  ORDER BY due_at LIMIT $2",
+            )
+            .bind(now.as_micros())
+            .bind(limit)
+            .fetch_all()
+            .await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| (ConnectionId::from_uuid(row.connection_id), Timestamp::from_micros(row.due_at)))
+            .collect())
+    }
+
+    /// Connections about which an incident of a kind is open.
+    pub async fn open_scopes(
+        &mut self,
+        kind: EventKind,
+        limit: i64,
+    ) -> Result<Vec<ConnectionId>, StoreError> {
+        let rows: Vec<ScopeRow> = self
+            .query("SELECT scope FROM incidents WHERE kind = $1 AND closed_sequence IS NULL LIMIT $2")
+            .bind(kind.as_str())
+            .bind(limit)
+            .fetch_all()
+            .await?;
+        let id = |row: ScopeRow| {
+            row.scope.strip_prefix("connection:").and_then(|id| ConnectionId::parse(id).ok())
+        };
+        Ok(rows.into_iter().filter_map(id).collect())
+    }
+
+    /// Connections of a provider after one, by id, that are not revoked. For passes over all of them.
+    pub async fn connections_after(
+        &mut self,
+        provider: &ProviderId,
+        after: Option<ConnectionId>,
+        limit: i64,
+    ) -> Result<Vec<Connection>, StoreError> {
+        self.query(concat!(
+            "SELECT ",
+            connection_columns!(),
+            " FROM ad_platform_connections c
+             WHERE c.connection_id > $1 AND c.provider = $2 AND c.standing <> 'REVOKED'
+             ORDER BY c.connection_id LIMIT $3"
+        ))
+        .bind(after.map_or(Uuid::nil(), ConnectionId::as_uuid))
+        .bind(provider.as_str().to_owned())
+        .bind(limit)
+        .fetch_all::<ConnectionRow>()
+        .await?
+        .into_iter()
+        .map(Connection::try_from)
+        .collect()
+    }
+
+    /// How many connections of a provider are not revoked.
+    pub async fn count_of_provider(&mut self, provider: &ProviderId) -> Result<i64, StoreError> {
+        let row: Count = self
+            .query(
+                "SELECT count(*) AS n FROM ad_platform_connections
+                  WHERE provider = $1 AND standing <> 'REVOKED'",
+            )
+            .bind(provider.as_str().to_owned())
+            .fetch_one()
+            .await?;
+        Ok(row.n)
+    }
+}
+
+impl Tx {
+    /// Makes the tokens that are read with another connection's token due for reading again.
+    pub async fn wake_children(&mut self, parent: ConnectionId, now: Timestamp) -> Result<u64, StoreError> {
+        self.query(
+            "UPDATE ad_platform_connections SET next_renewal_at = $2
+              WHERE parent_connection_id = $1 AND standing = 'LIVE'",
+        )
+        .bind(parent.as_uuid())
+        .bind(now.as_micros())
+        .execute()
+        .await
+    }
+}
