@@ -1,5 +1,5 @@
-//! Client of Token Vault: two lines to a token, and errors that
-//! say what to do.
+//! Client of Token Vault: two lines to a token, errors that say what to do, and a feed of what happens to tokens
+//! that survives its connections.
 //!
 //! ```no_run
 //! # async fn ingest() -> Result<(), token_vault_client::Error> {
@@ -15,19 +15,49 @@
 //! Every call has a deadline, carries the key, and is tried again while that can help: reads always, changes
 //! because they carry a `request_id`. What is left is an [`Error`] whose [`kind`](Error::kind) decides what the
 //! caller does: pause, retry after a while, or mend its own request.
+//!
+//! [`Vault::watch`] follows the feed of expiry events: it reconnects and resumes by itself, delivers each event once,
+//! and keeps its position in a [`Checkpoint`]. [`Ingestion`] makes of it which connections to pause and what to
+//! backfill, [`Alerts`] what is wrong now.
+//!
+//! ```no_run
+//! # async fn follow(vault: token_vault_client::Vault) -> Result<(), token_vault_client::Error> {
+//! use futures::StreamExt;
+//! use token_vault_client::{FileCheckpoint, Ingestion, Start, WatchOptions};
+//!
+//! let options = WatchOptions::new().start(Start::Snapshot).checkpoint(FileCheckpoint::new("position"));
+//! let mut stream = vault.watch(options);
+//! let mut ingestion = Ingestion::new();
+//! while let Some(item) = stream.next().await.transpose()? {
+//!     for instruction in ingestion.take(&item) {
+//!         println!("{instruction:?}");
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 #![forbid(unsafe_code)]
 
+mod alerting;
 mod api_key;
 mod builder;
+mod checkpoint;
 mod error;
+mod ingestion;
 mod retry;
 mod token;
 mod vault;
+mod watch;
 
+pub use alerting::{Alert, Alerts, Cause, Incident, Scope};
 pub use api_key::ApiKey;
 pub use builder::Builder;
+pub use checkpoint::{Checkpoint, CheckpointError, FileCheckpoint, NoCheckpoint, SubscriptionCheckpoint};
 pub use error::{Error, ErrorKind, FieldViolation};
+pub use ingestion::{Backfill, Ingestion, Instruction};
+pub use prost_types::Timestamp;
 pub use token::AccessToken;
 pub use token_vault_proto::v1;
 pub use vault::Vault;
+pub use watch::{EventStream, Snapshot, Start, WatchItem, WatchOptions};

@@ -9,7 +9,9 @@ use crate::v1::ErrorReason;
 
 /// The first wait is at most this; it doubles.
 const FIRST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(10);
+pub(crate) const LONGEST: Duration = Duration::from_secs(10);
+/// No vault asks for more; a clock's arithmetic has an end too.
+const LONGEST_ASKED: Duration = Duration::from_secs(3600);
 
 /// Whether a repeat can help: waiting mends it, or the same call is still running (as our own lost try may be) and
 /// a repeat gets its outcome.
@@ -23,11 +25,25 @@ pub(crate) fn wait(error: &Error, tries: u32, max_retries: u32, left: Duration) 
     if tries > max_retries || !repeatable(error) {
         return None;
     }
-    let ceiling = FIRST.saturating_mul(2_u32.saturating_pow(tries.saturating_sub(1))).min(LONGEST);
-    let jitter = ceiling.mul_f64(rand::rng().random_range(0.0..1.0));
     // Where nobody asked for a time, as when the vault was not reached, the backoff alone counts.
-    let wait = error.retry_after().unwrap_or_default() + jitter;
+    let wait = error.retry_after().unwrap_or_default().saturating_add(backoff(tries));
     (wait < left).then_some(wait)
+}
+
+/// How long a stream waits before it connects again, after `tries` connections that did not last. Spread out behind the
+/// time that the vault asks for, because all its watchers are told the same.
+pub(crate) fn reconnect(error: &Error, tries: u32) -> Duration {
+    let asked = error.retry_after().unwrap_or_default().min(LONGEST_ASKED);
+    asked + part_of(asked / 2) + backoff(tries)
+}
+
+/// Exponential with full jitter: between nothing and a ceiling that doubles with each try.
+pub(crate) fn backoff(tries: u32) -> Duration {
+    part_of(FIRST.saturating_mul(2_u32.saturating_pow(tries.saturating_sub(1))).min(LONGEST))
+}
+
+fn part_of(whole: Duration) -> Duration {
+    whole.mul_f64(rand::rng().random_range(0.0..1.0))
 }
 
 #[cfg(test)]
@@ -62,6 +78,23 @@ mod tests {
         };
         assert!(wait(&conflict("REQUEST_IN_PROGRESS"), 1, 3, MINUTE).is_some());
         assert_eq!(wait(&conflict("TOKEN_VERSION_MISMATCH"), 1, 3, MINUTE), None);
+    }
+
+    #[test]
+    fn a_stream_waits_as_long_as_it_is_asked_to_and_not_much_longer() {
+        let asked = |time| {
+            Error::from(Status::with_error_details(
+                Code::Unavailable,
+                "",
+                ErrorDetails::with_retry_info(Some(time)),
+            ))
+        };
+        for _ in 0..100 {
+            let wait = reconnect(&asked(MINUTE), 1);
+            assert!(wait >= MINUTE && wait <= MINUTE * 3 / 2 + FIRST, "{wait:?}");
+            assert!(reconnect(&asked(Duration::MAX), 40) <= LONGEST_ASKED * 3 / 2 + LONGEST);
+            assert!(reconnect(&Status::unavailable("").into(), u32::MAX) <= LONGEST);
+        }
     }
 
     #[test]

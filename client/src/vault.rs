@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 use crate::api_key::ApiKey;
@@ -17,6 +17,7 @@ use crate::token::AccessToken;
 use crate::v1;
 use crate::v1::token_vault_client::TokenVaultClient;
 use crate::v1::vault_admin_client::VaultAdminClient;
+use crate::watch::{EventStream, WatchOptions};
 
 /// A page of a thousand tokens with all their problems passes gRPC's own limit of 4 MiB.
 const LARGEST_ANSWER: usize = 64 * 1024 * 1024;
@@ -160,6 +161,10 @@ impl Vault {
         report_token_error(ReportTokenErrorRequest) -> ReportTokenErrorResponse;
         /// Ends a connection.
         revoke_token(RevokeTokenRequest) -> RevokeTokenResponse changes;
+        /// A page of the history of expiry events. To follow the feed, see [`watch`](Vault::watch).
+        list_expiry_events(ListExpiryEventsRequest) -> ListExpiryEventsResponse;
+        /// Moves a subscription's position. [`SubscriptionCheckpoint`](crate::SubscriptionCheckpoint) does it for a watch.
+        acknowledge_events(AcknowledgeEventsRequest) -> AcknowledgeEventsResponse;
     }
 
     rpcs! { VaultAdminClient:
@@ -169,8 +174,48 @@ impl Vault {
         list_api_keys(ListApiKeysRequest) -> ListApiKeysResponse;
         /// Ends an API key.
         revoke_api_key(RevokeApiKeyRequest) -> RevokeApiKeyResponse changes;
+        /// The jobs that the vault does by the clock.
+        list_jobs(ListJobsRequest) -> ListJobsResponse;
+        /// Starts a job now; does not wait for its end.
+        run_job(RunJobRequest) -> RunJobResponse changes;
+        /// A page of jobs' runs, the newest first.
+        list_job_runs(ListJobRunsRequest) -> ListJobRunsResponse;
+        /// A page of all principals' subscriptions.
+        list_subscriptions(ListSubscriptionsRequest) -> ListSubscriptionsResponse;
+        /// Forgets a subscription's position.
+        delete_subscription(DeleteSubscriptionRequest) -> DeleteSubscriptionResponse changes;
         /// What the vault says of itself.
         get_vault_status(GetVaultStatusRequest) -> GetVaultStatusResponse;
+    }
+
+    /// Follows the feed of expiry events for as long as the stream is polled: it reconnects and resumes by itself. It
+    /// connects with the first poll. See [`EventStream`].
+    ///
+    /// Call it inside a Tokio runtime: a task of its own keeps the position.
+    pub fn watch(&self, options: WatchOptions) -> EventStream {
+        EventStream::new(self.clone(), options)
+    }
+
+    /// One watch, until it breaks. `patience` is the time until the vault's first sign.
+    pub(crate) async fn open_watch(
+        &self,
+        request: v1::WatchExpiryEventsRequest,
+        patience: Duration,
+    ) -> Result<Streaming<v1::WatchExpiryEventsResponse>, Error> {
+        // No deadline goes along: it would end the stream.
+        let request = self.authorized(request);
+        let mut client =
+            TokenVaultClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_ANSWER);
+        match tokio::time::timeout(patience.min(self.deadline), client.watch_expiry_events(request)).await {
+            Ok(answer) => Ok(answer?.into_inner()),
+            Err(_) => Err(late().into()),
+        }
+    }
+
+    fn authorized<Q>(&self, message: Q) -> Request<Q> {
+        let mut request = Request::new(message);
+        request.metadata_mut().insert("authorization", self.key.clone());
+        request
     }
 
     async fn call<Q, A, F>(&self, message: Q, send: impl Fn(Request<Q>) -> F) -> Result<A, Error>
@@ -182,12 +227,11 @@ impl Vault {
         let mut tries = 1;
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            let mut request = Request::new(message.clone());
-            request.metadata_mut().insert("authorization", self.key.clone());
+            let mut request = self.authorized(message.clone());
             request.set_timeout(left);
             let answer = match tokio::time::timeout(left, send(request)).await {
                 Ok(answer) => answer,
-                Err(_) => Err(Status::deadline_exceeded("the vault did not answer in time")),
+                Err(_) => Err(late()),
             };
             let error = match answer {
                 Ok(answer) => return Ok(answer.into_inner()),
@@ -199,6 +243,10 @@ impl Vault {
             tries += 1;
         }
     }
+}
+
+fn late() -> Status {
+    Status::deadline_exceeded("the vault did not answer in time")
 }
 
 impl fmt::Debug for Vault {

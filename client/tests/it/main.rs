@@ -1,7 +1,13 @@
 //! The client against a scripted vault on a real socket.
 
 #[cfg(test)]
+mod feed;
+#[cfg(test)]
+mod relay;
+#[cfg(test)]
 mod scripted;
+#[cfg(test)]
+mod watch;
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! A vault that refuses as it is told, then answers with nothing, and remembers what it was sent.
+//! A vault that refuses as it is told, then answers with nothing, and remembers what it was sent. Its feed is `feed.rs`'s.
 
 use std::sync::{Arc, Mutex};
 
@@ -9,6 +9,8 @@ use tokio::net::TcpListener;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
+
+use crate::feed::{Answers, Feed};
 
 /// One call as it came in.
 #[derive(Debug, Clone)]
@@ -21,24 +23,36 @@ pub(crate) struct Call {
 /// The scripted vault.
 pub(crate) struct Scripted {
     pub(crate) url: String,
+    pub(crate) feed: Arc<Feed>,
     shared: Arc<Shared>,
 }
 
 struct Shared {
+    feed: Arc<Feed>,
     refusals: Mutex<Vec<Status>>,
     calls: Mutex<Vec<Call>>,
 }
 
 impl Scripted {
     pub(crate) async fn start(refusals: impl IntoIterator<Item = Status>) -> Self {
+        Self::listen("127.0.0.1:0", refusals).await
+    }
+
+    pub(crate) async fn start_at(address: &str) -> Self {
+        Self::listen(address, []).await
+    }
+
+    async fn listen(address: &str, refusals: impl IntoIterator<Item = Status>) -> Self {
         let mut refusals: Vec<Status> = refusals.into_iter().collect();
         refusals.reverse();
-        let shared = Arc::new(Shared { refusals: Mutex::new(refusals), calls: Mutex::default() });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let feed = Arc::new(Feed::default());
+        let refusals = Mutex::new(refusals);
+        let shared = Arc::new(Shared { feed: feed.clone(), refusals, calls: Mutex::default() });
+        let listener = TcpListener::bind(address).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let service = TokenVaultServer::from_arc(shared.clone());
         tokio::spawn(Server::builder().add_service(service).serve_with_incoming(TcpIncoming::from(listener)));
-        Self { url, shared }
+        Self { url, feed, shared }
     }
 
     pub(crate) fn calls(&self) -> Vec<Call> {
@@ -79,6 +93,22 @@ macro_rules! answers {
     ($($name:ident($request:ident) -> $response:ident $($id:ident)?;)*) => {
         #[tonic::async_trait]
         impl TokenVault for Shared {
+            type WatchExpiryEventsStream = Answers;
+
+            async fn watch_expiry_events(
+                &self,
+                request: Request<WatchExpiryEventsRequest>,
+            ) -> Result<Response<Answers>, Status> {
+                self.feed.watch(request.into_inner()).map(Response::new)
+            }
+
+            async fn acknowledge_events(
+                &self,
+                request: Request<AcknowledgeEventsRequest>,
+            ) -> Result<Response<AcknowledgeEventsResponse>, Status> {
+                self.feed.acknowledge(request.into_inner()).map(Response::new)
+            }
+
             $(async fn $name(&self, request: Request<$request>) -> Result<Response<$response>, Status> {
                 let id = String::new();
                 $(let id = { let _ = id; request.get_ref().$id.clone() };)?
@@ -97,4 +127,5 @@ answers! {
     list_tokens(ListTokensRequest) -> ListTokensResponse;
     report_token_error(ReportTokenErrorRequest) -> ReportTokenErrorResponse;
     revoke_token(RevokeTokenRequest) -> RevokeTokenResponse request_id;
+    list_expiry_events(ListExpiryEventsRequest) -> ListExpiryEventsResponse;
 }

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::event::{Announced, DeadlineKind, Detail, EventKind, EventWord, Incident};
-use super::{Connection, Expiry, Fixer, Policy, RefusalReason, Remedy, Severity, Standing, Status, Timestamp};
+use super::{
+    Connection, Expiry, Fixer, Policy, RefusalReason, Remedy, Severity, Standing, Status, Timestamp,
+};
 
 /// Ends that differ by less are the same end told twice.
 const NOISE: Duration = Duration::from_secs(60);
@@ -67,7 +69,15 @@ impl Announced {
         if let Some(end) = connection.facts.data_access.at() {
             if end <= now {
                 let remedy = Remedy::for_refusal(RefusalReason::DataAccessLapsed);
-                let word = word(connection, EventKind::DataAccessExpired, Severity::Warning, remedy, end, now, policy);
+                let word = word(
+                    connection,
+                    EventKind::DataAccessExpired,
+                    Severity::Warning,
+                    remedy,
+                    end,
+                    now,
+                    policy,
+                );
                 self.open_with(word, Some(DeadlineKind::DataAccess), Duration::ZERO);
             } else {
                 self.expiring(connection, EventKind::DataAccessExpiring, end, now, policy);
@@ -79,8 +89,7 @@ impl Announced {
         let remedy = Remedy::for_refusal(RefusalReason::Expired);
         let mut word = word(connection, EventKind::Expired, Severity::Critical, remedy, end, now, policy);
         word.reason = Some(RefusalReason::Expired);
-        word.detail =
-            Detail::Died { last_known_good: connection.seen.last_known_good, first_known_bad: end };
+        word.detail = Detail::Died { last_known_good: connection.seen.last_known_good, first_known_bad: end };
         self.open_with(word, Some(DeadlineKind::Token), Duration::ZERO);
     }
 
@@ -238,8 +247,7 @@ impl Announced {
         policy: &Policy,
     ) {
         let remedy = Remedy::none("A deadline of the token has moved.");
-        let mut word =
-            word(after, EventKind::DeadlinesChanged, Severity::Info, remedy, now, now, policy);
+        let mut word = word(after, EventKind::DeadlinesChanged, Severity::Info, remedy, now, now, policy);
         word.detail = Detail::Renewed { previous_expiry: before.facts.expiry };
         let (end, access) = (after.facts.expiry, after.facts.data_access);
         let voided = |end: Expiry, threshold| end.at().is_none_or(|end| end - threshold > now);
@@ -254,13 +262,7 @@ impl Announced {
         });
     }
 
-    fn scopes_changed(
-        &mut self,
-        before: &Connection,
-        after: &Connection,
-        now: Timestamp,
-        policy: &Policy,
-    ) {
+    fn scopes_changed(&mut self, before: &Connection, after: &Connection, now: Timestamp, policy: &Policy) {
         let had: BTreeSet<&String> = before.facts.scopes.iter().collect();
         let has: BTreeSet<&String> = after.facts.scopes.iter().collect();
         if had == has {

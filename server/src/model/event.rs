@@ -464,8 +464,7 @@ impl Announced {
 }
 
 fn provider_word(kind: EventKind, provider: &ProviderId, remedy: Remedy, now: Timestamp) -> EventWord {
-    let severity =
-        if kind == EventKind::ProviderAlarm { Severity::Critical } else { Severity::Info };
+    let severity = if kind == EventKind::ProviderAlarm { Severity::Critical } else { Severity::Info };
     EventWord {
         kind,
         severity,

@@ -23,8 +23,8 @@ pub use announce::{AccountChange, Cause};
 pub use caller::{Principal, Role, WorkspaceSet};
 pub use cron::Cron;
 pub use event::{
-    Announced, Closed, DeadlineKind, Detail, Draft, Event, EventKind, EventWord, FeedPosition, Incident, IncidentKey,
-    ProviderTrouble,
+    Announced, Closed, DeadlineKind, Detail, Draft, Event, EventKind, EventWord, FeedPosition, Incident,
+    IncidentKey, ProviderTrouble,
 };
 pub use id::{
     ApiKeyId, ConnectionId, Incarnation, ProviderId, RequestId, SecretId, SubscriptionName, TokenVersion,

@@ -96,7 +96,11 @@ mod tests {
             let connection = Connection { id, ..of_life(60) };
             let moment = connection.first_renewal(&policy).unwrap();
             assert!(moment >= NOW + DAY * 30 && moment <= NOW + DAY * 42, "{moment}");
-            assert_eq!(connection.first_renewal(&policy), Some(moment), "it does not depend on when it is asked");
+            assert_eq!(
+                connection.first_renewal(&policy),
+                Some(moment),
+                "it does not depend on when it is asked"
+            );
             moments.push(moment);
         }
         moments.sort();

@@ -5,9 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{
-    Exchanged, Inspected, Provider, ReportedRefusal, RequestPart, Revocation, SmokeTest, Usage,
-};
+use super::{Exchanged, Inspected, Provider, ReportedRefusal, RequestPart, Revocation, SmokeTest, Usage};
 use crate::model::{
     AdAccount, Grant, Misconfiguration, ProviderId, ProviderTrouble, Refusal, RefusalKind, Secret, Subject,
     TokenKind,

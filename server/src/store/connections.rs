@@ -10,7 +10,8 @@ use super::db::{Backend, Query};
 use super::rows::{ConnectionRow, FactColumns, connection_columns, subject_kind_name};
 use super::{Session, StoreError, Tx};
 use crate::model::{
-    AccountChange, AdAccount, Connection, ConnectionId, ProviderId, Sealed, SecretId, Timestamp, TokenVersion, WorkspaceId,
+    AccountChange, AdAccount, Connection, ConnectionId, ProviderId, Sealed, SecretId, Timestamp,
+    TokenVersion, WorkspaceId,
 };
 
 /// A connection and the sealed secret that it holds.

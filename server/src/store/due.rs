@@ -93,9 +93,8 @@ impl Session {
             .bind(limit)
             .fetch_all()
             .await?;
-        let id = |row: ScopeRow| {
-            row.scope.strip_prefix("connection:").and_then(|id| ConnectionId::parse(id).ok())
-        };
+        let id =
+            |row: ScopeRow| row.scope.strip_prefix("connection:").and_then(|id| ConnectionId::parse(id).ok());
         Ok(rows.into_iter().filter_map(id).collect())
     }
 

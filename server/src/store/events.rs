@@ -64,7 +64,10 @@ fn severity_number(severity: Severity) -> i64 {
 
 /// A severity that a newer release wrote is as bad as can be.
 fn severity_from(number: i64) -> Severity {
-    SEVERITIES.iter().find(|(_, known)| *known == number).map_or(Severity::Critical, |(severity, _)| *severity)
+    SEVERITIES
+        .iter()
+        .find(|(_, known)| *known == number)
+        .map_or(Severity::Critical, |(severity, _)| *severity)
 }
 
 const FIXERS: [(Fixer, &str); 5] = [
@@ -108,12 +111,31 @@ struct Body {
 enum DetailBody {
     #[default]
     None,
-    Expiring { threshold: i64, deadline: String },
-    Died { last_known_good: Option<i64>, first_known_bad: i64 },
-    Restored { gap_start: Option<i64>, gap_end: i64, cause: String },
-    Renewed { previous_expiry: (String, Option<i64>) },
-    RotationFailed { at_ceiling: bool, attempts: u32, next_attempt_at: Option<i64> },
-    Changed { added: Vec<String>, removed: Vec<String> },
+    Expiring {
+        threshold: i64,
+        deadline: String,
+    },
+    Died {
+        last_known_good: Option<i64>,
+        first_known_bad: i64,
+    },
+    Restored {
+        gap_start: Option<i64>,
+        gap_end: i64,
+        cause: String,
+    },
+    Renewed {
+        previous_expiry: (String, Option<i64>),
+    },
+    RotationFailed {
+        at_ceiling: bool,
+        attempts: u32,
+        next_attempt_at: Option<i64>,
+    },
+    Changed {
+        added: Vec<String>,
+        removed: Vec<String>,
+    },
     /// Of a newer release.
     #[serde(other)]
     Unknown,
@@ -381,7 +403,10 @@ macro_rules! list_events_sql {
     ($drive:literal) => {
         [
             events_where!(concat!($drive, " AND e.sequence BETWEEN $2 AND $3 ORDER BY e.sequence LIMIT $4")),
-            events_where!(concat!($drive, " AND e.sequence BETWEEN $2 AND $3 ORDER BY e.sequence DESC LIMIT $4")),
+            events_where!(concat!(
+                $drive,
+                " AND e.sequence BETWEEN $2 AND $3 ORDER BY e.sequence DESC LIMIT $4"
+            )),
         ]
     };
 }
@@ -545,10 +570,7 @@ impl Tx {
     }
 
     /// Writes what is announced: the events with the transaction's end, what they open and settle now.
-    pub async fn announce(
-        &mut self,
-        all: Vec<(Scope, Vec<Draft>)>,
-    ) -> Result<AnnouncedEvents, StoreError> {
+    pub async fn announce(&mut self, all: Vec<(Scope, Vec<Draft>)>) -> Result<AnnouncedEvents, StoreError> {
         let (mut opened, mut settled) = (Vec::new(), Vec::new());
         let (mut number, mut count) = (-self.events_so_far(), 0);
         for (scope, drafts) in all {
@@ -658,10 +680,7 @@ impl Tx {
 
     /// Gives the transaction's events their numbers. Called once, under the feed's lock, right before COMMIT.
     /// Answers the number before the first, and the new head.
-    pub(super) async fn number_events(
-        &mut self,
-        now: Timestamp,
-    ) -> Result<(i64, FeedPosition), StoreError> {
+    pub(super) async fn number_events(&mut self, now: Timestamp) -> Result<(i64, FeedPosition), StoreError> {
         #[derive(sqlx::FromRow)]
         struct Last {
             sequence: i64,

@@ -132,7 +132,9 @@ impl Session {
     /// What this vault is; `None` before its first start.
     pub async fn vault(&mut self) -> Result<Option<VaultRecord>, StoreError> {
         let row: Option<VaultRow> = self
-            .query("SELECT vault_id, feed_epoch, active_master_key, created_at FROM vault WHERE singleton = 1")
+            .query(
+                "SELECT vault_id, feed_epoch, active_master_key, created_at FROM vault WHERE singleton = 1",
+            )
             .fetch_optional()
             .await?;
         Ok(row.map(|row| VaultRecord {

@@ -105,12 +105,8 @@ impl Store {
         wake::check(&wake).await?;
 
         let (coherence, feed) = (Arc::new(Coherence::new()), Arc::new(Feed::new()));
-        let (writer, drained) = Writer::start(
-            writers.clone(),
-            Arc::clone(&coherence),
-            Arc::clone(&feed),
-            config.clock.clone(),
-        );
+        let (writer, drained) =
+            Writer::start(writers.clone(), Arc::clone(&coherence), Arc::clone(&feed), config.clock.clone());
         let (health, healthy) = watch::channel(true);
         let stop = tokio_util::sync::CancellationToken::new();
         let tasks = tokio_util::task::TaskTracker::new();

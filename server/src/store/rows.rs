@@ -6,8 +6,8 @@ use uuid::Uuid;
 use super::StoreError;
 use crate::model::{
     Connection, ConnectionId, Expiry, ExpirySource, Fingerprint, GranularScope, Observations, ProviderId,
-    RefusalReason, Schedule, SecretId, Standing, Subject, SubjectType, Timestamp, TokenFacts, TokenKind, TokenVersion,
-    WorkspaceId,
+    RefusalReason, Schedule, SecretId, Standing, Subject, SubjectType, Timestamp, TokenFacts, TokenKind,
+    TokenVersion, WorkspaceId,
 };
 
 const TABLE: &str = "ad_platform_connections";

@@ -178,8 +178,7 @@ impl Session {
 
     /// A run.
     pub async fn job_run(&mut self, id: Uuid) -> Result<Option<JobRun>, StoreError> {
-        let row: Option<RunRow> =
-            self.query(runs_where!("run_id = $1")).bind(id).fetch_optional().await?;
+        let row: Option<RunRow> = self.query(runs_where!("run_id = $1")).bind(id).fetch_optional().await?;
         Ok(row.map(JobRun::from))
     }
 

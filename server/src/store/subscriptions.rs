@@ -66,11 +66,7 @@ impl Session {
     }
 
     /// Bookmarks after one, by principal and name.
-    pub async fn bookmarks(
-        &mut self,
-        after: (&str, &str),
-        limit: i64,
-    ) -> Result<Vec<Bookmark>, StoreError> {
+    pub async fn bookmarks(&mut self, after: (&str, &str), limit: i64) -> Result<Vec<Bookmark>, StoreError> {
         let rows: Vec<Row> = self
             .query(
                 "SELECT principal, name, epoch, sequence, identity, acknowledged_at, created_at

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::idempotency::{Begun, Owned};
 use super::{
-    FetchAccessToken, Fetched, ProviderOutcome, RevokeToken, Revoked, Target, TokenView, Vault, VaultError, change,
+    FetchAccessToken, Fetched, ProviderOutcome, RevokeToken, Revoked, Target, TokenView, Vault, VaultError,
+    change,
 };
 use crate::crypto::{self, Binding};
 use crate::model::{

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::health::believes_death;
 use super::{FieldViolation, Target, ValidateToken, Validation, Vault, VaultError, change};
 use crate::model::{
-    AccountChange, AdAccount, AdAccountState, Cause, Check, CheckResult, Connection, Expiry, Fixer, Policy, Principal, Refusal,
-    RefusalKind, RefusalReason, Remedy, Secret, Standing, Timestamp,
+    AccountChange, AdAccount, AdAccountState, Cause, Check, CheckResult, Connection, Expiry, Fixer, Policy,
+    Principal, Refusal, RefusalKind, RefusalReason, Remedy, Secret, Standing, Timestamp,
 };
 use crate::provider::{Inspected, Provider};
 use crate::store::{Abort, HeldToken, Needs};
@@ -524,7 +524,8 @@ impl Vault {
                     }
                     let mut after = before.clone();
                     learn(&mut after, word, now);
-                    if let (Standing::Live, Standing::Invalid { reason, .. }) = (&before.standing, &after.standing)
+                    if let (Standing::Live, Standing::Invalid { reason, .. }) =
+                        (&before.standing, &after.standing)
                         && !believes_death(tx, &before, *reason, now).await?
                     {
                         return Ok(Recorded::Held);

@@ -6,16 +6,16 @@ use super::claims::Fence;
 use super::custody::{binding, is_later};
 use super::doctor::Learned;
 use super::idempotency::{Begun, Owned};
-use super::keys::WorkspaceKeys;
 use super::intake::{Accepted, Destination, check_replaces};
+use super::keys::WorkspaceKeys;
 use super::{
     Exchange, ExchangeOutcome, ExchangeSubject, ExchangeToken, IntakeOptions, Target, Vault, VaultError,
     candidate, change,
 };
 use crate::crypto;
 use crate::model::{
-    AccountChange, Cause, Connection, ConnectionId, Expiry, ExpirySource, Principal, Refusal, RefusalKind, SecretId, Timestamp,
-    TokenKind, TokenVersion,
+    AccountChange, Cause, Connection, ConnectionId, Expiry, ExpirySource, Principal, Refusal, RefusalKind,
+    SecretId, Timestamp, TokenKind, TokenVersion,
 };
 use crate::store::{Abort, HeldToken, Needs, NewSecret, RequestOutcome, Tx};
 

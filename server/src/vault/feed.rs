@@ -10,13 +10,15 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use super::idempotency::Begun;
 use super::{
     AcknowledgeEvents, DeleteSubscription, EventFilter, EventPage, ListEvents, ListSubscriptions, SeenEvent,
-    Subscription, SubscriptionPage, TokenView, Vault, VaultError, WatchEvents, WatchItem, WatchStart, Watched,
+    Subscription, SubscriptionPage, TokenView, Vault, VaultError, WatchEvents, WatchItem, WatchStart,
+    Watched,
 };
 use crate::model::{
     ConnectionId, Event, FeedPosition, ListOrder, Principal, Timestamp, WorkspaceId, WorkspaceSet,
 };
 use crate::store::{
-    Abort, Bookmark, EventDrive, ListDrive, ListPosition, ListRange, Live, Recent, RequestOutcome, StandingName,
+    Abort, Bookmark, EventDrive, ListDrive, ListPosition, ListRange, Live, Recent, RequestOutcome,
+    StandingName,
 };
 
 /// Events in one answer at most.
@@ -85,7 +87,12 @@ impl Vault {
         };
         let heartbeat = if command.heartbeat.is_zero() { HEARTBEAT } else { command.heartbeat };
         let now = Instant::now();
-        tracing::info!(by = caller.name, sequence = position.sequence, snapshot = snapshot.is_some(), "watch begins");
+        tracing::info!(
+            by = caller.name,
+            sequence = position.sequence,
+            snapshot = snapshot.is_some(),
+            "watch begins"
+        );
         Ok(Watch {
             vault: Arc::clone(self),
             caller,
@@ -136,8 +143,7 @@ impl Vault {
             WatchStart::Now => Ok(Some(self.store.feed().head())),
             WatchStart::Earliest => {
                 let state = self.store.read().await?.feed_state().await?;
-                let before =
-                    FeedPosition { sequence: state.oldest - 1, identity: state.compacted_identity };
+                let before = FeedPosition { sequence: state.oldest - 1, identity: state.compacted_identity };
                 Ok(Some(before))
             }
             WatchStart::Snapshot => Ok(None),
@@ -173,7 +179,9 @@ impl Vault {
                     None => state.oldest,
                 };
                 let until = match query.until {
-                    Some(until) => session.first_event_since(until).await?.unwrap_or(i64::MAX).saturating_sub(1),
+                    Some(until) => {
+                        session.first_event_since(until).await?.unwrap_or(i64::MAX).saturating_sub(1)
+                    }
                     None => i64::MAX,
                 };
                 let high = until.min(state.head.sequence);
@@ -250,7 +258,9 @@ impl Vault {
             .store
             .write(move |tx| {
                 let bookmark = unit.clone();
-                Box::pin(async move { Ok::<_, Abort<VaultError>>(tx.move_bookmark(&bookmark, rewind).await?) })
+                Box::pin(
+                    async move { Ok::<_, Abort<VaultError>>(tx.move_bookmark(&bookmark, rewind).await?) },
+                )
             })
             .await?;
         if !moved {
@@ -323,13 +333,11 @@ impl Vault {
         command: DeleteSubscription,
     ) -> Result<Subscription, VaultError> {
         let parts: [&[u8]; 2] = [command.principal.as_bytes(), command.name.as_str().as_bytes()];
-        let claim = match self
-            .begin(caller, "DeleteSubscription", command.request_id.as_ref(), &parts)
-            .await?
-        {
-            Begun::Done(_) => return Err(VaultError::SubscriptionNotFound(command.name)),
-            Begun::Ours(claim) => claim,
-        };
+        let claim =
+            match self.begin(caller, "DeleteSubscription", command.request_id.as_ref(), &parts).await? {
+                Begun::Done(_) => return Err(VaultError::SubscriptionNotFound(command.name)),
+                Begun::Ours(claim) => claim,
+            };
         let work = async {
             let known = self.store.read().await?.bookmark(&command.principal, &command.name).await?;
             let known = known.ok_or_else(|| VaultError::SubscriptionNotFound(command.name.clone()))?;

@@ -127,8 +127,7 @@ impl Vault {
     pub(super) async fn provider_states(&self) -> Result<Vec<ProviderState>, VaultError> {
         let mut states = Vec::new();
         for (provider, gate) in self.providers.iter() {
-            let health =
-                self.store.read().await?.provider_health(provider.id(), provider.app_id()).await?;
+            let health = self.store.read().await?.provider_health(provider.id(), provider.app_id()).await?;
             states.push(ProviderState {
                 provider: provider.id().to_string(),
                 api_version: provider.api_version().to_owned(),

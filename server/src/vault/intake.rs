@@ -15,8 +15,9 @@ use super::{
 };
 use crate::crypto;
 use crate::model::{
-    AccountChange, Cause, Connection, ConnectionId, Expiry, ExpirySource, GrantState, Observations, Policy, Principal, ProviderId,
-    RefusalReason, Schedule, Secret, SecretId, Standing, SubjectType, Timestamp, TokenKind, TokenVersion, WorkspaceId,
+    AccountChange, Cause, Connection, ConnectionId, Expiry, ExpirySource, GrantState, Observations, Policy,
+    Principal, ProviderId, RefusalReason, Schedule, Secret, SecretId, Standing, SubjectType, Timestamp,
+    TokenKind, TokenVersion, WorkspaceId,
 };
 use crate::provider::{Inspected, Provider};
 use crate::store::{Abort, Needs, NewSecret, RequestOutcome, Tx};
@@ -377,7 +378,8 @@ impl Saving {
             None => change::connect(tx, &mut connection, self.now, &self.policy).await?,
             Some(held) => {
                 let nothing = AccountChange::default();
-                change::apply(tx, held, &mut connection, Cause::Person, nothing, self.now, &self.policy).await?;
+                change::apply(tx, held, &mut connection, Cause::Person, nothing, self.now, &self.policy)
+                    .await?;
             }
         }
         if new_secret {

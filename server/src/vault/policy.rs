@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Vault, VaultError};
 use crate::model::{
-    Announced, Connection, ConnectionId, DeadlineKind, EventKind, IncidentKey, Policy, RenewalPolicy, Standing,
-    Timestamp,
+    Announced, Connection, ConnectionId, DeadlineKind, EventKind, IncidentKey, Policy, RenewalPolicy,
+    Standing, Timestamp,
 };
 use crate::store::{Abort, Needs, Scope};
 
@@ -188,9 +188,9 @@ fn passed_unannounced(
             continue;
         };
         // A tighter one of the old thresholds that passed is said by itself, and covers this one.
-        let said = announced.open().any(|i| {
-            i.key.kind == kind && i.key.version == version && i.key.threshold <= threshold
-        });
+        let said = announced
+            .open()
+            .any(|i| i.key.kind == kind && i.key.version == version && i.key.threshold <= threshold);
         if !said {
             keys.push(IncidentKey { kind, deadline: Some(deadline), threshold, version, episode: 1 });
         }

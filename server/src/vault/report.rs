@@ -128,10 +128,10 @@ impl Vault {
                 return self.told(connection.clone(), verdict, advice, LONG_WAIT).await;
             }
             Recorded::Changed => {
-            // It changed while we asked: the report is about a token that is no longer held.
-            let now_held = self.store.read().await?.connection(held.connection.id).await?;
-            let now_held = now_held.ok_or(VaultError::ConnectionNotFound(held.connection.id))?;
-            return self.told(now_held, Verdict::StaleReport, Advice::FetchAgain, Duration::ZERO).await;
+                // It changed while we asked: the report is about a token that is no longer held.
+                let now_held = self.store.read().await?.connection(held.connection.id).await?;
+                let now_held = now_held.ok_or(VaultError::ConnectionNotFound(held.connection.id))?;
+                return self.told(now_held, Verdict::StaleReport, Advice::FetchAgain, Duration::ZERO).await;
             }
         };
         if verdict == Verdict::Invalidated {

@@ -172,7 +172,8 @@ impl Vault {
         let now = self.clock.now();
         let Some(slot) = cron.latest_at_or_before(now) else { return Ok(None) };
         // A slot from before the vault was founded was not missed.
-        if slot < self.keys.vault.created_at || session.last_slot(name).await?.is_some_and(|last| last >= slot)
+        if slot < self.keys.vault.created_at
+            || session.last_slot(name).await?.is_some_and(|last| last >= slot)
         {
             return Ok(None);
         }
@@ -293,7 +294,9 @@ impl Vault {
             Ok(true) => tracing::error!(job = run.job, run = %run.id, error, "job failed"),
             Ok(false) => tracing::warn!(job = run.job, run = %run.id, "the run was taken over"),
             Err(Abort::Store(error)) => tracing::warn!(job = run.job, %error, "a run's end was not written"),
-            Err(Abort::Refused(error)) => tracing::warn!(job = run.job, %error, "a run's end was not written"),
+            Err(Abort::Refused(error)) => {
+                tracing::warn!(job = run.job, %error, "a run's end was not written")
+            }
         }
     }
 
@@ -386,14 +389,19 @@ impl Vault {
     ///
     /// # Errors
     /// `JobNotFound`.
-    pub async fn run_job(self: &Arc<Self>, caller: &Principal, command: RunJob) -> Result<JobRun, VaultError> {
+    pub async fn run_job(
+        self: &Arc<Self>,
+        caller: &Principal,
+        command: RunJob,
+    ) -> Result<JobRun, VaultError> {
         let job = JobKind::parse(&command.job)?;
         let claim = match self
             .begin(caller, "RunJob", command.request_id.as_ref(), &[job.as_str().as_bytes()])
             .await?
         {
             Begun::Done(outcome) => {
-                let id = outcome.get("run").and_then(|id| Uuid::parse_str(id).ok()).ok_or(VaultError::Internal)?;
+                let id =
+                    outcome.get("run").and_then(|id| Uuid::parse_str(id).ok()).ok_or(VaultError::Internal)?;
                 return self.store.read().await?.job_run(id).await?.ok_or(VaultError::Internal);
             }
             Begun::Ours(claim) => claim,

@@ -40,7 +40,8 @@ impl Vault {
         let provider_id = ProviderId::parse("meta").map_err(|_| VaultError::Internal)?;
         let Some(provider) = self.providers.get(&provider_id).cloned() else { return Ok(()) };
         let mut tally: BTreeMap<&'static str, u64> = BTreeMap::new();
-        run.total = self.store.read().await.map_err(VaultError::from)?.count_of_provider(&provider_id).await?;
+        run.total =
+            self.store.read().await.map_err(VaultError::from)?.count_of_provider(&provider_id).await?;
         loop {
             let after = ConnectionId::parse(&run.position).ok();
             let page = self
@@ -104,7 +105,8 @@ impl Vault {
         }
         for _ in 0..2 {
             self.wait_for_room(&provider).await?;
-            let Some(held) = self.store.read().await.map_err(VaultError::from)?.held_token(connection.id).await?
+            let Some(held) =
+                self.store.read().await.map_err(VaultError::from)?.held_token(connection.id).await?
             else {
                 return Ok(Swept::Left(Box::new(connection)));
             };

@@ -7,8 +7,8 @@ mod events;
 #[cfg(test)]
 mod events_tests;
 mod fields;
-mod jobs;
 mod request;
+mod runs;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -17,4 +17,4 @@ mod token;
 pub(super) use admin::RevokeApiKey;
 pub(super) use answer::OneToken;
 pub(super) use events::answers;
-pub(super) use jobs::Jobs;
+pub(super) use runs::Jobs;

@@ -4,18 +4,18 @@
 //! no wire type is known in here.
 
 mod feed;
-mod jobs;
+mod runs;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 pub use feed::*;
-pub use jobs::*;
+pub use runs::*;
 
 pub use crate::model::ListOrder;
 use crate::model::{
-    Check, CheckResult, ConnectionId, Expiry, ProviderId, ProviderTrouble, RequestId, Role, Secret, SecretId, Status,
-    Timestamp, TokenVersion, WorkspaceId, WorkspaceSet,
+    Check, CheckResult, ConnectionId, Expiry, ProviderId, ProviderTrouble, RequestId, Role, Secret, SecretId,
+    Status, Timestamp, TokenVersion, WorkspaceId, WorkspaceSet,
 };
 use crate::provider::{ReportedRefusal, RequestPart, Usage};
 
