@@ -6,6 +6,7 @@
 
 mod api_keys;
 mod cache;
+mod clock_guard;
 mod connections;
 mod db;
 mod due;
@@ -48,6 +49,7 @@ pub use subscriptions::Bookmark;
 pub use write::{Abort, Needs, Numbered, Tx};
 
 use cache::{Change, Coherence};
+use clock_guard::ClockGuard;
 use db::{Address, Pool};
 use replicas::Observer;
 use write::Writer;
@@ -75,6 +77,7 @@ pub struct Store {
     writer: Writer,
     coherence: Arc<Coherence>,
     feed: Arc<Feed>,
+    clock_guard: Arc<ClockGuard>,
     healthy: watch::Receiver<bool>,
     stop: tokio_util::sync::CancellationToken,
     tasks: tokio_util::task::TaskTracker,
@@ -120,6 +123,7 @@ impl Store {
             writer,
             coherence,
             feed,
+            clock_guard: Arc::new(ClockGuard::new()),
             healthy,
             stop,
             tasks,
@@ -152,6 +156,11 @@ impl Store {
     /// False while the database does not answer.
     pub fn health(&self) -> watch::Receiver<bool> {
         self.healthy.clone()
+    }
+
+    /// Whether this process's clock may be trusted with announcing what time brings.
+    pub fn trusts_clock(&self) -> bool {
+        self.clock_guard.is_trusted()
     }
 
     /// The feed's live end.
@@ -220,6 +229,7 @@ impl Store {
     /// Polls changes and beats this replica's row, on a connection of its own, until closed. Health follows.
     fn watch_changes(&self, pulse: Pool, health: watch::Sender<bool>) {
         let (coherence, stop) = (Arc::clone(&self.coherence), self.stop.clone());
+        let clock_guard = Arc::clone(&self.clock_guard);
         let (registration, clock) = (Arc::clone(&self.registration), self.clock.clone());
         let (writer, observer, incarnation) =
             (self.writer.clone(), Arc::clone(&self.observer), self.incarnation);
@@ -247,7 +257,12 @@ impl Store {
                 if !well || !polls.is_multiple_of(BEAT) {
                     continue;
                 }
-                let beat = replicas::beat(&writer, &pulse, &observer, incarnation, coherence.applied());
+                let looked = tokio::time::timeout(Duration::from_secs(2), clock_guard.look(&pulse)).await;
+                if let Ok(Err(error)) = looked {
+                    tracing::debug!(%error, "the clocks could not be compared");
+                }
+                let state = (coherence.applied(), clock_guard.offset());
+                let beat = replicas::beat(&writer, &pulse, &observer, incarnation, state);
                 let lives = tokio::time::timeout(Duration::from_secs(5), beat).await.unwrap_or(true);
                 if !lives && let Some(registration) = registration.get() {
                     // The others thought us dead and took our claims over; what we cached may be old.

@@ -70,7 +70,7 @@ pub(super) async fn beat(
     readers: &Pool,
     observer: &Observer,
     own: Incarnation,
-    applied: i64,
+    (applied, clock_offset): (i64, i64),
 ) -> bool {
     let silent = match read_beats(readers).await {
         Ok(beats) => observer.note(own, &beats),
@@ -82,10 +82,12 @@ pub(super) async fn beat(
             Box::pin(async move {
                 let known = tx
                     .query(
-                        "UPDATE replicas SET beat = beat + 1, applied_revision = $2 WHERE incarnation = $1",
+                        "UPDATE replicas SET beat = beat + 1, applied_revision = $2, clock_offset = $3
+                          WHERE incarnation = $1",
                     )
                     .bind(own.as_uuid())
                     .bind(applied)
+                    .bind(clock_offset)
                     .execute()
                     .await?;
                 for row in silent {

@@ -37,6 +37,9 @@ impl Vault {
     /// `StorageUnavailable`.
     pub async fn announce_due(&self) -> Result<usize, VaultError> {
         let mut all = 0;
+        if !self.store.trusts_clock() {
+            return Ok(0);
+        }
         loop {
             let now = self.clock.now();
             if !self.store.read().await?.has_due_deadline(now).await? {

@@ -271,7 +271,7 @@ impl Vault {
             // It stays as it is: another process goes on with it.
             Err(RunFailed::Stopped) => return,
             // The database is away: the run is not over, it goes on from where it is.
-            Err(RunFailed::Error(VaultError::StorageUnavailable { .. })) => {
+            Err(RunFailed::Error(VaultError::StorageUnavailable)) => {
                 tracing::warn!(job = run.job, run = %run.id, "job interrupted: the database is away");
                 return;
             }
