@@ -58,7 +58,7 @@ impl JobKind {
     fn parse(name: &str) -> Result<Self, VaultError> {
         Self::ALL.into_iter().find(|job| job.as_str() == name).ok_or_else(|| {
             let known: Vec<_> = Self::ALL.iter().map(|job| job.as_str()).collect();
-            VaultError::JobNotFound { known: known.join(", ") }
+            VaultError::JobNotFound { job: name.chars().take(100).collect(), known: known.join(", ") }
         })
     }
 }
