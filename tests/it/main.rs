@@ -17,5 +17,6 @@ mod process;
 mod provider_errors;
 mod provider_trouble;
 mod reflection;
+mod rotation;
 mod time;
 mod tokens;

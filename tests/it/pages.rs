@@ -1,11 +1,8 @@
 //! Pages of a person: connections of their own, whose tokens follow the person's.
 
-use std::time::Duration;
-
 use token_vault_proto::v1::check;
 use token_vault_proto::v1::expiry_event::Kind;
 use token_vault_proto::v1::subject::Type;
-use token_vault_tests::eventually_async;
 use token_vault_tests::prelude::*;
 
 /// Stores a person's token and connects the pages too.
@@ -13,19 +10,6 @@ async fn with_pages(world: &World, token: &str) -> pb::IntakeResult {
     let options = pb::IntakeOptions { connect_pages: true, ..Default::default() };
     let request = pb::StoreTokenRequest { options: Some(options), ..world.pasted(ACME, token) };
     world.connector().await.store_with(request).await.expect("the token is good")
-}
-
-/// Has the job renew what is due, which otherwise waits for its next minute, and waits until it has.
-async fn rotate(world: &World) {
-    let admin = world.admin();
-    let request = pb::RunJobRequest { job: "rotation".into(), ..Default::default() };
-    let run = admin.run_job(request).await.expect("the job runs").run.expect("a run");
-    let runs = pb::ListJobRunsRequest { job: Some("rotation".into()), ..Default::default() };
-    eventually_async("the run ends", Duration::from_secs(10), || async {
-        let runs = admin.list_job_runs(runs.clone()).await.expect("runs are told").runs;
-        runs.into_iter().find(|known| known.run_id == run.run_id && known.ended_at.is_some())
-    })
-    .await;
 }
 
 on_both_databases! {
@@ -60,21 +44,21 @@ on_both_databases! {
 
         // A new token of the person reads the same token of the page: nothing to say.
         world.connector().await.connect(ACME, &ana.long_lived_token()).await;
-        rotate(&world).await;
+        world.admin().run("rotation").await;
         assert_eq!(ingestion.secret(&page).await, first);
 
         // The person's death is looked into for the page at once.
         ana.changes_password();
         let body = r#"{"error":{"message":"x","type":"OAuthException","code":190,"error_subcode":460}}"#;
         ingestion.report(&person, 2, 400, body).await.unwrap();
-        rotate(&world).await;
+        world.admin().run("rotation").await;
         feed.first(&page, Kind::Invalidated).await;
         ingestion.fetch(&page).await.unwrap_err().is(Code::FailedPrecondition, Reason::TokenInvalid);
 
         // The person reconnects, without a word about pages.
         ana.heals();
         world.connector().await.connect(ACME, &ana.short_lived_token()).await;
-        rotate(&world).await;
+        world.admin().run("rotation").await;
         feed.first(&page, Kind::Restored).await;
         assert_ne!(ingestion.secret(&page).await, first, "it was read anew");
         assert_eq!(feed.kinds_of(&page), [Kind::Connected, Kind::Invalidated, Kind::Restored]);
