@@ -3,6 +3,7 @@
 mod architecture;
 mod bad_input;
 mod callers;
+mod clockwork;
 mod durability;
 mod endings;
 mod feed;
