@@ -126,8 +126,8 @@ on_both_databases! {
             world.advance(days * DAY).await;
             let event = feed
                 .until(&format!("the warning of {expected} days"), |all| {
-                    let mine = all.iter().filter(|e| e.connection_id == id && e.kind() == Kind::Expiring);
-                    mine.last().filter(|event| threshold_days(event) == expected).cloned()
+                    let mut mine = all.iter().filter(|e| e.connection_id == id && e.kind() == Kind::Expiring);
+                    mine.next_back().filter(|event| threshold_days(event) == expected).cloned()
                 })
                 .await;
             assert_eq!(event.occurred_at.unwrap().seconds, end - expected * 86_400);

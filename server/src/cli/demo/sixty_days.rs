@@ -69,17 +69,15 @@ impl Cast<'_> {
         let mut ben_is_back = false;
         while self.day() < LAST_DAY && !ben_is_back {
             let item = tokio::time::timeout(Duration::from_millis(100), feed.next()).await;
-            if let Ok(item) = item {
-                if let WatchItem::Event(event) = item.context("the feed ended")?? {
-                    show(&event, self.day())?;
-                    let name =
-                        event.subject.as_ref().map(|subject| subject.name.as_str()).unwrap_or_default();
-                    match (event.kind(), name) {
-                        (Kind::Invalidated, "cleo") => reconnects.push((&self.cleo, self.day() + 2)),
-                        (Kind::Expired, "ben") => reconnects.push((&self.ben, self.day() + 2)),
-                        (Kind::Restored, "ben") => ben_is_back = true,
-                        _ => {}
-                    }
+            let item = item.ok().map(|item| item.context("the feed ended")).transpose()?.transpose()?;
+            if let Some(WatchItem::Event(event)) = item {
+                show(&event, self.day())?;
+                let name = event.subject.as_ref().map(|subject| subject.name.as_str()).unwrap_or_default();
+                match (event.kind(), name) {
+                    (Kind::Invalidated, "cleo") => reconnects.push((&self.cleo, self.day() + 2)),
+                    (Kind::Expired, "ben") => reconnects.push((&self.ben, self.day() + 2)),
+                    (Kind::Restored, "ben") => ben_is_back = true,
+                    _ => {}
                 }
             }
             if !password_changed && self.day() >= PASSWORD_DAY {
