@@ -13,6 +13,8 @@ use crate::vault::{JobKind, Vault};
 /// How often it is looked whether time has something to say. An event must be in the feed within 5 s of its
 /// moment.
 const DEADLINES: Duration = Duration::from_millis(250);
+/// How often the permissions of watchers are looked at. One that has ended must end its watches within a second.
+const PERMISSIONS: Duration = Duration::from_millis(250);
 /// How often due runs, providers and the configuration in force are looked at.
 const TICK: Duration = Duration::from_secs(1);
 /// A provider in trouble is probed every so many ticks.
@@ -48,6 +50,7 @@ pub async fn start(vault: Arc<Vault>) -> Result<Clockwork, JobSchedulerError> {
     scheduler.start().await?;
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     tasks.spawn(announce(Arc::clone(&vault), stop.clone()));
+    tasks.spawn(guard_watches(Arc::clone(&vault), stop.clone()));
     tasks.spawn(tend(vault, stop.clone()));
     Ok(Clockwork { scheduler, stop, tasks })
 }
@@ -68,9 +71,15 @@ impl Clockwork {
 async fn announce(vault: Arc<Vault>, stop: CancellationToken) {
     let mut quiet = true;
     while pause(DEADLINES, &stop).await {
-        vault.check_watchers().await;
         let outcome = vault.announce_due().await;
         tell_once(&mut quiet, outcome.map(|_| ()), "deadlines can't be announced");
+    }
+}
+
+/// Ends watches whose permission has ended. On its own: thousands of deadlines at once must not hold it up.
+async fn guard_watches(vault: Arc<Vault>, stop: CancellationToken) {
+    while pause(PERMISSIONS, &stop).await {
+        vault.check_watchers().await;
     }
 }
 

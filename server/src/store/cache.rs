@@ -4,8 +4,8 @@
 //! that table, drops what is named, and only then moves `fresh_until`. A hit counts only while fresh;
 //! otherwise the read goes to the database: coherence wins over availability.
 
-use std::sync::RwLock;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use moka::sync::Cache;
@@ -65,8 +65,8 @@ pub(super) struct Coherence {
     /// can't be kept after it.
     drops: RwLock<()>,
     dropped: AtomicU64,
-    /// The highest change that was applied.
-    applied: AtomicI64,
+    /// The last change that was applied.
+    applied: RwLock<ChangeMark>,
     /// Until when hits may be believed, in milliseconds since `born`.
     fresh_until: AtomicU64,
     born: Instant,
@@ -95,7 +95,7 @@ impl Coherence {
             api_keys: Cache::new(API_KEYS),
             drops: RwLock::new(()),
             dropped: AtomicU64::new(0),
-            applied: AtomicI64::new(0),
+            applied: RwLock::default(),
             fresh_until: AtomicU64::new(0),
             born: Instant::now(),
         }
@@ -161,23 +161,25 @@ impl Coherence {
 
     /// The highest change that this replica has applied.
     pub(super) fn applied(&self) -> i64 {
-        self.applied.load(Ordering::Acquire)
+        self.applied.read().unwrap_or_else(PoisonError::into_inner).revision
     }
 
     /// Starts where the numbers stand: an empty cache has nothing to drop.
     pub(super) async fn start(&self, pool: &Pool) -> Result<(), StoreError> {
-        #[derive(sqlx::FromRow)]
-        struct Head {
-            revision: i64,
-        }
-        let head: Head = pool
-            .session()
-            .await?
-            .query("SELECT coalesce(max(revision), 0) AS revision FROM changes")
-            .fetch_one()
-            .await?;
-        self.applied.store(head.revision, Ordering::Release);
+        self.begin_anew(&mut pool.session().await?).await?;
         self.poll(pool).await
+    }
+
+    /// Drops everything, and goes on from the last change there is.
+    async fn begin_anew(&self, session: &mut Session) -> Result<(), StoreError> {
+        let last = last_change(session).await?;
+        self.drop_all();
+        self.apply_up_to(last);
+        Ok(())
+    }
+
+    fn apply_up_to(&self, last: ChangeMark) {
+        *self.applied.write().unwrap_or_else(PoisonError::into_inner) = last;
     }
 
     /// Applies what changed since the last poll, and only then calls the caches fresh.
@@ -185,18 +187,21 @@ impl Coherence {
         let started = Instant::now();
         let mut session = pool.session().await?;
         loop {
-            let applied = self.applied();
-            let rows = changes_after(&mut session, applied).await?;
-            let Some(last) = rows.last().map(|row| row.revision) else { break };
-            // A hole means that the rows between were deleted before we saw them.
-            if rows.first().is_some_and(|row| row.revision != applied + 1) {
-                self.drop_all();
+            let applied = *self.applied.read().unwrap_or_else(PoisonError::into_inner);
+            let mut rows = changes_from(&mut session, applied.revision).await?;
+            // The change that was applied last is kept as long as nobody falls an hour behind. If it is not there, or is
+            // another one, rows were deleted before we saw them or the database is an older copy of itself.
+            if applied.revision > 0 && rows.first().map(ChangeRow::mark) != Some(applied) {
+                self.begin_anew(&mut session).await?;
+                break;
             }
+            rows.retain(|row| row.revision > applied.revision);
+            let Some(last) = rows.last().map(ChangeRow::mark) else { break };
             let changes: Vec<_> =
                 rows.iter().filter_map(|row| Change::parse(&row.subject, &row.key)).collect();
             self.drop_changed(&changes);
-            self.applied.store(last, Ordering::Release);
-            if rows.len() < PAGE {
+            self.apply_up_to(last);
+            if rows.len() + 1 < PAGE {
                 break;
             }
         }
@@ -221,17 +226,42 @@ impl Tx {
 /// Changes read at once.
 const PAGE: usize = 1_000;
 
+/// Which change, told from that of another database with the same number by its moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, sqlx::FromRow)]
+struct ChangeMark {
+    revision: i64,
+    changed_at: i64,
+}
+
 #[derive(sqlx::FromRow)]
 struct ChangeRow {
     revision: i64,
     subject: String,
     key: String,
+    changed_at: i64,
 }
 
-async fn changes_after(session: &mut Session, revision: i64) -> Result<Vec<ChangeRow>, StoreError> {
+impl ChangeRow {
+    const fn mark(&self) -> ChangeMark {
+        ChangeMark { revision: self.revision, changed_at: self.changed_at }
+    }
+}
+
+async fn changes_from(session: &mut Session, revision: i64) -> Result<Vec<ChangeRow>, StoreError> {
     session
-        .query("SELECT revision, subject, key FROM changes WHERE revision > $1 ORDER BY revision LIMIT 1000")
+        .query(
+            "SELECT revision, subject, key, changed_at FROM changes WHERE revision >= $1
+              ORDER BY revision LIMIT 1000",
+        )
         .bind(revision)
         .fetch_all()
         .await
+}
+
+async fn last_change(session: &mut Session) -> Result<ChangeMark, StoreError> {
+    let last: Option<ChangeMark> = session
+        .query("SELECT revision, changed_at FROM changes ORDER BY revision DESC LIMIT 1")
+        .fetch_optional()
+        .await?;
+    Ok(last.unwrap_or_default())
 }

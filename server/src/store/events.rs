@@ -462,6 +462,24 @@ impl Session {
         rows.into_iter().map(Event::try_from).collect()
     }
 
+    /// The same, if the event at the position is still the one that it was read as; else `None`: it is not kept any
+    /// more, or the database is another copy.
+    pub async fn events_following(
+        &mut self,
+        position: FeedPosition,
+        limit: i64,
+    ) -> Result<Option<Vec<Event>>, StoreError> {
+        if position.sequence == 0 {
+            return self.events_after(0, limit).await.map(Some);
+        }
+        let mut events = self.events_after(position.sequence - 1, limit.saturating_add(1)).await?;
+        if events.first().map(Event::position) != Some(position) {
+            return Ok(None);
+        }
+        events.remove(0);
+        Ok(Some(events))
+    }
+
     /// Events of one drive between two sequences, both inclusive.
     pub async fn list_events(
         &mut self,

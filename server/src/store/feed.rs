@@ -9,7 +9,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::cache::Coherence;
-use super::db::Pool;
+use super::db::{Pool, Session};
 use super::{FeedState, StoreError};
 use crate::model::{Event, FeedPosition};
 
@@ -116,13 +116,8 @@ impl Feed {
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(POLL) => {}
             }
-            let read = async {
-                if !reachable {
-                    self.check_place(&pool, &coherence).await?;
-                }
-                self.read_on(&pool, &coherence).await
-            };
-            let outcome = match tokio::time::timeout(Duration::from_secs(5), read).await {
+            let read = tokio::time::timeout(Duration::from_secs(5), self.read_on(&pool, &coherence));
+            let outcome = match read.await {
                 Ok(outcome) => outcome,
                 Err(_) => Err(StoreError::Unavailable("the feed was not read in time".into())),
             };
@@ -137,7 +132,7 @@ impl Feed {
     async fn read_on(&self, pool: &Pool, coherence: &Coherence) -> Result<(), StoreError> {
         loop {
             let head = self.live.borrow().head;
-            let events = pool.session().await?.events_after(head.sequence, PAGE).await?;
+            let Some(events) = self.read_after(head, pool, coherence).await? else { return Ok(()) };
             let Some(last) = events.last().map(Event::position) else { return Ok(()) };
             let full = events.len() >= usize::try_from(PAGE).unwrap_or(usize::MAX);
             let whole = events.first().is_some_and(|first| first.sequence == head.sequence + 1);
@@ -159,10 +154,31 @@ impl Feed {
         }
     }
 
-    /// After the database was away: is it still the one that was read?
-    async fn check_place(&self, pool: &Pool, coherence: &Coherence) -> Result<(), StoreError> {
-        let head = self.live.borrow().head;
+    /// What follows the head. An outage may be too short to be noticed, so every read proves that it goes on where
+    /// the last one ended. `None`: this is another database, and the watchers know.
+    async fn read_after(
+        &self,
+        head: FeedPosition,
+        pool: &Pool,
+        coherence: &Coherence,
+    ) -> Result<Option<Vec<Event>>, StoreError> {
         let mut session = pool.session().await?;
+        if let Some(events) = session.events_following(head, PAGE).await? {
+            return Ok(Some(events));
+        }
+        if self.is_known(head, &mut session, coherence).await? {
+            return session.events_after(head.sequence, PAGE).await.map(Some);
+        }
+        Ok(None)
+    }
+
+    /// Whether the head, which is not kept, was of this feed; if not, everything begins anew.
+    async fn is_known(
+        &self,
+        head: FeedPosition,
+        session: &mut Session,
+        coherence: &Coherence,
+    ) -> Result<bool, StoreError> {
         let state = session.feed_state().await?;
         let known = match head.sequence {
             0 => true,
@@ -173,7 +189,7 @@ impl Feed {
             sequence => session.event_identity(sequence).await? == Some(head.identity),
         };
         if known {
-            return Ok(());
+            return Ok(true);
         }
         tracing::error!("the database is another one than before: every position in the feed is void");
         coherence.drop_all();
@@ -183,6 +199,6 @@ impl Feed {
             live.head = state.head;
             live.generation += 1;
         });
-        Ok(())
+        Ok(false)
     }
 }

@@ -71,10 +71,9 @@ struct ListedRow {
     shared: i64,
 }
 
-/// One text per drive and order: what differs is where the walk starts and which way it goes.
-/// `+` keeps the end out of the index where the walk follows age.
-macro_rules! list_sql {
-    ($from:literal, $drive:literal, $walk:literal) => {
+/// One text per walk: what differs is where it starts and which way it goes.
+macro_rules! walk_sql {
+    ($from:expr, $walk:expr) => {
         concat!(
             "SELECT ",
             connection_columns!(),
@@ -85,35 +84,80 @@ macro_rules! list_sql {
              FROM ",
             $from,
             " WHERE ",
-            $drive,
-            " AND c.standing = $2 AND ",
             $walk,
             " LIMIT $6"
         )
     };
-    (by_end $from:literal, $drive:literal) => {
-        list_sql!(
-            $from,
-            $drive,
-            "(c.expires_sort, c.connection_id) > ($3, $5) AND c.expires_sort <= $4
-             ORDER BY c.expires_sort, c.connection_id"
-        )
+}
+
+/// Walks along one index each, as an interval of it: bounds and order name its columns from the first on (`$lead`
+/// are those before the end and the id, `$at` their values). Were the leading ones compared with `=` instead, a
+/// planner might take an index that lacks them, and near the walk's end it does: then a page visits everybody's rows.
+macro_rules! interval_sql {
+    ($drive:literal, ($($lead:literal),+), ($($at:literal),+)) => {
+        [
+            walk_sql!(
+                "ad_platform_connections c",
+                concat!(
+                    $drive, " (", $($lead, ", ",)+ "c.expires_sort, c.connection_id) > (", $($at, ", ",)+ "$3, $5)
+                 AND (", $($lead, ", ",)+ "c.expires_sort) <= (", $($at, ", ",)+ "$4)
+               ORDER BY ", $($lead, ", ",)+ "c.expires_sort, c.connection_id"
+                )
+            ),
+            walk_sql!(
+                "ad_platform_connections c",
+                concat!(
+                    $drive, " (", $($lead, ", ",)+ "c.connection_id) > (", $($at, ", ",)+ "$5)
+                 AND (", join_sql!($($lead),+), ") <= (", join_sql!($($at),+), ") AND c.expires_sort BETWEEN $3 AND $4
+               ORDER BY ", $($lead, ", ",)+ "c.connection_id"
+                )
+            ),
+            walk_sql!(
+                "ad_platform_connections c",
+                concat!(
+                    $drive, " (", $($lead, ", ",)+ "c.connection_id) < (", $($at, ", ",)+ "$5)
+                 AND (", join_sql!($($lead),+), ") >= (", join_sql!($($at),+), ") AND c.expires_sort BETWEEN $3 AND $4
+               ORDER BY ", $($lead, " DESC, ",)+ "c.connection_id DESC"
+                )
+            ),
+        ]
     };
-    (oldest $from:literal, $drive:literal) => {
-        list_sql!($from, $drive, "c.connection_id > $5 AND +c.expires_sort BETWEEN $3 AND $4 ORDER BY c.connection_id")
+}
+
+macro_rules! join_sql {
+    ($first:literal $(, $next:literal)*) => {
+        concat!($first $(, ", ", $next)*)
     };
-    (youngest $from:literal, $drive:literal) => {
-        list_sql!(
-            $from,
-            $drive,
-            "c.connection_id < $5 AND +c.expires_sort BETWEEN $3 AND $4 ORDER BY c.connection_id DESC"
-        )
-    };
+}
+
+/// Walks over the few connections that a drive finds.
+macro_rules! few_sql {
     ($from:literal, $drive:literal) => {
         [
-            list_sql!(by_end $from, $drive),
-            list_sql!(oldest $from, $drive),
-            list_sql!(youngest $from, $drive),
+            walk_sql!(
+                $from,
+                concat!(
+                    $drive,
+                    " AND c.standing = $2 AND (c.expires_sort, c.connection_id) > ($3, $5)
+                 AND c.expires_sort <= $4 ORDER BY c.expires_sort, c.connection_id"
+                )
+            ),
+            walk_sql!(
+                $from,
+                concat!(
+                    $drive,
+                    " AND c.standing = $2 AND c.connection_id > $5
+                 AND +c.expires_sort BETWEEN $3 AND $4 ORDER BY c.connection_id"
+                )
+            ),
+            walk_sql!(
+                $from,
+                concat!(
+                    $drive,
+                    " AND c.standing = $2 AND c.connection_id < $5
+                 AND +c.expires_sort BETWEEN $3 AND $4 ORDER BY c.connection_id DESC"
+                )
+            ),
         ]
     };
 }
@@ -139,10 +183,10 @@ macro_rules! snapshot_sql {
 /// By end, oldest first, youngest first.
 type Texts = [&'static str; 3];
 
-const EVERYWHERE: Texts = list_sql!("ad_platform_connections c", "$1 = ''");
-const WORKSPACE: Texts = list_sql!("ad_platform_connections c", "c.workspace_id = $1");
-const SUBJECT: Texts = list_sql!("ad_platform_connections c", "c.subject_id = $1");
-const AD_ACCOUNT: Texts = list_sql!(
+const EVERYWHERE: Texts = interval_sql!("$1 = '' AND", ("c.standing"), ("$2"));
+const WORKSPACE: Texts = interval_sql!("", ("c.workspace_id", "c.standing"), ("$1", "$2"));
+const SUBJECT: Texts = few_sql!("ad_platform_connections c", "c.subject_id = $1");
+const AD_ACCOUNT: Texts = few_sql!(
     "connection_ad_accounts a JOIN ad_platform_connections c ON c.connection_id = a.connection_id",
     "a.ad_account_id = $1"
 );

@@ -460,7 +460,15 @@ impl Watch {
     async fn replay(&self) -> Result<Vec<Arc<Event>>, VaultError> {
         let _turn = self.vault.replays.acquire().await.map_err(|_| VaultError::ShuttingDown)?;
         let limit = i64::try_from(BATCH).unwrap_or(i64::MAX);
-        let events = self.vault.store.read().await?.events_after(self.position.sequence, limit).await?;
+        let mut session = self.vault.store.read().await?;
+        let events = match session.events_following(self.position, limit).await? {
+            Some(events) => events,
+            None => {
+                drop(session);
+                self.vault.check_position(self.position).await?;
+                self.vault.store.read().await?.events_after(self.position.sequence, limit).await?
+            }
+        };
         Ok(events.into_iter().map(Arc::new).collect())
     }
 
