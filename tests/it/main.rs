@@ -5,6 +5,7 @@ mod bad_input;
 mod callers;
 mod durability;
 mod endings;
+mod history;
 mod idempotency;
 mod keys;
 mod leaks;
