@@ -314,14 +314,15 @@ impl World {
         if self.played.is_multiple_of(WATCHED_EVERY) { self.check_watches().await } else { Ok(()) }
     }
 
-    /// The history is over: what is still due is announced, and everything is compared once more.
-    pub async fn end(mut self) -> Result<(), String> {
+    /// The history is over: what is still due is announced, and everything is compared once more. Gives the kinds
+    /// that there were.
+    pub async fn end(mut self) -> Result<BTreeSet<Kind>, String> {
         self.play(&Step::AnnounceEverywhere).await?;
         self.check_watches().await?;
         for replica in &mut self.replicas {
             replica.run(|vault| async move { vault.close().await }).await;
         }
-        Ok(())
+        Ok(self.log.iter().filter_map(|event| kind(event.word.kind)).collect())
     }
 
     async fn perform(&mut self, step: &Step) -> Result<(), String> {
@@ -335,12 +336,11 @@ impl World {
                 futures::future::join_all((0..self.replicas.len()).map(|on| self.announce(on))).await;
                 self.models.iter_mut().for_each(Model::announce);
             }
-            Step::Ask { on, act } => {
-                if let Some(ready) = self.prepare(act) {
-                    let siblings = self.models[0].siblings(act.slot());
-                    let outcome = self.ask(*on, &ready).await;
-                    self.conclude(&ready, &outcome, &siblings).await?;
-                }
+            Step::Ask { on, act } => self.ask_for(*on, act).await?,
+            Step::Connect { on, slot, life } => {
+                self.outside(slot.1, Outside::Heals);
+                SCOPES.iter().for_each(|scope| self.outside(slot.1, Outside::GetsScope(scope)));
+                self.ask_for(*on, &Act::Paste { slot: *slot, life: *life }).await?;
             }
             Step::Together { first, second } => self.together(first, second).await?,
             Step::ValidateTwice { slot } => {
@@ -495,6 +495,13 @@ impl World {
         }
         let token = token.map(|number| (number, self.texts[number].clone()));
         Some(Ready { act: act.clone(), token, target, now: self.now })
+    }
+
+    async fn ask_for(&mut self, on: usize, act: &Act) -> Result<(), String> {
+        let Some(ready) = self.prepare(act) else { return Ok(()) };
+        let siblings = self.models[0].siblings(act.slot());
+        let outcome = self.ask(on, &ready).await;
+        self.conclude(&ready, &outcome, &siblings).await
     }
 
     /// Asks a vault, and gives its answer in a word.

@@ -42,6 +42,25 @@ pub enum Kind {
     DeadlinesChanged,
 }
 
+impl Kind {
+    pub const ALL: [Self; 14] = [
+        Self::Connected,
+        Self::Replaced,
+        Self::Expiring,
+        Self::Expired,
+        Self::Invalidated,
+        Self::Restored,
+        Self::Rotated,
+        Self::RotationFailed,
+        Self::ScopesChanged,
+        Self::AdAccountsChanged,
+        Self::DataAccessExpiring,
+        Self::DataAccessExpired,
+        Self::Revoked,
+        Self::DeadlinesChanged,
+    ];
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     Active,
@@ -302,10 +321,6 @@ impl Model {
 
 /// What the vault is asked. Each says what it must answer.
 impl Model {
-    pub fn is_connected(&self, slot: Slot) -> bool {
-        self.connections.contains_key(&slot)
-    }
-
     pub fn slots(&self) -> Vec<Slot> {
         self.connections.keys().copied().collect()
     }

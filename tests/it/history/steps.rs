@@ -21,6 +21,8 @@ pub enum Step {
         on: usize,
         act: Act,
     },
+    /// A person who can connects: in good standing at the provider, granting all that is asked for.
+    Connect { on: usize, slot: Slot, life: Life },
     /// Two things, for different people, and the deadlines, all at once and on different replicas.
     Together {
         first: Act,
@@ -131,17 +133,24 @@ fn slot() -> impl Strategy<Value = Slot> {
     (0..WORKSPACES, 0..PEOPLE)
 }
 
-fn act() -> impl Strategy<Value = Act> {
-    let life = prop_oneof![
+fn life() -> impl Strategy<Value = Life> {
+    prop_oneof![
         3 => Just(Life::Short),
-        2 => (25..=6 * 24_i64).prop_map(|hours| Life::Long { hours }),
-        3 => (6 * 24..=60 * 24_i64).prop_map(|hours| Life::Long { hours }),
-    ];
+        1 => (25..=6 * 24_i64).prop_map(|hours| Life::Long { hours }),
+        2 => (6 * 24..=60 * 24_i64).prop_map(|hours| Life::Long { hours }),
+    ]
+}
+
+fn connect() -> impl Strategy<Value = Step> {
+    (0..2_usize, slot(), life()).prop_map(|(on, slot, life)| Step::Connect { on, slot, life })
+}
+
+fn act() -> impl Strategy<Value = Act> {
     let claim =
         prop_oneof![5 => Just(Claim::Dead), 1 => Just(Claim::DeadBefore), 1 => Just(Claim::Throttled)];
     let success = prop_oneof![2 => Just(None), 1 => (0..7_200_i64).prop_map(Some)];
     prop_oneof![
-        6 => (slot(), life).prop_map(|(slot, life)| Act::Paste { slot, life }),
+        4 => (slot(), life()).prop_map(|(slot, life)| Act::Paste { slot, life }),
         1 => slot().prop_map(|slot| Act::PasteAgain { slot }),
         3 => slot().prop_map(|slot| Act::Validate { slot }),
         3 => (slot(), claim, success).prop_map(|(slot, claim, success)| Act::Report { slot, claim, success }),
@@ -153,9 +162,9 @@ fn act() -> impl Strategy<Value = Act> {
 fn seconds() -> impl Strategy<Value = i64> {
     prop_oneof![
         3 => 60..3_600_i64,
-        4 => 3_600..DAY,
-        5 => DAY..4 * DAY,
-        3 => 4 * DAY..25 * DAY,
+        3 => 3_600..DAY,
+        6 => DAY..4 * DAY,
+        4 => 4 * DAY..25 * DAY,
         1 => 25 * DAY..70 * DAY,
     ]
 }
@@ -189,10 +198,11 @@ fn mood() -> impl Strategy<Value = Mood> {
 fn step() -> impl Strategy<Value = Step> {
     let on = || 0..2_usize;
     prop_oneof![
-        20 => seconds().prop_map(|seconds| Step::Wait { seconds }),
+        18 => seconds().prop_map(|seconds| Step::Wait { seconds }),
         8 => on().prop_map(|on| Step::Announce { on }),
         4 => Just(Step::AnnounceEverywhere),
-        24 => (on(), act()).prop_map(|(on, act)| Step::Ask { on, act }),
+        10 => connect(),
+        20 => (on(), act()).prop_map(|(on, act)| Step::Ask { on, act }),
         6 => (act(), act()).prop_map(|(first, second)| Step::Together { first, second }),
         1 => slot().prop_map(|slot| Step::ValidateTwice { slot }),
         2 => (on(), act(), 0..40_u64).prop_map(|(on, act, after)| Step::Die { on, act, after }),
@@ -206,8 +216,8 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A history. Shrinking takes steps away before it makes them smaller.
+/// A history. It begins with people who connect, so that there is something to speak of.
 pub fn history() -> impl Strategy<Value = Vec<Step>> {
-    // Each history begins with somebody to speak of.
-    proptest::collection::vec(step(), 30..60)
+    use proptest::collection::vec;
+    (vec(connect(), 3..6), vec(step(), 27..55)).prop_map(|(births, steps)| [births, steps].concat())
 }
