@@ -86,7 +86,8 @@ fn run_one(backend: Backend, seed: u64) -> BTreeSet<Kind> {
     match outcome {
         Ok(()) => seen.into_inner().expect("no thread panics here"),
         Err(TestError::Fail(why, history)) => {
-            panic!("seed {seed} on {backend:?}, shrunk to {history:#?}\n{why}")
+            let steps: Vec<String> = history.iter().map(|step| format!("  {step:?},")).collect();
+            panic!("seed {seed} on {backend:?}, shrunk to [\n{}\n]\n{why}", steps.join("\n"))
         }
         Err(error) => panic!("seed {seed} on {backend:?}: {error}"),
     }

@@ -22,7 +22,11 @@ pub enum Step {
         act: Act,
     },
     /// A person who can connects: in good standing at the provider, granting all that is asked for.
-    Connect { on: usize, slot: Slot, life: Life },
+    Connect {
+        on: usize,
+        slot: Slot,
+        life: Life,
+    },
     /// Two things, for different people, and the deadlines, all at once and on different replicas.
     Together {
         first: Act,
