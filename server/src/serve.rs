@@ -27,6 +27,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
+    raise_file_limit();
     // From here on a signal is ours to answer, also while the vault opens.
     let mut signals = Signals::new().context("cannot listen for signals")?;
     // An address that is taken is the commonest failure: it should come before anything is made.
@@ -110,6 +111,16 @@ pub fn providers(meta: Option<MetaApp>, clock: &Clock) -> anyhow::Result<Provide
         ),
     }
     Ok(Providers::new(providers))
+}
+
+/// Every watcher and caller is an open file: as many as the system lets this process have.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
 }
 
 /// The one line on stdout, for scripts.

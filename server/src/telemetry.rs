@@ -62,7 +62,12 @@ where
 }
 
 fn is_allowed(metadata: &Metadata<'_>) -> bool {
-    *metadata.level() <= Level::INFO || is_ours(metadata.target())
+    let most = match metadata.target().split("::").next() {
+        // It tells of its own insides at `info`.
+        Some("tokio_cron_scheduler") => Level::WARN,
+        _ => Level::INFO,
+    };
+    *metadata.level() <= most || is_ours(metadata.target())
 }
 
 fn is_ours(target: &str) -> bool {

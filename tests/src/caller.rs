@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 use crate::hunt::Hunter;
 use crate::process::Process;
 use crate::refusal::Refusal;
+use crate::wait::eventually_async;
 
 /// Somebody who calls the vault.
 #[derive(Debug, Clone)]
@@ -159,6 +160,22 @@ impl Caller {
     pub async fn connect(&self, workspace: &str, token: &str) -> String {
         let intake = self.store(workspace, token).await.expect("a good token is stored");
         intake.token.expect("a result has a token").connection_id
+    }
+
+    /// Has a job run now, and waits until the run has ended.
+    pub async fn run(&self, job: &str) -> pb::JobRun {
+        let request = pb::RunJobRequest { job: job.into(), ..Default::default() };
+        let begun = self.run_job(request).await.expect("the job is there").run.expect("a run");
+        eventually_async(&format!("the end of {job}"), Duration::from_secs(60), async || {
+            self.runs(job).await.into_iter().find(|run| run.run_id == begun.run_id && run.ended_at.is_some())
+        })
+        .await
+    }
+
+    /// The runs of a job, the newest first.
+    pub async fn runs(&self, job: &str) -> Vec<pb::JobRun> {
+        let request = pb::ListJobRunsRequest { job: Some(job.into()), ..Default::default() };
+        self.list_job_runs(request).await.expect("runs are told").runs
     }
 
     /// The secret of a connection.

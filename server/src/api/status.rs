@@ -68,19 +68,22 @@ fn refused(error: VaultError, call: &Call) -> Refused {
         )
         .with("field", field)
         .violation(field, "must be a cursor as the vault gave it"),
-        E::FeedReplaced => Refused::new(
+        E::FeedReplaced { ours, theirs } => Refused::new(
             Code::OutOfRange,
             Reason::FeedReplaced,
             "The position is of another feed than this database's: it was restored from a backup or replaced.",
             "Start from a snapshot.",
-        ),
-        E::EventsCompacted { oldest } => Refused::new(
+        )
+        .with("feed_epoch", ours)
+        .with("cursor_epoch", theirs),
+        E::EventsCompacted { oldest, position } => Refused::new(
             Code::OutOfRange,
             Reason::EventsCompacted,
             "Events after this position are past retention and gone.",
             "Start from a snapshot.",
         )
-        .with("oldest_sequence", oldest),
+        .with("oldest_sequence", oldest)
+        .with("cursor_sequence", position),
         E::RequestIdReused(request_id) => Refused::new(
             Code::InvalidArgument,
             Reason::RequestIdReused,
@@ -141,12 +144,13 @@ fn refused(error: VaultError, call: &Call) -> Refused {
             "See the names by ListSubscriptions, or acknowledge a position to make one.",
         )
         .with("subscription", name),
-        E::JobNotFound { known } => Refused::new(
+        E::JobNotFound { job, known } => Refused::new(
             Code::NotFound,
             Reason::JobNotFound,
             "The vault has no job of that name.",
             format!("See the names by ListJobs: {known}."),
         )
+        .with("job", job)
         .with("known", known),
         E::SubjectAlreadyConnected { provider, connection } => Refused::new(
             Code::AlreadyExists,

@@ -37,13 +37,19 @@ fn all() -> Vec<(E, Option<Reason>)> {
         (E::PageTokenInvalid, Some(Reason::PageTokenInvalid)),
         (E::PageTokenMismatch, Some(Reason::PageTokenMismatch)),
         (E::CursorInvalid { field: "cursor" }, Some(Reason::CursorInvalid)),
-        (E::FeedReplaced, Some(Reason::FeedReplaced)),
-        (E::EventsCompacted { oldest: 7 }, Some(Reason::EventsCompacted)),
+        (
+            E::FeedReplaced { ours: uuid::Uuid::from_u128(1), theirs: uuid::Uuid::from_u128(2) },
+            Some(Reason::FeedReplaced),
+        ),
+        (E::EventsCompacted { oldest: 7, position: 3 }, Some(Reason::EventsCompacted)),
         (
             E::SubscriptionNotFound(SubscriptionName::parse("alerts").unwrap()),
             Some(Reason::SubscriptionNotFound),
         ),
-        (E::JobNotFound { known: "meta-token-expiry".into() }, Some(Reason::JobNotFound)),
+        (
+            E::JobNotFound { job: "nightly".into(), known: "meta-token-expiry".into() },
+            Some(Reason::JobNotFound),
+        ),
         (E::RequestIdReused(request()), Some(Reason::RequestIdReused)),
         (E::RequestInProgress(request()), Some(Reason::RequestInProgress)),
         (
@@ -222,9 +228,10 @@ fn a_lost_position_is_told_with_what_helps() {
         status.get_error_details().error_info().unwrap().metadata.clone()
     };
     assert_eq!(facts(E::CursorInvalid { field: "cursor" })["field"], "cursor");
-    assert_eq!(facts(E::EventsCompacted { oldest: 7 })["oldest_sequence"], "7");
+    assert_eq!(facts(E::EventsCompacted { oldest: 7, position: 3 })["oldest_sequence"], "7");
     let name = SubscriptionName::parse("alerts").unwrap();
     assert_eq!(facts(E::SubscriptionNotFound(name))["subscription"], "alerts");
-    let jobs = refuse(E::JobNotFound { known: "meta-token-expiry".into() }, &Call::new("/x"));
+    let jobs =
+        refuse(E::JobNotFound { job: "nightly".into(), known: "meta-token-expiry".into() }, &Call::new("/x"));
     assert!(jobs.message().contains("ListJobs: meta-token-expiry."), "{}", jobs.message());
 }

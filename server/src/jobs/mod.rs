@@ -68,6 +68,7 @@ impl Clockwork {
 async fn announce(vault: Arc<Vault>, stop: CancellationToken) {
     let mut quiet = true;
     while pause(DEADLINES, &stop).await {
+        vault.check_watchers().await;
         let outcome = vault.announce_due().await;
         tell_once(&mut quiet, outcome.map(|_| ()), "deadlines can't be announced");
     }

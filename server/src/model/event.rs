@@ -240,6 +240,17 @@ impl EventWord {
         self.status.is_some_and(Status::is_usable)
     }
 
+    /// About how many bytes it takes on the wire.
+    pub fn about_bytes(&self) -> usize {
+        let lists = match &self.detail {
+            Detail::Changed { added, removed } => {
+                added.iter().chain(removed).map(|name| name.len() + 4).sum()
+            }
+            _ => 0,
+        };
+        600 + self.remedy.message.len() + self.remedy.action.len() + self.closes.len() * 10 + lists
+    }
+
     /// Whole days to the end, rounded up, counted from when it happened.
     pub fn days_left(&self) -> Option<i32> {
         self.expiry.at().map(|end| super::token::days_left(end, self.occurred_at))

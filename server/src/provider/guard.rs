@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Exchanged, Inspected, Provider, ReportedRefusal, RequestPart, Revocation, SmokeTest, Usage};
+use super::{
+    Exchanged, Inspected, PageToken, Provider, ReportedRefusal, RequestPart, Revocation, SmokeTest, Usage,
+};
 use crate::model::{
     AdAccount, Grant, Misconfiguration, ProviderId, ProviderTrouble, Refusal, RefusalKind, Secret, Subject,
     TokenKind,
@@ -156,8 +158,8 @@ impl Provider for Guarded {
         self.through(self.inner.revoke(secret, subject, kind)).await
     }
 
-    async fn page_token(&self, secret: &Secret, page_id: &str) -> Result<Secret, Refusal> {
-        self.through(self.inner.page_token(secret, page_id)).await
+    async fn pages(&self, secret: &Secret) -> Result<Vec<PageToken>, Refusal> {
+        self.through(self.inner.pages(secret)).await
     }
 
     fn send_with(&self, secret: &Secret) -> Vec<RequestPart> {

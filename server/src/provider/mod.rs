@@ -41,6 +41,17 @@ pub struct Exchanged {
     pub expires_in: Option<Duration>,
 }
 
+/// A page, and the token that speaks for it.
+#[derive(Debug)]
+pub struct PageToken {
+    /// The page's id.
+    pub id: String,
+    /// Its name for people.
+    pub name: String,
+    /// Its token.
+    pub secret: Secret,
+}
+
 /// What the smoke test saw.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SmokeTest {
@@ -143,8 +154,8 @@ pub trait Provider: Send + Sync {
         kind: TokenKind,
     ) -> Result<Revocation, Refusal>;
 
-    /// The token of a page, read with the token of a person who manages it.
-    async fn page_token(&self, secret: &Secret, page_id: &str) -> Result<Secret, Refusal>;
+    /// The pages that a person manages and may use, with their tokens; at most 2 000.
+    async fn pages(&self, secret: &Secret) -> Result<Vec<PageToken>, Refusal>;
 
     /// What else goes on each call. Cheap: it is on the hot path.
     fn send_with(&self, secret: &Secret) -> Vec<RequestPart>;

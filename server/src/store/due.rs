@@ -141,7 +141,7 @@ impl Tx {
     pub async fn wake_children(&mut self, parent: ConnectionId, now: Timestamp) -> Result<u64, StoreError> {
         self.query(
             "UPDATE ad_platform_connections SET next_renewal_at = $2
-              WHERE parent_connection_id = $1 AND standing = 'LIVE'",
+              WHERE parent_connection_id = $1 AND standing <> 'REVOKED'",
         )
         .bind(parent.as_uuid())
         .bind(now.as_micros())

@@ -3,6 +3,7 @@
 //! A list with several statuses or workspaces is several walks; `vault/listing.rs` merges them. So the
 //! last page costs what the first does, and a filter never visits rows that it leaves out.
 
+use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::rows::{ConnectionRow, connection_columns};
@@ -117,6 +118,24 @@ macro_rules! list_sql {
     };
 }
 
+/// Connections by id, for a snapshot.
+macro_rules! snapshot_sql {
+    ($of:literal) => {
+        concat!(
+            "SELECT ",
+            connection_columns!(),
+            ", CASE WHEN c.subject_id = '' THEN 0 ELSE (
+                 SELECT count(*) FROM ad_platform_connections o
+                  WHERE o.subject_id = c.subject_id AND o.provider = c.provider AND o.app_id = c.app_id
+                    AND o.connection_id <> c.connection_id AND o.standing <> 'REVOKED') END AS shared
+             FROM ad_platform_connections c
+             WHERE c.connection_id > $1 AND c.standing <> 'REVOKED'",
+            $of,
+            " ORDER BY c.connection_id LIMIT $2"
+        )
+    };
+}
+
 /// By end, oldest first, youngest first.
 type Texts = [&'static str; 3];
 
@@ -169,6 +188,35 @@ impl Session {
             .bind(limit)
             .fetch_all()
             .await?;
+        rows.into_iter()
+            .map(|row| Ok((row.connection.try_into()?, u32::try_from(row.shared).unwrap_or(u32::MAX))))
+            .collect()
+    }
+
+    /// Connections that are not revoked, by id, after one; of some workspaces, or of all. Each with the number of
+    /// other connections of the same subject and app.
+    pub async fn snapshot_page(
+        &mut self,
+        workspaces: Option<&[WorkspaceId]>,
+        after: Option<ConnectionId>,
+        limit: i64,
+    ) -> Result<Vec<(Connection, u32)>, StoreError> {
+        let after = after.map_or(Uuid::nil(), ConnectionId::as_uuid);
+        let rows: Vec<ListedRow> = match workspaces {
+            None => self.query(snapshot_sql!("")).bind(after).bind(limit).fetch_all().await?,
+            Some(workspaces) => {
+                let names: Vec<&str> = workspaces.iter().map(WorkspaceId::as_str).collect();
+                self.query_for(
+                    snapshot_sql!(" AND c.workspace_id IN (SELECT value FROM json_each($3))"),
+                    snapshot_sql!(" AND c.workspace_id IN (SELECT jsonb_array_elements_text($3))"),
+                )
+                .bind(after)
+                .bind(limit)
+                .bind(Json(names.into_iter().map(str::to_owned).collect::<Vec<_>>()))
+                .fetch_all()
+                .await?
+            }
+        };
         rows.into_iter()
             .map(|row| Ok((row.connection.try_into()?, u32::try_from(row.shared).unwrap_or(u32::MAX))))
             .collect()

@@ -29,6 +29,20 @@ impl Session {
         Ok((row.revision, row.document))
     }
 
+    /// The document of one revision.
+    pub async fn policy_of(&mut self, revision: i64) -> Result<Option<String>, StoreError> {
+        #[derive(sqlx::FromRow)]
+        struct Document {
+            document: String,
+        }
+        let row: Option<Document> = self
+            .query("SELECT CAST(document AS text) AS document FROM policies WHERE revision = $1")
+            .bind(revision)
+            .fetch_optional()
+            .await?;
+        Ok(row.map(|row| row.document))
+    }
+
     /// Ids of living connections after one.
     pub async fn live_connections_after(
         &mut self,

@@ -237,6 +237,15 @@ impl Tx {
         Ok(begun == 1)
     }
 
+    /// Has a job's run in progress begin anew.
+    pub async fn restart_run(&mut self, job: &str) -> Result<(), StoreError> {
+        self.query("UPDATE job_runs SET position = '', done = 0 WHERE job = $1 AND state = 'RUNNING'")
+            .bind(job.to_owned())
+            .execute()
+            .await?;
+        Ok(())
+    }
+
     /// Takes over a run whose process has ended. `false`: somebody else did.
     pub async fn take_over_run(
         &mut self,

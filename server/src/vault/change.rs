@@ -78,7 +78,8 @@ fn schedule(before: Option<&Connection>, after: &mut Connection, now: Timestamp,
         after.schedule.attempts = 0;
         after.schedule.next_renewal_at = after.first_renewal(policy);
     }
-    if after.standing != Standing::Live {
+    // A dead token is not renewed; one that is read with another's token may come back with that.
+    if after.standing != Standing::Live && after.parent.is_none() {
         after.schedule.next_renewal_at = None;
     }
 }

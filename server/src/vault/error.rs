@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use crate::model::{
     ApiKeyId, ConnectionId, Misconfiguration, ProviderId, Refusal, RefusalKind, RefusalReason, RequestId,
     Role, SubscriptionName, Timestamp, TokenVersion, WorkspaceId,
@@ -62,12 +64,19 @@ pub enum VaultError {
     },
     /// A position in another feed than this one.
     #[error("the position is of another feed than this one")]
-    FeedReplaced,
+    FeedReplaced {
+        /// The feed that this one is.
+        ours: Uuid,
+        /// The one that the position is of.
+        theirs: Uuid,
+    },
     /// A position before the kept history.
     #[error("the events after the position are no longer kept")]
     EventsCompacted {
         /// Sequence of the oldest event that is kept.
         oldest: i64,
+        /// Sequence of the position.
+        position: i64,
     },
     /// No such bookmark.
     #[error("no subscription {0}")]
@@ -75,6 +84,8 @@ pub enum VaultError {
     /// No such job.
     #[error("no job of that name")]
     JobNotFound {
+        /// What was asked for.
+        job: String,
         /// The jobs that there are.
         known: String,
     },

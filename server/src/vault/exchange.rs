@@ -15,7 +15,7 @@ use super::{
 use crate::crypto;
 use crate::model::{
     AccountChange, Cause, Connection, ConnectionId, Expiry, ExpirySource, Principal, Refusal, RefusalKind,
-    SecretId, Timestamp, TokenKind, TokenVersion,
+    SecretId, Standing, Timestamp, TokenKind, TokenVersion,
 };
 use crate::store::{Abort, HeldToken, Needs, NewSecret, RequestOutcome, Tx};
 
@@ -73,6 +73,7 @@ impl Vault {
                     workspace,
                     provider,
                     connection: None,
+                    parent: None,
                     if_version: command.if_version,
                     options: IntakeOptions::default(),
                     claim: claim.clone(),
@@ -327,6 +328,7 @@ pub(super) async fn hold_exchanged(
     now: Timestamp,
 ) -> Result<(), Abort<VaultError>> {
     connection.facts = accepted.word.facts.clone();
+    connection.standing = Standing::Live;
     connection.seen.last_rotated_at = Some(now);
     let fingerprint = keys.index.fingerprint(&connection.provider, &accepted.secret);
     if connection.fingerprint == Some(fingerprint) {

@@ -8,25 +8,22 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::idempotency::Begun;
+use super::permits::Permit;
+use super::position::write_cursor;
 use super::{
     AcknowledgeEvents, DeleteSubscription, EventFilter, EventPage, ListEvents, ListSubscriptions, SeenEvent,
     Subscription, SubscriptionPage, TokenView, Vault, VaultError, WatchEvents, WatchItem, WatchStart,
     Watched,
 };
-use crate::model::{
-    ConnectionId, Event, FeedPosition, ListOrder, Principal, Timestamp, WorkspaceId, WorkspaceSet,
-};
-use crate::store::{
-    Abort, Bookmark, EventDrive, ListDrive, ListPosition, ListRange, Live, Recent, RequestOutcome,
-    StandingName,
-};
+use crate::model::{ConnectionId, Event, FeedPosition, Principal, Timestamp, WorkspaceId, WorkspaceSet};
+use crate::store::{Abort, Bookmark, EventDrive, Live, Recent, RequestOutcome};
 
 /// Events in one answer at most.
 const BATCH: usize = 1_000;
 /// Tokens in one page of a snapshot at most.
 const SNAPSHOT_PAGE: i64 = 250;
-/// How often a watcher's key is looked at again; it must end within a second of the key.
-const RECHECK: Duration = Duration::from_millis(500);
+/// About how many bytes of events a page of history may hold.
+const PAGE_BYTES: usize = 2 * 1024 * 1024;
 /// Under load a watcher at the head is told at most so often; what gathers meanwhile comes as one answer.
 const PACE: Duration = Duration::from_millis(100);
 /// When nothing else is said.
@@ -46,22 +43,20 @@ pub struct Watch {
     snapshot: Option<Snapshot>,
     greeted: bool,
     said_at: Instant,
+    said: FeedPosition,
+    caught_up: bool,
     batch_at: Option<Instant>,
-    checked_at: Instant,
+    _permit: Arc<Permit>,
+    permission: watch::Receiver<Option<VaultError>>,
     _place: OwnedSemaphorePermit,
 }
 
-/// What is left of a snapshot.
+/// What is left of a snapshot: a walk over connections, by id.
 struct Snapshot {
-    walks: Vec<Walk>,
-    tokens: i64,
-}
-
-/// One ordered walk over connections of one standing.
-struct Walk {
-    drive: ListDrive,
-    standing: StandingName,
+    /// Of these workspaces; `None`: of all.
+    workspaces: Option<Vec<WorkspaceId>>,
     after: Option<ConnectionId>,
+    tokens: i64,
 }
 
 impl Vault {
@@ -85,6 +80,7 @@ impl Vault {
             // The position comes first: what changes while the snapshot is read follows as events.
             None => (self.store.feed().head(), Some(Snapshot::of(&caller, &command.filter))),
         };
+        let permit = self.permit(&caller);
         let heartbeat = if command.heartbeat.is_zero() { HEARTBEAT } else { command.heartbeat };
         let now = Instant::now();
         tracing::info!(
@@ -104,8 +100,11 @@ impl Vault {
             snapshot,
             greeted: false,
             said_at: now,
+            said: position,
+            caught_up: false,
             batch_at: None,
-            checked_at: now,
+            permission: permit.follow(),
+            _permit: permit,
             _place: place,
         })
     }
@@ -129,12 +128,12 @@ impl Vault {
             let kept = if bookmark.epoch == self.keys.vault.feed_epoch {
                 self.check_position(bookmark.position).await
             } else {
-                Err(VaultError::FeedReplaced)
+                Err(VaultError::FeedReplaced { ours: self.keys.vault.feed_epoch, theirs: bookmark.epoch })
             };
             match kept {
                 Ok(()) => return Ok(Some(bookmark.position)),
                 // A bookmark that is lost must not bar the way out.
-                Err(VaultError::FeedReplaced | VaultError::EventsCompacted { .. })
+                Err(VaultError::FeedReplaced { .. } | VaultError::EventsCompacted { .. })
                     if command.start == WatchStart::Snapshot => {}
                 Err(error) => return Err(error),
             }
@@ -148,16 +147,6 @@ impl Vault {
             }
             WatchStart::Snapshot => Ok(None),
             WatchStart::After(cursor) => self.read_cursor(cursor, "cursor").await.map(Some),
-        }
-    }
-
-    /// Whether a caller that was let in still may do what it does.
-    async fn still_allowed(&self, caller: &Principal) -> Result<(), VaultError> {
-        let now_allowed = self.principal_of(&caller.key_id).await?;
-        if now_allowed.role == caller.role && now_allowed.workspaces.covers(&caller.workspaces) {
-            Ok(())
-        } else {
-            Err(VaultError::ApiKeyInvalid)
         }
     }
 
@@ -195,9 +184,9 @@ impl Vault {
             _ => EventDrive::Everywhere,
         };
         let wanted = usize::try_from(query.page_size.clamp(1, 1_000)).unwrap_or(BATCH);
-        let mut events = Vec::with_capacity(wanted);
+        let (mut events, mut bytes) = (Vec::with_capacity(wanted), 0);
         for _ in 0..STEPS {
-            if place.low > place.high || events.len() >= wanted {
+            if place.low > place.high || events.len() >= wanted || bytes >= PAGE_BYTES {
                 break;
             }
             let bounds = (place.low, place.high);
@@ -207,7 +196,7 @@ impl Vault {
                 break;
             }
             for event in found {
-                if events.len() >= wanted {
+                if events.len() >= wanted || bytes >= PAGE_BYTES {
                     break;
                 }
                 if query.oldest_first {
@@ -216,6 +205,7 @@ impl Vault {
                     place.high = event.sequence - 1;
                 }
                 if sees(caller, &event) && query.filter.passes(&event.word) {
+                    bytes += event.word.about_bytes();
                     events.push(self.seen(Arc::new(event)));
                 }
             }
@@ -237,7 +227,7 @@ impl Vault {
     /// Moves a bookmark of the caller's, or makes it.
     ///
     /// # Errors
-    /// `CursorInvalid`, `FeedReplaced`, `EventsCompacted`; a field violation for a move back that is not allowed.
+    /// `CursorInvalid`, `FeedReplaced`, `EventsCompacted`. A move back that is not allowed changes nothing.
     pub async fn acknowledge_events(
         &self,
         caller: &Principal,
@@ -264,8 +254,12 @@ impl Vault {
             })
             .await?;
         if !moved {
-            let rule = "is before the subscription's position; set allow_rewind to move back";
-            return Err(VaultError::Fields(vec![super::FieldViolation::new("cursor", rule)]));
+            // A late acknowledgement is no mistake: the bookmark is further already.
+            tracing::debug!(
+                subscription = bookmark.name,
+                by = caller.name,
+                "the bookmark stays: it is further"
+            );
         }
         let kept = self.store.read().await?.bookmark(&caller.name, &command.subscription).await?;
         self.subscription(kept.unwrap_or(bookmark)).await
@@ -275,13 +269,13 @@ impl Vault {
         let kept = bookmark.epoch == self.keys.vault.feed_epoch
             && match self.check_position(bookmark.position).await {
                 Ok(()) => true,
-                Err(VaultError::FeedReplaced | VaultError::EventsCompacted { .. }) => false,
+                Err(VaultError::FeedReplaced { .. } | VaultError::EventsCompacted { .. }) => false,
                 Err(error) => return Err(error),
             };
         Ok(Subscription {
             name: bookmark.name,
             principal: bookmark.principal,
-            cursor: self.write_cursor(bookmark.position),
+            cursor: write_cursor(bookmark.epoch, bookmark.position),
             behind: (self.store.feed().head().sequence - bookmark.position.sequence).max(0),
             acknowledged_at: bookmark.acknowledged_at,
             created_at: bookmark.created_at,
@@ -374,23 +368,12 @@ fn sees(caller: &Principal, event: &Event) -> bool {
 
 impl Snapshot {
     fn of(caller: &Principal, filter: &EventFilter) -> Self {
-        let named: Option<Vec<WorkspaceId>> = match (&caller.workspaces, filter.workspaces.is_empty()) {
+        let workspaces = match (&caller.workspaces, filter.workspaces.is_empty()) {
             (_, false) => Some(filter.workspaces.iter().cloned().collect()),
             (WorkspaceSet::Named(named), true) => Some(named.iter().cloned().collect()),
             (WorkspaceSet::All, true) => None,
         };
-        let drives = match named {
-            Some(named) => named.into_iter().map(ListDrive::Workspace).collect(),
-            None => vec![ListDrive::Everywhere],
-        };
-        let walk = |drive: ListDrive| {
-            [StandingName::Invalid, StandingName::Live].map(|standing| Walk {
-                drive: drive.clone(),
-                standing,
-                after: None,
-            })
-        };
-        Self { walks: drives.into_iter().flat_map(walk).collect(), tokens: 0 }
+        Self { workspaces, after: None, tokens: 0 }
     }
 }
 
@@ -405,11 +388,11 @@ impl Watch {
             if self.vault.stopping.is_cancelled() {
                 return Err(VaultError::ShuttingDown);
             }
-            if self.checked_at.elapsed() >= RECHECK {
-                self.check_permission().await?;
+            if let Some(error) = self.permission.borrow().clone() {
+                return Err(error);
             }
             if self.live.borrow_and_update().generation != self.generation {
-                return Err(VaultError::FeedReplaced);
+                return Err(self.vault.feed_replaced());
             }
             if !self.greeted {
                 self.greeted = true;
@@ -423,22 +406,27 @@ impl Watch {
             }
             let events = self.read().await?;
             if !events.is_empty() {
-                // A key that ended while we waited gets nothing more.
-                self.check_permission().await?;
                 self.batch_at = Some(Instant::now());
                 let events = events.into_iter().map(|event| self.vault.seen(event)).collect();
                 return Ok(self.say(WatchItem::Events(events)));
             }
-            if self.said_at.elapsed() >= self.heartbeat {
-                self.check_permission().await?;
+            // Who caught up without an event that it wanted must learn that it has.
+            let first_time = !self.caught_up && self.is_at_head();
+            self.caught_up |= first_time;
+            if self.said_at.elapsed() >= self.heartbeat || first_time && self.said != self.position {
                 return Ok(self.heartbeat());
             }
             self.wait().await;
         }
     }
 
+    fn is_at_head(&self) -> bool {
+        self.live.borrow().head.sequence <= self.position.sequence
+    }
+
     fn say(&mut self, item: WatchItem) -> Watched {
         self.said_at = Instant::now();
+        self.said = self.position;
         let cursor = match self.snapshot {
             // Whoever stored a position now would miss the rest of the snapshot.
             Some(_) => String::new(),
@@ -452,12 +440,6 @@ impl Watch {
         self.say(WatchItem::Heartbeat { head, behind: head - self.position.sequence })
     }
 
-    async fn check_permission(&mut self) -> Result<(), VaultError> {
-        self.vault.still_allowed(&self.caller).await?;
-        self.checked_at = Instant::now();
-        Ok(())
-    }
-
     /// The next events that the caller wants; none at the head, or when a stretch held nothing for it.
     async fn read(&mut self) -> Result<Vec<Arc<Event>>, VaultError> {
         let next = match self.vault.store.feed().recent_after(self.position.sequence, BATCH) {
@@ -468,7 +450,7 @@ impl Watch {
         if next.first().is_some_and(|first| first.sequence != self.position.sequence + 1) {
             // Never skip silently: whoever finds a hole has lost its place.
             let oldest = self.vault.store.read().await?.feed_state().await?.oldest;
-            return Err(VaultError::EventsCompacted { oldest });
+            return Err(VaultError::EventsCompacted { oldest, position: self.position.sequence });
         }
         self.position = last;
         let (caller, filter) = (&self.caller, &self.filter);
@@ -485,11 +467,10 @@ impl Watch {
     /// Until there may be something to say, or the key must be looked at again.
     async fn wait(&mut self) {
         // A stretch without anything for this caller is no reason to wait.
-        if self.live.borrow().head.sequence > self.position.sequence {
+        if !self.is_at_head() {
             return;
         }
-        let heartbeat = self.heartbeat.saturating_sub(self.said_at.elapsed());
-        let until = heartbeat.min(RECHECK.saturating_sub(self.checked_at.elapsed()));
+        let until = self.heartbeat.saturating_sub(self.said_at.elapsed());
         tokio::select! {
             _ = self.live.changed() => {
                 if let Some(at) = self.batch_at {
@@ -497,6 +478,7 @@ impl Watch {
                 }
             }
             () = tokio::time::sleep(until) => {}
+            _ = self.permission.changed() => {}
             () = self.vault.stopping.cancelled() => {}
         }
     }
@@ -505,27 +487,17 @@ impl Watch {
     async fn next_page(&mut self) -> Result<Option<Watched>, VaultError> {
         let vault = Arc::clone(&self.vault);
         let Some(snapshot) = &mut self.snapshot else { return Ok(None) };
-        let Some(walk) = snapshot.walks.last_mut() else {
+        let found = {
+            let _turn = vault.replays.acquire().await.map_err(|_| VaultError::ShuttingDown)?;
+            let mut session = vault.store.read().await?;
+            session.snapshot_page(snapshot.workspaces.as_deref(), snapshot.after, SNAPSHOT_PAGE).await?
+        };
+        let Some((last, _)) = found.last() else {
             let tokens = snapshot.tokens;
             self.snapshot = None;
             return Ok(Some(self.say(WatchItem::SnapshotComplete { tokens })));
         };
-        let range = ListRange { standing: walk.standing, low: i64::MIN, high: i64::MAX };
-        let after = walk.after.map(|id| ListPosition { end: 0, id });
-        let found = {
-            let _turn = vault.replays.acquire().await.map_err(|_| VaultError::ShuttingDown)?;
-            let mut session = vault.store.read().await?;
-            session
-                .list_connections(&walk.drive, ListOrder::CreatedFirst, range, after, SNAPSHOT_PAGE)
-                .await?
-        };
-        match found.last() {
-            Some((last, _)) => walk.after = Some(last.id),
-            None => {
-                snapshot.walks.pop();
-                return Ok(None);
-            }
-        }
+        snapshot.after = Some(last.id);
         let (now, policy): (Timestamp, _) = (vault.clock.now(), vault.policy());
         let tokens: Vec<TokenView> = found
             .into_iter()

@@ -38,6 +38,8 @@ pub(super) struct Destination {
     pub(super) workspace: WorkspaceId,
     pub(super) provider: ProviderId,
     pub(super) connection: Option<ConnectionId>,
+    /// The connection that the token was read with.
+    pub(super) parent: Option<ConnectionId>,
     pub(super) if_version: Option<TokenVersion>,
     pub(super) options: IntakeOptions,
     pub(super) claim: Option<Owned>,
@@ -63,6 +65,7 @@ impl Vault {
             u8::from(options.allow_missing_scopes),
             u8::from(options.allow_fewer_scopes),
             u8::from(options.allow_subject_change),
+            u8::from(options.connect_pages),
             u8::from(command.validate_only),
         ];
         let version = command.if_version.map_or(0, TokenVersion::get).to_be_bytes();
@@ -122,7 +125,13 @@ impl Vault {
         let done = outcome.get("outcome").and_then(|name| outcome_of(name)).ok_or(VaultError::Internal)?;
         let cursor = self.cursor();
         let connection = self.seen_again(caller, id).await?;
-        Ok(Intake { token: self.view(connection).await?, outcome: done, checks: Vec::new(), cursor })
+        Ok(Intake {
+            token: self.view(connection).await?,
+            outcome: done,
+            checks: Vec::new(),
+            pages: Vec::new(),
+            cursor,
+        })
     }
 
     async fn take_in(
@@ -144,6 +153,7 @@ impl Vault {
             workspace: command.workspace.clone(),
             provider: command.provider.clone(),
             connection: command.connection,
+            parent: None,
             if_version: command.if_version,
             options: command.options,
             claim,
@@ -170,8 +180,14 @@ impl Vault {
                 connection
             }
         };
+        let (mut checks, mut pages) = (found.checks, Vec::new());
+        if command.options.connect_pages {
+            let (connected, check) = self.connect_pages(&connection, &accepted.secret, &*provider).await;
+            pages = connected;
+            checks.push(check);
+        }
         let token = self.view_stored(connection).await;
-        Ok(Intake { token, outcome, checks: found.checks, cursor: self.cursor() })
+        Ok(Intake { token, outcome, checks, pages, cursor: self.cursor() })
     }
 
     /// Asks the provider who a token is, and checks what does not depend on what is held.
@@ -280,6 +296,7 @@ impl Vault {
             token,
             outcome: IntakeOutcome::ValidatedOnly,
             checks: found.checks,
+            pages: Vec::new(),
             cursor: self.cursor(),
         })
     }
@@ -296,6 +313,7 @@ impl Vault {
             workspace: destination.workspace.clone(),
             provider: destination.provider.clone(),
             connection: destination.connection,
+            parent: destination.parent,
             if_version: destination.if_version,
             options: destination.options,
             claim: destination.claim.clone(),
@@ -320,6 +338,7 @@ struct Saving {
     workspace: WorkspaceId,
     provider: ProviderId,
     connection: Option<ConnectionId>,
+    parent: Option<ConnectionId>,
     if_version: Option<TokenVersion>,
     options: IntakeOptions,
     claim: Option<Owned>,
@@ -340,6 +359,7 @@ impl Saving {
             None => {
                 let mut connection = fresh(&self.workspace, &self.provider, word, self.now);
                 connection.fingerprint = Some(fingerprint);
+                connection.parent = self.parent;
                 (connection, IntakeOutcome::Created, true)
             }
             Some(held) => {
@@ -353,6 +373,7 @@ impl Saving {
                     facts: word.facts.clone(),
                     standing: Standing::Live,
                     fingerprint: Some(fingerprint),
+                    parent: self.parent.or(held.parent),
                     seen: Observations {
                         last_validated_at: Some(self.now),
                         last_known_good: Some(self.now),

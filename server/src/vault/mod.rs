@@ -22,6 +22,8 @@ mod intake;
 mod keys;
 mod listing;
 mod opening;
+mod pages;
+mod permits;
 mod policy;
 mod position;
 mod report;
@@ -55,6 +57,7 @@ use claims::Working;
 use deadlines::Lying;
 use idempotency::InProgress;
 use keys::Keys;
+use permits::Permits;
 
 /// What the vault needs to open.
 #[derive(Debug)]
@@ -119,6 +122,7 @@ pub struct Vault {
     /// Watchers at once, and how many of them may read history from the database at once.
     watchers: Arc<Semaphore>,
     replays: Semaphore,
+    permits: Permits,
     /// Exchanges, and runs of jobs, that this process works on.
     working: Working,
     runs: Working,
@@ -160,6 +164,7 @@ impl Vault {
             lists: Semaphore::new(LISTS),
             watchers: Arc::new(Semaphore::new(WATCHERS)),
             replays: Semaphore::new(REPLAYS),
+            permits: Permits::default(),
             working: Working::default(),
             runs: Working::default(),
             lying: Lying::default(),

@@ -1,17 +1,19 @@
 //! The policy in force: what the operator decided, the same for every replica. A process that starts with another
 //! one writes the next revision; running ones adopt it, and every connection's dates are computed anew.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Vault, VaultError};
+use super::schedule::{Progress, RunFailed};
+use super::{JobKind, Vault, VaultError};
 use crate::model::{
     Announced, Connection, ConnectionId, DeadlineKind, EventKind, IncidentKey, Policy, RenewalPolicy,
     Standing, Timestamp,
 };
-use crate::store::{Abort, Needs, Scope};
+use crate::store::{Abort, JobRun, Needs, RunCause, Scope};
 
 /// Connections whose dates are written in one transaction.
 const BATCH: i64 = 200;
@@ -66,34 +68,36 @@ impl From<Document> for Policy {
 }
 
 impl Vault {
-    /// Makes the configured policy the one in force, if another was; for the start of a process.
+    /// Makes the configured policy the one in force, if another was; for the start of a process. Every connection
+    /// is then dated anew by a run of `policy-change`.
     pub(super) async fn settle_policy(&self) -> Result<(), VaultError> {
         let ours = self.policy();
         let text = serde_json::to_string(&Document::from(&*ours)).map_err(|_| VaultError::Internal)?;
         let now = self.clock.now();
-        let (unit_text, unit_now) = (text.clone(), now);
-        let (before, revision) = self
+        let run = self.new_run(JobKind::PolicyChange, now, RunCause::Request);
+        let (revision, changed) = self
             .store
             .write_with(Needs { alone: true, ..Needs::default() }, move |tx| {
-                let text = unit_text.clone();
+                let (text, run) = (text.clone(), run.clone());
                 Box::pin(async move {
                     let (revision, known) = tx.lock_policy().await?;
-                    let same = known.as_deref().is_some_and(|known| same_document(known, &text));
-                    if same {
-                        return Ok((None, revision));
+                    if known.as_deref().is_some_and(|known| same_document(known, &text)) {
+                        return Ok((revision, false));
                     }
-                    tx.put_policy(revision + 1, &text, unit_now).await?;
-                    Ok::<_, Abort<VaultError>>((known, revision + 1))
+                    tx.put_policy(revision + 1, &text, now).await?;
+                    // A new vault has nothing to date.
+                    let has_connections = !tx.live_connections_after(None, 1).await?.is_empty();
+                    if has_connections && !tx.begin_run(&run, RunCause::Request).await? {
+                        tx.restart_run(&run.job).await?;
+                    }
+                    Ok::<_, Abort<VaultError>>((revision + 1, has_connections))
                 })
             })
             .await?
             .0;
-        self.policy_revision.store(revision, std::sync::atomic::Ordering::Release);
-        // The very first policy finds no connection that was dated under another one.
-        if let Some(before) = before {
+        self.policy_revision.store(revision, Ordering::Release);
+        if changed {
             tracing::warn!(revision, "the configuration in force has changed; every replica adopts it");
-            let before = parse(&before).unwrap_or_else(|| (*ours).clone());
-            self.reschedule(&before).await?;
         }
         Ok(())
     }
@@ -104,24 +108,27 @@ impl Vault {
     /// `StorageUnavailable`.
     pub async fn adopt_policy(&self) -> Result<(), VaultError> {
         let (revision, text) = self.store.read().await?.policy().await?;
-        if revision == self.policy_revision.load(std::sync::atomic::Ordering::Acquire) {
+        if revision == self.policy_revision.load(Ordering::Acquire) {
             return Ok(());
         }
         let Some(policy) = text.as_deref().and_then(parse) else { return Ok(()) };
         *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
-        self.policy_revision.store(revision, std::sync::atomic::Ordering::Release);
+        self.policy_revision.store(revision, Ordering::Release);
         tracing::warn!(revision, "adopted the configuration that another process has put in force");
         Ok(())
     }
 
-    /// Computes every connection's dates anew. A threshold that had passed before it was introduced is marked as
-    /// announced, silently.
-    async fn reschedule(&self, before: &Policy) -> Result<(), VaultError> {
-        let (policy, before) = (self.policy(), Arc::new(before.clone()));
-        let mut after: Option<ConnectionId> = None;
+    /// Computes every connection's dates anew, from where the run stands. A threshold that had passed before it was
+    /// introduced is marked as announced, silently; after an upgrade, with no policy before, what has passed is said.
+    pub(super) async fn redate(&self, run: &mut JobRun, progress: &Progress<'_>) -> Result<(), RunFailed> {
+        let revision = self.policy_revision.load(Ordering::Acquire);
+        let before = self.store.read().await?.policy_of(revision - 1).await?;
+        let (policy, before) = (self.policy(), Arc::new(before.as_deref().and_then(parse)));
         loop {
+            let after = ConnectionId::parse(&run.position).ok();
             let page = self.store.read().await?.live_connections_after(after, BATCH).await?;
             let Some(last) = page.last().copied() else { return Ok(()) };
+            run.done += i64::try_from(page.len()).unwrap_or(0);
             let (now, policy, before) = (self.clock.now(), Arc::clone(&policy), Arc::clone(&before));
             self.store
                 .write_with(Needs { connections: page.clone(), alone: true }, move |tx| {
@@ -130,16 +137,23 @@ impl Vault {
                         let mut dated = Vec::with_capacity(page.len());
                         for id in page {
                             let Some(mut connection) = tx.lock_connection(id).await? else { continue };
-                            let scope = Scope::Connection(id);
-                            let announced = tx.announced(&scope).await?;
-                            for key in passed_unannounced(&announced, &connection, &before, &policy, now) {
-                                tx.mark_announced(&scope, key).await?;
-                            }
-                            // What was due under the old policy and not said yet must still be said: soon.
-                            let due = connection.schedule.next_deadline_at.filter(|at| *at <= now);
+                            let due = match &*before {
+                                None => Some(now),
+                                Some(before) => {
+                                    let scope = Scope::Connection(id);
+                                    let announced = tx.announced(&scope).await?;
+                                    let passed =
+                                        passed_unannounced(&announced, &connection, before, &policy, now);
+                                    for key in passed {
+                                        tx.mark_announced(&scope, key).await?;
+                                    }
+                                    // What was due under the old policy and not said yet must still be said.
+                                    connection.schedule.next_deadline_at.filter(|at| *at <= now)
+                                }
+                            };
                             connection.schedule.next_deadline_at =
                                 due.or_else(|| connection.next_deadline(now, &policy));
-                            if connection.schedule.attempts == 0 {
+                            if connection.schedule.attempts == 0 && connection.parent.is_none() {
                                 connection.schedule.next_renewal_at = connection.first_renewal(&policy);
                             }
                             dated.push(connection);
@@ -148,8 +162,10 @@ impl Vault {
                         Ok::<_, Abort<VaultError>>(())
                     })
                 })
-                .await?;
-            after = Some(last);
+                .await
+                .map_err(VaultError::from)?;
+            run.position = last.to_string();
+            progress.note(run).await?;
         }
     }
 }

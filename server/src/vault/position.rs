@@ -55,8 +55,13 @@ impl Vault {
 
     /// Renders a position in the feed: epoch, sequence, and the check of that event's identity.
     pub(super) fn write_cursor(&self, position: FeedPosition) -> String {
-        let FeedPosition { sequence, identity } = position;
-        format!("{FORM}.{}.{sequence}.{identity:x}", self.keys.vault.feed_epoch.simple())
+        write_cursor(self.keys.vault.feed_epoch, position)
+    }
+
+    /// What a position of another feed than this one meets.
+    pub(super) fn feed_replaced(&self) -> VaultError {
+        let ours = self.keys.vault.feed_epoch;
+        VaultError::FeedReplaced { ours, theirs: ours }
     }
 
     /// Reads a position back and holds it against the feed as it is.
@@ -71,7 +76,7 @@ impl Vault {
     ) -> Result<FeedPosition, VaultError> {
         let (epoch, position) = parse_cursor(cursor).ok_or(VaultError::CursorInvalid { field })?;
         if epoch != self.keys.vault.feed_epoch {
-            return Err(VaultError::FeedReplaced);
+            return Err(VaultError::FeedReplaced { ours: self.keys.vault.feed_epoch, theirs: epoch });
         }
         self.check_position(position).await?;
         Ok(position)
@@ -82,9 +87,9 @@ impl Vault {
         let mut session = self.store.read().await?;
         let state = session.feed_state().await?;
         if position.sequence > state.head.sequence {
-            return Err(VaultError::FeedReplaced);
+            return Err(self.feed_replaced());
         }
-        let compacted = VaultError::EventsCompacted { oldest: state.oldest };
+        let compacted = VaultError::EventsCompacted { oldest: state.oldest, position: position.sequence };
         let identity = match position.sequence {
             0 if state.oldest == 1 => Some(0),
             before if before + 1 < state.oldest => return Err(compacted),
@@ -93,7 +98,7 @@ impl Vault {
         };
         match identity {
             Some(identity) if identity == position.identity => Ok(()),
-            Some(_) => Err(VaultError::FeedReplaced),
+            Some(_) => Err(self.feed_replaced()),
             // Retention came between the two reads.
             None => Err(compacted),
         }
@@ -102,6 +107,12 @@ impl Vault {
 
 /// The form of a cursor that this release writes.
 const FORM: &str = "1";
+
+/// A position in the feed of an epoch, as text.
+pub(super) fn write_cursor(epoch: Uuid, position: FeedPosition) -> String {
+    let FeedPosition { sequence, identity } = position;
+    format!("{FORM}.{}.{sequence}.{identity:x}", epoch.simple())
+}
 
 fn parse_cursor(cursor: &str) -> Option<(Uuid, FeedPosition)> {
     let mut parts = cursor.split('.');

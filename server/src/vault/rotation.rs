@@ -185,9 +185,14 @@ impl Vault {
         let secret = match parent {
             Some(parent) if self.check_usable(&parent.connection).is_ok() => {
                 let parent_secret = self.open_secret(&parent).await?;
-                match provider.page_token(&parent_secret, &connection.subject.id).await {
-                    Ok(secret) => secret,
+                let pages = match provider.pages(&parent_secret).await {
+                    Ok(pages) => pages,
                     Err(refusal) => return self.setback_of(held, fence, &refusal).await,
+                };
+                match pages.into_iter().find(|page| page.id == connection.subject.id) {
+                    Some(page) => page.secret,
+                    // The person manages it no more: whether the old token still works, the provider knows.
+                    None => self.open_secret(held).await?,
                 }
             }
             // The parent is dead: perhaps its page tokens are too, perhaps not. The provider knows.
@@ -208,7 +213,11 @@ impl Vault {
             return Ok(Attempt::Failed);
         }
         let accepted = Accepted { secret, word, pasted_expiry: connection.facts.expiry };
-        self.keep_exchanged(held, Some(accepted), ExchangeOutcome::Extended, None, Some(fence)).await?;
+        let outcome = ExchangeOutcome::Extended;
+        let connection = self.keep_exchanged(held, Some(accepted), outcome, None, Some(fence)).await?;
+        // Done until the parent changes again.
+        let held = HeldToken { connection, sealed: None };
+        self.set_back(&held, fence, Setback::NotTried(None)).await?;
         Ok(Attempt::Done)
     }
 
@@ -267,7 +276,7 @@ impl Vault {
                 let (fence, policy) = (fence.clone(), Arc::clone(&policy));
                 Box::pin(async move {
                     let Some(before) = tx.lock_connection(id).await? else { return Ok(()) };
-                    if before.secret_id != secret_id || before.standing != Standing::Live {
+                    if before.secret_id != secret_id || matches!(before.standing, Standing::Revoked { .. }) {
                         return Ok(());
                     }
                     fence.check(tx, id).await?;

@@ -34,16 +34,19 @@ pub enum JobKind {
     EventRetention,
     /// Forgets what nobody needs.
     Housekeeping,
+    /// Dates every connection anew after the policy in force has changed. Begun by that.
+    PolicyChange,
 }
 
 impl JobKind {
     /// Every job.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::MetaTokenExpiry,
         Self::ExpiryDeadlines,
         Self::Rotation,
         Self::EventRetention,
         Self::Housekeeping,
+        Self::PolicyChange,
     ];
 
     /// Its name in the API, in the database and in logs.
@@ -54,13 +57,14 @@ impl JobKind {
             Self::ExpiryDeadlines => "expiry-deadlines",
             Self::EventRetention => "event-retention",
             Self::Housekeeping => "housekeeping",
+            Self::PolicyChange => "policy-change",
         }
     }
 
     fn parse(name: &str) -> Result<Self, VaultError> {
         Self::ALL.into_iter().find(|job| job.as_str() == name).ok_or_else(|| {
             let known: Vec<_> = Self::ALL.iter().map(|job| job.as_str()).collect();
-            VaultError::JobNotFound { known: known.join(", ") }
+            VaultError::JobNotFound { job: name.chars().take(100).collect(), known: known.join(", ") }
         })
     }
 }
@@ -83,12 +87,12 @@ pub struct Timetable {
 }
 
 impl Timetable {
-    /// When a job runs; `None` for one that always does.
+    /// When a job runs; `None` for one that always does, or that something else begins.
     pub const fn cron(&self, job: JobKind) -> Option<&Cron> {
         match job {
             JobKind::MetaTokenExpiry => Some(&self.meta_token_expiry),
             JobKind::Rotation => Some(&self.rotation),
-            JobKind::ExpiryDeadlines => None,
+            JobKind::ExpiryDeadlines | JobKind::PolicyChange => None,
             JobKind::EventRetention => Some(&self.event_retention),
             JobKind::Housekeeping => Some(&self.housekeeping),
         }
@@ -194,9 +198,23 @@ impl Vault {
         slot: Timestamp,
         cause: RunCause,
     ) -> Result<Option<JobRun>, VaultError> {
+        let run = self.new_run(job, slot, cause);
+        let unit = run.clone();
+        let begun = self
+            .store
+            .write(move |tx| {
+                let run = unit.clone();
+                Box::pin(async move { Ok::<_, Abort<VaultError>>(tx.begin_run(&run, cause).await?) })
+            })
+            .await?;
+        Ok(begun.then_some(run))
+    }
+
+    /// A run of this process, to be begun.
+    pub(super) fn new_run(&self, job: JobKind, slot: Timestamp, cause: RunCause) -> JobRun {
         let now = self.clock.now();
         let (seconds, nanos) = now.unix_parts();
-        let run = JobRun {
+        JobRun {
             id: Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanos)),
             job: job.as_str().to_owned(),
             state: RunState::Running,
@@ -212,16 +230,7 @@ impl Vault {
             replica: self.replica.clone(),
             started_at: now,
             ended_at: None,
-        };
-        let unit = run.clone();
-        let begun = self
-            .store
-            .write(move |tx| {
-                let run = unit.clone();
-                Box::pin(async move { Ok::<_, Abort<VaultError>>(tx.begin_run(&run, cause).await?) })
-            })
-            .await?;
-        Ok(begun.then_some(run))
+        }
     }
 
     async fn take_over(&self, mut run: JobRun) -> Result<Option<JobRun>, VaultError> {
@@ -267,6 +276,7 @@ impl Vault {
             }),
             JobKind::EventRetention => self.compact(&mut run, &progress).await,
             JobKind::Housekeeping => self.tidy(&mut run).await,
+            JobKind::PolicyChange => self.redate(&mut run, &progress).await,
         };
         let (state, error) = match outcome {
             Ok(()) => (RunState::Succeeded, String::new()),
@@ -375,11 +385,14 @@ impl Vault {
             let cron = self.timetable.cron(job);
             jobs.push(Job {
                 name: job.as_str(),
-                // What always runs is told as what it amounts to.
-                cron: cron.map_or_else(|| "* * * * * *".to_owned(), ToString::to_string),
-                next_run_at: match cron {
-                    Some(cron) => cron.next_after(now),
-                    None => Some(now + Duration::from_secs(1)),
+                cron: match (job, cron) {
+                    // What always runs is told as what it amounts to.
+                    (JobKind::ExpiryDeadlines, _) => "* * * * * *".to_owned(),
+                    (_, cron) => cron.map_or_else(String::new, ToString::to_string),
+                },
+                next_run_at: match (job, cron) {
+                    (JobKind::ExpiryDeadlines, _) => Some(now + Duration::from_secs(1)),
+                    (_, cron) => cron.and_then(|cron| cron.next_after(now)),
                 },
                 last_run: session.last_run(job.as_str()).await?,
             });

@@ -19,7 +19,7 @@ use crate::vault::{
 };
 
 /// Counts up with every addition to `tokenvault.v1`.
-const API_REVISION: i32 = 1;
+const API_REVISION: i32 = 2;
 /// Most workspaces of one key.
 const MOST_WORKSPACES: usize = 1_000;
 

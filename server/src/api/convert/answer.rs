@@ -32,6 +32,7 @@ impl From<Intake> for pb::StoreTokenResponse {
             checks: intake.checks.into_iter().map(Into::into).collect(),
             overall: check_result(overall).into(),
             cursor: intake.cursor,
+            page_connection_ids: intake.pages.iter().map(ToString::to_string).collect(),
         };
         Self { result: Some(result) }
     }

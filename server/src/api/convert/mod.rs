@@ -4,6 +4,8 @@
 mod admin;
 mod answer;
 mod events;
+#[cfg(test)]
+mod events_tests;
 mod fields;
 mod request;
 mod runs;

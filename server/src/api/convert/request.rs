@@ -94,6 +94,7 @@ impl From<pb::IntakeOptions> for IntakeOptions {
             allow_missing_scopes: options.allow_missing_scopes,
             allow_fewer_scopes: options.allow_fewer_scopes,
             allow_subject_change: options.allow_subject_change,
+            connect_pages: options.connect_pages,
         }
     }
 }

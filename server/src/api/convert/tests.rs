@@ -13,7 +13,7 @@ use crate::vault::{
     ReportedSecret, StoreToken, VaultError,
 };
 
-fn fields(error: VaultError) -> Vec<String> {
+pub(super) fn fields(error: VaultError) -> Vec<String> {
     match error {
         VaultError::Fields(violations) => violations.into_iter().map(|violation| violation.field).collect(),
         other => panic!("not about fields: {other:?}"),

@@ -33,7 +33,8 @@ use self::redact::Redactor;
 use self::refusal::{Asked, Seen};
 use self::wire::ErrorObject;
 use super::{
-    Exchanged, Inspected, Place, Provider, ReportedRefusal, RequestPart, Revocation, SmokeTest, Usage,
+    Exchanged, Inspected, PageToken, Place, Provider, ReportedRefusal, RequestPart, Revocation, SmokeTest,
+    Usage,
 };
 use crate::model::{
     AdAccount, BadValue, Clock, Grant, Misconfiguration, ProviderId, Refusal, RefusalKind, Secret, Subject,
@@ -227,8 +228,8 @@ impl Provider for Meta {
         self.end_token(secret, subject, kind).await
     }
 
-    async fn page_token(&self, secret: &Secret, page_id: &str) -> Result<Secret, Refusal> {
-        self.token_of_page(secret, page_id).await
+    async fn pages(&self, secret: &Secret) -> Result<Vec<PageToken>, Refusal> {
+        self.pages_of(secret).await
     }
 
     fn send_with(&self, secret: &Secret) -> Vec<RequestPart> {

@@ -12,7 +12,7 @@ use super::wire::{self, Named, PageEntry, Paging, Permission};
 use crate::model::{
     AdAccount, AdAccountState, Grant, GrantState, Refusal, RefusalKind, Secret, Subject, Timestamp,
 };
-use crate::provider::SmokeTest;
+use crate::provider::{PageToken, SmokeTest};
 
 /// Ad accounts that are listed at most.
 const MOST_AD_ACCOUNTS: usize = 5_000;
@@ -63,18 +63,19 @@ impl Meta {
         Ok(accounts.filter(|account| known.insert(account.id.clone())).collect())
     }
 
-    /// `/me/accounts`: the token of one page that the person manages.
-    pub(super) async fn token_of_page(&self, token: &Secret, page_id: &str) -> Result<Secret, Refusal> {
-        let query = [("fields", "id,access_token"), ("limit", PER_PAGE)];
+    /// `/me/accounts`: pages that the person manages. One without a token may not be used.
+    pub(super) async fn pages_of(&self, token: &Secret) -> Result<Vec<PageToken>, Refusal> {
+        let query = [("fields", "id,name,access_token"), ("limit", PER_PAGE)];
         let entries = self.list(token, &["me", "accounts"], &query, MOST_PAGES_MANAGED).await?;
-        let mut pages = entries.into_iter().filter_map(wire::read::<PageEntry>);
-        match pages.find(|page| page.id == page_id).map(|page| page.access_token) {
-            Some(secret) if !secret.is_empty() => Ok(Secret::new(secret)),
-            _ => {
-                let kind = RefusalKind::Permission { object_only: true };
-                Err(Refusal::new(kind, "the person does not manage the page any more, or may not use it"))
-            }
-        }
+        let page = |entry: PageEntry| {
+            let usable = !entry.id.is_empty() && !entry.access_token.is_empty();
+            usable.then(|| PageToken {
+                id: entry.id,
+                name: entry.name,
+                secret: Secret::new(entry.access_token),
+            })
+        };
+        Ok(entries.into_iter().filter_map(wire::read).filter_map(page).collect())
     }
 
     /// `/act_…/insights` of the last seven days. No rows is a pass.

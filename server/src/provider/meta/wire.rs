@@ -93,6 +93,8 @@ pub(super) struct PageEntry {
     #[serde(deserialize_with = "text")]
     pub(super) id: String,
     #[serde(deserialize_with = "text")]
+    pub(super) name: String,
+    #[serde(deserialize_with = "text")]
     pub(super) access_token: String,
 }
 

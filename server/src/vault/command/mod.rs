@@ -41,6 +41,8 @@ pub struct IntakeOptions {
     pub allow_fewer_scopes: bool,
     /// Replace although it speaks for somebody else.
     pub allow_subject_change: bool,
+    /// Connect the person's pages too.
+    pub connect_pages: bool,
 }
 
 /// Paste-token flow.
@@ -88,6 +90,8 @@ pub struct Intake {
     pub outcome: IntakeOutcome,
     /// What the doctor found.
     pub checks: Vec<Check>,
+    /// The connections of the person's pages, if they were to be connected.
+    pub pages: Vec<ConnectionId>,
     /// Position in the feed.
     pub cursor: String,
 }

@@ -1,0 +1,736 @@
+//! The feed of expiry events: what is told, to whom, in which order, and from where on.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use token_vault_proto::v1::expiry_event::{Detail, Kind};
+use token_vault_proto::v1::token::Status;
+use token_vault_proto::v1::token_vault_client::TokenVaultClient;
+use token_vault_proto::v1::watch_expiry_events_request::{From as Place, Start};
+use token_vault_proto::v1::watch_expiry_events_response::Item;
+use token_vault_proto::v1::{
+    EventFilter, ExpiryEvent, ListExpiryEventsRequest as History, Severity, WatchExpiryEventsRequest as Watch,
+};
+use token_vault_sandbox::{AdAccountSpec, ExchangeMood};
+use token_vault_tests::prelude::*;
+use token_vault_tests::{request_id, seconds};
+
+const DAY: u64 = 86_400;
+const GLOBEX: &str = "globex";
+/// What a caller sends that saw a password change end a token.
+const DEAD: &str = r#"{"error":{"message":"x","type":"OAuthException","code":190,"error_subcode":460}}"#;
+
+fn from(place: Place) -> Option<Start> {
+    Some(Start::From(place.into()))
+}
+
+fn after(cursor: &str) -> Option<Start> {
+    Some(Start::Cursor(cursor.into()))
+}
+
+fn sequences(events: &[ExpiryEvent]) -> Vec<i64> {
+    events.iter().map(|event| event.sequence).collect()
+}
+
+fn kinds(events: &[ExpiryEvent]) -> Vec<Kind> {
+    events.iter().map(ExpiryEvent::kind).collect()
+}
+
+fn micros(at: Option<&prost_types::Timestamp>) -> i64 {
+    let at = at.expect("a moment");
+    at.seconds * 1_000_000 + i64::from(at.nanos) / 1_000
+}
+
+/// What every event of a connection must tell, whatever it says.
+fn assert_sound(event: &ExpiryEvent) {
+    let shown = format!("{event:#?}");
+    let cursor = &event.cursor;
+    assert!((1..=256).contains(&cursor.len()) && cursor.bytes().all(|b| b.is_ascii_graphic()), "{shown}");
+    assert!(micros(event.occurred_at.as_ref()) <= micros(event.recorded_at.as_ref()), "{shown}");
+    assert!(event.expiry.is_some() && event.subject.is_some() && event.token_version >= 1, "{shown}");
+    let remedy = event.remedy.as_ref().expect("a remedy");
+    assert!(!remedy.message.is_empty() && remedy.fixer() != pb::Fixer::Unspecified, "{shown}");
+    assert!(event.incident >= 1 && event.incident <= event.sequence, "{shown}");
+    assert!(event.closes.iter().all(|closed| (1..event.sequence).contains(closed)), "{shown}");
+}
+
+/// Severity, status and usability after the event.
+fn after_it(event: &ExpiryEvent) -> (Severity, Status, bool) {
+    assert_sound(event);
+    (event.severity(), event.status(), event.usable)
+}
+
+/// A connection that lives, and one that a password change has ended.
+async fn one_lives_and_one_is_dead(world: &World, workspace: &str) -> (String, String) {
+    let connector = world.connector().await;
+    let lives = connector.connect(workspace, &world.person("liv").long_lived_token()).await;
+    let (mort, dead) = dies(world, workspace, "mort").await;
+    drop(mort);
+    (lives, dead)
+}
+
+async fn dies(world: &World, workspace: &str, name: &str) -> (token_vault_sandbox::User, String) {
+    let person = world.person(name);
+    let id = world.connector().await.connect(workspace, &person.long_lived_token()).await;
+    person.changes_password();
+    let told = world.ingestion().await.report(&id, 1, 400, DEAD).await.expect("a report is taken");
+    assert!(!told.token.expect("a token").usable);
+    (person, id)
+}
+
+async fn acknowledge(
+    caller: &Caller,
+    name: &str,
+    cursor: &str,
+    allow_rewind: bool,
+) -> Result<pb::Subscription, Refusal> {
+    let request =
+        pb::AcknowledgeEventsRequest { subscription: name.into(), cursor: cursor.into(), allow_rewind };
+    Ok(caller.acknowledge_events(request).await?.subscription.expect("an answer has a subscription"))
+}
+
+/// All pages of a listing, and the position that they all tell.
+async fn pages(caller: &Caller, request: History) -> (Vec<ExpiryEvent>, String) {
+    let (mut events, mut cursors, mut page_token) = (Vec::new(), BTreeSet::new(), String::new());
+    loop {
+        let page =
+            caller.list_expiry_events(History { page_token, ..request.clone() }).await.expect("a page");
+        assert!(page.events.len() <= 1_000);
+        events.extend(page.events);
+        cursors.insert(page.cursor);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            assert_eq!(cursors.len(), 1, "the position is the same on every page");
+            return (events, cursors.pop_first().unwrap_or_default());
+        }
+    }
+}
+
+on_both_databases! {
+    async fn the_first_answer_is_a_heartbeat_at_once_and_a_birth_comes_live(world: World) {
+        let viewer = world.viewer().await;
+        let connector = world.connector().await;
+        let ana = world.person("ana");
+        let began = Instant::now();
+        let feed = viewer.watch(Watch { heartbeat_interval: seconds(60), ..Watch::default() }).await.unwrap();
+        while feed.heartbeats() == 0 {
+            assert!(began.elapsed() < Duration::from_secs(2), "no heartbeat at once");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!((feed.heartbeat().head_sequence, feed.heartbeat().behind), (0, 0));
+        let token = connector.store(ACME, &ana.long_lived_token()).await.unwrap();
+        let stored_at = Instant::now();
+        let id = token.token.as_ref().unwrap().connection_id.clone();
+        let born = feed.first(&id, Kind::Connected).await;
+        assert!(stored_at.elapsed() < Duration::from_secs(1), "it came after {:?}", stored_at.elapsed());
+        assert_eq!(after_it(&born), (Severity::Info, Status::Active, true));
+        assert_eq!((born.sequence, born.incident, born.closes.len()), (1, 1, 0));
+        assert_eq!((born.workspace_id.as_str(), born.provider.as_str()), (ACME, "meta"));
+        assert_eq!((born.token_version, born.days_left), (1, Some(60)));
+        assert_eq!(born.expiry, token.token.as_ref().unwrap().expiry);
+        let subject = born.subject.as_ref().unwrap();
+        assert_eq!((&subject.id, &subject.name), (&ana.id(), &ana.name()));
+        assert_eq!((born.detail.as_ref(), born.reason()), (None, pb::RefusalReason::Unspecified));
+        assert_eq!((feed.cursor(), token.cursor), (born.cursor.clone(), born.cursor.clone()));
+        assert_eq!(viewer.get(&id).await.unwrap().last_event_sequence, born.sequence);
+        assert_eq!(feed.heartbeats(), 1, "an event is a sign of life too");
+    }
+
+    async fn resuming_gives_exactly_what_follows_also_after_a_restart(world: World) {
+        one_lives_and_one_is_dead(&world, ACME).await;
+        one_lives_and_one_is_dead(&world, GLOBEX).await;
+        let all = world.viewer().await.watch_all().await.caught_up().await;
+        assert_eq!(sequences(&all), (1..=6).collect::<Vec<_>>(), "gapless, from the first on");
+        let recorded: Vec<_> = all.iter().map(|event| micros(event.recorded_at.as_ref())).collect();
+        assert!(recorded.is_sorted(), "{recorded:?}");
+        for restarted in [false, true] {
+            let viewer = world.viewer().await;
+            for (at, event) in all.iter().enumerate() {
+                let feed = viewer.watch_after(&event.cursor).await.unwrap();
+                assert_eq!(feed.caught_up().await, all[at + 1..], "after {} ({restarted})", event.sequence);
+                assert_eq!(feed.cursor(), all[all.len() - 1].cursor);
+            }
+            if !restarted {
+                world.restart();
+            }
+        }
+        let feed = world.viewer().await.watch(Watch::default()).await.unwrap();
+        assert_eq!(feed.caught_up().await, [], "without a start, only what comes");
+    }
+
+    async fn a_snapshot_comes_first_and_then_what_follows(world: World) {
+        let (lives, dead) = one_lives_and_one_is_dead(&world, ACME).await;
+        let (there, dead_there) = one_lives_and_one_is_dead(&world, GLOBEX).await;
+        let gone = world.connector().await.connect(ACME, &world.person("gone").long_lived_token()).await;
+        world.connector().await.revoke(&gone).await.unwrap();
+        let viewer = world.viewer().await;
+        let feed = viewer.watch_snapshot().await;
+        let tokens = feed.snapshot().await;
+        let ids: Vec<_> = tokens.iter().map(|token| token.connection_id.clone()).collect();
+        let mut expected = vec![lives.clone(), dead.clone(), there, dead_there];
+        expected.sort();
+        assert_eq!(ids.iter().cloned().collect::<BTreeSet<_>>(), expected.iter().cloned().collect());
+        assert_eq!(ids, expected, "each once, in the order of connection_id");
+        let all = viewer.watch_all().await.caught_up().await;
+        for token in &tokens {
+            let of = all.iter().filter(|event| event.connection_id == token.connection_id);
+            assert_eq!(of.map(|event| event.sequence).max(), Some(token.last_event_sequence));
+        }
+        let usable: Vec<_> = tokens.iter().filter(|token| token.usable).collect();
+        assert_eq!(usable.len(), 2);
+        assert_eq!(feed.caught_up().await, [], "what the snapshot holds does not come again");
+        let head = feed.heartbeat().head_sequence;
+        world.connector().await.revoke(&lives).await.unwrap();
+        let ended = feed.first(&lives, Kind::Revoked).await;
+        assert_eq!(ended.sequence, head + 1);
+
+        let filter = EventFilter {
+            workspace_ids: vec![ACME.into()],
+            kinds: vec![Kind::Throttled.into()],
+            min_severity: Severity::Critical.into(),
+            ..EventFilter::default()
+        };
+        let watch = Watch { filter: Some(filter), start: from(Place::Snapshot), ..Watch::default() };
+        let here = viewer.watch(watch).await.unwrap().snapshot().await;
+        let here: Vec<_> = here.into_iter().map(|token| token.connection_id).collect();
+        assert_eq!(here, [dead], "kinds and severity do not limit a snapshot");
+        let nowhere = EventFilter { workspace_ids: vec!["nowhere".into()], ..EventFilter::default() };
+        let watch = Watch { filter: Some(nowhere), start: from(Place::Snapshot), ..Watch::default() };
+        assert_eq!(viewer.watch(watch).await.unwrap().snapshot().await, []);
+    }
+
+    async fn a_subscription_keeps_its_position_and_moves_back_only_when_told(world: World) {
+        one_lives_and_one_is_dead(&world, ACME).await;
+        let ingestion = world.ingestion().await;
+        let named = |start| Watch { subscription: Some("pipeline".into()), start, ..Watch::default() };
+        let all = ingestion.watch(named(from(Place::Earliest))).await.unwrap().caught_up().await;
+        assert_eq!(all.len(), 3, "without a position, the start counts");
+        let made = acknowledge(&ingestion, "pipeline", &all[1].cursor, false).await.unwrap();
+        assert_eq!((made.name.as_str(), made.cursor.as_str(), made.behind), ("pipeline", all[1].cursor.as_str(), 1));
+        assert!(!made.compacted && made.acknowledged_at.is_some() && made.created_at.is_some());
+        for start in [None, from(Place::Earliest), from(Place::Snapshot), after(&all[0].cursor)] {
+            let feed = ingestion.watch(named(start.clone())).await.unwrap();
+            assert_eq!(feed.caught_up().await, all[2..], "the position wins over {start:?}");
+        }
+        let early = acknowledge(&ingestion, "pipeline", &all[0].cursor, false).await.unwrap();
+        assert_eq!(early.cursor, all[1].cursor, "an earlier position changes nothing and is no error");
+        let back = acknowledge(&ingestion, "pipeline", &all[0].cursor, true).await.unwrap();
+        assert_eq!((back.cursor.as_str(), back.behind), (all[0].cursor.as_str(), 2));
+        assert_eq!(back.created_at, made.created_at);
+        world.restart();
+        let ingestion = world.ingestion().await;
+        assert_eq!(ingestion.watch(named(None)).await.unwrap().caught_up().await, all[1..], "it is kept");
+
+        // It belongs to its principal: another's of that name is another.
+        let alerting = world.alerting().await;
+        assert_eq!(alerting.watch(named(None)).await.unwrap().caught_up().await, []);
+        let theirs = acknowledge(&alerting, "pipeline", &all[2].cursor, false).await.unwrap();
+        assert_eq!(theirs.behind, 0);
+        let viewer = world.viewer().await;
+        let listed = viewer.list_subscriptions(Default::default()).await.unwrap().subscriptions;
+        let told: Vec<_> = listed.iter().map(|one| (one.principal.clone(), one.name.clone(), one.behind)).collect();
+        let pipeline = || "pipeline".to_owned();
+        assert_eq!(told, [(theirs.principal.clone(), pipeline(), 0), (made.principal.clone(), pipeline(), 2)]);
+
+        let delete = |request_id| pb::DeleteSubscriptionRequest {
+            principal: made.principal.clone(),
+            name: pipeline(),
+            request_id,
+        };
+        let gone = world.admin().delete_subscription(delete(request_id())).await.unwrap().subscription.unwrap();
+        assert_eq!((gone.cursor, gone.behind), (all[0].cursor.clone(), 2));
+        world
+            .admin()
+            .delete_subscription(delete(String::new()))
+            .await
+            .unwrap_err()
+            .is(Code::NotFound, Reason::SubscriptionNotFound)
+            .says("subscription", "pipeline");
+        assert_eq!(ingestion.watch(named(None)).await.unwrap().caught_up().await, [], "as if it had never been");
+        assert_eq!(viewer.list_subscriptions(Default::default()).await.unwrap().subscriptions.len(), 1);
+    }
+
+    async fn filters_let_through_what_they_name_and_never_hide_a_recovery(world: World) {
+        let (ana, here) = dies(&world, ACME, "ana").await;
+        let there = world.connector().await.connect(GLOBEX, &world.person("bob").long_lived_token()).await;
+        ana.heals();
+        world.connector().await.connect(ACME, &ana.long_lived_token()).await;
+        let calm = world.connector().await.connect(ACME, &world.person("cleo").long_lived_token()).await;
+        world.connector().await.connect(ACME, &world.person("cleo").long_lived_token()).await;
+        let viewer = world.viewer().await;
+        let all = viewer.watch_all().await.caught_up().await;
+        use Kind::{Connected, Invalidated, Replaced, Restored};
+        assert_eq!(kinds(&all), [Connected, Invalidated, Connected, Restored, Connected, Replaced]);
+        let cases: [(&str, EventFilter, &[i64]); 9] = [
+            ("a workspace", EventFilter { workspace_ids: vec![GLOBEX.into()], ..Default::default() }, &[3]),
+            (
+                "two workspaces",
+                EventFilter { workspace_ids: vec![GLOBEX.into(), ACME.into()], ..Default::default() },
+                &[1, 2, 3, 4, 5, 6],
+            ),
+            ("a connection", EventFilter { connection_ids: vec![here.clone()], ..Default::default() }, &[1, 2, 4]),
+            ("two connections", EventFilter { connection_ids: vec![there, calm], ..Default::default() }, &[3, 5, 6]),
+            ("a provider", EventFilter { providers: vec!["meta".into()], ..Default::default() }, &[1, 2, 3, 4, 5, 6]),
+            ("another provider", EventFilter { providers: vec!["tiktok".into()], ..Default::default() }, &[]),
+            // The restoration is neither INVALIDATED nor CRITICAL; it closes what is.
+            ("a kind", EventFilter { kinds: vec![Invalidated.into()], ..Default::default() }, &[2, 4]),
+            ("a severity", EventFilter { min_severity: Severity::Critical.into(), ..Default::default() }, &[2, 4]),
+            (
+                "all of them",
+                EventFilter {
+                    workspace_ids: vec![ACME.into()],
+                    providers: vec!["meta".into()],
+                    connection_ids: vec![here],
+                    kinds: vec![Connected.into(), Replaced.into()],
+                    min_severity: Severity::Info.into(),
+                },
+                &[1],
+            ),
+        ];
+        for (what, filter, expected) in cases {
+            let watch = Watch { filter: Some(filter.clone()), start: from(Place::Earliest), ..Watch::default() };
+            let feed = viewer.watch(watch).await.unwrap();
+            assert_eq!(sequences(&feed.caught_up().await), expected, "{what}");
+            assert_eq!(feed.cursor(), all[5].cursor, "{what}: its position advances over what it does not see");
+            let (listed, _) = pages(&viewer, History { filter: Some(filter), oldest_first: true, ..Default::default() }).await;
+            assert_eq!(sequences(&listed), expected, "{what}, listed");
+        }
+    }
+
+    async fn nobody_sees_what_is_of_another_tenant(world: World) {
+        let acme = world.caller(Role::Alerting, &[ACME]).await;
+        let feed = acme.watch(Watch { start: from(Place::Earliest), ..Watch::default() }).await.unwrap();
+        let (_, theirs) = one_lives_and_one_is_dead(&world, GLOBEX).await;
+        let everything = world.viewer().await.watch_all().await.caught_up().await;
+        assert_eq!(everything.len(), 3);
+        assert_eq!(feed.caught_up().await, []);
+        assert_eq!((feed.heartbeat().head_sequence, feed.heartbeat().behind), (3, 0), "its position advances");
+        assert_eq!(feed.cursor(), everything[2].cursor);
+        let ours = world.connector().await.connect(ACME, &world.person("ana").long_lived_token()).await;
+        let born = feed.first(&ours, Kind::Connected).await;
+        assert_eq!((born.sequence, feed.events().len()), (4, 1));
+        let snapshot = acme.watch_snapshot().await.snapshot().await;
+        assert_eq!(snapshot.iter().map(|token| token.connection_id.as_str()).collect::<Vec<_>>(), [ours.as_str()]);
+        let (listed, _) = pages(&acme, History { page_size: 1, ..Default::default() }).await;
+        assert_eq!(listed, [born]);
+        let of_theirs = EventFilter { connection_ids: vec![theirs], ..EventFilter::default() };
+        let (listed, _) = pages(&acme, History { filter: Some(of_theirs), ..Default::default() }).await;
+        assert_eq!(listed, []);
+        let hidden = EventFilter { workspace_ids: vec![ACME.into(), GLOBEX.into()], ..EventFilter::default() };
+        let watch = Watch { filter: Some(hidden.clone()), ..Watch::default() };
+        let refused = acme.watch(watch).await.unwrap_err();
+        refused.is(Code::NotFound, Reason::WorkspaceNotFound).says("workspace_id", GLOBEX);
+        let history = History { filter: Some(hidden), ..Default::default() };
+        acme.list_expiry_events(history).await.unwrap_err().is(Code::NotFound, Reason::WorkspaceNotFound);
+    }
+
+    async fn a_position_that_is_of_no_use_is_refused_and_says_why(world: World) {
+        one_lives_and_one_is_dead(&world, ACME).await;
+        let ingestion = world.ingestion().await;
+        let last = ingestion.watch_all().await.caught_up().await.pop().unwrap();
+        let good = last.cursor.as_str();
+        let other = World::start(world.database.backend()).await;
+        one_lives_and_one_is_dead(&other, ACME).await;
+        let foreign = other.viewer().await.list().await.unwrap().cursor;
+        // Form, epoch, sequence and the event's identity: opaque to clients, and known to this test.
+        let parts: Vec<&str> = good.split('.').collect();
+        let [form, epoch, sequence, identity] = parts[..] else { panic!("{good}") };
+        assert_eq!(sequence, last.sequence.to_string());
+        let ahead = format!("{form}.{epoch}.{}.{identity}", last.sequence + 1);
+        let not_this = format!("{form}.{epoch}.{sequence}.{}", if identity == "1" { "2" } else { "1" });
+        let cases = [
+            (String::new(), None),
+            ("x".into(), None),
+            (good[..good.len() - identity.len() - 1].to_owned(), None),
+            (format!("{good}.1"), None),
+            (format!("{good} "), None),
+            (format!("9{good}"), None),
+            (good.replace('.', "-"), None),
+            ("é".repeat(40), None),
+            (foreign, Some(Reason::FeedReplaced)),
+            (ahead, Some(Reason::FeedReplaced)),
+            (not_this, Some(Reason::FeedReplaced)),
+        ];
+        for (cursor, replaced) in cases {
+            let watched = ingestion.watch_after(&cursor).await.map(drop).unwrap_err();
+            let acknowledged = acknowledge(&ingestion, "pipeline", &cursor, true).await.unwrap_err();
+            match replaced {
+                Some(reason) => {
+                    watched.is(Code::OutOfRange, reason).words("snapshot");
+                    acknowledged.is(Code::OutOfRange, reason);
+                }
+                None => {
+                    watched.is(Code::InvalidArgument, Reason::CursorInvalid).field("cursor").says("field", "cursor");
+                    acknowledged.field("cursor");
+                }
+            }
+        }
+        assert_eq!(world.database.rows("subscriptions").await, Vec::<String>::new());
+        assert_eq!(ingestion.watch_after(good).await.unwrap().caught_up().await, []);
+    }
+
+    async fn bad_fields_are_told_before_the_watch_begins(world: World) {
+        let viewer = world.viewer().await;
+        let filter = |filter| Watch { filter: Some(filter), ..Watch::default() };
+        let cases = [
+            (Watch { heartbeat_interval: seconds(301), ..Watch::default() }, "heartbeat_interval"),
+            (Watch { subscription: Some("no spaces".into()), ..Watch::default() }, "subscription"),
+            (Watch { start: Some(Start::From(9)), ..Watch::default() }, "from"),
+            (filter(EventFilter { kinds: vec![1, 99], ..Default::default() }), "filter.kinds[1]"),
+            (filter(EventFilter { min_severity: 9, ..Default::default() }), "filter.min_severity"),
+            (filter(EventFilter { connection_ids: vec!["1".into()], ..Default::default() }), "filter.connection_ids[0]"),
+            (filter(EventFilter { workspace_ids: vec![ACME.into(); 1_001], ..Default::default() }), "filter.workspace_ids"),
+        ];
+        for (watch, field) in cases {
+            viewer.watch(watch).await.unwrap_err().is(Code::InvalidArgument, Reason::FieldInvalid).field(field);
+        }
+    }
+
+    async fn a_watch_ends_with_its_key(world: World) {
+        let watcher = world.caller(Role::Alerting, &[ACME]).await;
+        let feed = watcher.watch(Watch { heartbeat_interval: seconds(60), ..Watch::default() }).await.unwrap();
+        let revoke = pb::RevokeApiKeyRequest { key_id: watcher.key_id().into(), ..Default::default() };
+        world.admin().revoke_api_key(revoke).await.unwrap();
+        let revoked_at = Instant::now();
+        let ended = feed.ended().await.expect("a refusal");
+        let took = revoked_at.elapsed();
+        ended.is(Code::Unauthenticated, Reason::ApiKeyInvalid);
+        assert!(took < Duration::from_millis(1_500), "it went on for {took:?}");
+        world.connector().await.connect(ACME, &world.person("ana").long_lived_token()).await;
+        assert_eq!(feed.events(), []);
+        let logged = world.logs();
+        let line = logged.lines().find(|line| line.contains("watch ends")).expect("its end is logged");
+        assert!(line.contains("API_KEY_INVALID") && line.contains("alerting-acme"), "{line}");
+    }
+
+    async fn a_stop_ends_watches_at_once_and_is_not_held_up_by_them(world: World) {
+        let viewer = world.viewer().await;
+        let calm = Watch { heartbeat_interval: seconds(60), ..Watch::default() };
+        let mut feeds = Vec::new();
+        for _ in 0..20 {
+            feeds.push(viewer.watch(calm.clone()).await.unwrap());
+        }
+        let id = world.connector().await.connect(ACME, &world.person("ana").long_lived_token()).await;
+        for feed in &feeds {
+            feed.first(&id, Kind::Connected).await;
+        }
+        let told = Instant::now();
+        world.stop();
+        assert!(told.elapsed() < Duration::from_secs(4), "the process ended after {:?}", told.elapsed());
+        for feed in &feeds {
+            feed.ended().await.expect("a refusal").is(Code::Unavailable, Reason::ShuttingDown).has_retry();
+        }
+    }
+
+    async fn a_callers_deadline_bounds_the_wait_for_the_watch_and_not_the_watch(world: World) {
+        let viewer = world.viewer().await;
+        let mut request = tonic::Request::new(Watch { heartbeat_interval: seconds(1), ..Watch::default() });
+        let key = format!("Bearer {}", viewer.key()).parse().expect("a header's value");
+        request.metadata_mut().insert("authorization", key);
+        request.set_timeout(Duration::from_secs(1));
+        let mut stream =
+            TokenVaultClient::new(world.channel()).watch_expiry_events(request).await.unwrap().into_inner();
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(2_500) {
+            let answer = stream.message().await.expect("the watch goes on").expect("an answer");
+            assert!(matches!(answer.item, Some(Item::Heartbeat(_))), "{answer:?}");
+        }
+    }
+
+    async fn a_death_is_told_with_its_moment_and_a_restoration_with_the_gap(world: World) {
+        let ana = world.person("ana");
+        let (connector, ingestion) = (world.connector().await, world.ingestion().await);
+        let feed = world.viewer().await.watch_all().await;
+        let id = connector.connect(ACME, &ana.long_lived_token()).await;
+        let born = feed.first(&id, Kind::Connected).await;
+        ana.changes_password();
+        for _ in 0..2 {
+            ingestion.report(&id, 1, 400, DEAD).await.unwrap();
+            connector.validate(&id).await.unwrap();
+        }
+        let died = feed.first(&id, Kind::Invalidated).await;
+        assert_eq!(after_it(&died), (Severity::Critical, Status::Invalid, false));
+        assert_eq!((died.reason(), died.provider_code.as_str()), (pb::RefusalReason::PasswordChanged, "190/460"));
+        assert_eq!((died.incident, died.token_version), (died.sequence, 1));
+        assert_eq!(died.remedy.as_ref().unwrap().fixer(), pb::Fixer::WorkspaceOwner);
+        let Some(Detail::Died(moments)) = &died.detail else { panic!("{died:#?}") };
+        let (good, bad) = (micros(moments.last_known_good.as_ref()), micros(moments.first_known_bad.as_ref()));
+        assert!(good <= bad && good >= micros(born.occurred_at.as_ref()) - 60_000_000, "{died:#?}");
+        assert_eq!(micros(died.occurred_at.as_ref()), bad);
+
+        ana.heals();
+        connector.connect(ACME, &ana.long_lived_token()).await;
+        let back = feed.first(&id, Kind::Restored).await;
+        assert_eq!(after_it(&back), (Severity::Info, Status::Active, true));
+        assert_eq!((back.closes.clone(), back.incident), (vec![died.sequence], died.sequence));
+        assert_eq!((back.token_version, back.reason()), (2, pb::RefusalReason::Unspecified));
+        let Some(Detail::Restored(gap)) = &back.detail else { panic!("{back:#?}") };
+        assert_eq!((gap.gap_start, gap.cause()), (moments.last_known_good, Kind::Invalidated));
+        assert!(micros(gap.gap_end.as_ref()) >= bad);
+        feed.caught_up().await;
+        assert_eq!(feed.kinds_of(&id), [Kind::Connected, Kind::Invalidated, Kind::Restored]);
+        assert_eq!(ingestion.get(&id).await.unwrap().last_event_sequence, back.sequence);
+    }
+
+    async fn a_token_that_heals_by_itself_is_restored_in_its_version(world: World) {
+        let ana = world.person("ana");
+        let connector = world.connector().await;
+        let id = connector.connect(ACME, &ana.long_lived_token()).await;
+        let feed = world.viewer().await.watch_all().await;
+        ana.hits_checkpoint();
+        connector.validate(&id).await.unwrap();
+        let died = feed.first(&id, Kind::Invalidated).await;
+        assert_eq!(died.reason(), pb::RefusalReason::Checkpoint);
+        ana.heals();
+        connector.validate(&id).await.unwrap();
+        let back = feed.first(&id, Kind::Restored).await;
+        assert_eq!((back.token_version, back.closes.clone(), back.usable), (1, vec![died.sequence], true));
+        ana.hits_checkpoint();
+        connector.validate(&id).await.unwrap();
+        feed.caught_up().await;
+        use Kind::{Connected, Invalidated, Restored};
+        assert_eq!(feed.kinds_of(&id), [Connected, Invalidated, Restored, Invalidated], "a second death is told too");
+        let again = feed.of(&id).pop().unwrap();
+        assert_eq!(again.incident, again.sequence, "it is an incident of its own");
+    }
+
+    async fn a_better_token_in_time_settles_the_warning(world: World) {
+        let ana = world.person("ana");
+        let connector = world.connector().await;
+        let feed = world.viewer().await.watch_all().await;
+        let soon = Duration::from_secs(3 * DAY - 60);
+        let id = connector.connect(ACME, &ana.long_lived_token_with_life(soon)).await;
+        let warned = feed.first(&id, Kind::Expiring).await;
+        assert_eq!(after_it(&warned), (Severity::Warning, Status::Expiring, true));
+        let Some(Detail::Expiring(expiring)) = &warned.detail else { panic!("{warned:#?}") };
+        assert_eq!(expiring.deadline(), pb::deadline::Kind::Token);
+        assert_eq!(expiring.threshold, seconds(i64::try_from(3 * DAY).unwrap()));
+        assert_eq!(warned.days_left, Some(3));
+        connector.connect(ACME, &ana.long_lived_token()).await;
+        let better = feed.first(&id, Kind::Replaced).await;
+        assert_eq!(after_it(&better), (Severity::Info, Status::Active, true));
+        assert_eq!((better.token_version, better.closes.clone(), better.incident), (2, vec![warned.sequence], warned.sequence));
+        connector.connect(ACME, &ana.long_lived_token()).await;
+        let better_still = feed.until("version 3", |events| events.iter().find(|e| e.token_version == 3).cloned()).await;
+        assert_eq!((better_still.kind(), better_still.closes.len()), (Kind::Replaced, 0), "it is settled once");
+    }
+
+    async fn an_exchange_that_moves_the_end_is_told_with_the_end_before(world: World) {
+        let connector = world.connector().await;
+        let feed = world.viewer().await.watch_all().await;
+        let life = Duration::from_secs(30 * DAY);
+        let id = connector.connect(ACME, &world.person("ana").long_lived_token_with_life(life)).await;
+        let before = connector.get(&id).await.unwrap().expiry;
+        world.sandbox.set_mood(ExchangeMood::Extends);
+        connector.exchange(&id).await.unwrap();
+        let rotated = feed.first(&id, Kind::Rotated).await;
+        assert_eq!(after_it(&rotated), (Severity::Info, Status::Active, true));
+        let Some(Detail::Renewed(renewed)) = &rotated.detail else { panic!("{rotated:#?}") };
+        assert_eq!((&renewed.previous_expiry, rotated.token_version), (&before, 2));
+        assert_eq!(rotated.expiry, connector.get(&id).await.unwrap().expiry);
+        feed.caught_up().await;
+        assert_eq!(feed.kinds_of(&id), [Kind::Connected, Kind::Rotated]);
+    }
+
+    async fn an_end_on_purpose_settles_all_and_is_told_once(world: World) {
+        let (ana, dead) = dies(&world, ACME, "ana").await;
+        let connector = world.connector().await;
+        let feed = world.viewer().await.watch_all().await;
+        let died = feed.first(&dead, Kind::Invalidated).await;
+        for _ in 0..2 {
+            connector.revoke(&dead).await.unwrap();
+        }
+        let revoked = feed.first(&dead, Kind::Revoked).await;
+        assert_eq!(after_it(&revoked), (Severity::Info, Status::Revoked, false));
+        assert_eq!((revoked.closes.clone(), revoked.incident), (vec![died.sequence], died.sequence));
+        ana.heals();
+        connector.connect(ACME, &ana.long_lived_token()).await;
+        feed.caught_up().await;
+        use Kind::{Connected, Invalidated, Restored, Revoked};
+        assert_eq!(feed.kinds_of(&dead), [Connected, Invalidated, Revoked, Restored]);
+        let back = feed.first(&dead, Restored).await;
+        let Some(Detail::Restored(gap)) = &back.detail else { panic!("{back:#?}") };
+        assert_eq!(gap.cause(), Revoked);
+    }
+
+    async fn lost_scopes_are_as_bad_as_they_are_needed(world: World) {
+        let ana = world.person("ana");
+        let connector = world.connector().await;
+        let feed = world.viewer().await.watch_all().await;
+        let id = connector.connect(ACME, &ana.long_lived_token()).await;
+        let change = async |sequence: usize| {
+            for _ in 0..2 {
+                connector.validate(&id).await.unwrap();
+            }
+            feed.caught_up().await;
+            let of = feed.of(&id);
+            assert_eq!(of.len(), sequence, "told once: {:?}", kinds(&of));
+            let event = of.last().expect("an event").clone();
+            assert_eq!(event.kind(), Kind::ScopesChanged);
+            let Some(Detail::Changed(changed)) = event.detail.clone() else { panic!("{event:#?}") };
+            (event, changed)
+        };
+        ana.declines(["business_management"]);
+        let (optional, changed) = change(2).await;
+        assert_eq!(after_it(&optional), (Severity::Warning, Status::Active, true));
+        assert_eq!((changed.added, changed.removed), (vec![], vec!["business_management".to_owned()]));
+        ana.declines(["ads_management"]);
+        let (required, changed) = change(3).await;
+        assert_eq!(after_it(&required), (Severity::Critical, Status::Active, true));
+        assert_eq!((changed.removed, required.closes.clone()), (vec!["ads_management".to_owned()], vec![optional.sequence]));
+        ana.grants(SCOPES);
+        let (granted, changed) = change(4).await;
+        assert_eq!(granted.severity(), Severity::Info);
+        assert_eq!(changed.added, ["ads_management", "business_management"]);
+        assert_eq!((granted.closes.clone(), changed.removed.len()), (vec![required.sequence], 0));
+    }
+
+    async fn ad_accounts_that_come_and_go_are_told(world: World) {
+        let ana = world.person("ana").with_ad_accounts(2);
+        let connector = world.connector().await;
+        let feed = world.viewer().await.watch_all().await;
+        let id = connector.connect(ACME, &ana.long_lived_token()).await;
+        let ids = || ana.ad_account_ids().into_iter().map(|id| format!("act_{id}")).collect::<BTreeSet<_>>();
+        let told = async |count: usize| {
+            for _ in 0..2 {
+                connector.validate(&id).await.unwrap();
+            }
+            feed.caught_up().await;
+            let of = feed.of(&id);
+            assert_eq!(of.len(), count, "told once: {:?}", kinds(&of));
+            let event = of.last().expect("an event").clone();
+            assert_eq!(event.kind(), Kind::AdAccountsChanged);
+            let Some(Detail::Changed(changed)) = event.detail.clone() else { panic!("{event:#?}") };
+            assert!(changed.added.is_sorted() && changed.removed.is_sorted());
+            (event, changed.added.into_iter().collect::<BTreeSet<_>>(), changed.removed.into_iter().collect())
+        };
+        let first = ids();
+        ana.ad_account(AdAccountSpec::default());
+        let (more, added, removed) = told(2).await;
+        assert_eq!(after_it(&more), (Severity::Info, Status::Active, true));
+        assert_eq!((added, removed), (ids().difference(&first).cloned().collect(), BTreeSet::new()));
+        let before = ids();
+        ana.with_ad_accounts(1);
+        let (fewer, added, removed) = told(3).await;
+        assert_eq!(after_it(&fewer), (Severity::Warning, Status::Active, true));
+        assert_eq!(added, ids().difference(&before).cloned().collect());
+        assert_eq!(removed, before.difference(&ids()).cloned().collect());
+        assert_eq!(fewer.remedy.as_ref().unwrap().fixer(), pb::Fixer::AdAccountAdmin);
+        ana.ad_account(AdAccountSpec::default());
+        let (again, ..) = told(4).await;
+        assert_eq!(again.closes, [fewer.sequence]);
+    }
+
+    async fn nothing_is_told_when_nothing_changes(world: World) {
+        let ana = world.person("ana");
+        let (connector, ingestion) = (world.connector().await, world.ingestion().await);
+        let token = ana.long_lived_token();
+        let feed = world.viewer().await.watch_all().await;
+        let id = connector.connect(ACME, &token).await;
+        for _ in 0..2 {
+            connector.validate(&id).await.unwrap();
+            connector.connect(ACME, &token).await;
+            ingestion.fetch(&id).await.unwrap();
+            ingestion.report(&id, 1, 400, r#"{"error":{"message":"x","code":190}}"#).await.unwrap();
+            ingestion.report(&id, 1, 503, "").await.unwrap();
+        }
+        let bad = ana.short_lived_token();
+        world.sandbox.kill(&bad, Some(460));
+        connector.store(ACME, &bad).await.unwrap_err();
+        let dry = pb::StoreTokenRequest { validate_only: true, ..world.pasted(ACME, &ana.long_lived_token()) };
+        connector.store_with(dry).await.unwrap();
+        assert_eq!(kinds(&feed.caught_up().await), [Kind::Connected]);
+        assert_eq!(world.admin().get_vault_status(Default::default()).await.unwrap().head_sequence, 1);
+    }
+
+    async fn history_is_paged_both_ways_and_stays_stable(world: World) {
+        one_lives_and_one_is_dead(&world, ACME).await;
+        one_lives_and_one_is_dead(&world, GLOBEX).await;
+        let viewer = world.viewer().await;
+        let all = viewer.watch_all().await.caught_up().await;
+        let newest_first: Vec<_> = all.iter().rev().cloned().collect();
+        for (oldest_first, expected) in [(true, &all), (false, &newest_first)] {
+            for page_size in [1, 2, 4, 1_000] {
+                let (listed, cursor) = pages(&viewer, History { page_size, oldest_first, ..Default::default() }).await;
+                assert_eq!(&listed, expected, "oldest first {oldest_first}, by {page_size}");
+                assert_eq!(cursor, all[5].cursor);
+            }
+        }
+        // What comes between two pages is on none of them, and follows the position.
+        for oldest_first in [true, false] {
+            let ask = |page_token| History { page_size: 4, oldest_first, page_token, ..Default::default() };
+            let first = viewer.list_expiry_events(ask(String::new())).await.unwrap();
+            let name = if oldest_first { "late" } else { "later" };
+            let id = world.connector().await.connect(ACME, &world.person(name).long_lived_token()).await;
+            let mut listed = first.events.clone();
+            let mut page_token = first.next_page_token.clone();
+            while !page_token.is_empty() {
+                let next = viewer.list_expiry_events(ask(page_token)).await.unwrap();
+                assert_eq!(next.cursor, first.cursor);
+                listed.extend(next.events);
+                page_token = next.next_page_token;
+            }
+            assert!(listed.len() >= 6 && listed.iter().all(|event| event.connection_id != id), "{listed:#?}");
+            let follows = viewer.watch_after(&first.cursor).await.unwrap().caught_up().await;
+            assert_eq!(follows.iter().map(|event| event.connection_id.as_str()).collect::<Vec<_>>(), [id.as_str()]);
+        }
+        let mut page = viewer.list_expiry_events(History { page_size: 1, ..Default::default() }).await.unwrap();
+        let other = History { page_token: page.next_page_token.clone(), oldest_first: true, ..Default::default() };
+        viewer.list_expiry_events(other).await.unwrap_err().is(Code::InvalidArgument, Reason::PageTokenMismatch);
+        page.next_page_token.push('x');
+        let broken = History { page_token: page.next_page_token, page_size: 1, ..Default::default() };
+        viewer.list_expiry_events(broken).await.unwrap_err().is(Code::InvalidArgument, Reason::PageTokenInvalid);
+    }
+
+    async fn history_can_be_cut_by_time(world: World) {
+        one_lives_and_one_is_dead(&world, ACME).await;
+        one_lives_and_one_is_dead(&world, GLOBEX).await;
+        let viewer = world.viewer().await;
+        let all = viewer.watch_all().await.caught_up().await;
+        let at = |index: usize| all[index].recorded_at;
+        let cases = [(at(2), None), (None, at(4)), (at(1), at(3)), (at(3), at(3)), (at(4), at(1))];
+        for (since, until) in cases {
+            let within = |event: &&ExpiryEvent| {
+                let recorded = micros(event.recorded_at.as_ref());
+                since.is_none_or(|since| recorded >= micros(Some(&since)))
+                    && until.is_none_or(|until| recorded < micros(Some(&until)))
+            };
+            let mut expected: Vec<_> = all.iter().filter(within).cloned().collect();
+            for oldest_first in [true, false] {
+                let asked = History { since, until, oldest_first, page_size: 2, ..Default::default() };
+                let (listed, _) = pages(&viewer, asked).await;
+                assert_eq!(listed, expected, "{since:?} to {until:?}");
+                expected.reverse();
+            }
+        }
+        let past = History { since: Some(prost_types::Timestamp { seconds: 253_402_300_799, nanos: 0 }), ..Default::default() };
+        assert_eq!(pages(&viewer, past).await.0, []);
+    }
+
+    async fn watching_from_where_a_list_was_made_misses_nothing(world: World) {
+        let connector = world.connector().await;
+        let people: Vec<_> = (0..12).map(|at| world.person(&format!("p{at}")).long_lived_token()).collect();
+        let storing = tokio::spawn(async move {
+            let mut ids = BTreeSet::new();
+            for token in people {
+                ids.insert(connector.connect(ACME, &token).await);
+            }
+            ids
+        });
+        let viewer = world.viewer().await;
+        let listed = loop {
+            let listed = viewer.list().await.unwrap();
+            if listed.tokens.len() >= 3 {
+                break listed;
+            }
+        };
+        assert!(!storing.is_finished(), "the list came too late to prove anything");
+        let feed = viewer.watch_after(&listed.cursor).await.unwrap();
+        let all = storing.await.unwrap();
+        let events = feed.caught_up().await;
+        let mut known: BTreeSet<_> = listed.tokens.into_iter().map(|token| token.connection_id).collect();
+        assert!(known.len() < all.len());
+        known.extend(events.into_iter().map(|event| event.connection_id));
+        assert_eq!(known, all);
+    }
+}
