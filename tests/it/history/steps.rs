@@ -27,6 +27,15 @@ pub enum Step {
         slot: Slot,
         life: Life,
     },
+    /// A person runs into a checkpoint, and a service reports the refusal; or comes through it, and it is looked.
+    Stumbles {
+        on: usize,
+        slot: Slot,
+    },
+    Recovers {
+        on: usize,
+        slot: Slot,
+    },
     /// Two things, for different people, and the deadlines, all at once and on different replicas.
     Together {
         first: Act,
@@ -207,6 +216,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::AnnounceEverywhere),
         10 => connect(),
         20 => (on(), act()).prop_map(|(on, act)| Step::Ask { on, act }),
+        5 => (on(), slot()).prop_map(|(on, slot)| Step::Stumbles { on, slot }),
+        6 => (on(), slot()).prop_map(|(on, slot)| Step::Recovers { on, slot }),
         6 => (act(), act()).prop_map(|(first, second)| Step::Together { first, second }),
         1 => slot().prop_map(|slot| Step::ValidateTwice { slot }),
         2 => (on(), act(), 0..40_u64).prop_map(|(on, act, after)| Step::Die { on, act, after }),
