@@ -7,6 +7,7 @@ mod clockwork;
 mod durability;
 mod endings;
 mod feed;
+mod history;
 mod idempotency;
 mod keys;
 mod leaks;
