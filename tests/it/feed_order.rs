@@ -73,6 +73,8 @@ async fn watch(everywhere: Vec<Caller>, mut dice: Dice, all: Arc<AtomicUsize>) -
         });
         match left.await {
             Left::Went => {}
+            // A machine too busy for its database: whoever comes back loses nothing.
+            Left::Ended(Some(refusal)) if refusal.code() == Code::Unavailable => drop(refusal.has_retry()),
             Left::Ended(why) => panic!("a stream ended by itself: {why:?}"),
         }
     }

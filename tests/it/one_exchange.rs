@@ -22,8 +22,11 @@ async fn hammer(caller: Caller, id: String, until: Instant) -> (usize, usize) {
         match caller.exchange(&id).await {
             Ok(_) => done += 1,
             Err(refusal) => {
-                assert_eq!(refusal.code(), Code::Aborted, "{refusal:?}");
-                refused += 1;
+                // On a machine that is too busy for its database, nothing was begun.
+                match refusal.code() {
+                    Code::Aborted => refused += 1,
+                    code => assert_eq!(code, Code::Unavailable, "{refusal:?}"),
+                }
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }
