@@ -69,6 +69,11 @@ impl Caller {
         Self { channel: process.channel(), ..self.clone() }
     }
 
+    /// The same, over another connection.
+    pub fn through(&self, channel: Channel) -> Self {
+        Self { channel, ..self.clone() }
+    }
+
     /// The key itself.
     pub fn key(&self) -> &str {
         &self.key

@@ -93,14 +93,19 @@ impl Seen {
 }
 
 impl Caller {
-    /// Watches the feed as asked; heartbeats come every second unless the request says otherwise.
-    pub async fn watch(&self, mut watch: Watch) -> Result<Feed, Refusal> {
+    /// The bare stream of a watch; heartbeats come every second unless the request says otherwise.
+    pub async fn stream(&self, mut watch: Watch) -> Result<Streaming<Answer>, Refusal> {
         watch.heartbeat_interval = watch.heartbeat_interval.or_else(|| seconds(1));
         let mut request = self.request(watch);
         // A watch lasts as long as its test.
         request.metadata_mut().remove("grpc-timeout");
         let mut client = TokenVaultClient::new(self.channel.clone()).max_decoding_message_size(64 << 20);
-        let stream = self.note(client.watch_expiry_events(request).await)?;
+        self.note(client.watch_expiry_events(request).await)
+    }
+
+    /// Watches the feed as asked.
+    pub async fn watch(&self, watch: Watch) -> Result<Feed, Refusal> {
+        let stream = self.stream(watch).await?;
         let seen = Arc::new(Mutex::new(Seen::default()));
         let task = tokio::spawn(collect(self.clone(), stream, Arc::clone(&seen)));
         Ok(Feed { seen, task })

@@ -82,6 +82,8 @@ pub struct RecordedRequest {
     pub endpoint: Endpoint,
     /// When, in unix seconds on the sandbox's clock.
     pub at: i64,
+    /// The same in microseconds.
+    pub at_micros: i64,
 }
 
 impl RecordedRequest {
@@ -156,7 +158,7 @@ impl GraphRequest {
         self.access_token() == Some(token) || named.iter().any(|name| self.param(name) == Some(token))
     }
 
-    pub(crate) fn record(&self, at: i64) -> RecordedRequest {
+    pub(crate) fn record(&self, at_micros: i64) -> RecordedRequest {
         let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
         RecordedRequest {
             method: self.method.to_string(),
@@ -165,7 +167,8 @@ impl GraphRequest {
             headers: self.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect(),
             form: self.form.clone(),
             endpoint: self.endpoint,
-            at,
+            at: at_micros.div_euclid(1_000_000),
+            at_micros,
         }
     }
 }

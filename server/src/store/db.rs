@@ -204,6 +204,14 @@ impl Query<'_> {
         }
     }
 
+    /// Has it planned for its very parameters each time, instead of once for any.
+    pub(super) fn planned_anew(self) -> Self {
+        match self {
+            Self::Sqlite(..) => self,
+            Self::Postgres(query, session) => Self::Postgres(query.persistent(false), session),
+        }
+    }
+
     /// Runs it and says how many rows it touched.
     pub(super) async fn execute(self) -> Result<u64, StoreError> {
         Ok(match self {

@@ -93,6 +93,7 @@ macro_rules! walk_sql {
 /// Walks along one index each, as an interval of it: bounds and order name its columns from the first on (`$lead`
 /// are those before the end and the id, `$at` their values). Were the leading ones compared with `=` instead, a
 /// planner might take an index that lacks them, and near the walk's end it does: then a page visits everybody's rows.
+/// `CASE` keeps planners from counting on the ends where the walk follows age.
 macro_rules! interval_sql {
     ($drive:literal, ($($lead:literal),+), ($($at:literal),+)) => {
         [
@@ -108,7 +109,7 @@ macro_rules! interval_sql {
                 "ad_platform_connections c",
                 concat!(
                     $drive, " (", $($lead, ", ",)+ "c.connection_id) > (", $($at, ", ",)+ "$5)
-                 AND (", join_sql!($($lead),+), ") <= (", join_sql!($($at),+), ") AND c.expires_sort BETWEEN $3 AND $4
+                 AND (", join_sql!($($lead),+), ") <= (", join_sql!($($at),+), ") AND CASE WHEN c.expires_sort BETWEEN $3 AND $4 THEN TRUE ELSE FALSE END
                ORDER BY ", $($lead, ", ",)+ "c.connection_id"
                 )
             ),
@@ -116,7 +117,7 @@ macro_rules! interval_sql {
                 "ad_platform_connections c",
                 concat!(
                     $drive, " (", $($lead, ", ",)+ "c.connection_id) < (", $($at, ", ",)+ "$5)
-                 AND (", join_sql!($($lead),+), ") >= (", join_sql!($($at),+), ") AND c.expires_sort BETWEEN $3 AND $4
+                 AND (", join_sql!($($lead),+), ") >= (", join_sql!($($at),+), ") AND CASE WHEN c.expires_sort BETWEEN $3 AND $4 THEN TRUE ELSE FALSE END
                ORDER BY ", $($lead, " DESC, ",)+ "c.connection_id DESC"
                 )
             ),
@@ -224,6 +225,8 @@ impl Session {
         };
         let rows: Vec<ListedRow> = self
             .query(text)
+            // An interval's size is known by its bounds only; a plan for any bounds sorts, to be safe.
+            .planned_anew()
             .bind(key.to_owned())
             .bind(range.standing.as_str())
             .bind(low)

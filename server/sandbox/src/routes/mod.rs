@@ -45,7 +45,8 @@ async fn graph(Axum(shared): Axum<Arc<Shared>>, request: Request) -> Response {
 fn reply(shared: &Shared, request: &GraphRequest) -> (Vec<FaultKind>, Draft) {
     let mut state = shared.lock();
     let now = state.now();
-    state.requests.push(request.record(now));
+    let at = state.clock.now_micros();
+    state.requests.push(request.record(at));
     let kinds = faults::take(&mut state.faults, request);
     let trace = random_text(22);
     let mut draft = Draft::new(&served_version(&state.switches, request), &trace);

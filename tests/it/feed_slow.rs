@@ -1,0 +1,136 @@
+//! A slow watcher is its own trouble.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use token_vault_proto::v1::WatchExpiryEventsRequest as Watch;
+use token_vault_proto::v1::watch_expiry_events_request::{From as Place, Start};
+use token_vault_proto::v1::watch_expiry_events_response::Item;
+use token_vault_tests::prelude::*;
+use token_vault_tests::{eventually, seconds};
+use tokio::sync::mpsc;
+use tonic::transport::Endpoint as Transport;
+
+use crate::fleet::{Crowd, ids};
+
+const FAST: usize = 1_000;
+/// Fast watchers that share a connection.
+const TOGETHER: usize = 50;
+const SLOW: usize = 20;
+/// Events of each of the two rounds.
+const EVENTS: usize = 1_000;
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// Resident memory of a process, in KiB.
+fn memory(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("Linux tells it");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a resident size");
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
+}
+
+/// Counts events; tells when each `EVENTS`th came.
+async fn fast(caller: Caller, begun: Arc<AtomicUsize>, tell: mpsc::UnboundedSender<Instant>) {
+    let watch = Watch { heartbeat_interval: seconds(60), ..Watch::default() };
+    let mut stream = caller.stream(watch).await.expect("all roles may watch");
+    let (mut last, mut seen) = (0, 0);
+    while let Some(answer) = stream.message().await.expect("a fast watcher is never cut off") {
+        match answer.item {
+            Some(Item::Events(batch)) => {
+                for event in batch.events {
+                    assert_eq!(event.sequence, last + 1, "a hole");
+                    last = event.sequence;
+                    seen += 1;
+                    if seen % EVENTS == 0 {
+                        let _ = tell.send(Instant::now());
+                    }
+                }
+            }
+            _ if last == 0 => {
+                begun.fetch_add(1, Ordering::SeqCst);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Takes one answer a second, through windows that hold next to nothing.
+async fn slow(caller: Caller, begun: Arc<AtomicUsize>, events: Arc<AtomicUsize>) {
+    let start = Some(Start::From(Place::Earliest.into()));
+    let mut stream = caller.stream(Watch { start, ..Watch::default() }).await.expect("all roles may watch");
+    while let Some(answer) = stream.message().await.expect("a slow watcher is not cut off either") {
+        if let Some(Item::Events(batch)) = answer.item {
+            events.fetch_add(batch.events.len(), Ordering::SeqCst);
+        } else {
+            begun.fetch_add(1, Ordering::SeqCst);
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Has ends announced; says how long after the first sight of the last of them the median fast watcher had it, and how
+/// long all of it took it.
+async fn round(world: &World, told: &mut mpsc::UnboundedReceiver<Instant>) -> Duration {
+    let now = world.sandbox.clock().now_micros();
+    let ending = ids(EVENTS);
+    let began = Instant::now();
+    Crowd { ids: &ending, name: "ended", ends: Some((now - 1_000_000, 0)), due_before: 0 }.plant(world).await;
+    let mut times = Vec::with_capacity(FAST);
+    while times.len() < FAST {
+        let at = tokio::time::timeout(LIMIT, told.recv()).await.expect("all events come").expect("watchers");
+        times.push(at.saturating_duration_since(began));
+    }
+    times.sort_unstable();
+    eprintln!(
+        "the last event after {:?}, {:?} in the median, {:?}",
+        times[0],
+        times[FAST / 2],
+        times[FAST - 1]
+    );
+    times[FAST / 2]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_watchers_slow_nobody_and_cost_no_memory() {
+    let world = World::builder(Backend::Postgres).config("log.level", "info").start().await;
+    let process = world.process(|process| process.id());
+    let admin = world.admin();
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let begun = Arc::new(AtomicUsize::new(0));
+    let started = Instant::now();
+    for _ in 0..FAST / TOGETHER {
+        let caller = admin.through(World::channel_to(&world.endpoint()));
+        for _ in 0..TOGETHER {
+            tokio::spawn(fast(caller.clone(), Arc::clone(&begun), tell.clone()));
+        }
+    }
+    eventually("all watch", LIMIT, || begun.load(Ordering::SeqCst) == FAST);
+    let connected = started.elapsed();
+    let empty = memory(process);
+    let without = round(&world, &mut told).await;
+    let before = memory(process);
+
+    let (slow_begun, slow_events) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    for _ in 0..SLOW {
+        let narrow = Transport::from_shared(world.endpoint())
+            .expect("an address")
+            .initial_stream_window_size(4_096)
+            .initial_connection_window_size(4_096)
+            .connect_lazy();
+        tokio::spawn(slow(admin.through(narrow), Arc::clone(&slow_begun), Arc::clone(&slow_events)));
+    }
+    eventually("the slow ones watch too", LIMIT, || slow_begun.load(Ordering::SeqCst) >= SLOW);
+    let with = round(&world, &mut told).await;
+    let after = memory(process);
+    let seen = slow_events.load(Ordering::SeqCst);
+    eprintln!(
+        "{FAST} watchers in {connected:?}; {without:?} without and {with:?} with slow ones, who have {seen} events; \
+         {empty}, {before}, {after} KiB"
+    );
+    assert!(seen < 2 * EVENTS * SLOW, "nobody was slow");
+    assert!(
+        with < 3 * without + Duration::from_secs(1),
+        "{without:?} without slow watchers, {with:?} with them"
+    );
+    assert!(after < before + 64 * 1024, "{before} KiB before slow watchers, {after} KiB with them");
+}
