@@ -12,7 +12,7 @@ const ANA_ELSEWHERE: (usize, usize) = (1, 0);
 const BEN: (usize, usize) = (0, 1);
 
 /// Each with what it is about.
-pub fn histories() -> [(&'static str, Vec<Step>); 6] {
+pub fn histories() -> [(&'static str, Vec<Step>); 7] {
     let days = |days: i64| Wait { seconds: days * DAY };
     let connect = |slot, days: i64| Connect { on: 0, slot, life: Life::Long { hours: days * 24 } };
     let ask = |act| Ask { on: 1, act };
@@ -103,6 +103,24 @@ pub fn histories() -> [(&'static str, Vec<Step>); 6] {
                 days(3),
                 AnnounceEverywhere,
                 ask(Act::Validate { slot: ANA }),
+            ],
+        ),
+        (
+            "scopes and ad accounts that go are missed until they come back",
+            vec![
+                connect(ANA, 60),
+                Outside { person: 0, event: Event::LosesScope("business_management") },
+                Outside { person: 0, event: Event::LosesAccount(0) },
+                ask(Act::Validate { slot: ANA }),
+                Outside { person: 0, event: Event::LosesScope("ads_management") },
+                Sweep { everywhere: true },
+                ask(Act::Paste { slot: ANA, life: Life::Short }),
+                Outside { person: 0, event: Event::GetsAccount(0) },
+                Outside { person: 0, event: Event::GetsAccount(2) },
+                Sweep { everywhere: false },
+                Outside { person: 0, event: Event::GetsScope("ads_management") },
+                ask(Act::Validate { slot: ANA }),
+                connect(ANA, 60),
             ],
         ),
         (

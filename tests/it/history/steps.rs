@@ -234,5 +234,5 @@ fn step() -> impl Strategy<Value = Step> {
 /// A history. It begins with people who connect, so that there is something to speak of.
 pub fn history() -> impl Strategy<Value = Vec<Step>> {
     use proptest::collection::vec;
-    (vec(connect(), 3..6), vec(step(), 27..55)).prop_map(|(births, steps)| [births, steps].concat())
+    (vec(connect(), 3..6), vec(step(), 25..50)).prop_map(|(births, steps)| [births, steps].concat())
 }
