@@ -18,7 +18,7 @@ const WATCHERS: usize = 20;
 const WRITES: usize = 104;
 /// Ends that the deadline job announces meanwhile.
 const ENDS: usize = 400;
-const LIMIT: Duration = Duration::from_secs(90);
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// Makes PostgreSQL refuse what is written about some connections: one kind after the vault has drafted its event
 /// and opened its incident, so that the unit is rolled back to its savepoint; the other at COMMIT, when the events of
