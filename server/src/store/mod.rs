@@ -13,6 +13,7 @@ mod due;
 mod error;
 mod events;
 mod feed;
+mod flight;
 mod health;
 mod keys;
 mod list;
@@ -51,6 +52,7 @@ pub use write::{Abort, Needs, Numbered, Tx};
 use cache::{Change, Coherence};
 use clock_guard::ClockGuard;
 use db::{Address, Pool};
+use flight::Flights;
 use replicas::Observer;
 use write::Writer;
 
@@ -78,6 +80,8 @@ pub struct Store {
     coherence: Arc<Coherence>,
     feed: Arc<Feed>,
     clock_guard: Arc<ClockGuard>,
+    token_flights: Flights<ConnectionId, Option<Arc<HeldToken>>>,
+    key_flights: Flights<ApiKeyId, Option<Arc<ApiKeyRecord>>>,
     healthy: watch::Receiver<bool>,
     stop: tokio_util::sync::CancellationToken,
     tasks: tokio_util::task::TaskTracker,
@@ -124,6 +128,8 @@ impl Store {
             coherence,
             feed,
             clock_guard: Arc::new(ClockGuard::new()),
+            token_flights: Flights::default(),
+            key_flights: Flights::default(),
             healthy,
             stop,
             tasks,
@@ -199,11 +205,14 @@ impl Store {
         if let Some(hit) = self.coherence.connection(&id) {
             return Ok(Some(hit));
         }
-        let mark = self.coherence.mark();
-        let Some(row) = self.hot.session().await?.held_token(id).await? else { return Ok(None) };
-        let row = Arc::new(row);
-        self.coherence.keep_connection(mark, &row);
-        Ok(Some(row))
+        let load = async {
+            let mark = self.coherence.mark();
+            let Some(row) = self.hot.session().await?.held_token(id).await? else { return Ok(None) };
+            let row = Arc::new(row);
+            self.coherence.keep_connection(mark, &row);
+            Ok(Some(row))
+        };
+        self.token_flights.join(&id, load).await
     }
 
     /// An API key's row, from the coherent cache or the database.
@@ -211,11 +220,14 @@ impl Store {
         if let Some(hit) = self.coherence.api_key(id) {
             return Ok(Some(hit));
         }
-        let mark = self.coherence.mark();
-        let Some(row) = self.hot.session().await?.api_key(id).await? else { return Ok(None) };
-        let row = Arc::new(row);
-        self.coherence.keep_api_key(mark, &row);
-        Ok(Some(row))
+        let load = async {
+            let mark = self.coherence.mark();
+            let Some(row) = self.hot.session().await?.api_key(id).await? else { return Ok(None) };
+            let row = Arc::new(row);
+            self.coherence.keep_api_key(mark, &row);
+            Ok(Some(row))
+        };
+        self.key_flights.join(id, load).await
     }
 
     /// Registers this process among the living, and keeps it so.
