@@ -43,8 +43,11 @@ impl<'w> Pair<'w> {
     /// Which one has a name.
     async fn named(&self, name: &str) -> Option<usize> {
         for n in 0..self.processes.len() {
-            let status = self.admin(n).get_vault_status(GetVaultStatusRequest {}).await;
-            if status.expect("a replica answers").replica == name {
+            let admin = self.admin(n);
+            let status = eventually_async("a replica answers", LIMIT, async || {
+                admin.get_vault_status(GetVaultStatusRequest {}).await.ok()
+            });
+            if status.await.replica == name {
                 return Some(n);
             }
         }
@@ -53,13 +56,19 @@ impl<'w> Pair<'w> {
 
     async fn run(&self, id: &str) -> JobRun {
         let request = ListJobRunsRequest { job: Some(SWEEP.into()), ..Default::default() };
-        let runs = self.admin(0).list_job_runs(request).await.expect("the admin lists runs").runs;
-        runs.into_iter().find(|run| run.run_id == id).expect("a run is listed")
+        let admin = self.admin(0);
+        let page = eventually_async("the admin lists runs", LIMIT, async || {
+            admin.list_job_runs(request.clone()).await.ok()
+        });
+        page.await.runs.into_iter().find(|run| run.run_id == id).expect("a run is listed")
     }
 
     async fn begin(&self) -> String {
         let request = RunJobRequest { job: SWEEP.into(), request_id: request_id() };
-        self.admin(0).run_job(request).await.expect("the admin runs jobs").run.expect("a run").run_id
+        let admin = self.admin(0);
+        let begun =
+            eventually_async("a run begins", LIMIT, async || admin.run_job(request.clone()).await.ok());
+        begun.await.run.expect("a run").run_id
     }
 }
 

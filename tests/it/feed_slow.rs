@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use token_vault_proto::v1::WatchExpiryEventsRequest as Watch;
 use token_vault_proto::v1::watch_expiry_events_request::{From as Place, Start};
 use token_vault_proto::v1::watch_expiry_events_response::Item;
+use token_vault_proto::v1::{WatchExpiryEventsRequest as Watch, WatchExpiryEventsResponse};
 use token_vault_tests::prelude::*;
-use token_vault_tests::{eventually, seconds};
+use token_vault_tests::{eventually, eventually_async, seconds};
 use tokio::sync::mpsc;
+use tonic::Streaming;
 use tonic::transport::Endpoint as Transport;
 
 use crate::fleet::{Crowd, ids};
@@ -29,10 +30,18 @@ fn memory(process: u32) -> u64 {
     line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
 }
 
+/// Begins a watch. A thousand at once may be told to come again.
+async fn begin(caller: &Caller, watch: Watch) -> Streaming<WatchExpiryEventsResponse> {
+    let begun = async || caller.stream(watch.clone()).await.ok();
+    eventually_async("a watch begins", LIMIT, begun).await
+}
+
 /// Counts events; tells when each `EVENTS`th came.
-async fn fast(caller: Caller, begun: Arc<AtomicUsize>, tell: mpsc::UnboundedSender<Instant>) {
-    let watch = Watch { heartbeat_interval: seconds(60), ..Watch::default() };
-    let mut stream = caller.stream(watch).await.expect("all roles may watch");
+async fn fast(
+    mut stream: Streaming<WatchExpiryEventsResponse>,
+    begun: Arc<AtomicUsize>,
+    tell: mpsc::UnboundedSender<Instant>,
+) {
     let (mut last, mut seen) = (0, 0);
     while let Some(answer) = stream.message().await.expect("a fast watcher is never cut off") {
         match answer.item {
@@ -57,7 +66,7 @@ async fn fast(caller: Caller, begun: Arc<AtomicUsize>, tell: mpsc::UnboundedSend
 /// Takes one answer a second, through windows that hold next to nothing.
 async fn slow(caller: Caller, begun: Arc<AtomicUsize>, events: Arc<AtomicUsize>) {
     let start = Some(Start::From(Place::Earliest.into()));
-    let mut stream = caller.stream(Watch { start, ..Watch::default() }).await.expect("all roles may watch");
+    let mut stream = begin(&caller, Watch { start, ..Watch::default() }).await;
     while let Some(answer) = stream.message().await.expect("a slow watcher is not cut off either") {
         if let Some(Item::Events(batch)) = answer.item {
             events.fetch_add(batch.events.len(), Ordering::SeqCst);
@@ -100,9 +109,13 @@ async fn slow_watchers_slow_nobody_and_cost_no_memory() {
     let started = Instant::now();
     for _ in 0..FAST / TOGETHER {
         let caller = admin.through(World::channel_to(&world.endpoint()));
-        for _ in 0..TOGETHER {
-            tokio::spawn(fast(caller.clone(), Arc::clone(&begun), tell.clone()));
-        }
+        let (begun, tell) = (Arc::clone(&begun), tell.clone());
+        tokio::spawn(async move {
+            for _ in 0..TOGETHER {
+                let watch = Watch { heartbeat_interval: seconds(60), ..Watch::default() };
+                tokio::spawn(fast(begin(&caller, watch).await, Arc::clone(&begun), tell.clone()));
+            }
+        });
     }
     eventually("all watch", LIMIT, || begun.load(Ordering::SeqCst) == FAST);
     let connected = started.elapsed();
