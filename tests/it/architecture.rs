@@ -50,7 +50,8 @@ const MANIFESTS: [(&str, &[&str]); 5] = [
     ("server/sandbox", &[]),
     ("client", &["token-vault-proto"]),
     ("server", &["token-vault-client", "token-vault-proto", "token-vault-sandbox"]),
-    ("tests", &["token-vault-proto", "token-vault-sandbox"]),
+    // The server itself only for histories, which need its clock and its hands on two replicas at once.
+    ("tests", &["token-vault", "token-vault-proto", "token-vault-sandbox"]),
 ];
 
 fn workspace() -> PathBuf {

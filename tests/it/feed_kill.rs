@@ -18,7 +18,7 @@ const REAL: usize = 200;
 const KILLS: usize = 20;
 const SWEEP: &str = "meta-token-expiry";
 const DAY: i64 = 86_400_000_000;
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// Two replicas; one that is killed has a successor at once.
 struct Pair<'w> {

@@ -10,7 +10,7 @@ use token_vault_tests::eventually_async;
 use token_vault_tests::prelude::*;
 use uuid::Uuid;
 
-use crate::fleet::{Crowd, Dice, Left, Memory, history, ids};
+use crate::fleet::{Crowd, Dice, Left, Memory, history, ids, turn};
 
 const WRITERS: usize = 16;
 const WATCHERS: usize = 20;
@@ -83,6 +83,7 @@ async fn watch(everywhere: Vec<Caller>, mut dice: Dice, all: Arc<AtomicUsize>) -
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn every_watcher_sees_one_to_n_while_sixteen_write_to_four_replicas_and_a_fifth_is_rolled_back() {
+    let _turn = turn().await;
     let world = World::builder(Backend::Postgres).config("log.level", "info").start().await;
     let others: Vec<_> = (0..3).map(|_| world.replica()).collect();
     let everywhere: Vec<_> =

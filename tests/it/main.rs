@@ -3,6 +3,7 @@
 mod architecture;
 mod bad_input;
 mod callers;
+mod clockwork;
 mod durability;
 mod endings;
 mod feed;
@@ -12,6 +13,7 @@ mod feed_outage;
 mod feed_replicas;
 mod feed_slow;
 mod fleet;
+mod history;
 mod idempotency;
 mod keys;
 mod leaks;

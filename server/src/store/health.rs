@@ -79,7 +79,7 @@ impl Session {
             .query(
                 "SELECT count(*) AS n FROM (
                      SELECT 1 FROM ad_platform_connections
-                      WHERE provider = $1 AND app_id = $2 AND standing <> 'REVOKED' LIMIT $3) AS some",
+                      WHERE provider = $1 AND app_id = $2 AND standing <> 'REVOKED' LIMIT $3) AS counted",
             )
             .bind(provider.as_str().to_owned())
             .bind(app_id.to_owned())

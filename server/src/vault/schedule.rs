@@ -16,6 +16,8 @@ use crate::store::{Abort, JobRun, RequestOutcome, RunCause, RunState, StoreError
 const LATE: Duration = Duration::from_secs(60);
 /// How long ended runs are kept.
 const RUNS_KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// How often it is looked for a run in progress when one is asked for.
+const LOOKS: u32 = 5;
 /// Events deleted in one transaction.
 const COMPACTED_AT_ONCE: i64 = 5_000;
 
@@ -420,11 +422,17 @@ impl Vault {
             Begun::Ours(claim) => claim,
         };
         let begun = async {
-            if let Some(run) = self.begin_run(job, self.clock.now(), RunCause::Request).await? {
-                self.spawn_run(job, run.clone());
-                return Ok(run);
+            // The run in progress may end between the two looks: then this one's turn has come.
+            for _ in 0..LOOKS {
+                if let Some(run) = self.begin_run(job, self.clock.now(), RunCause::Request).await? {
+                    self.spawn_run(job, run.clone());
+                    return Ok(run);
+                }
+                if let Some(run) = self.store.read().await?.running(job.as_str()).await? {
+                    return Ok(run);
+                }
             }
-            self.store.read().await?.running(job.as_str()).await?.ok_or(VaultError::Overloaded)
+            Err(VaultError::Overloaded)
         };
         let run = self.settle(claim.clone(), begun.await).await?;
         let id = run.id.to_string();

@@ -3,31 +3,31 @@
 //! The vault is this very program, started as `serve` in a process of its own: what the story shows is what
 //! an operator gets.
 
-use std::fmt::Write as _;
-use std::io::{IsTerminal, Write as _};
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::pin::pin;
-use std::process::Stdio;
-use std::time::Duration;
+mod serving;
+mod sixty_days;
+mod stage;
 
-use anyhow::{Context, anyhow, bail};
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::pin::pin;
+
+use anyhow::{Context, bail};
 use clap::Args;
 use token_vault_client::v1::{
-    CreateApiKeyRequest, ListTokensRequest, ReportTokenErrorRequest, StoreTokenRequest, Token, api_key,
-    check, create_api_key_request, store_token_request, token,
+    CreateApiKeyRequest, ListTokensRequest, ReportTokenErrorRequest, StoreTokenRequest, api_key,
+    create_api_key_request, store_token_request,
 };
 use token_vault_client::{ApiKey, Vault, v1};
 use token_vault_sandbox::{Sandbox, SandboxConfig, User};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::serving::{DemoFolder, Serving};
+use self::stage::{bold, mark, red, say, show, step};
 use crate::config::DEFAULT_LISTEN;
-use crate::crypto::create_secret_file;
-use crate::model::Secret;
 
 const WORKSPACE: &str = "acme";
+/// Days that pass in a second, with somebody who watches and without.
+const PACE: (u32, u32) = (1, 4);
 
 /// Arguments of `demo`.
 #[derive(Debug, Args)]
@@ -89,14 +89,20 @@ async fn begin(
         })?;
     let serving = Serving::start(listen, folder, &sandbox).await?;
     // The folder is gone when the person reads this: the log has to speak here.
-    let connection = story(&serving, folder, &sandbox).await.map_err(|error| {
+    let days_per_second = if args.once { PACE.1 } else { PACE.0 };
+    let connection = story(&serving, folder, &sandbox, days_per_second).await.map_err(|error| {
         error.context(format!("the story broke off; the vault's log ends with: {}", folder.last_words()))
     })?;
     Ok((sandbox, serving, connection))
 }
 
 /// What happens to a token, step by step. Gives the connection that works at the end.
-async fn story(serving: &Serving, folder: &DemoFolder, sandbox: &Sandbox) -> anyhow::Result<String> {
+async fn story(
+    serving: &Serving,
+    folder: &DemoFolder,
+    sandbox: &Sandbox,
+    days_per_second: u32,
+) -> anyhow::Result<String> {
     let admin = serving.connect(ApiKey::from_file(folder.0.join("data/bootstrap-admin.key"))?).await?;
     say(&format!("\n{}\n", bold("Token Vault: the life of a token")))?;
 
@@ -165,6 +171,7 @@ async fn story(serving: &Serving, folder: &DemoFolder, sandbox: &Sandbox) -> any
     for token in &listed.tokens {
         show(token)?;
     }
+    sixty_days::tell(sandbox, &connector, &admin, days_per_second).await?;
     Ok(token.connection_id)
 }
 
@@ -217,6 +224,11 @@ fn try_it_yourself(serving: &Serving, sandbox: &Sandbox, connection: &str) -> an
         "{}",
         call("TokenVault/ValidateToken", &format!("{{\"connection_id\":\"{connection}\"}}"))
     )?;
+    writeln!(text, "\n  # The feed, from its beginning and then live:")?;
+    writeln!(text, "{}", call("TokenVault/WatchExpiryEvents", "{\"from\":\"FROM_EARLIEST\"}"))?;
+    writeln!(text, "\n  # A day passes; the nightly job asks Meta about every token:")?;
+    writeln!(text, "  curl -d '{{\"advance_seconds\":86400}}' {graph}/_sandbox/clock")?;
+    writeln!(text, "{}", call("VaultAdmin/ListJobRuns", "{\"job\":\"meta-token-expiry\"}"))?;
     let body =
         format!("{{\"workspace_id\":\"{WORKSPACE}\",\"provider\":\"meta\",\"access_token\":\"{pasted}\"}}");
     writeln!(text, "\n  # Bob pastes a token (of the sandbox; it is worth nothing elsewhere):")?;
@@ -231,152 +243,4 @@ fn try_it_yourself(serving: &Serving, sandbox: &Sandbox, connection: &str) -> an
     writeln!(text, "\nAll that the sandbox can do: curl {graph}/_sandbox")?;
     writeln!(text, "Ctrl-C ends the demo and forgets everything.")?;
     say(text.trim_end())
-}
-
-/// A folder of the demo's own; gone when the demo ends.
-struct DemoFolder(PathBuf);
-
-impl DemoFolder {
-    fn create() -> anyhow::Result<Self> {
-        let folder = std::env::temp_dir().join(format!("token-vault-demo-{}", uuid::Uuid::new_v4().simple()));
-        std::fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        Ok(Self(folder))
-    }
-
-    fn log(&self) -> PathBuf {
-        self.0.join("vault.log")
-    }
-
-    /// The last line of the vault's log.
-    fn last_words(&self) -> String {
-        let log = std::fs::read_to_string(self.log()).unwrap_or_default();
-        log.lines().last().unwrap_or("it said nothing").to_owned()
-    }
-}
-
-impl Drop for DemoFolder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// The vault in its own process.
-struct Serving {
-    child: Child,
-    grpc: SocketAddr,
-    key_file: PathBuf,
-}
-
-impl Serving {
-    async fn start(listen: &str, folder: &DemoFolder, sandbox: &Sandbox) -> anyhow::Result<Self> {
-        let (data, secret_file) = (folder.0.join("data"), folder.0.join("app.secret"));
-        let app = sandbox.app();
-        let secret = app.secrets.first().cloned().context("the sandbox's app has no secret")?;
-        create_secret_file(&secret_file, &Secret::new(secret))?;
-        let log = std::fs::File::create(folder.log())?;
-        let program = std::env::current_exe().context("this program can't find itself")?;
-        let mut command = Command::new(program);
-        // Nothing of the operator's own configuration may reach the demo.
-        for (name, _) in
-            std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TOKEN_VAULT"))
-        {
-            command.env_remove(name);
-        }
-        let mut child = command
-            .args(["serve", "--listen", listen, "--data-dir"])
-            .arg(&data)
-            .env("TOKEN_VAULT__SERVER__ADMIN_LISTEN", "127.0.0.1:0")
-            .env("TOKEN_VAULT__PROVIDERS__META__APP_ID", app.id)
-            .env(
-                "TOKEN_VAULT__PROVIDERS__META__APP_SECRET_FILES",
-                format!("[{:?}]", secret_file.display().to_string()),
-            )
-            .env("TOKEN_VAULT__PROVIDERS__META__GRAPH_URL", sandbox.url())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .kill_on_drop(true)
-            .spawn()
-            .context("the vault can't be started")?;
-        let stdout = child.stdout.take().context("the vault's output can't be read")?;
-        let ready =
-            tokio::time::timeout(Duration::from_secs(20), BufReader::new(stdout).lines().next_line()).await;
-        let Ok(Ok(Some(line))) = ready else {
-            bail!("the vault did not start on {listen} (try --listen 127.0.0.1:0): {}", folder.last_words());
-        };
-        let grpc = line
-            .split_whitespace()
-            .find_map(|word| word.strip_prefix("grpc="))
-            .and_then(|address| address.parse().ok())
-            .ok_or_else(|| anyhow!("the vault said {line:?} instead of where it listens"))?;
-        Ok(Self { child, grpc, key_file: data.join("bootstrap-admin.key") })
-    }
-
-    async fn connect(&self, key: ApiKey) -> anyhow::Result<Vault> {
-        Ok(Vault::connect(format!("http://{}", self.grpc), key).await?)
-    }
-
-    /// SIGTERM, as an operator would; what does not end in time is killed.
-    async fn stop(&mut self) {
-        if let Some(pid) =
-            self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw)
-        {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
-        let _ = tokio::time::timeout(Duration::from_secs(20), self.child.wait()).await;
-    }
-}
-
-fn show(token: &Token) -> anyhow::Result<()> {
-    let badge = token.badge.clone().unwrap_or_default();
-    let text = match badge.color() {
-        token::badge::Color::Green => green(&format!("● {}", badge.text)),
-        token::badge::Color::Amber => paint("33", &format!("● {}", badge.text)),
-        token::badge::Color::Red => red(&format!("● {}", badge.text)),
-        _ => format!("● {}", badge.text),
-    };
-    let days = badge
-        .days_left
-        .filter(|_| token.usable)
-        .map(|days| format!(", {days} days left"))
-        .unwrap_or_default();
-    let who = token.subject.as_ref().map(|subject| subject.name.as_str()).unwrap_or_default();
-    say(&format!(
-        "       {text}  {who} in {}: {} version {}{days}",
-        token.workspace_id, token.connection_id, token.token_version
-    ))
-}
-
-fn step(number: u8, title: &str, what: &str) -> anyhow::Result<()> {
-    say(&format!("  {} {}  {what}", bold(&number.to_string()), bold(title)))
-}
-
-fn mark(result: check::Result) -> String {
-    match result {
-        check::Result::Pass => green("✓"),
-        check::Result::Fail => red("✗"),
-        check::Result::Warn => paint("33", "!"),
-        _ => "·".to_owned(),
-    }
-}
-
-fn say(text: &str) -> anyhow::Result<()> {
-    writeln!(std::io::stdout().lock(), "{text}").context("nobody listens any more")
-}
-
-fn paint(code: &str, text: &str) -> String {
-    let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    if colours { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
-}
-
-fn bold(text: &str) -> String {
-    paint("1", text)
-}
-
-fn green(text: &str) -> String {
-    paint("32", text)
-}
-
-fn red(text: &str) -> String {
-    paint("31", text)
 }
