@@ -10,7 +10,7 @@ use token_vault_tests::prelude::*;
 use token_vault_tests::{Process, eventually_async, request_id};
 use uuid::Uuid;
 
-use crate::fleet::{Crowd, Dice, Memory, history, ids};
+use crate::fleet::{Crowd, Dice, Memory, history, ids, turn};
 
 const CONNECTIONS: usize = 10_000;
 /// Those of them with a token.
@@ -167,6 +167,7 @@ async fn a_sweep_over_ten_thousand_ends_on_another_replica_and_tells_each_thing_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_deadlines_are_announced_once_each_although_whoever_does_it_is_killed() {
+    let _turn = turn().await;
     let world = World::builder(Backend::Postgres).moving_time().config("log.level", "info").prepare().await;
     let mut pair = Pair::start(&world);
     let crowd = ids(CONNECTIONS);
