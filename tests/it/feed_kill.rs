@@ -10,7 +10,7 @@ use token_vault_tests::prelude::*;
 use token_vault_tests::{Process, eventually_async, request_id};
 use uuid::Uuid;
 
-use crate::fleet::{Crowd, Dice, Memory, history, ids};
+use crate::fleet::{Crowd, Dice, Memory, history, ids, turn};
 
 const CONNECTIONS: usize = 10_000;
 /// Those of them with a token.
@@ -43,8 +43,11 @@ impl<'w> Pair<'w> {
     /// Which one has a name.
     async fn named(&self, name: &str) -> Option<usize> {
         for n in 0..self.processes.len() {
-            let status = self.admin(n).get_vault_status(GetVaultStatusRequest {}).await;
-            if status.expect("a replica answers").replica == name {
+            let admin = self.admin(n);
+            let status = eventually_async("a replica answers", LIMIT, async || {
+                admin.get_vault_status(GetVaultStatusRequest {}).await.ok()
+            });
+            if status.await.replica == name {
                 return Some(n);
             }
         }
@@ -53,13 +56,19 @@ impl<'w> Pair<'w> {
 
     async fn run(&self, id: &str) -> JobRun {
         let request = ListJobRunsRequest { job: Some(SWEEP.into()), ..Default::default() };
-        let runs = self.admin(0).list_job_runs(request).await.expect("the admin lists runs").runs;
-        runs.into_iter().find(|run| run.run_id == id).expect("a run is listed")
+        let admin = self.admin(0);
+        let page = eventually_async("the admin lists runs", LIMIT, async || {
+            admin.list_job_runs(request.clone()).await.ok()
+        });
+        page.await.runs.into_iter().find(|run| run.run_id == id).expect("a run is listed")
     }
 
     async fn begin(&self) -> String {
         let request = RunJobRequest { job: SWEEP.into(), request_id: request_id() };
-        self.admin(0).run_job(request).await.expect("the admin runs jobs").run.expect("a run").run_id
+        let admin = self.admin(0);
+        let begun =
+            eventually_async("a run begins", LIMIT, async || admin.run_job(request.clone()).await.ok());
+        begun.await.run.expect("a run").run_id
     }
 }
 
@@ -158,6 +167,7 @@ async fn a_sweep_over_ten_thousand_ends_on_another_replica_and_tells_each_thing_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_deadlines_are_announced_once_each_although_whoever_does_it_is_killed() {
+    let _turn = turn().await;
     let world = World::builder(Backend::Postgres).moving_time().config("log.level", "info").prepare().await;
     let mut pair = Pair::start(&world);
     let crowd = ids(CONNECTIONS);

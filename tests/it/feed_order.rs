@@ -10,14 +10,14 @@ use token_vault_tests::eventually_async;
 use token_vault_tests::prelude::*;
 use uuid::Uuid;
 
-use crate::fleet::{Crowd, Dice, Left, Memory, history, ids};
+use crate::fleet::{Crowd, Dice, Left, Memory, history, ids, turn};
 
 const WRITERS: usize = 16;
 const WATCHERS: usize = 20;
 /// Writes of each writer that are to stand; one that is rolled back comes after every fourth.
-const WRITES: usize = 104;
+const WRITES: usize = 80;
 /// Ends that the deadline job announces meanwhile.
-const ENDS: usize = 400;
+const ENDS: usize = 800;
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// Makes PostgreSQL refuse what is written about some connections: one kind after the vault has drafted its event
@@ -83,6 +83,7 @@ async fn watch(everywhere: Vec<Caller>, mut dice: Dice, all: Arc<AtomicUsize>) -
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn every_watcher_sees_one_to_n_while_sixteen_write_to_four_replicas_and_a_fifth_is_rolled_back() {
+    let _turn = turn().await;
     let world = World::builder(Backend::Postgres).config("log.level", "info").start().await;
     let others: Vec<_> = (0..3).map(|_| world.replica()).collect();
     let everywhere: Vec<_> =
@@ -100,7 +101,7 @@ async fn every_watcher_sees_one_to_n_while_sixteen_write_to_four_replicas_and_a_
         .collect();
     let ending = ids(ENDS);
     let soon = world.sandbox.clock().now_micros() + 1_000_000;
-    Crowd { ids: &ending, name: "ends soon", ends: Some((soon, 15_000)), due_before: 0 }.plant(&world).await;
+    Crowd { ids: &ending, name: "ends soon", ends: Some((soon, 10_000)), due_before: 0 }.plant(&world).await;
     let began = Instant::now();
     let writers = (0..WRITERS).map(|n| {
         let own = |all: &[Uuid]| all.iter().skip(n).step_by(WRITERS).copied().collect::<Vec<_>>();

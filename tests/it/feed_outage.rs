@@ -13,12 +13,12 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use uuid::Uuid;
 
-use crate::fleet::{Crowd, Left, Memory, history, ids};
+use crate::fleet::{Crowd, Left, Memory, history, ids, turn};
 
 const WATCHERS: usize = 50;
 const WRITERS: usize = 4;
 const CHANGES: usize = 240;
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// What health says, as it changes.
 async fn follow_health(world: &World) -> Arc<Mutex<Vec<ServingStatus>>> {
@@ -65,6 +65,7 @@ async fn watch(caller: Caller, last: i64) -> (Memory, usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_watchers_lose_nothing_while_postgresql_goes_and_comes_back() {
+    let _turn = turn().await;
     let world = World::builder(Backend::Postgres)
         .own_cluster(Cluster::start())
         .config("log.level", "info")
@@ -166,6 +167,7 @@ async fn told_at_last(caller: Caller, seen: i64, at_head: Arc<tokio::sync::Barri
 
 /// Puts an older copy of the database under two running replicas, with some pause in between.
 async fn swap(pause: Duration) {
+    let _turn = turn().await;
     let world = World::builder(Backend::Postgres)
         .own_cluster(Cluster::start())
         .config("log.level", "info")

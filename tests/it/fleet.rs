@@ -36,6 +36,12 @@ impl Dice {
     }
 }
 
+/// Lets those tests that keep every processor busy go one after the other.
+pub async fn turn() -> tokio::sync::MutexGuard<'static, ()> {
+    static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    TURN.lock().await
+}
+
 /// Connections without a token, made straight in the tables.
 pub struct Crowd<'a> {
     pub ids: &'a [Uuid],
