@@ -183,8 +183,11 @@ impl Feed {
         let known = match head.sequence {
             0 => true,
             sequence if sequence < state.oldest => {
-                sequence + 1 == state.oldest && state.compacted_identity == head.identity
-                    || state.head.sequence >= sequence
+                if sequence + 1 == state.oldest {
+                    state.compacted_identity == head.identity
+                } else {
+                    state.head.sequence >= sequence
+                }
             }
             sequence => session.event_identity(sequence).await? == Some(head.identity),
         };

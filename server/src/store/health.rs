@@ -58,7 +58,7 @@ impl Session {
     pub async fn count_deaths(&mut self, provider: &ProviderId, since: Timestamp) -> Result<i64, StoreError> {
         let row: Count = self
             .query(
-                "SELECT count(*) AS n FROM events
+                "SELECT count(DISTINCT connection_id) AS n FROM events
                   WHERE recorded_at >= $1 AND kind = 'INVALIDATED' AND provider = $2",
             )
             .bind(since.as_micros())

@@ -140,6 +140,7 @@ impl Store {
             _lock: lock,
         };
         store.coherence.start(&pulse).await?;
+        store.clock_guard.look(&pulse).await?;
         store.feed.start_at(store.read().await?.feed_state().await?);
         let (feed, coherence, stop) =
             (Arc::clone(&store.feed), Arc::clone(&store.coherence), store.stop.clone());

@@ -239,7 +239,7 @@ impl Tx {
 
     /// Has a job's run in progress begin anew.
     pub async fn restart_run(&mut self, job: &str) -> Result<(), StoreError> {
-        self.query("UPDATE job_runs SET position = '', done = 0 WHERE job = $1 AND state = 'RUNNING'")
+        self.query("UPDATE job_runs SET position = '', done = 0, generation = generation + 1 WHERE job = $1 AND state = 'RUNNING'")
             .bind(job.to_owned())
             .execute()
             .await?;

@@ -146,6 +146,7 @@ impl Vault {
     ) -> Result<NewApiKey, VaultError> {
         self.check_new_key(&command)?;
         may_give(caller, &command.workspaces)?;
+        self.may_name(caller, &command.principal).await?;
         let workspaces = format!("{:?}", command.workspaces);
         let parts: [&[u8]; 4] = [
             command.principal.as_bytes(),
@@ -184,6 +185,17 @@ impl Vault {
         self.settle(claim, stored.map_err(VaultError::from)).await?;
         tracing::info!(api_key = %api_key.id, principal = api_key.principal, role = api_key.role.as_str(), by = caller.name, "API key created");
         Ok(NewApiKey { api_key, key: Some(key) })
+    }
+
+    /// A principal's name carries its bookmarks and its requests: an admin of some workspaces gives nobody the name
+    /// of a principal that reaches further.
+    async fn may_name(&self, caller: &Principal, principal: &str) -> Result<(), VaultError> {
+        let known = self.store.read().await?.api_keys(principal, "", 1_000).await?;
+        if known.iter().all(|record| caller.workspaces.covers(&record.api_key.workspaces)) {
+            return Ok(());
+        }
+        let rule = "is the name of a principal that reaches further than the caller; choose another";
+        Err(VaultError::Fields(vec![FieldViolation::new("principal", rule)]))
     }
 
     /// The same without a caller: offline.

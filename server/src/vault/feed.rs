@@ -283,6 +283,14 @@ impl Vault {
         })
     }
 
+    /// Bookmarks belong to principals, not to workspaces: who may act in some only has no business with them.
+    fn must_reach_all(caller: &Principal) -> Result<(), VaultError> {
+        match caller.workspaces {
+            WorkspaceSet::All => Ok(()),
+            WorkspaceSet::Named(_) => Err(VaultError::RoleInsufficient { role: caller.role }),
+        }
+    }
+
     /// Pages through all bookmarks, by principal and name.
     ///
     /// # Errors
@@ -292,6 +300,7 @@ impl Vault {
         caller: &Principal,
         query: ListSubscriptions,
     ) -> Result<SubscriptionPage, VaultError> {
+        Self::must_reach_all(caller)?;
         let hash = self.query_hash(caller, "ListSubscriptions", &[]);
         let after = match query.page_token.as_str() {
             "" => (String::new(), String::new()),
@@ -326,6 +335,7 @@ impl Vault {
         caller: &Principal,
         command: DeleteSubscription,
     ) -> Result<Subscription, VaultError> {
+        Self::must_reach_all(caller)?;
         let parts: [&[u8]; 2] = [command.principal.as_bytes(), command.name.as_str().as_bytes()];
         let claim =
             match self.begin(caller, "DeleteSubscription", command.request_id.as_ref(), &parts).await? {

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{ProviderState, Vault, VaultError};
+use super::{JobKind, ProviderState, Vault, VaultError};
 use crate::model::{
     Announced, Connection, Misconfiguration, ProviderId, ProviderTrouble, RefusalReason, Timestamp,
 };
 use crate::provider::Provider;
-use crate::store::{Abort, ProviderHealth, Scope, Tx};
+use crate::store::{Abort, ProviderHealth, RunCause, Scope, Tx};
 
 /// More deaths than this within [`DEATHS_WITHIN`], and more than one token in [`ONE_IN`]: no longer believed.
 const DEATHS: i64 = 20;
@@ -56,6 +56,9 @@ impl Vault {
                         health.and_then(|h| h.held_until).is_none_or(|until| until <= self.clock.now());
                     if over && provider.probe().await.is_ok() {
                         self.recover(id, app_id).await?;
+                        // The verdicts that were held are confirmed again, and believed now.
+                        let now = self.clock.now();
+                        self.begin_run(JobKind::MetaTokenExpiry, now, RunCause::Request).await?;
                     }
                 }
                 (_, Some(trouble)) if probe => match provider.probe().await {

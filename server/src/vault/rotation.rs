@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::StreamExt;
 
 use super::claims::Fence;
-use super::doctor::Learned;
+use super::doctor::{Learned, Recorded};
 use super::exchange::movement;
 use super::intake::{Accepted, check_replaces};
 use super::{ExchangeOutcome, IntakeOptions, Vault, VaultError, change};
@@ -23,6 +23,9 @@ const AT_ONCE: usize = 4;
 const LONG_WAIT: Duration = Duration::from_secs(15 * 60);
 /// How long to wait where a provider could not be asked for a token's end.
 const SHORT_WAIT: Duration = Duration::from_secs(5 * 60);
+
+/// How long after a provider named no end it is asked again: within the hour.
+const ASK_AGAIN: Duration = Duration::from_secs(50 * 60);
 
 /// How one attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,8 +86,20 @@ impl Vault {
     async fn renew(&self, id: ConnectionId) -> Result<Attempt, VaultError> {
         let Some(claimed) = self.claim_exchange(id).await? else { return Ok(Attempt::Busy) };
         let outcome = self.renew_claimed(id, &claimed.fence).await;
+        if let Err(error) = &outcome
+            && !matches!(error, VaultError::ConcurrentChange(_) | VaultError::StorageUnavailable)
+        {
+            // It must not stand before the others' again and again.
+            self.put_off(id, &claimed.fence, SHORT_WAIT).await?;
+        }
         self.release(claimed).await;
         outcome
+    }
+
+    /// Looks at it again later, whatever came of it now.
+    async fn put_off(&self, id: ConnectionId, fence: &Fence, wait: Duration) -> Result<(), VaultError> {
+        let Some(held) = self.store.read().await?.held_token(id).await? else { return Ok(()) };
+        self.set_back(&held, fence, Setback::NotTried(Some(self.clock.now() + wait))).await
     }
 
     async fn renew_claimed(&self, id: ConnectionId, fence: &Fence) -> Result<Attempt, VaultError> {
@@ -132,7 +147,10 @@ impl Vault {
                 if matches!(refusal.kind, RefusalKind::Dead { .. }) {
                     let word = provider.inspect(&secret).await;
                     let alive = word.is_ok();
-                    self.record(connection, word, Learned::default()).await?;
+                    if matches!(self.record(connection, word, Learned::default()).await?, Recorded::Held) {
+                        self.put_off(connection.id, fence, LONG_WAIT).await?;
+                        return Ok(Attempt::Failed);
+                    }
                     if !alive {
                         return Ok(Attempt::Failed);
                     }
@@ -201,7 +219,12 @@ impl Vault {
         let word = match provider.inspect(&secret).await {
             Ok(word) => word,
             Err(refusal) if matches!(refusal.kind, RefusalKind::Dead { .. } | RefusalKind::OtherApp) => {
-                self.record(connection, Err(refusal), Learned::default()).await?;
+                let next = match self.record(connection, Err(refusal), Learned::default()).await? {
+                    Recorded::Held => Some(self.clock.now() + LONG_WAIT),
+                    // Until its person's token changes again.
+                    Recorded::Kept(_) | Recorded::Changed => None,
+                };
+                self.set_back(held, fence, Setback::NotTried(next)).await?;
                 return Ok(Attempt::Failed);
             }
             Err(refusal) => return self.setback_of(held, fence, &refusal).await,
@@ -235,7 +258,14 @@ impl Vault {
             Err(refusal) => matches!(refusal.kind, RefusalKind::Dead { .. } | RefusalKind::OtherApp),
         };
         if verdict {
-            self.record(&held.connection, word, Learned::default()).await?;
+            let wait = match self.record(&held.connection, word, Learned::default()).await? {
+                Recorded::Kept(now_known) if now_known.facts.expiry != Expiry::Unknown => {
+                    return Ok(Attempt::Done);
+                }
+                Recorded::Kept(_) => ASK_AGAIN,
+                Recorded::Changed | Recorded::Held => SHORT_WAIT,
+            };
+            self.put_off(held.connection.id, fence, wait).await?;
             return Ok(Attempt::Done);
         }
         self.set_back(held, fence, Setback::NotTried(Some(self.clock.now() + SHORT_WAIT))).await?;

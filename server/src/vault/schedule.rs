@@ -1,6 +1,7 @@
 //! Jobs: which there are, when they run, who runs them, and what came of it. All state is rows; the clockwork in
 //! `jobs` only wakes this up, and missed slots collapse into one run.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -192,7 +193,7 @@ impl Vault {
         self.begin_run(job, slot, cause).await
     }
 
-    async fn begin_run(
+    pub(super) async fn begin_run(
         &self,
         job: JobKind,
         slot: Timestamp,
@@ -317,8 +318,14 @@ impl Vault {
         run: &mut JobRun,
         progress: &Progress<'_>,
     ) -> Result<(), RunFailed> {
+        // No token twice in a run: what could not be put off must not be asked about without end.
+        let mut seen = HashSet::new();
         loop {
-            let due = self.due_renewals().await?;
+            let mut due = self.due_renewals().await?;
+            due.retain(|id| seen.insert(*id));
+            if due.is_empty() {
+                return Ok(());
+            }
             let attempts = self.renew_all(due).await;
             let count = |wanted: Attempt| {
                 i64::try_from(attempts.iter().filter(|attempt| **attempt == wanted).count()).unwrap_or(0)
@@ -328,10 +335,6 @@ impl Vault {
             run.failed += failed;
             run.total = run.done;
             progress.note(run).await?;
-            // What somebody else is at is theirs; what could not even be put off waits for the next slot.
-            if done + failed == 0 {
-                return Ok(());
-            }
         }
     }
 

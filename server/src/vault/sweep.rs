@@ -128,11 +128,17 @@ impl Vault {
                 Ok(_) => provider.ad_accounts(&secret).await.ok(),
                 Err(_) => None,
             };
-            match self.record(&held.connection, word, Learned::accounts(accounts)).await? {
-                Recorded::Kept(connection) => return Ok(Swept::Asked(connection)),
-                Recorded::Held => return Ok(Swept::Failed(Box::new(held.connection))),
+            match self.record(&held.connection, word, Learned::accounts(accounts)).await {
+                Ok(Recorded::Kept(connection)) => return Ok(Swept::Asked(connection)),
+                Ok(Recorded::Held) => return Ok(Swept::Failed(Box::new(held.connection))),
                 // It changed meanwhile: the answer is about something else; asked again once.
-                Recorded::Changed => {}
+                Ok(Recorded::Changed) => {}
+                Err(VaultError::StorageUnavailable) => return Err(VaultError::StorageUnavailable.into()),
+                // One connection that can't be written must not end the pass for all others.
+                Err(error) => {
+                    tracing::error!(connection = %connection.id, %error, "what was learned of a token could not be written");
+                    return Ok(Swept::Failed(Box::new(held.connection)));
+                }
             }
         }
         Ok(Swept::Failed(Box::new(connection)))
