@@ -63,6 +63,8 @@ pub(super) struct Reader {
     outage_told: bool,
     /// `CaughtUp` was handed out and still holds.
     caught_up: bool,
+    /// The feed's head as this connection told it last.
+    head: Option<i64>,
     /// Read on only when this is empty: then `position` is never ahead of what was handed out.
     queue: VecDeque<Queued>,
     ended: bool,
@@ -96,6 +98,7 @@ impl Reader {
             tries: 0,
             outage_told: false,
             caught_up: false,
+            head: None,
             queue: VecDeque::new(),
             ended: false,
         }
@@ -194,6 +197,10 @@ impl Reader {
                         self.hand_out(WatchItem::Event(Box::new(event)));
                     }
                 }
+                // Without a filter there is no need to wait for the next heartbeat.
+                if self.head.is_some_and(|head| self.sieve.is_at(head)) {
+                    self.catch_up();
+                }
             }
             Some(Item::Snapshot(page)) => {
                 self.begin_snapshot();
@@ -223,14 +230,20 @@ impl Reader {
     }
 
     fn beat(&mut self, beat: Heartbeat) {
-        let at_head = beat.behind == 0;
-        if at_head {
+        self.head = Some(beat.head_sequence);
+        if beat.behind == 0 {
             self.sieve.comes_to(beat.head_sequence);
+            self.catch_up();
+        } else {
+            self.caught_up = false;
         }
-        if at_head && !self.caught_up {
+    }
+
+    fn catch_up(&mut self) {
+        if !self.caught_up {
+            self.caught_up = true;
             self.hand_out(WatchItem::CaughtUp);
         }
-        self.caught_up = at_head;
     }
 
     /// A snapshot has no position until it is whole: one that is cut begins again.
@@ -255,7 +268,7 @@ impl Reader {
         let lasted = self.connection.take().is_some_and(|was| was.since.elapsed() >= retry::LONGEST);
         self.tries = if lasted { 1 } else { self.tries.saturating_add(1) };
         self.not_before = Instant::now() + retry::reconnect(&error, self.tries);
-        self.caught_up = false;
+        (self.caught_up, self.head) = (false, None);
         if hopeless(&error) {
             self.queue.push_back(Queued::End(error));
         } else if *error.kind() == ErrorKind::HistoryLost {

@@ -40,6 +40,11 @@ impl Sieve {
         self.told.get(&event.connection_id).is_none_or(|told| event.sequence > *told)
     }
 
+    /// Whether an event with this sequence, or a later one, has come.
+    pub(super) fn is_at(&self, sequence: i64) -> bool {
+        self.last >= sequence
+    }
+
     /// The watch has come to this sequence. Past all that the snapshot told, its memory is free.
     pub(super) fn comes_to(&mut self, sequence: i64) {
         if sequence >= self.newest_told {

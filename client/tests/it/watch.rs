@@ -112,7 +112,7 @@ async fn each_outage_is_told_once_and_being_caught_up_after_it() {
     assert_eq!(words_until(&mut stream, "event 1").await, ["event 1"]);
     scripted.feed.state().refusals.extend([away(), away(), away()]);
     let words = words_until(&mut stream, "interrupted").await;
-    assert_eq!(words, ["interrupted"]);
+    assert_eq!(words, ["caught up", "interrupted"]);
     scripted.feed.state().happen(1);
     assert_eq!(words_until(&mut stream, "caught up").await, ["event 2", "caught up"]);
     assert_eq!(scripted.feed.watched().len(), 5, "three refusals in between, of which nobody heard");
@@ -183,7 +183,9 @@ async fn by_hand_nothing_is_stored_that_was_not_acknowledged() {
     while events.len() < 6 {
         events.push(next_event(&mut stream).await);
     }
-    assert_eq!(word(&next(&mut stream).await), "caught up", "a heartbeat came behind them");
+    assert_eq!(words_until(&mut stream, "caught up").await, ["caught up"], "all is taken");
+    let beaten = tokio::time::timeout(Duration::from_millis(1500), stream.next()).await;
+    assert!(beaten.is_err(), "a heartbeat passes, and nothing comes of it");
     assert_eq!(stream.position().as_deref(), Some("v0:0"));
     assert!(stream.acknowledge(&events[3].cursor) && !stream.acknowledge(&events[1].cursor));
     stream.close().await.unwrap();
@@ -310,7 +312,7 @@ async fn a_watch_waits_as_long_as_the_vault_asks() {
     // Once in the middle of a watch, once at its beginning.
     scripted.feed.state().ends.push_back((2, End::With(stopping())));
     let mut stream = vault(&scripted.url).await.watch(WatchOptions::new().start(Start::Earliest));
-    assert_eq!(words_until(&mut stream, "interrupted").await, ["event 1", "interrupted"]);
+    assert_eq!(words_until(&mut stream, "interrupted").await, ["event 1", "caught up", "interrupted"]);
     scripted.feed.state().refusals.push_back(stopping());
     scripted.feed.state().happen(1);
     assert_eq!(next_event(&mut stream).await.sequence, 2);
@@ -342,7 +344,7 @@ async fn what_waiting_cannot_mend_ends_the_watch() {
             }
             let mut stream = vault(&scripted.url).await.watch(WatchOptions::new().start(Start::Earliest));
             if under_way {
-                assert_eq!(next_event(&mut stream).await.sequence, 1);
+                assert_eq!(words_until(&mut stream, "caught up").await, ["event 1", "caught up"]);
             }
             let error = tokio::time::timeout(SOON, stream.next()).await.unwrap().unwrap().unwrap_err();
             assert_eq!((error.kind(), error.reason_name()), (&kind, reason));
