@@ -95,9 +95,8 @@ async fn cuts_lose_nothing_and_double_nothing() {
     assert_eq!(got, (1..=EVENTS).collect::<Vec<_>>());
     let watches = scripted.feed.watched().len();
     assert!(watches >= 5, "it was really cut, and connected again: {watches}");
-    // Nothing more comes.
-    assert_eq!(words_until(&mut stream, "caught up").await.last().map(String::as_str), Some("caught up"));
-    let more = tokio::time::timeout(Duration::from_millis(200), stream.next()).await;
+    // No event comes after the last, though the last cut may be heard of, and mended, only now.
+    let more = tokio::time::timeout(Duration::from_millis(500), next_event(&mut stream)).await;
     assert!(more.is_err(), "{more:?}");
 }
 
@@ -227,6 +226,7 @@ async fn lost_history_is_told_and_a_snapshot_rebuilds() {
             state.happen(10);
             state.compacted = 6;
             state.tokens = ["a", "b", "c", "d"].map(|id| token(id, 12)).into();
+            state.careless = true;
             // The snapshot is cut in the middle, and begins again.
             state.ends.push_back((2, End::Well));
         }
