@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use tokio::sync::mpsc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::api;
-use crate::config::{Config, MetaApp};
+use crate::api::{self, Tls};
+use crate::config::{Config, ConfigError, MetaApp};
 use crate::jobs;
 use crate::model::Clock;
 use crate::provider::{Meta, Provider, Providers, follow_sandbox_clock};
@@ -27,7 +28,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    raise_file_limit();
+    let mut limits = config.server.limits.clone();
+    limits.max_connections = limits.max_connections.min(room_for_connections());
+    // Before anything is made: a certificate that is no good is a mistake in the configuration.
+    let tls = match config.server.tls.clone() {
+        Some(files) => {
+            Some(Arc::new(Tls::load(files).map_err(|bad| ConfigError(vec![bad.to_string()]))?))
+        }
+        None => None,
+    };
     // From here on a signal is ours to answer, also while the vault opens.
     let mut signals = Signals::new().context("cannot listen for signals")?;
     // An address that is taken is the commonest failure: it should come before anything is made.
@@ -57,7 +66,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tracing::warn!(file = %file.display(), "made the bootstrap admin key: make your own keys with it, then revoke it");
     }
 
-    let mut grpc = tokio::spawn(api::serve(grpc_listener, vault.clone(), stop.clone()));
+    let hangups = signals.hangups(tls.is_some());
+    if let Some(tls) = tls.clone() {
+        tokio::spawn(tls.follow(hangups, stop.clone()));
+    }
+    let mut grpc = tokio::spawn(api::serve(grpc_listener, tls, limits, vault.clone(), stop.clone()));
     let mut admin = tokio::spawn(api::serve_admin_http(admin_listener, vault.health(), stop.clone()));
     let clockwork = jobs::start(vault.clone()).await.context("the clockwork does not start")?;
     tell_ready(bound)?;
@@ -113,14 +126,20 @@ pub fn providers(meta: Option<MetaApp>, clock: &Clock) -> anyhow::Result<Provide
     Ok(Providers::new(providers))
 }
 
-/// Every watcher and caller is an open file: as many as the system lets this process have.
-fn raise_file_limit() {
+/// Open files that are none of the callers': the database, the providers, the log.
+const OWN_FILES: u64 = 256;
+
+/// Every watcher and caller is an open file: takes as many as the system lets this process have, and says for how many
+/// connections they last.
+fn room_for_connections() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::debug!(%error, "the limit of open files stays as it is");
     }
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(files.saturating_sub(OWN_FILES).max(1)).unwrap_or(usize::MAX)
 }
 
 /// The one line on stdout, for scripts.
@@ -131,18 +150,40 @@ fn tell_ready((grpc, admin): (SocketAddr, SocketAddr)) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// SIGTERM and SIGINT.
+/// SIGTERM and SIGINT; SIGHUP asks for the TLS files to be read again, and never ends the process.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Option<Signal>,
 }
 
 impl Signals {
     fn new() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: Some(signal(SignalKind::hangup())?),
+        })
     }
 
-    /// Waits for the next of either.
+    /// One message for each SIGHUP from here on.
+    fn hangups(&mut self, reloads: bool) -> mpsc::Receiver<()> {
+        let (sender, receiver) = mpsc::channel(1);
+        if let Some(mut hangup) = self.hangup.take() {
+            tokio::spawn(async move {
+                while hangup.recv().await.is_some() {
+                    if !reloads {
+                        tracing::info!("SIGHUP: without TLS there is nothing to read again");
+                    }
+                    // One that waits already is enough.
+                    let _ = sender.try_send(());
+                }
+            });
+        }
+        receiver
+    }
+
+    /// Waits for the next of the two that end the process.
     async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}

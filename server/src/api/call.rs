@@ -9,6 +9,7 @@ use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;
 
 use super::access::{Permission, Rpc};
+use super::listener::Peer;
 use super::refused::Refused;
 use super::status::refuse;
 use crate::model::Principal;
@@ -18,6 +19,7 @@ use crate::vault::VaultError;
 #[derive(Debug)]
 pub(super) struct Call {
     id: String,
+    peer: Arc<Peer>,
     row: Option<&'static Rpc>,
     path: String,
     principal: OnceLock<Arc<Principal>>,
@@ -27,11 +29,17 @@ pub(super) struct Call {
 }
 
 impl Call {
-    /// A call of the RPC at `path`.
+    /// A call of the RPC at `path`, of nobody.
     pub(super) fn new(path: &str) -> Self {
+        Self::of(Arc::default(), path)
+    }
+
+    /// A call of the RPC at `path`, over the connection with `peer`.
+    pub(super) fn of(peer: Arc<Peer>, path: &str) -> Self {
         let row = Rpc::at(path);
         Self {
             id: next_id(),
+            peer,
             row,
             // Only unknown paths are kept, shortened: they are the caller's text.
             path: if row.is_some() { String::new() } else { path.chars().take(100).collect() },
@@ -50,6 +58,11 @@ impl Call {
     /// The id as metadata.
     pub(super) fn header(&self) -> Option<HeaderValue> {
         HeaderValue::from_str(&self.id).ok()
+    }
+
+    /// The other end of the connection that it came over.
+    pub(super) fn peer(&self) -> &Arc<Peer> {
+        &self.peer
     }
 
     /// The RPC's row in the access table; `None` for health, reflection and unknown paths.

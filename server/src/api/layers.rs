@@ -2,31 +2,40 @@
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::FutureExt;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue, Request, Response};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 use tracing::Instrument;
 
 use super::call::{Call, LogAtEnd};
+use super::limits::Limits;
+use super::listener::Peer;
+use super::rate::{Guesses, PrincipalRates};
 use super::refused::Refused;
 use super::status::refuse;
-use crate::model::Secret;
+use crate::model::{Principal, Secret};
 use crate::vault::{Vault, VaultError};
 
 /// How long a call may take whose caller names no deadline.
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 /// The longest deadline that a caller may name.
 const LONGEST_DEADLINE: Duration = Duration::from_secs(5 * 60);
-/// Our deadline comes a little before the transport's own, so that the answer is ours and is logged.
+/// Our deadline comes a little before the caller's own, so that the answer is ours and is logged.
 const DEADLINE_LEAD: Duration = Duration::from_millis(5);
+/// Streams of the standard services that one connection may have.
+const OPEN_STREAMS_PER_CONNECTION: usize = 16;
+/// What probes ask.
+const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
 /// Longest header that can hold a key.
 const LONGEST_KEY: usize = 512;
 
@@ -90,7 +99,8 @@ where
 
 /// Gives the call an id, returns it as metadata `call-id`, and logs the call when it is over.
 pub(super) async fn observe<S: Inner>((): (), mut request: Request<Body>, mut inner: S) -> Outcome {
-    let call = Arc::new(Call::new(request.uri().path()));
+    let peer = request.extensions_mut().remove::<Arc<Peer>>().unwrap_or_default();
+    let call = Arc::new(Call::of(peer, request.uri().path()));
     let mut log = LogAtEnd::new(call.clone());
     request.extensions_mut().insert(call.clone());
     let mut response = inner.call(request).instrument(call.span()).await?;
@@ -110,15 +120,89 @@ pub(super) async fn catch_panic<S: Inner>((): (), request: Request<Body>, mut in
     }
 }
 
-/// Refuses at once when too many calls are in flight. Health and reflection always get through.
-pub(super) async fn admit<S: Inner>(places: Arc<Semaphore>, request: Request<Body>, mut inner: S) -> Outcome {
+/// The places for calls.
+#[derive(Clone)]
+pub(super) struct Places {
+    /// For calls with a key.
+    calls: Arc<Semaphore>,
+    /// For streams of the standard services.
+    open_streams: Arc<Semaphore>,
+}
+
+impl Places {
+    /// As many as the limits say.
+    pub(super) fn new(limits: &Limits) -> Self {
+        let places = |most: usize| Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
+        Self { calls: places(limits.max_calls), open_streams: places(limits.max_open_streams) }
+    }
+}
+
+/// Refuses at once when too many calls are in flight. The standard services have places of their own, of which
+/// `Health/Check` needs none: a probe always gets through.
+pub(super) async fn admit<S: Inner>(places: Places, request: Request<Body>, mut inner: S) -> Outcome {
     let call = call_of(&request);
-    if is_open(request.uri().path()) {
+    let path = request.uri().path();
+    if path == HEALTH_CHECK {
         return inner.call(request).await;
     }
-    match places.try_acquire() {
+    if is_open(path) {
+        let Some(place) = OpenStream::begin(&call, &places.open_streams) else {
+            return Ok(Refused::too_many_open_streams().into_status(&call).into_http());
+        };
+        // Such a stream has no end of its own: the place is taken for as long as its answer goes on.
+        let response = inner.call(request).await?;
+        return Ok(response.map(|body| Body::new(Held { body, _place: place })));
+    }
+    match places.calls.try_acquire() {
         Ok(_place) => inner.call(request).await,
         Err(_) => Ok(Refused::overloaded().into_status(&call).into_http()),
+    }
+}
+
+/// A place for one stream of the standard services: among all, and among those of its connection.
+struct OpenStream {
+    peer: Arc<Peer>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl OpenStream {
+    fn begin(call: &Call, places: &Arc<Semaphore>) -> Option<Self> {
+        let place = Arc::clone(places).try_acquire_owned().ok()?;
+        let before = call.peer().open_streams.fetch_add(1, Ordering::Relaxed);
+        let stream = Self { peer: Arc::clone(call.peer()), _place: place };
+        (before < OPEN_STREAMS_PER_CONNECTION).then_some(stream)
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.peer.open_streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An answer that holds a place until its end.
+struct Held {
+    body: Body,
+    _place: OpenStream,
+}
+
+impl http_body::Body for Held {
+    type Data = <Body as http_body::Body>::Data;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Self::Data>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -132,12 +216,54 @@ pub(super) async fn deadline<S: Inner>((): (), request: Request<Body>, mut inner
     }
 }
 
-/// Finds out who calls and whether the role may, before a byte of the body is decoded.
-pub(super) async fn authenticate<S: Inner>(
+/// What is needed to let somebody in.
+#[derive(Clone)]
+pub(super) struct Gate(Arc<GateState>);
+
+struct GateState {
     vault: Arc<Vault>,
-    mut request: Request<Body>,
-    mut inner: S,
-) -> Outcome {
+    rates: PrincipalRates,
+    guesses: Guesses,
+}
+
+impl Gate {
+    /// The gate of this vault.
+    pub(super) fn new(vault: Arc<Vault>, limits: &Limits) -> Self {
+        let rates = PrincipalRates::new(limits.per_principal_rps, limits.per_principal_burst);
+        let guesses = Guesses::new(limits.failed_authentications_per_minute);
+        Self(Arc::new(GateState { vault, rates, guesses }))
+    }
+}
+
+impl GateState {
+    /// Who calls, by key, by certificate, or by both.
+    async fn identify(&self, call: &Call, key: Option<Secret>) -> Result<Arc<Principal>, Status> {
+        let peer = call.peer();
+        // Who was let in before is no guesser, whoever else is behind the same address.
+        if let Some(wait) = self.guesses.shut(peer.address())
+            && !key.as_ref().is_some_and(|key| self.vault.has_let_in(key))
+        {
+            return Err(Refused::too_many_failures(wait).into_status(call));
+        }
+        let known = match (&key, peer.certificate()) {
+            (Some(key), None) => self.vault.authenticate(key).await,
+            (Some(key), Some(certificate)) => self.vault.authenticate_both(key, certificate).await,
+            (None, Some(certificate)) => self.vault.authenticate_certificate(certificate),
+            (None, None) => Err(VaultError::ApiKeyInvalid),
+        };
+        known.map_err(|error| {
+            let refused = refuse(error, call);
+            let failed = refused.code() == Code::Unauthenticated;
+            match failed.then(|| self.guesses.failed(peer.address())).flatten() {
+                Some(wait) => Refused::too_many_failures(wait).into_status(call),
+                None => refused,
+            }
+        })
+    }
+}
+
+/// Finds out who calls, whether the role may, and whether its share is left, before a byte of the body is decoded.
+pub(super) async fn authenticate<S: Inner>(gate: Gate, mut request: Request<Body>, mut inner: S) -> Outcome {
     let call = call_of(&request);
     // The key goes no further than this.
     let header = request.headers_mut().remove(AUTHORIZATION);
@@ -149,25 +275,35 @@ pub(super) async fn authenticate<S: Inner>(
         };
     };
     let known = async {
-        let key = bearer(header.as_ref()).ok_or(VaultError::ApiKeyInvalid)?;
-        let principal = vault.authenticate(&key).await?;
+        // A header that holds no key is a key that is no good: a certificate does not stand in for it.
+        let key = match &header {
+            None => None,
+            Some(header) => Some(bearer(header).ok_or_else(|| refuse(VaultError::ApiKeyInvalid, &call))?),
+        };
+        let principal = gate.0.identify(&call, key).await?;
         let role = principal.role;
+        let taken = gate.0.rates.take(&principal.name);
         call.authenticated(principal);
-        if row.allows(role) { Ok(()) } else { Err(VaultError::RoleInsufficient { role }) }
+        taken.map_err(|wait| Refused::too_often(wait).into_status(&call))?;
+        if row.allows(role) { Ok(()) } else { Err(refuse(VaultError::RoleInsufficient { role }, &call)) }
     };
     match known.await {
         Ok(()) => inner.call(request).await,
-        Err(error) => Ok(refuse(error, &call).into_http()),
+        Err(status) => Ok(status.into_http()),
     }
 }
 
 /// Puts what the transport refuses by itself into our words: its codes would tell the caller the wrong thing.
-pub(super) async fn translate<S: Inner>((): (), request: Request<Body>, mut inner: S) -> Outcome {
+pub(super) async fn translate<S: Inner>(
+    largest: usize,
+    request: Request<Body>,
+    mut inner: S,
+) -> Outcome {
     let call = call_of(&request);
     let response = inner.call(request).await?;
     let foreign = call.row().is_some() && !call.has_refused();
     Ok(match code_of(&response) {
-        Code::OutOfRange if foreign => Refused::too_large().into_status(&call).into_http(),
+        Code::OutOfRange if foreign => Refused::too_large(largest).into_status(&call).into_http(),
         Code::Internal if foreign => Refused::unreadable().into_status(&call).into_http(),
         _ => response,
     })
@@ -193,8 +329,8 @@ fn call_of(request: &Request<Body>) -> Arc<Call> {
 }
 
 /// The key in `authorization: Bearer <key>`.
-fn bearer(header: Option<&HeaderValue>) -> Option<Secret> {
-    let text = header.filter(|value| value.len() <= LONGEST_KEY)?.to_str().ok()?;
+fn bearer(header: &HeaderValue) -> Option<Secret> {
+    let text = Some(header).filter(|value| value.len() <= LONGEST_KEY)?.to_str().ok()?;
     let (scheme, key) = text.split_once(' ')?;
     let key = key.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !key.is_empty()).then(|| Secret::new(key.to_owned()))
@@ -226,16 +362,13 @@ mod tests {
     #[test]
     fn a_key_comes_after_bearer() {
         let key =
-            |text: &'static str| bearer(Some(&HeaderValue::from_static(text))).map(|s| s.expose().to_owned());
+            |text: &'static str| bearer(&HeaderValue::from_static(text)).map(|s| s.expose().to_owned());
         assert_eq!(key("Bearer tvk_1"), Some("tvk_1".into()));
         assert_eq!(key("bearer  tvk_1"), Some("tvk_1".into()));
         for bad in ["", "Bearer", "Bearer ", "Basic dXNlcg==", "tvk_1"] {
             assert_eq!(key(bad), None, "{bad:?}");
         }
-        assert!(bearer(None).is_none());
-        assert!(
-            bearer(HeaderValue::from_str(&format!("Bearer {}", "x".repeat(600))).ok().as_ref()).is_none()
-        );
+        assert!(bearer(&HeaderValue::from_str(&format!("Bearer {}", "x".repeat(600))).unwrap()).is_none());
     }
 
     #[test]

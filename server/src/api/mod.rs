@@ -2,17 +2,21 @@
 //!
 //! Everything that holds for every call stands around the services, in the order that [`serve`] shows.
 //! This module knows nothing of storage, keys or providers. Start reading at [`serve`], then
-//! `access` (who may what), `status` (what went wrong) and `convert` (what was meant).
+//! `listener` (connections), `access` (who may what), `status` (what went wrong) and `convert` (what was meant).
 
 mod access;
 mod admin_http;
 mod call;
 mod convert;
 mod layers;
+mod limits;
+mod listener;
+mod rate;
 mod refused;
 mod status;
 #[cfg(test)]
 mod status_tests;
+mod tls;
 mod token_vault;
 mod vault_admin;
 mod watching;
@@ -20,39 +24,27 @@ mod watching;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use token_vault_proto::v1;
 use token_vault_proto::v1::token_vault_server::TokenVaultServer;
 use token_vault_proto::v1::vault_admin_server::VaultAdminServer;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
-use tokio_stream::StreamExt;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
+use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
-use tower::ServiceBuilder;
+use tower::{Layer, ServiceBuilder};
 
 pub use admin_http::serve as serve_admin_http;
+pub use limits::Limits;
+pub use tls::{ClientAuth, Tls, TlsFiles, TlsProblem};
 
 use crate::vault::Vault;
-use layers::{admit, around, authenticate, catch_panic, deadline, observe, translate};
+use layers::{Gate, Places, admit, around, authenticate, catch_panic, deadline, observe, translate};
 
-/// Largest request message. A report carries at most 16 KiB of body and 64 headers.
-const LARGEST_REQUEST: usize = 1024 * 1024;
 /// Largest answer message: a page of a thousand tokens or events.
 const LARGEST_ANSWER: usize = 4 * 1024 * 1024;
-/// Calls in flight at once, over all connections. Past that they are refused at once. A watch is in flight until its
-/// headers are sent; the vault bounds how many there are.
-const IN_FLIGHT: usize = 1024;
-/// Calls in flight at once on one connection, watches included; more wait in the client.
-const STREAMS_PER_CONNECTION: u32 = 1024;
-/// Bytes of headers per request: a key, a deadline and some tracing.
-const HEADER_BYTES: u32 = 16 * 1024;
-/// How often a silent connection is asked whether it lives, and how long it may take to say so.
-const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 /// What health is told about.
 const SERVICES: [&str; 3] = ["", "tokenvault.v1.TokenVault", "tokenvault.v1.VaultAdmin"];
 
@@ -68,9 +60,6 @@ pub enum ServeError {
     /// Server reflection can't be built from the descriptors.
     #[error("reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// The transport failed.
-    #[error("gRPC: {0}")]
-    Transport(#[from] tonic::transport::Error),
 }
 
 /// Listens on `address`; port 0 picks a free one.
@@ -78,19 +67,22 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
     TcpListener::bind(address).await.map_err(|error| ServeError::Bind(address, error))
 }
 
-/// Serves until `stop`, then lets the calls in flight end. The caller bounds how long that may take.
+/// Serves until `stop`, then lets the calls in flight end. The caller bounds how long that may take. Without `tls`, in the
+/// clear.
 pub async fn serve(
     listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+    limits: Limits,
     vault: Arc<Vault>,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
     access::check_table(v1::FILE_DESCRIPTOR_SET).map_err(ServeError::AccessTable)?;
 
     let tokens = TokenVaultServer::new(token_vault::TokenVaultService::new(vault.clone()))
-        .max_decoding_message_size(LARGEST_REQUEST)
+        .max_decoding_message_size(limits.max_request_bytes)
         .max_encoding_message_size(LARGEST_ANSWER);
     let admin = VaultAdminServer::new(vault_admin::VaultAdminService::new(vault.clone()))
-        .max_decoding_message_size(LARGEST_REQUEST)
+        .max_decoding_message_size(limits.max_request_bytes)
         .max_encoding_message_size(LARGEST_ANSWER);
     let (reporter, health) = tonic_health::server::health_reporter();
     let following = tokio::spawn(follow_health(reporter, vault.health(), stop.clone()));
@@ -98,41 +90,32 @@ pub async fn serve(
     let layers = ServiceBuilder::new()
         .layer(around((), observe)) // first: whatever happens below has an id and is logged once
         .layer(around((), catch_panic)) // a bug ends one call, and is logged as its outcome
-        .layer(around(Arc::new(Semaphore::new(IN_FLIGHT)), admit)) // full? refuse now: waiting would only pile up
+        .layer(around(Places::new(&limits), admit)) // full? refuse now: waiting would only pile up
         .layer(around((), deadline)) // bounds all that may wait below: authentication reads too
-        .layer(around(vault.clone(), authenticate)) // before a byte of the body is decoded
-        .layer(around((), translate)) // next to the decoder, whose refusals it words
+        .layer(around(Gate::new(vault.clone(), &limits), authenticate)) // before a byte of the body is decoded
+        .layer(around(limits.max_request_bytes, translate)) // next to the decoder, whose refusals it words
         .into_inner();
-
-    let connections = TcpListenerStream::new(listener).then(|accepted| async {
-        match &accepted {
-            // Without it, a small answer waits for the peer's delayed acknowledgement: 40 ms.
-            Ok(socket) => socket.set_nodelay(true)?,
-            // Out of file descriptors, say: asking again at once would only burn the processor.
-            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-        }
-        accepted
-    });
-    let stopping = async move {
-        stop.cancelled_owned().await;
-        // A watch has no end of its own, and the server would wait for it.
-        vault.stop_watches();
-    };
-    let served = Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE.0))
-        .http2_keepalive_timeout(Some(KEEPALIVE.1))
-        .http2_max_header_list_size(HEADER_BYTES)
-        .max_concurrent_streams(STREAMS_PER_CONNECTION)
-        .layer(layers)
-        .add_service(tokens)
+    let services = Routes::new(tokens)
         .add_service(admin)
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
-        .serve_with_incoming_shutdown(connections, stopping)
-        .await;
+        .prepare();
+
+    let stopping = CancellationToken::new();
+    let ending = tokio::spawn({
+        let stopping = stopping.clone();
+        async move {
+            stop.cancelled_owned().await;
+            // A watch has no end of its own, and the server would wait for it.
+            vault.stop_watches();
+            stopping.cancel();
+        }
+    });
+    listener::serve(listener, layers.layer(services), tls, limits, stopping).await;
     following.abort();
-    Ok(served?)
+    ending.abort();
+    Ok(())
 }
 
 /// What `grpcurl` asks. The error details are registered too, or it could not print them.

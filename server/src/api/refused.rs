@@ -17,6 +17,8 @@ use crate::vault::FieldViolation;
 const DOMAIN: &str = "tokenvault.v1";
 /// What a caller waits when nobody knows better.
 pub(super) const SOON: Duration = Duration::from_secs(1);
+/// What a caller waits who must end something first.
+pub(super) const LATER: Duration = Duration::from_secs(5);
 
 /// A refusal before it is put into wire form.
 #[derive(Debug)]
@@ -95,6 +97,53 @@ impl Refused {
         .retry(SOON)
     }
 
+    /// Health and reflection have as many streams as they may.
+    pub(super) fn too_many_open_streams() -> Self {
+        Self::new(
+            Code::ResourceExhausted,
+            Reason::RateLimited,
+            "Health and reflection have as many streams as they may.",
+            "End a stream, or ask Health/Check; then retry after the delay.",
+        )
+        .with("limit", "open_streams")
+        .retry(LATER)
+    }
+
+    /// The principal calls more often than it may.
+    pub(super) fn too_often(wait: Duration) -> Self {
+        Self::new(
+            Code::ResourceExhausted,
+            Reason::RateLimited,
+            "The principal calls more often than it may.",
+            "Retry after the delay, with jitter.",
+        )
+        .with("limit", "per_principal_rps")
+        .retry(wait)
+    }
+
+    /// Too many credentials from this address were no good.
+    pub(super) fn too_many_failures(wait: Duration) -> Self {
+        Self::new(
+            Code::ResourceExhausted,
+            Reason::RateLimited,
+            "Too many authentications from this address failed; credentials from it are not looked at for a while.",
+            "Correct the credential, then retry after the delay.",
+        )
+        .with("limit", "failed_authentications")
+        .retry(wait)
+    }
+
+    /// The connection ends, and the stream on it with it.
+    pub(super) fn connection_ends() -> Self {
+        Self::new(
+            Code::Unavailable,
+            Reason::ShuttingDown,
+            "This connection has reached its age, or makes room for others.",
+            "Resume over a new connection.",
+        )
+        .retry(Duration::from_millis(10))
+    }
+
     /// The call's time is over.
     pub(super) fn too_late() -> Self {
         Self::new(
@@ -106,11 +155,11 @@ impl Refused {
     }
 
     /// The request message passes the size limit.
-    pub(super) fn too_large() -> Self {
+    pub(super) fn too_large(limit: usize) -> Self {
         Self::new(
             Code::InvalidArgument,
             Reason::FieldInvalid,
-            "The request is larger than 1 MiB.",
+            format!("The request is larger than {limit} bytes."),
             "Send less at once.",
         )
     }

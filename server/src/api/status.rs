@@ -7,7 +7,7 @@ use token_vault_proto::v1::ErrorReason as Reason;
 use tonic::{Code, Status};
 
 use super::call::Call;
-use super::refused::{Refused, SOON, fixer};
+use super::refused::{LATER, Refused, SOON, fixer};
 use crate::model::{Fixer, Remedy};
 use crate::vault::{FieldViolation, VaultError};
 
@@ -307,6 +307,17 @@ fn refused(error: VaultError, call: &Call) -> Refused {
         )
         .with("limit", "work_in_progress")
         .retry(SOON),
+        E::TooManyWatches { limit } => Refused::new(
+            Code::ResourceExhausted,
+            Reason::RateLimited,
+            match limit {
+                "watches" => "The vault serves as many watches as it may.",
+                _ => "The principal has as many watches as it may.",
+            },
+            "End a watch, or have the operator raise server.limits; then retry after the delay.",
+        )
+        .with("limit", limit)
+        .retry(LATER),
         E::ShuttingDown => Refused::new(
             Code::Unavailable,
             Reason::ShuttingDown,
@@ -337,6 +348,25 @@ fn refused(error: VaultError, call: &Call) -> Refused {
             "Have an admin make a new key.",
         )
         .with("expired_at", at),
+        E::CertificateUnknown => Refused::new(
+            Code::Unauthenticated,
+            Reason::ApiKeyInvalid,
+            "The client certificate is trusted, and none of its names, or more than one, is a principal's.",
+            "Have the operator name one of its SANs in auth.certificates, or send an API key.",
+        ),
+        E::CertificateExpired { at } => Refused::new(
+            Code::Unauthenticated,
+            Reason::ApiKeyExpired,
+            "The client certificate of this connection has ended.",
+            "Connect again with a new certificate.",
+        )
+        .with("expired_at", at),
+        E::CertificateOfAnother => Refused::new(
+            Code::Unauthenticated,
+            Reason::ApiKeyInvalid,
+            "The API key and the client certificate are not the same principal's.",
+            "Send a key of the certificate's principal, or connect with a certificate of the key's.",
+        ),
         E::RoleInsufficient { role } => Refused::new(
             Code::PermissionDenied,
             Reason::RoleInsufficient,

@@ -15,6 +15,8 @@ use tracing::Instrument;
 
 use super::call::Call;
 use super::convert::answers;
+use super::listener::Busy;
+use super::refused::Refused;
 use super::status::refuse;
 use crate::vault::Watch;
 
@@ -24,6 +26,7 @@ pub(super) type Answers = BoxStream<'static, Result<pb::WatchExpiryEventsRespons
 /// The stream of `watch`, which `call` began.
 pub(super) fn follow(call: Arc<Call>, watch: Watch) -> Answers {
     let watching = Watching {
+        _busy: call.peer().busy(),
         call,
         watch,
         rest: VecDeque::new(),
@@ -43,6 +46,8 @@ pub(super) fn follow(call: Arc<Call>, watch: Watch) -> Answers {
 /// A watch under way. Logs how it went when it is over, also when its caller hangs up.
 struct Watching {
     call: Arc<Call>,
+    /// Its connection is not idle.
+    _busy: Busy,
     watch: Watch,
     /// Parts of an answer that was too large for one message.
     rest: VecDeque<pb::WatchExpiryEventsResponse>,
@@ -62,7 +67,17 @@ impl Watching {
             }
             // The layers see the headers only: from there on a bug must be caught here.
             let asked = AssertUnwindSafe(self.watch.next().instrument(self.call.span())).catch_unwind();
-            let ended = match asked.await {
+            let asked = tokio::select! {
+                // Why the vault ends a watch says more than that its connection ends.
+                biased;
+                asked = asked => asked,
+                () = self.call.peer().ending().cancelled() => {
+                    let ended = Refused::connection_ends().into_status(&self.call);
+                    self.code = ended.code();
+                    return Err(ended);
+                }
+            };
+            let ended = match asked {
                 Ok(Ok(said)) => {
                     self.rest = answers(said);
                     continue;

@@ -4,8 +4,10 @@
 //! where it was set; no value that may hold a secret is ever part of a message. Nothing else in this
 //! program reads the environment.
 
+mod certificates;
 mod meta;
 mod reader;
+mod server;
 #[cfg(test)]
 mod tests;
 
@@ -19,10 +21,11 @@ use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use figment::value::Dict;
 
-use crate::model::{Cron, Policy, RenewalPolicy, Secret, Timestamp};
+use crate::api::{ClientAuth, Limits, TlsFiles};
+use crate::model::{CertificateRule, Cron, Policy, RenewalPolicy, Secret, Timestamp};
 use crate::provider::MetaConfig;
 use crate::telemetry::{self, LogFormat};
-use crate::vault::{Timetable, VaultConfig};
+use crate::vault::{CallerPolicy, Timetable, VaultConfig, WatchLimits};
 use reader::Reader;
 
 /// Environment variables of this prefix name keys: `TOKEN_VAULT__SERVER__LISTEN` is `server.listen`.
@@ -37,7 +40,6 @@ pub const DEFAULT_DATA_DIR: &str = "./data";
 /// Where gRPC listens when nothing names an address.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7443);
 
-const DEFAULT_ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7444);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -49,6 +51,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Section `server`.
     pub server: Server,
+    /// How many may watch at once. Keys `server.limits.max_watches` and `server.limits.per_principal_watches`.
+    pub watches: WatchLimits,
     /// Section `storage`.
     pub storage: Storage,
     /// Section `keys`.
@@ -74,10 +78,14 @@ pub struct Config {
 /// Section `server`.
 #[derive(Debug)]
 pub struct Server {
-    /// gRPC. Loopback only until TLS is there. Port 0 picks a free one.
+    /// gRPC. Off loopback with TLS only, unless told otherwise. Port 0 picks a free one.
     pub listen: SocketAddr,
-    /// HTTP with `/healthz` and `/readyz`. Tells nothing secret.
+    /// HTTP with `/healthz` and `/readyz`. Tells nothing secret. On loopback only, unless told otherwise.
     pub admin_listen: SocketAddr,
+    /// Section `server.tls`; `None`: in the clear.
+    pub tls: Option<TlsFiles>,
+    /// Section `server.limits`.
+    pub limits: Limits,
 }
 
 /// Section `storage`.
@@ -103,6 +111,8 @@ pub struct Keys {
 pub struct Auth {
     /// File with the admin key to adopt at first start; unset means that one is made.
     pub bootstrap_key_file: Option<PathBuf>,
+    /// Who comes with which client certificate.
+    pub certificates: Vec<CertificateRule>,
 }
 
 /// Section `providers.meta`.
@@ -199,11 +209,17 @@ impl Config {
         }
         let mut reader = Reader::new(figment)?;
         let data_dir = reader.path("data_dir").unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
+        let server = server::read(&mut reader);
+        let client_auth = server.tls.as_ref().map_or(ClientAuth::None, |tls| tls.client_auth);
         let config = Self {
-            server: server(&mut reader),
+            server,
+            watches: server::watches(&mut reader),
             storage: storage(&mut reader, &data_dir),
             keys: keys(&mut reader, master_key),
-            auth: Auth { bootstrap_key_file: reader.path("auth.bootstrap_key_file") },
+            auth: Auth {
+                bootstrap_key_file: reader.path("auth.bootstrap_key_file"),
+                certificates: certificates::read(&mut reader, client_auth),
+            },
             meta: meta::read(&mut reader),
             expiry: expiry(&mut reader),
             events: Events {
@@ -244,6 +260,7 @@ impl Config {
                 optional_scopes,
             },
             timetable: self.jobs,
+            callers: CallerPolicy { certificates: self.auth.certificates, watches: self.watches },
         };
         (vault, self.meta)
     }
@@ -259,20 +276,6 @@ fn check_file(file: &Path) -> Result<(), ConfigError> {
         let lines: Vec<_> = told.lines().filter(|line| !line.contains('|')).map(str::trim).collect();
         wrong(format!("is not TOML: {}", lines.join("; ")))
     })
-}
-
-fn server(reader: &mut Reader) -> Server {
-    let listen = reader.parsed("server.listen", DEFAULT_LISTEN, |text| {
-        let address = address(text)?;
-        if address.ip().is_loopback() {
-            Ok(address)
-        } else {
-            Err("would send keys and tokens in the clear: TLS comes in a later release; bind loopback \
-                 (127.0.0.1 or [::1])"
-                .to_owned())
-        }
-    });
-    Server { listen, admin_listen: reader.parsed("server.admin_listen", DEFAULT_ADMIN_LISTEN, address) }
 }
 
 fn storage(reader: &mut Reader, data_dir: &Path) -> Storage {
@@ -358,10 +361,6 @@ fn log(reader: &mut Reader) -> Log {
         Ok(text.to_owned())
     });
     Log { format, level }
-}
-
-fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "must be an IP address and a port, such as 127.0.0.1:7443".to_owned())
 }
 
 #[expect(clippy::expect_used, reason = "the defaults are constants of ours, and a test reads them all")]

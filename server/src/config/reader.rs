@@ -6,6 +6,7 @@ use figment::value::{Dict, Num, Value};
 use figment::{Figment, Profile, Provider, Source};
 
 use super::{ConfigError, ENV_PREFIX};
+use crate::model::BadValue;
 
 /// The merged sources. What nobody has taken at the end is an unknown key.
 pub(super) struct Reader {
@@ -111,6 +112,21 @@ impl Reader {
         parsed
     }
 
+    /// A list of tables.
+    pub(super) fn tables(&mut self, key: &str) -> Vec<Table> {
+        let Some(value) = take(&mut self.left, key) else { return Vec::new() };
+        let dicts: Option<Vec<_>> = match value {
+            Value::Array(_, values) => values.into_iter().map(Value::into_dict).collect(),
+            _ => None,
+        };
+        let Some(dicts) = dicts else {
+            self.mistake(key, "must be a list of tables");
+            return Vec::new();
+        };
+        let table = |(at, left)| Table { at, left, mistakes: Vec::new() };
+        dicts.into_iter().enumerate().map(table).collect()
+    }
+
     /// The warnings if all is well; otherwise every mistake, unknown keys among them.
     pub(super) fn finish(mut self) -> Result<Vec<String>, ConfigError> {
         let mut unknown = Vec::new();
@@ -130,6 +146,51 @@ impl Reader {
                 format!(" (from {ENV_PREFIX}{})", key.replace('.', "__").to_ascii_uppercase())
             }
             _ => " (from the command line)".to_owned(),
+        }
+    }
+}
+
+/// One table of a list. What nobody has taken at the end is an unknown key.
+pub(super) struct Table {
+    at: usize,
+    left: Dict,
+    mistakes: Vec<String>,
+}
+
+impl Table {
+    /// Notes that `key` of this table breaks `rule`.
+    pub(super) fn mistake(&mut self, key: &str, rule: &str) {
+        self.mistakes.push(format!("[{}].{key} {rule}", self.at));
+    }
+
+    /// A text that must be there and that `parse` understands. What is wrong is noted.
+    pub(super) fn parsed<T>(
+        &mut self,
+        key: &str,
+        parse: impl Fn(&str) -> Result<T, BadValue>,
+    ) -> Result<T, BadValue> {
+        let text = self.left.remove(key).as_ref().and_then(scalar).unwrap_or_default();
+        parse(&text).inspect_err(|bad| self.mistake(key, &bad.rule))
+    }
+
+    /// Texts, or one.
+    pub(super) fn texts(&mut self, key: &str) -> Result<Vec<String>, BadValue> {
+        let texts = match self.left.remove(key) {
+            None => Some(Vec::new()),
+            Some(Value::Array(_, values)) => values.iter().map(scalar).collect(),
+            Some(value) => scalar(&value).map(|text| vec![text]),
+        };
+        texts.ok_or_else(|| BadValue::new("must be a list of texts"))
+    }
+
+    /// Hands what is wrong, unknown keys among it, to `reader`, as mistakes of `list`.
+    pub(super) fn finish(mut self, reader: &mut Reader, list: &str) {
+        let unknown: Vec<_> = self.left.keys().cloned().collect();
+        for key in unknown {
+            self.mistake(&key, "is not a key of this version");
+        }
+        for mistake in self.mistakes {
+            reader.mistake(list, mistake);
         }
     }
 }

@@ -20,7 +20,10 @@ mod token;
 
 pub use account::{AdAccount, AdAccountState};
 pub use announce::{AccountChange, Cause};
-pub use caller::{Principal, Role, WorkspaceSet};
+pub use caller::{
+    CertificateName, CertificateRule, ClientCertificate, Credential, Principal, Role, WorkspaceSet,
+    check_principal_name,
+};
 pub use cron::Cron;
 pub use event::{
     Announced, Closed, DeadlineKind, Detail, Draft, Event, EventKind, EventWord, FeedPosition, Incident,

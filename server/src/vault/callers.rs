@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 use super::idempotency::Begun;
 use super::{ApiKey, ApiKeyPage, CreateApiKey, FieldViolation, ListApiKeys, NewApiKey, Vault, VaultError};
 use crate::crypto::{MacKey, PresentedKey, mint_api_key};
-use crate::model::{ApiKeyId, Principal, RequestId, Secret, Timestamp, WorkspaceSet};
+use crate::model::{
+    ApiKeyId, CertificateRule, ClientCertificate, Clock, Credential, Principal, RequestId, Secret, Timestamp,
+    WorkspaceSet, check_principal_name,
+};
 use crate::store::{Abort, ApiKeyFacts, ApiKeyRecord, RequestOutcome};
 
 /// A key's last use is written at most so often.
@@ -18,6 +21,11 @@ const USE_NOTED: Duration = Duration::from_secs(60);
 pub(super) struct Uses(Mutex<HashMap<ApiKeyId, Instant>>);
 
 impl Uses {
+    /// Whether this process has let the key in before.
+    fn knows(&self, id: &ApiKeyId) -> bool {
+        self.0.lock().is_ok_and(|noted| noted.contains_key(id))
+    }
+
     fn is_due(&self, id: &ApiKeyId) -> bool {
         let Ok(mut noted) = self.0.lock() else { return false };
         match noted.get_mut(id) {
@@ -73,6 +81,16 @@ fn may_give(caller: &Principal, wanted: &WorkspaceSet) -> Result<(), VaultError>
     }
 }
 
+/// The principal of a certificate with this name and end.
+fn certified(rule: &CertificateRule, not_after: Timestamp) -> Principal {
+    Principal {
+        name: rule.principal.clone(),
+        credential: Credential::Certificate { san: rule.san.clone(), not_after },
+        role: rule.role,
+        workspaces: rule.workspaces.clone(),
+    }
+}
+
 impl Vault {
     /// Who presents this key.
     ///
@@ -87,13 +105,69 @@ impl Vault {
         self.principal_in(&record).map(Arc::new)
     }
 
-    /// Who holds this key, as it is now.
+    /// Whether this process has let a key of this id in before. For telling callers from guessers; it proves nothing.
+    pub fn has_let_in(&self, key: &Secret) -> bool {
+        PresentedKey::parse(key).is_ok_and(|presented| self.uses.knows(&presented.id))
+    }
+
+    /// Who comes with this certificate, whose chain the transport has verified.
     ///
     /// # Errors
-    /// As [`Vault::authenticate`].
-    pub(super) async fn principal_of(&self, key: &ApiKeyId) -> Result<Principal, VaultError> {
-        let record = self.store.api_key_record(key).await?.ok_or(VaultError::ApiKeyInvalid)?;
-        self.principal_in(&record)
+    /// `CertificateUnknown` when it has no name that the configuration gives to somebody, or names of several;
+    /// `CertificateExpired` past its end: a connection may outlive its certificate.
+    pub fn authenticate_certificate(
+        &self,
+        certificate: &ClientCertificate,
+    ) -> Result<Arc<Principal>, VaultError> {
+        // The system's time, also where the vault's own is a sandbox's: certificates are made for it.
+        if certificate.not_after <= Clock::system().now() {
+            return Err(VaultError::CertificateExpired { at: certificate.not_after });
+        }
+        let mut rules = self.certificates.iter().filter(|rule| certificate.names.contains(&rule.san));
+        match (rules.next(), rules.next()) {
+            (Some(rule), None) => Ok(Arc::new(certified(rule, certificate.not_after))),
+            _ => Err(VaultError::CertificateUnknown),
+        }
+    }
+
+    /// Who comes with both. The key alone says what the caller may do. The certificate is a bound on where the key may
+    /// come from: if it is somebody's, that must be the key's principal. One that is nobody's binds nothing.
+    ///
+    /// # Errors
+    /// Those of [`Vault::authenticate`]; `CertificateExpired`; `CertificateOfAnother`.
+    pub async fn authenticate_both(
+        &self,
+        key: &Secret,
+        certificate: &ClientCertificate,
+    ) -> Result<Arc<Principal>, VaultError> {
+        let principal = self.authenticate(key).await?;
+        match self.authenticate_certificate(certificate) {
+            Ok(certified) if certified.name == principal.name => Ok(principal),
+            Ok(_) => Err(VaultError::CertificateOfAnother),
+            Err(VaultError::CertificateUnknown) if self.is_nobodys(certificate) => Ok(principal),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn is_nobodys(&self, certificate: &ClientCertificate) -> bool {
+        !self.certificates.iter().any(|rule| certificate.names.contains(&rule.san))
+    }
+
+    /// Who holds this credential, as it is now.
+    ///
+    /// # Errors
+    /// As [`Vault::authenticate`] and [`Vault::authenticate_certificate`].
+    pub(super) async fn principal_of(&self, credential: &Credential) -> Result<Principal, VaultError> {
+        match credential {
+            Credential::ApiKey(id) => {
+                let record = self.store.api_key_record(id).await?.ok_or(VaultError::ApiKeyInvalid)?;
+                self.principal_in(&record)
+            }
+            Credential::Certificate { san, not_after } => {
+                let certificate = ClientCertificate { names: vec![san.clone()], not_after: *not_after };
+                self.authenticate_certificate(&certificate).map(Arc::unwrap_or_clone)
+            }
+        }
     }
 
     fn principal_in(&self, record: &ApiKeyRecord) -> Result<Principal, VaultError> {
@@ -113,7 +187,7 @@ impl Vault {
         }
         Ok(Principal {
             name: facts.principal.clone(),
-            key_id: facts.id.clone(),
+            credential: Credential::ApiKey(facts.id.clone()),
             role: facts.role,
             workspaces: facts.workspaces.clone(),
         })
@@ -191,7 +265,10 @@ impl Vault {
     /// of a principal that reaches further.
     async fn may_name(&self, caller: &Principal, principal: &str) -> Result<(), VaultError> {
         let known = self.store.read().await?.api_keys(principal, "", 1_000).await?;
-        if known.iter().all(|record| caller.workspaces.covers(&record.api_key.workspaces)) {
+        let mut certified = self.certificates.iter().filter(|rule| rule.principal == principal);
+        if known.iter().all(|record| caller.workspaces.covers(&record.api_key.workspaces))
+            && certified.all(|rule| caller.workspaces.covers(&rule.workspaces))
+        {
             return Ok(());
         }
         let rule = "is the name of a principal that reaches further than the caller; choose another";
@@ -215,13 +292,8 @@ impl Vault {
 
     fn check_new_key(&self, command: &CreateApiKey) -> Result<(), VaultError> {
         let mut violations = Vec::new();
-        let name_ok = (1..=128).contains(&command.principal.len())
-            && command.principal.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:@/-".contains(&b));
-        if !name_ok {
-            violations.push(FieldViolation::new(
-                "principal",
-                "must be 1 to 128 characters of A-Z a-z 0-9 . _ : @ / -",
-            ));
+        if let Err(bad) = check_principal_name(&command.principal) {
+            violations.push(FieldViolation::new("principal", bad));
         }
         if matches!(&command.workspaces, WorkspaceSet::Named(names) if names.is_empty()) {
             violations.push(FieldViolation::new(

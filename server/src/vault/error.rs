@@ -276,6 +276,12 @@ pub enum VaultError {
     /// Too much work is going on.
     #[error("too much work is going on")]
     Overloaded,
+    /// No place for one more watch.
+    #[error("too many watch at once")]
+    TooManyWatches {
+        /// Which bound: `watches` or `watches_per_principal`.
+        limit: &'static str,
+    },
     /// The vault is going down.
     #[error("the vault is shutting down")]
     ShuttingDown,
@@ -296,6 +302,18 @@ pub enum VaultError {
         /// Its end.
         at: Timestamp,
     },
+    /// A certificate whose chain is good, and which is nobody's or several principals'.
+    #[error("the certificate's names are no principal's")]
+    CertificateUnknown,
+    /// A certificate past its end, on a connection that outlived it.
+    #[error("the certificate ended at {at}")]
+    CertificateExpired {
+        /// Its end.
+        at: Timestamp,
+    },
+    /// A key on a connection that was opened with another principal's certificate.
+    #[error("the certificate is another principal's than the API key")]
+    CertificateOfAnother,
     /// The role may not do this.
     #[error("the role {} may not do this", role.as_str())]
     RoleInsufficient {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 
 use super::idempotency::Begun;
-use super::permits::Permit;
+use super::permits::Seat;
 use super::position::write_cursor;
 use super::{
     AcknowledgeEvents, DeleteSubscription, EventFilter, EventPage, ListEvents, ListSubscriptions, SeenEvent,
@@ -46,9 +46,8 @@ pub struct Watch {
     said: FeedPosition,
     caught_up: bool,
     batch_at: Option<Instant>,
-    _permit: Arc<Permit>,
     permission: watch::Receiver<Option<VaultError>>,
-    _place: OwnedSemaphorePermit,
+    _seat: Seat,
 }
 
 /// What is left of a snapshot: a walk over connections, by id.
@@ -64,14 +63,14 @@ impl Vault {
     ///
     /// # Errors
     /// `CursorInvalid`, `FeedReplaced`, `EventsCompacted`: take a snapshot. `WorkspaceNotFound` for a workspace
-    /// that the caller may not see. `Overloaded` with too many watchers.
+    /// that the caller may not see. `TooManyWatches` when no place is left.
     pub async fn watch_events(
         self: &Arc<Self>,
         caller: Arc<Principal>,
         command: WatchEvents,
     ) -> Result<Watch, VaultError> {
         self.may_filter(&caller, &command.filter)?;
-        let place = Arc::clone(&self.watchers).try_acquire_owned().map_err(|_| VaultError::Overloaded)?;
+        let seat = self.permits.sit(&caller)?;
         let live = self.store.feed().follow();
         let generation = live.borrow().generation;
         let start = self.find_start(&caller, &command).await?;
@@ -80,7 +79,6 @@ impl Vault {
             // The position comes first: what changes while the snapshot is read follows as events.
             None => (self.store.feed().head(), Some(Snapshot::of(&caller, &command.filter))),
         };
-        let permit = self.permit(&caller);
         let heartbeat = if command.heartbeat.is_zero() { HEARTBEAT } else { command.heartbeat };
         let now = Instant::now();
         tracing::info!(
@@ -103,9 +101,8 @@ impl Vault {
             said: position,
             caught_up: false,
             batch_at: None,
-            permission: permit.follow(),
-            _permit: permit,
-            _place: place,
+            permission: seat.follow(),
+            _seat: seat,
         })
     }
 

@@ -46,10 +46,13 @@ use tokio_util::task::TaskTracker;
 pub use command::*;
 pub use error::{FieldViolation, VaultError};
 pub use feed::Watch;
+pub use permits::WatchLimits;
 pub use schedule::{JobKind, Timetable};
 pub use view::TokenView;
 
-use crate::model::{Clock, Connection, EventKind, Misconfiguration, Policy, Principal, ProviderId, Secret};
+use crate::model::{
+    CertificateRule, Clock, Connection, EventKind, Misconfiguration, Policy, Principal, ProviderId, Secret,
+};
 use crate::provider::{Provider, Providers};
 use crate::store::Store;
 use callers::Uses;
@@ -78,6 +81,17 @@ pub struct VaultConfig {
     pub policy: Policy,
     /// When jobs run.
     pub timetable: Timetable,
+    /// Who calls, and how much of the vault is theirs.
+    pub callers: CallerPolicy,
+}
+
+/// What the operator decided about callers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CallerPolicy {
+    /// Who comes with which certificate.
+    pub certificates: Vec<CertificateRule>,
+    /// How many may watch at once.
+    pub watches: WatchLimits,
 }
 
 /// Why the vault does not open. The text names the remedy.
@@ -98,8 +112,6 @@ pub struct FirstStart {
 const ROOM: usize = 512;
 /// Lists and counts at once; more wait.
 const LISTS: usize = 2;
-/// Watchers at once.
-const WATCHERS: usize = 20_000;
 /// Watchers that read history from the database at once; more wait.
 const REPLAYS: usize = 2;
 
@@ -119,10 +131,11 @@ pub struct Vault {
     /// Room for detached work, and for lists: neither may crowd out the rest.
     room: Arc<Semaphore>,
     lists: Semaphore,
-    /// Watchers at once, and how many of them may read history from the database at once.
-    watchers: Arc<Semaphore>,
+    /// How many watchers may read history from the database at once.
     replays: Semaphore,
     permits: Permits,
+    /// Who comes with which certificate.
+    certificates: Vec<CertificateRule>,
     /// Exchanges, and runs of jobs, that this process works on.
     working: Working,
     runs: Working,
@@ -145,8 +158,7 @@ impl Vault {
         keys: Keys,
         providers: Providers,
         clock: Clock,
-        policy: Policy,
-        timetable: Timetable,
+        (policy, timetable, callers): (Policy, Timetable, CallerPolicy),
         replica: String,
     ) -> Self {
         Self {
@@ -162,9 +174,9 @@ impl Vault {
             in_progress: InProgress::default(),
             room: Arc::new(Semaphore::new(ROOM)),
             lists: Semaphore::new(LISTS),
-            watchers: Arc::new(Semaphore::new(WATCHERS)),
             replays: Semaphore::new(REPLAYS),
-            permits: Permits::default(),
+            permits: Permits::new(callers.watches),
+            certificates: callers.certificates,
             working: Working::default(),
             runs: Working::default(),
             lying: Lying::default(),

@@ -85,8 +85,8 @@ impl Vault {
         let name = format!("{}-{}", std::process::id(), incarnation);
         let registration = Registration { name: name.clone(), master_keys: keys.master.ids() };
         store.register(registration, clock.now()).await?;
-        let vault =
-            Self::assemble(Arc::new(store), keys, providers, clock, config.policy, config.timetable, name);
+        let decided = (config.policy, config.timetable, config.callers);
+        let vault = Self::assemble(Arc::new(store), keys, providers, clock, decided, name);
         vault.settle_policy().await.map_err(|error| OpenError(error.to_string()))?;
         Ok((Arc::new(vault), first))
     }

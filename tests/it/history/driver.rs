@@ -214,6 +214,7 @@ impl World {
                 overdue_after: Duration::from_secs(900),
                 sweep_concurrency: 8,
             },
+            callers: CallerPolicy::default(),
         }
     }
 

@@ -1,0 +1,283 @@
+//! TLS of the gRPC port. Certificate, key and client CA come out of files, which are read again when they change: calls
+//! and connections that are under way notice nothing, and the next connection meets the new files. Files that are no
+//! good leave the old ones in force.
+
+use std::fmt;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{RootCertStore, ServerConfig};
+use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
+use x509_parser::extensions::GeneralName;
+use x509_parser::parse_x509_certificate;
+use zeroize::Zeroizing;
+
+use crate::model::{CertificateName, ClientCertificate, Clock, Timestamp};
+
+/// A certificate that ends sooner than this is warned about, at start and once a day.
+const ENDS_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Whether clients show a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// They are not asked.
+    None,
+    /// They may. One that is shown must be good.
+    Optional,
+    /// They must, health and reflection included.
+    Required,
+}
+
+/// Where certificate and key are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// PEM: the server's certificate, then those between it and the root.
+    pub cert_file: PathBuf,
+    /// PEM: its key, which nobody else may read.
+    pub key_file: PathBuf,
+    /// PEM: the roots of clients' certificates. Needed when clients are asked for one.
+    pub client_ca_file: Option<PathBuf>,
+    /// Whether they are.
+    pub client_auth: ClientAuth,
+    /// How often the files are looked at.
+    pub reload_interval: Duration,
+}
+
+/// Why files are no good: the configuration's key, the file, and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key} names {}, which {why}", file.display())]
+pub struct TlsProblem {
+    key: &'static str,
+    file: PathBuf,
+    why: String,
+}
+
+/// The files' content.
+struct Content {
+    cert: Vec<u8>,
+    key: Zeroizing<Vec<u8>>,
+    ca: Vec<u8>,
+}
+
+/// What is in force.
+struct Current {
+    config: Arc<ServerConfig>,
+    not_after: Timestamp,
+}
+
+/// TLS as it is now.
+pub struct Tls {
+    files: TlsFiles,
+    current: RwLock<Current>,
+    /// Of the content that was last looked at, good or not: each is judged, and told, once.
+    seen: Mutex<[u8; 32]>,
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+impl TlsFiles {
+    const CERT: &'static str = "server.tls.cert_file";
+    const KEY: &'static str = "server.tls.key_file";
+    const CA: &'static str = "server.tls.client_ca_file";
+
+    fn read(&self) -> Result<Content, TlsProblem> {
+        let key = read(Self::KEY, &self.key_file)?;
+        let mode = fs::metadata(&self.key_file).map_or(0, |metadata| metadata.permissions().mode());
+        if mode & 0o007 != 0 {
+            let why = format!("others may read; run: chmod 600 {}", self.key_file.display());
+            return Err(problem(Self::KEY, &self.key_file, why));
+        }
+        let ca = match &self.client_ca_file {
+            Some(file) if self.client_auth != ClientAuth::None => read(Self::CA, file)?,
+            _ => Vec::new(),
+        };
+        Ok(Content { cert: read(Self::CERT, &self.cert_file)?, key: Zeroizing::new(key), ca })
+    }
+
+    fn judge(&self, content: &Content) -> Result<Current, TlsProblem> {
+        let chain = certificates(Self::CERT, &self.cert_file, &content.cert)?;
+        let leaf = chain.first().map(|leaf| facts(leaf.as_ref()));
+        let leaf = leaf.flatten().ok_or_else(|| {
+            problem(Self::CERT, &self.cert_file, "holds no certificate that can be read".to_owned())
+        })?;
+        if leaf.not_after <= Clock::system().now() {
+            let why = format!("holds a certificate that ended at {}", leaf.not_after);
+            return Err(problem(Self::CERT, &self.cert_file, why));
+        }
+        let key = PrivateKeyDer::from_pem_slice(&content.key)
+            .map_err(|_| problem(Self::KEY, &self.key_file, "holds no private key in PEM".to_owned()))?;
+        let config = match &self.client_ca_file {
+            Some(file) if self.client_auth != ClientAuth::None => {
+                let mut roots = RootCertStore::empty();
+                for root in certificates(Self::CA, file, &content.ca)? {
+                    roots
+                        .add(root)
+                        .map_err(|error| problem(Self::CA, file, format!("holds no root: {error}")))?;
+                }
+                let verifier = WebPkiClientVerifier::builder(Arc::new(roots));
+                let verifier = match self.client_auth {
+                    ClientAuth::Required => verifier,
+                    ClientAuth::Optional | ClientAuth::None => verifier.allow_unauthenticated(),
+                };
+                let verifier = verifier
+                    .build()
+                    .map_err(|error| problem(Self::CA, file, format!("can't be used: {error}")))?;
+                ServerConfig::builder().with_client_cert_verifier(verifier)
+            }
+            _ => ServerConfig::builder().with_no_client_auth(),
+        };
+        let mut config = config.with_single_cert(chain, key).map_err(|error| {
+            let why = format!("does not fit the certificate in {}: {error}", self.cert_file.display());
+            problem(Self::KEY, &self.key_file, why)
+        })?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        // A resumed session is not verified anew: it would outlive the CA that vouched for it.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Current { config: Arc::new(config), not_after: leaf.not_after })
+    }
+}
+
+impl Content {
+    fn digest(&self) -> [u8; 32] {
+        let mut digest = Sha256::new();
+        for part in [&self.cert, &*self.key, &self.ca] {
+            digest.update(Sha256::digest(part));
+        }
+        digest.finalize().into()
+    }
+}
+
+impl Tls {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// Names the key of the configuration, the file, and what is wrong with it.
+    pub fn load(files: TlsFiles) -> Result<Self, TlsProblem> {
+        let content = files.read()?;
+        let current = files.judge(&content)?;
+        tell(&files, current.not_after);
+        Ok(Self { files, current: RwLock::new(current), seen: Mutex::new(content.digest()) })
+    }
+
+    /// What a new connection is met with.
+    pub(super) fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner).config)
+    }
+
+    /// Looks at the files, and takes what is new and good.
+    fn reload(&self) {
+        let read = self.files.read();
+        let digest = match &read {
+            Ok(content) => content.digest(),
+            Err(problem) => Sha256::digest(problem.to_string()).into(),
+        };
+        {
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            if *seen == digest {
+                return;
+            }
+            *seen = digest;
+        }
+        match read.and_then(|content| self.files.judge(&content)) {
+            Ok(current) => {
+                tell(&self.files, current.not_after);
+                *self.current.write().unwrap_or_else(PoisonError::into_inner) = current;
+            }
+            Err(problem) => {
+                tracing::error!(file = %problem.file.display(), "{problem}; the old certificate stays in force");
+            }
+        }
+    }
+
+    /// Looks at the files every few seconds, and at once when `asked`, until `stop`.
+    pub async fn follow(
+        self: Arc<Self>,
+        mut asked: tokio::sync::mpsc::Receiver<()>,
+        stop: CancellationToken,
+    ) {
+        let mut warned = Instant::now();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(self.files.reload_interval) => {}
+                Some(()) = asked.recv() => tracing::info!("asked to read the TLS files again"),
+                () = stop.cancelled() => return,
+            }
+            let tls = Arc::clone(&self);
+            if let Err(error) = tokio::task::spawn_blocking(move || tls.reload()).await {
+                tracing::error!(%error, "the TLS files could not be looked at");
+            }
+            if warned.elapsed() >= DAY {
+                warned = Instant::now();
+                let not_after = self.current.read().unwrap_or_else(PoisonError::into_inner).not_after;
+                warn_of_end(&self.files, not_after);
+            }
+        }
+    }
+}
+
+fn tell(files: &TlsFiles, not_after: Timestamp) {
+    tracing::info!(file = %files.cert_file.display(), %not_after, "TLS certificate in force");
+    warn_of_end(files, not_after);
+}
+
+fn warn_of_end(files: &TlsFiles, not_after: Timestamp) {
+    let now = Clock::system().now();
+    if not_after <= now + ENDS_SOON {
+        let days_left = not_after.since(now).as_secs() / DAY.as_secs();
+        tracing::warn!(file = %files.cert_file.display(), %not_after, days_left, "the TLS certificate ends soon: renew it");
+    }
+}
+
+fn problem(key: &'static str, file: &Path, why: String) -> TlsProblem {
+    TlsProblem { key, file: file.to_owned(), why }
+}
+
+fn read(key: &'static str, file: &Path) -> Result<Vec<u8>, TlsProblem> {
+    fs::read(file).map_err(|error| problem(key, file, format!("can't be read: {error}")))
+}
+
+fn certificates(
+    key: &'static str,
+    file: &Path,
+    pem: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, TlsProblem> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match all {
+        Ok(all) if !all.is_empty() => Ok(all),
+        Ok(_) => Err(problem(key, file, "holds no certificate in PEM".to_owned())),
+        Err(error) => Err(problem(key, file, format!("is not PEM: {error}"))),
+    }
+}
+
+/// The names and the end of a certificate.
+pub(super) fn facts(der: &[u8]) -> Option<ClientCertificate> {
+    let (_, certificate) = parse_x509_certificate(der).ok()?;
+    let names = match certificate.subject_alternative_name() {
+        Ok(Some(extension)) => extension.value.general_names.iter().filter_map(name).collect(),
+        Ok(None) => Vec::new(),
+        Err(_) => return None,
+    };
+    let not_after = Timestamp::from_unix_seconds(certificate.validity().not_after.timestamp());
+    Some(ClientCertificate { names, not_after })
+}
+
+fn name(name: &GeneralName<'_>) -> Option<CertificateName> {
+    match name {
+        GeneralName::URI(uri) => Some(CertificateName::Uri((*uri).to_owned())),
+        GeneralName::DNSName(dns) => Some(CertificateName::dns(dns)),
+        _ => None,
+    }
+}

@@ -1,0 +1,60 @@
+//! `auth.certificates`: who comes with which client certificate.
+
+use std::collections::BTreeSet;
+
+use super::reader::{Reader, Table};
+use crate::api::ClientAuth;
+use crate::model::{
+    BadValue, CertificateName, CertificateRule, Role, WorkspaceId, WorkspaceSet, check_principal_name,
+};
+
+const KEY: &str = "auth.certificates";
+
+/// Reads the list. `client_auth`: whether clients are asked for a certificate; without TLS they are not.
+pub(super) fn read(reader: &mut Reader, client_auth: ClientAuth) -> Vec<CertificateRule> {
+    let tables = reader.tables(KEY);
+    let told = !tables.is_empty();
+    let mut rules: Vec<CertificateRule> = Vec::new();
+    for table in tables {
+        if let Some(rule) = rule(reader, table, &rules) {
+            rules.push(rule);
+        }
+    }
+    if told && client_auth == ClientAuth::None {
+        reader.mistake(KEY, "is of no use unless server.tls.client_auth is optional or required");
+    }
+    rules
+}
+
+fn rule(reader: &mut Reader, mut table: Table, before: &[CertificateRule]) -> Option<CertificateRule> {
+    let san = table.parsed("san", CertificateName::parse);
+    let principal = table.parsed("principal", |text| check_principal_name(text).map(|()| text.to_owned()));
+    let role = table.parsed("role", Role::parse);
+    let workspaces = table.texts("workspaces").and_then(|texts| workspaces(&texts));
+    if let Ok(san) = &san
+        && before.iter().any(|rule| rule.san == *san)
+    {
+        table.mistake("san", "is there already: one name is one principal's");
+    }
+    let workspaces = match workspaces {
+        Ok(workspaces) => Some(workspaces),
+        Err(rule) => {
+            table.mistake("workspaces", &rule.rule);
+            None
+        }
+    };
+    table.finish(reader, KEY);
+    Some(CertificateRule { san: san.ok()?, principal: principal.ok()?, role: role.ok()?, workspaces: workspaces? })
+}
+
+fn workspaces(texts: &[String]) -> Result<WorkspaceSet, BadValue> {
+    match texts {
+        [] => Err(BadValue::new("must be \"all\", or a list of at least one workspace")),
+        [all] if all == "all" => Ok(WorkspaceSet::All),
+        names => names
+            .iter()
+            .map(|name| WorkspaceId::parse(name.clone()))
+            .collect::<Result<BTreeSet<_>, _>>()
+            .map(WorkspaceSet::Named),
+    }
+}
