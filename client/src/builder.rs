@@ -1,10 +1,13 @@
 //! How to connect.
 
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tonic::Status;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::Endpoint;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use zeroize::Zeroizing;
 
 use crate::api_key::ApiKey;
@@ -20,23 +23,65 @@ const SHORTEST_KEEPALIVE: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub struct Builder {
     endpoint: String,
-    key: ApiKey,
+    key: Option<ApiKey>,
+    tls: Tls,
     deadline: Duration,
     connect_timeout: Duration,
     keepalive: Duration,
     max_retries: u32,
 }
 
+/// What TLS needs to know. Files are read when the connection is made.
+#[derive(Clone, Default)]
+struct Tls {
+    ca_file: Option<PathBuf>,
+    identity: Option<(PathBuf, PathBuf)>,
+    domain_name: Option<String>,
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls")
+            .field("ca_file", &self.ca_file)
+            .field("identity", &self.identity)
+            .field("domain_name", &self.domain_name)
+            .finish()
+    }
+}
+
 impl Builder {
-    pub(crate) fn new(endpoint: String, key: ApiKey) -> Self {
+    pub(crate) fn new(endpoint: String, key: Option<ApiKey>) -> Self {
         Self {
             endpoint,
             key,
+            tls: Tls::default(),
             deadline: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(5),
             keepalive: Duration::from_secs(30),
             max_retries: 3,
         }
+    }
+
+    /// PEM file with the roots that vouch for the vault; only they count then. Default: the system's.
+    #[must_use]
+    pub fn ca_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.tls.ca_file = Some(file.into());
+        self
+    }
+
+    /// PEM files with this client's certificate and its key, for a vault that asks for one. They are read once, by
+    /// `connect`: connect anew when they are renewed.
+    #[must_use]
+    pub fn identity_files(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.tls.identity = Some((certificate.into(), key.into()));
+        self
+    }
+
+    /// The name that the vault's certificate must carry. Default: the host of the endpoint.
+    #[must_use]
+    pub fn domain_name(mut self, name: impl Into<String>) -> Self {
+        self.tls.domain_name = Some(name.into());
+        self
     }
 
     /// Time for one call, its retries included; at most a day. Default: 30 s.
@@ -93,13 +138,17 @@ impl Builder {
             .and_then(|endpoint| {
                 endpoint.user_agent(concat!("token-vault-client/", env!("CARGO_PKG_VERSION")))
             })
-            .map_err(|_| Error::your_bug("endpoint", "must be a URL such as http://127.0.0.1:7443"))?;
-        if endpoint.uri().scheme_str() != Some("http") {
-            return Err(Error::your_bug(
-                "endpoint",
-                "must begin with http://; TLS comes with the vault's own",
-            ));
-        }
+            .map_err(|_| Error::your_bug("endpoint", "must be a URL such as https://vault.example:7443"))?;
+        let endpoint = match endpoint.uri().scheme_str() {
+            Some("https") => endpoint.tls_config(self.tls.config()?).map_err(|_| {
+                Error::your_bug("ca_file, identity_files", "must hold certificates and a key in PEM")
+            })?,
+            Some("http") if self.tls.is_unset() => endpoint,
+            Some("http") => {
+                return Err(Error::your_bug("endpoint", "must begin with https:// where TLS is configured"));
+            }
+            _ => return Err(Error::your_bug("endpoint", "must begin with https://, or http:// for no TLS")),
+        };
         Ok(endpoint
             .connect_timeout(self.connect_timeout)
             .tcp_nodelay(true)
@@ -108,11 +157,44 @@ impl Builder {
             .keep_alive_while_idle(true))
     }
 
-    fn bearer(&self) -> Result<MetadataValue<Ascii>, Error> {
-        let bearer = Zeroizing::new(format!("Bearer {}", self.key.expose()));
+    fn bearer(&self) -> Result<Option<MetadataValue<Ascii>>, Error> {
+        let Some(key) = &self.key else {
+            return match self.tls.identity {
+                Some(_) => Ok(None),
+                None => Err(Error::your_bug("identity_files", "must be set where there is no API key")),
+            };
+        };
+        let bearer = Zeroizing::new(format!("Bearer {}", key.expose()));
         let mut bearer: MetadataValue<Ascii> =
             bearer.parse().map_err(|_| Error::your_bug("api_key", "holds characters that no key has"))?;
         bearer.set_sensitive(true);
-        Ok(bearer)
+        Ok(Some(bearer))
     }
+}
+
+impl Tls {
+    fn is_unset(&self) -> bool {
+        self.ca_file.is_none() && self.identity.is_none() && self.domain_name.is_none()
+    }
+
+    fn config(&self) -> Result<ClientTlsConfig, Error> {
+        let mut config = ClientTlsConfig::new();
+        config = match &self.ca_file {
+            Some(file) => config.ca_certificate(Certificate::from_pem(read("ca_file", file)?)),
+            None => config.with_native_roots(),
+        };
+        if let Some((certificate, key)) = &self.identity {
+            let key = Zeroizing::new(read("identity_files", key)?);
+            config = config.identity(Identity::from_pem(read("identity_files", certificate)?, &*key));
+        }
+        Ok(match &self.domain_name {
+            Some(name) => config.domain_name(name),
+            None => config,
+        })
+    }
+}
+
+fn read(option: &str, file: &Path) -> Result<Vec<u8>, Error> {
+    fs::read(file)
+        .map_err(|error| Error::your_bug(option, &format!("{} can't be read: {error}", file.display())))
 }

@@ -26,7 +26,7 @@ const LARGEST_ANSWER: usize = 64 * 1024 * 1024;
 #[derive(Clone)]
 pub struct Vault {
     channel: Channel,
-    key: MetadataValue<Ascii>,
+    key: Option<MetadataValue<Ascii>>,
     deadline: Duration,
     max_retries: u32,
 }
@@ -69,12 +69,18 @@ impl Vault {
 
     /// Connects as you say.
     pub fn builder(endpoint: impl Into<String>, key: ApiKey) -> Builder {
-        Builder::new(endpoint.into(), key)
+        Builder::new(endpoint.into(), Some(key))
+    }
+
+    /// Connects as you say, without an API key: the client certificate of
+    /// [`identity_files`](Builder::identity_files) says who calls.
+    pub fn builder_without_key(endpoint: impl Into<String>) -> Builder {
+        Builder::new(endpoint.into(), None)
     }
 
     pub(crate) fn new(
         channel: Channel,
-        key: MetadataValue<Ascii>,
+        key: Option<MetadataValue<Ascii>>,
         deadline: Duration,
         max_retries: u32,
     ) -> Self {
@@ -214,7 +220,9 @@ impl Vault {
 
     fn authorized<Q>(&self, message: Q) -> Request<Q> {
         let mut request = Request::new(message);
-        request.metadata_mut().insert("authorization", self.key.clone());
+        if let Some(key) = &self.key {
+            request.metadata_mut().insert("authorization", key.clone());
+        }
         request
     }
 

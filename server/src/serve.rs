@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use tokio::sync::mpsc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -32,9 +32,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     limits.max_connections = limits.max_connections.min(room_for_connections());
     // Before anything is made: a certificate that is no good is a mistake in the configuration.
     let tls = match config.server.tls.clone() {
-        Some(files) => {
-            Some(Arc::new(Tls::load(files).map_err(|bad| ConfigError(vec![bad.to_string()]))?))
-        }
+        Some(files) => Some(Arc::new(Tls::load(files).map_err(|bad| ConfigError(vec![bad.to_string()]))?)),
         None => None,
     };
     // From here on a signal is ours to answer, also while the vault opens.

@@ -294,11 +294,7 @@ pub(super) async fn authenticate<S: Inner>(gate: Gate, mut request: Request<Body
 }
 
 /// Puts what the transport refuses by itself into our words: its codes would tell the caller the wrong thing.
-pub(super) async fn translate<S: Inner>(
-    largest: usize,
-    request: Request<Body>,
-    mut inner: S,
-) -> Outcome {
+pub(super) async fn translate<S: Inner>(largest: usize, request: Request<Body>, mut inner: S) -> Outcome {
     let call = call_of(&request);
     let response = inner.call(request).await?;
     let foreign = call.row().is_some() && !call.has_refused();
@@ -361,8 +357,7 @@ mod tests {
 
     #[test]
     fn a_key_comes_after_bearer() {
-        let key =
-            |text: &'static str| bearer(&HeaderValue::from_static(text)).map(|s| s.expose().to_owned());
+        let key = |text: &'static str| bearer(&HeaderValue::from_static(text)).map(|s| s.expose().to_owned());
         assert_eq!(key("Bearer tvk_1"), Some("tvk_1".into()));
         assert_eq!(key("bearer  tvk_1"), Some("tvk_1".into()));
         for bad in ["", "Bearer", "Bearer ", "Basic dXNlcg==", "tvk_1"] {

@@ -204,7 +204,10 @@ pub(super) async fn serve<S>(
         };
         if !registry.has_room(host.limits.max_connections) {
             if told.is_none_or(|at| at.elapsed() > Duration::from_secs(10)) {
-                tracing::warn!(limit = host.limits.max_connections, "as many connections as there may be, none idle; new ones are closed");
+                tracing::warn!(
+                    limit = host.limits.max_connections,
+                    "as many connections as there may be, none idle; new ones are closed"
+                );
                 told = Some(Instant::now());
             }
             continue;
@@ -341,7 +344,11 @@ struct Heard<T> {
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Heard<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
         let read = buf.filled().len().saturating_sub(before);
@@ -411,7 +418,8 @@ mod tests {
         };
         let (idlest, idle, busy) = (long_ago(30), long_ago(20), long_ago(40));
         let _call = busy.busy();
-        let entries = [(0, &idlest), (1, &idle), (2, &busy)].map(|(number, peer)| registry.enter(number, peer));
+        let entries =
+            [(0, &idlest), (1, &idle), (2, &busy)].map(|(number, peer)| registry.enter(number, peer));
         assert!(registry.has_room(4) && !idlest.ending.is_cancelled());
         assert!(registry.has_room(3) && idlest.ending.is_cancelled() && !idle.ending.is_cancelled());
         assert!(registry.has_room(3) && idle.ending.is_cancelled());

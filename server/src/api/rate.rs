@@ -39,9 +39,7 @@ impl PrincipalRates {
         let Some(quota) = self.quota else { return Ok(()) };
         let bucket = match self.buckets.get(principal) {
             Some(bucket) => bucket,
-            None => {
-                self.buckets.get_with(principal.to_owned(), || Arc::new(RateLimiter::direct(quota)))
-            }
+            None => self.buckets.get_with(principal.to_owned(), || Arc::new(RateLimiter::direct(quota))),
         };
         bucket.check().map_err(|not_until| not_until.wait_time_from(DefaultClock::default().now()))
     }
@@ -88,9 +86,8 @@ impl Guesses {
     /// Notes one failure; says how long the address is shut out, if this was one too many.
     pub(super) fn failed(&self, peer: IpAddr) -> Option<Duration> {
         let quota = self.quota?;
-        let fresh = || {
-            Arc::new(Guesser { failures: RateLimiter::direct(quota), shut_until: AtomicU64::new(0) })
-        };
+        let fresh =
+            || Arc::new(Guesser { failures: RateLimiter::direct(quota), shut_until: AtomicU64::new(0) });
         let guesser = self.guessers.get_with(network(peer), fresh);
         let not_until = guesser.failures.check().err()?;
         let wait = not_until.wait_time_from(DefaultClock::default().now()).max(Duration::from_millis(1));
@@ -104,9 +101,7 @@ impl Guesses {
 fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => {
-            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)))
-        }
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
     }
 }
 

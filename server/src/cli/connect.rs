@@ -7,8 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use clap::Args;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Status};
+use zeroize::Zeroizing;
 
 use super::Mistake;
 use crate::config::{Config, Flags};
@@ -27,6 +28,18 @@ pub(super) struct EndpointArgs {
     /// Where the vault's gRPC is.
     #[arg(long, value_name = "URL", env = "TOKEN_VAULT_ENDPOINT", default_value = "http://127.0.0.1:7443")]
     pub(super) endpoint: String,
+    /// PEM file with the roots that vouch for the vault [default: the system's].
+    #[arg(long, value_name = "FILE", env = "TOKEN_VAULT_CA_FILE")]
+    ca_file: Option<PathBuf>,
+    /// PEM file with this caller's certificate, for a vault that asks for one.
+    #[arg(long, value_name = "FILE", env = "TOKEN_VAULT_CLIENT_CERT", requires = "client_key")]
+    client_cert: Option<PathBuf>,
+    /// PEM file with the certificate's key.
+    #[arg(long, value_name = "FILE", env = "TOKEN_VAULT_CLIENT_KEY", requires = "client_cert")]
+    client_key: Option<PathBuf>,
+    /// The name that the vault's certificate must carry [default: the host of the endpoint].
+    #[arg(long, value_name = "NAME")]
+    domain_name: Option<String>,
 }
 
 /// Where the vault is, and who calls.
@@ -34,7 +47,7 @@ pub(super) struct EndpointArgs {
 pub(super) struct CallerArgs {
     #[command(flatten)]
     at: EndpointArgs,
-    /// File with the caller's API key [default: bootstrap-admin.key in the data folder].
+    /// File with the caller's API key [default: bootstrap-admin.key in the data folder; none with --client-cert].
     ///
     /// TOKEN_VAULT_API_KEY in the environment holds the key itself, and wins over the default file.
     #[arg(long, value_name = "FILE")]
@@ -45,17 +58,25 @@ pub(super) struct CallerArgs {
 pub(super) struct Caller {
     /// The connection.
     pub(super) channel: Channel,
-    key: MetadataValue<Ascii>,
+    key: Option<MetadataValue<Ascii>>,
 }
 
 impl EndpointArgs {
     /// Connects.
     pub(super) async fn connect(&self) -> anyhow::Result<Channel> {
-        if self.endpoint.starts_with("https:") {
-            return Err(Mistake("--endpoint must be http://…: TLS comes in a later release".into()).into());
-        }
         let endpoint = Endpoint::from_shared(self.endpoint.clone())
-            .map_err(|_| Mistake("--endpoint must be a URL such as http://127.0.0.1:7443".into()))?;
+            .map_err(|_| Mistake("--endpoint must be a URL such as https://vault.example:7443".into()))?;
+        let endpoint = match endpoint.uri().scheme_str() {
+            Some("https") => {
+                endpoint.tls_config(self.tls()?).context("--ca-file, --client-cert, --client-key")?
+            }
+            Some("http") if self.ca_file.is_none() && self.client_cert.is_none() => endpoint,
+            Some("http") => {
+                let rule = "--endpoint must begin with https:// where --ca-file or --client-cert is given";
+                return Err(Mistake(rule.into()).into());
+            }
+            _ => return Err(Mistake("--endpoint must begin with https:// or http://".into()).into()),
+        };
         let endpoint = endpoint.connect_timeout(TIMEOUTS.0).timeout(TIMEOUTS.1);
         endpoint.connect().await.with_context(|| {
             format!("cannot reach the vault at {}; is `token-vault serve` running?", self.endpoint)
@@ -63,24 +84,49 @@ impl EndpointArgs {
     }
 }
 
+impl EndpointArgs {
+    fn tls(&self) -> anyhow::Result<ClientTlsConfig> {
+        let read = |file: &PathBuf| fs::read(file).with_context(|| format!("cannot read {}", file.display()));
+        let mut config = match &self.ca_file {
+            Some(file) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(file)?)),
+            None => ClientTlsConfig::new().with_native_roots(),
+        };
+        if let (Some(certificate), Some(key)) = (&self.client_cert, &self.client_key) {
+            let key = Zeroizing::new(read(key)?);
+            config = config.identity(Identity::from_pem(read(certificate)?, &*key));
+        }
+        Ok(match &self.domain_name {
+            Some(name) => config.domain_name(name),
+            None => config,
+        })
+    }
+}
+
 impl CallerArgs {
     /// Connects with the caller's key.
     pub(super) async fn connect(&self, flags: Flags) -> anyhow::Result<Caller> {
-        let key = self.key(flags)?;
-        let mut value: MetadataValue<Ascii> = format!("Bearer {}", key.expose().trim())
-            .parse()
-            .map_err(|_| Mistake("the API key holds characters that no key has".into()))?;
-        value.set_sensitive(true);
-        Ok(Caller { channel: self.at.connect().await?, key: value })
+        let key = match self.key(flags)? {
+            Some(key) => {
+                let mut value: MetadataValue<Ascii> = format!("Bearer {}", key.expose().trim())
+                    .parse()
+                    .map_err(|_| Mistake("the API key holds characters that no key has".into()))?;
+                value.set_sensitive(true);
+                Some(value)
+            }
+            None => None,
+        };
+        Ok(Caller { channel: self.at.connect().await?, key })
     }
 
-    fn key(&self, flags: Flags) -> anyhow::Result<Secret> {
+    /// `None`: the certificate says who calls.
+    fn key(&self, flags: Flags) -> anyhow::Result<Option<Secret>> {
         let file = match (&self.key_file, std::env::var(API_KEY_ENV)) {
             (Some(file), _) => file.clone(),
-            (None, Ok(key)) if !key.trim().is_empty() => return Ok(Secret::new(key)),
+            (None, Ok(key)) if !key.trim().is_empty() => return Ok(Some(Secret::new(key))),
+            _ if self.at.client_cert.is_some() => return Ok(None),
             _ => Config::load(flags)?.data_dir.join(BOOTSTRAP_KEY_FILE),
         };
-        fs::read_to_string(&file).map(Secret::new).with_context(|| {
+        fs::read_to_string(&file).map(Secret::new).map(Some).with_context(|| {
             format!("cannot read an API key from {}; name one by --key-file or {API_KEY_ENV}", file.display())
         })
     }
@@ -90,7 +136,9 @@ impl Caller {
     /// A request that carries the key.
     pub(super) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
-        request.metadata_mut().insert("authorization", self.key.clone());
+        if let Some(key) = &self.key {
+            request.metadata_mut().insert("authorization", key.clone());
+        }
         request
     }
 }

@@ -44,7 +44,12 @@ fn rule(reader: &mut Reader, mut table: Table, before: &[CertificateRule]) -> Op
         }
     };
     table.finish(reader, KEY);
-    Some(CertificateRule { san: san.ok()?, principal: principal.ok()?, role: role.ok()?, workspaces: workspaces? })
+    Some(CertificateRule {
+        san: san.ok()?,
+        principal: principal.ok()?,
+        role: role.ok()?,
+        workspaces: workspaces?,
+    })
 }
 
 fn workspaces(texts: &[String]) -> Result<WorkspaceSet, BadValue> {

@@ -19,8 +19,7 @@ pub(super) fn read(reader: &mut Reader) -> Server {
     const PLAINTEXT: &str = "server.allow_plaintext";
     const REMOTE_ADMIN: &str = "server.allow_remote_admin";
     let listen = reader.parsed(LISTEN, DEFAULT_LISTEN, address);
-    let admin_listen =
-        reader.parsed(ADMIN_LISTEN, SocketAddr::new([127, 0, 0, 1].into(), 7444), address);
+    let admin_listen = reader.parsed(ADMIN_LISTEN, SocketAddr::new([127, 0, 0, 1].into(), 7444), address);
     let (tls, told) = tls(reader);
     let plaintext = reader.flag(PLAINTEXT, false);
     let remote_admin = reader.flag(REMOTE_ADMIN, false);
@@ -82,7 +81,8 @@ fn tls(reader: &mut Reader) -> (Option<TlsFiles>, bool) {
     });
     let asked = client_auth != ClientAuth::None;
     if asked && client_ca_file.is_none() {
-        reader.mistake(CA, format!("must name the roots of clients' certificates, since {AUTH} asks for them"));
+        reader
+            .mistake(CA, format!("must name the roots of clients' certificates, since {AUTH} asks for them"));
     }
     if !asked && client_ca_file.is_some() && !reader.is_mistaken(AUTH) {
         reader.mistake(CA, format!("is of no use unless {AUTH} is optional or required"));
@@ -125,9 +125,8 @@ fn limits(reader: &mut Reader) -> Limits {
     let max_connection_age = time("max_connection_age", default.max_connection_age, slow.0, slow.1);
     let max_connection_age_grace =
         time("max_connection_age_grace", default.max_connection_age_grace, quick.0, quick.1);
-    let mut number = |key: &str, default, bounds| {
-        number(reader, &format!("server.limits.{key}"), default, bounds)
-    };
+    let mut number =
+        |key: &str, default, bounds| number(reader, &format!("server.limits.{key}"), default, bounds);
     Limits {
         handshake_timeout,
         keepalive_interval,

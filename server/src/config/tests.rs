@@ -161,12 +161,107 @@ fn thresholds_are_few_distinct_and_sorted() {
 }
 
 #[test]
-fn off_loopback_without_tls_is_refused() {
+fn off_loopback_without_tls_is_refused_unless_told_in_so_many_words() {
     for address in ["0.0.0.0:7443", "[::]:7443", "10.0.0.1:7443"] {
-        let told = mistakes(&format!("[server]\nlisten = '{address}'"));
-        assert!(told[0].contains("TLS comes in a later release"), "{told:?}");
+        let listen = format!("[server]\nlisten = '{address}'\n");
+        let told = mistakes(&listen);
+        assert!(told.len() == 1 && told[0].starts_with("server.listen"), "{told:?}");
+        assert!(told[0].contains("server.tls.cert_file") && told[0].contains("allow_plaintext"), "{told:?}");
+        let config = read(&format!("{listen}allow_plaintext = true")).unwrap();
+        assert!(config.warnings.iter().any(|warning| warning.contains("in the clear")), "{config:?}");
+        let config = read(&format!("{listen}[server.tls]\ncert_file = '/c'\nkey_file = '/k'")).unwrap();
+        assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+        let admin = format!("[server]\nadmin_listen = '{address}'\n");
+        let told = mistakes(&admin);
+        assert!(told.len() == 1 && told[0].starts_with("server.admin_listen"), "{told:?}");
+        assert!(read(&format!("{admin}allow_remote_admin = true")).is_ok());
     }
-    assert!(read("[server]\nlisten = '[::1]:7443'\nadmin_listen = '0.0.0.0:7444'").is_ok());
+    assert!(read("[server]\nlisten = '[::1]:7443'\nadmin_listen = '127.0.0.2:7444'").is_ok());
+}
+
+#[test]
+fn tls_is_whole_or_not_at_all() {
+    let tls = |more: &str| format!("[server.tls]\n{more}");
+    let one = |toml: &str, key: &str| {
+        let told = mistakes(&tls(toml));
+        assert!(told.len() == 1 && told[0].starts_with(key), "{toml}: {told:?}");
+    };
+    one("cert_file = '/c'", "server.tls.key_file");
+    one("key_file = '/k'", "server.tls.cert_file");
+    one("client_auth = 'optional'\nclient_ca_file = '/ca'", "server.tls.client_auth");
+    one("cert_file = '/c'\nkey_file = '/k'\nclient_auth = 'required'", "server.tls.client_ca_file");
+    one("cert_file = '/c'\nkey_file = '/k'\nclient_ca_file = '/ca'", "server.tls.client_ca_file");
+    one("cert_file = '/c'\nkey_file = '/k'\nclient_auth = 'maybe'", "server.tls.client_auth");
+    let whole = "cert_file = '/c'\nkey_file = '/k'\nclient_auth = 'required'\nclient_ca_file = '/ca'";
+    let files = read(&tls(whole)).unwrap().server.tls.unwrap();
+    assert_eq!(files.client_auth, ClientAuth::Required);
+    assert_eq!(files.reload_interval, Duration::from_secs(5));
+    assert!(read("").unwrap().server.tls.is_none());
+}
+
+#[test]
+fn a_certificates_principal_is_told_whole() {
+    let tls = "[server.tls]\ncert_file = '/c'\nkey_file = '/k'\nclient_auth = 'optional'\nclient_ca_file = '/ca'\n";
+    let auth = |list: &str| read(&format!("{tls}[auth]\ncertificates = [{list}]"));
+    let good = "{ san = 'spiffe://acme/ingestion', principal = 'ingestion', role = 'ingestion', workspaces = ['acme'] }, \
+                { san = 'ops.acme.example', principal = 'ops', role = 'admin', workspaces = 'all' }";
+    let (vault, _) = auth(good).unwrap().into_vault_config();
+    let told: Vec<_> =
+        vault.callers.certificates.iter().map(|rule| (rule.san.as_str(), rule.role.as_str())).collect();
+    assert_eq!(told, [("spiffe://acme/ingestion", "ingestion"), ("ops.acme.example", "admin")]);
+    for (wrong, why) in [
+        ("{ san = '*.acme.example', principal = 'p', role = 'viewer', workspaces = 'all' }", "[0].san"),
+        ("{ san = 'a', principal = 'no spaces', role = 'viewer', workspaces = 'all' }", "[0].principal"),
+        ("{ san = 'a', principal = 'p', role = 'king', workspaces = 'all' }", "[0].role"),
+        ("{ san = 'a', principal = 'p', role = 'viewer' }", "[0].workspaces"),
+        ("{ san = 'a', principal = 'p', role = 'viewer', workspaces = [] }", "[0].workspaces"),
+        ("{ san = 'a', principal = 'p', role = 'viewer', workspaces = ['a b'] }", "[0].workspaces"),
+        ("{ san = 'a', principal = 'p', role = 'viewer', workspaces = 'all', cn = 'x' }", "[0].cn"),
+        (
+            "{ san = 'a', principal = 'p', role = 'viewer', workspaces = 'all' }, \
+             { san = 'A', principal = 'q', role = 'viewer', workspaces = 'all' }",
+            "[1].san",
+        ),
+        ("'spiffe://acme/x'", "must be a list of tables"),
+    ] {
+        let told = auth(wrong).unwrap_err().0;
+        assert!(told.len() == 1 && told[0].contains(why), "{wrong}: {told:?}");
+        assert!(told[0].starts_with("auth.certificates"), "{told:?}");
+    }
+    let told = mistakes(&format!("[auth]\ncertificates = [{good}]"));
+    assert!(told.len() == 1 && told[0].contains("server.tls.client_auth"), "{told:?}");
+}
+
+#[test]
+fn limits_are_bounded_and_documented_by_their_defaults() {
+    let config = read("").unwrap();
+    assert_eq!(config.server.limits, Limits::default());
+    assert_eq!(config.watches, WatchLimits::default());
+    let limits = read("[server.limits]\nper_principal_rps = 0\nmax_connections = 7\nidle_timeout = '2m'").unwrap();
+    assert_eq!(limits.server.limits.per_principal_rps, 0);
+    assert_eq!(limits.server.limits.max_connections, 7);
+    assert_eq!(limits.server.limits.idle_timeout, 2 * MINUTE);
+    for (key, bad) in [
+        ("max_connections", "0"),
+        ("max_calls", "many"),
+        ("max_request_bytes", "1"),
+        ("max_header_bytes", "99999999"),
+        ("per_principal_burst", "0"),
+        ("per_principal_watches", "0"),
+        ("max_watches", "0"),
+        ("max_open_streams", "0"),
+        ("max_streams_per_connection", "0"),
+        ("failed_authentications_per_minute", "-1"),
+        ("handshake_timeout", "1h"),
+        ("idle_timeout", "0s"),
+        ("max_connection_age", "30d"),
+        ("max_connection_age_grace", "1ms"),
+        ("keepalive_interval", "soon"),
+        ("keepalive_timeout", "1h"),
+    ] {
+        let told = mistakes(&format!("[server.limits]\n{key} = '{bad}'"));
+        assert!(told.len() == 1 && told[0].starts_with(&format!("server.limits.{key}")), "{key}: {told:?}");
+    }
 }
 
 #[test]
