@@ -160,6 +160,16 @@ impl Process {
         kill_process(self.pid(), Signal::TERM).expect("the process is ours");
     }
 
+    /// Stops it in the middle of whatever it does, as a machine does that is put to sleep.
+    pub fn pause(&self) {
+        kill_process(self.pid(), Signal::STOP).expect("the process is ours");
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        kill_process(self.pid(), Signal::CONT).expect("the process is ours");
+    }
+
     /// Ends it as a power cut would.
     pub fn kill(mut self) {
         self.child.kill().expect("the process is ours");

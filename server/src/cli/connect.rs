@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
+use token_vault_client::{ApiKey, ErrorKind, Vault};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
@@ -51,15 +52,20 @@ pub(super) struct Caller {
 impl EndpointArgs {
     /// Connects.
     pub(super) async fn connect(&self) -> anyhow::Result<Channel> {
+        let endpoint = self.check()?.connect_timeout(TIMEOUTS.0).timeout(TIMEOUTS.1);
+        endpoint.connect().await.with_context(|| self.unreachable())
+    }
+
+    fn check(&self) -> Result<Endpoint, Mistake> {
         if self.endpoint.starts_with("https:") {
-            return Err(Mistake("--endpoint must be http://…: TLS comes in a later release".into()).into());
+            return Err(Mistake("--endpoint must be http://…: TLS comes in a later release".into()));
         }
-        let endpoint = Endpoint::from_shared(self.endpoint.clone())
-            .map_err(|_| Mistake("--endpoint must be a URL such as http://127.0.0.1:7443".into()))?;
-        let endpoint = endpoint.connect_timeout(TIMEOUTS.0).timeout(TIMEOUTS.1);
-        endpoint.connect().await.with_context(|| {
-            format!("cannot reach the vault at {}; is `token-vault serve` running?", self.endpoint)
-        })
+        Endpoint::from_shared(self.endpoint.clone())
+            .map_err(|_| Mistake("--endpoint must be a URL such as http://127.0.0.1:7443".into()))
+    }
+
+    fn unreachable(&self) -> String {
+        format!("cannot reach the vault at {}; is `token-vault serve` running?", self.endpoint)
     }
 }
 
@@ -72,6 +78,16 @@ impl CallerArgs {
             .map_err(|_| Mistake("the API key holds characters that no key has".into()))?;
         value.set_sensitive(true);
         Ok(Caller { channel: self.at.connect().await?, key: value })
+    }
+
+    /// The same by the client crate, which retries and watches.
+    pub(super) async fn vault(&self, flags: Flags) -> anyhow::Result<Vault> {
+        self.at.check()?;
+        let key = ApiKey::new(self.key(flags)?.expose());
+        Vault::connect(self.at.endpoint.clone(), key).await.map_err(|error| match error.kind() {
+            ErrorKind::YourBug(_) => Mistake(error.message().to_owned()).into(),
+            _ => anyhow!(self.at.unreachable()),
+        })
     }
 
     fn key(&self, flags: Flags) -> anyhow::Result<Secret> {
