@@ -30,13 +30,6 @@ impl Working {
     }
 }
 
-impl Working {
-    /// Whether some task of this process works on it.
-    pub(super) fn is_running(&self, scope: &str) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(scope)
-    }
-}
-
 impl Drop for Place {
     fn drop(&mut self) {
         self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.scope);

@@ -83,9 +83,14 @@ impl Vault {
             .map(|id| {
                 let vault = Arc::clone(self);
                 async move {
-                    match vault.renew(id).await {
+                    let mut attempt = vault.renew(id).await;
+                    // Somebody else, the daily pass perhaps, changed it meanwhile: asked again once.
+                    if let Err(VaultError::ConcurrentChange(_)) = attempt {
+                        attempt = vault.renew(id).await;
+                    }
+                    match attempt {
                         Ok(attempt) => attempt,
-                        // Somebody else changed it meanwhile: it is looked at again if it is still due.
+                        // It is looked at again if it is still due.
                         Err(VaultError::ConcurrentChange(_)) => Attempt::Busy,
                         Err(error) => {
                             tracing::warn!(connection = %id, %error, "a token could not be renewed");
@@ -164,12 +169,17 @@ impl Vault {
                 // A refusal may be the first news of a death: it is believed once inspection confirms it.
                 if matches!(refusal.kind, RefusalKind::Dead { .. }) {
                     let word = provider.inspect(&secret).await;
-                    let alive = word.is_ok();
+                    let died = match &word {
+                        Ok(_) => false,
+                        Err(word) if is_death(word) => true,
+                        // Nobody can say now: it is asked again later.
+                        Err(word) => return self.setback_of(held, fence, word).await,
+                    };
                     if matches!(self.record(connection, word, Learned::default()).await?, Recorded::Held) {
                         self.put_off(connection.id, fence, LONG_WAIT).await?;
                         return Ok(Attempt::Failed);
                     }
-                    if !alive {
+                    if died {
                         return Ok(Attempt::Failed);
                     }
                 }
