@@ -173,7 +173,7 @@ fn describe_run(run: &JobRun) -> Value {
     json!({
         "run_id": run.run_id,
         "job": run.job,
-        "state": state(run),
+        "state": bare_state(run),
         "done": run.done,
         "total": run.total,
         "failed": run.failed,
@@ -186,9 +186,13 @@ fn describe_run(run: &JobRun) -> Value {
     })
 }
 
-fn state(run: &JobRun) -> String {
+fn bare_state(run: &JobRun) -> &'static str {
     let name = run.state().as_str_name();
-    name.strip_prefix("STATE_").unwrap_or(name).to_ascii_lowercase()
+    name.strip_prefix("STATE_").unwrap_or(name)
+}
+
+fn state(run: &JobRun) -> String {
+    bare_state(run).to_ascii_lowercase()
 }
 
 fn state_in_colour(run: &JobRun) -> String {
