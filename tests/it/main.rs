@@ -27,5 +27,6 @@ mod provider_errors;
 mod provider_trouble;
 mod reflection;
 mod rotation;
+mod rotation_pace;
 mod time;
 mod tokens;

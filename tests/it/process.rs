@@ -28,12 +28,13 @@ async fn probe(world: &World, path: &str) -> String {
     answer.lines().next().unwrap_or_default().to_owned()
 }
 
+fn asking(launch: &Launch, process: &Process, words: &[&str]) -> Launch {
+    let endpoint = format!("http://{}", process.grpc());
+    launch.clone().instead(words.iter().copied()).env("TOKEN_VAULT_ENDPOINT", endpoint)
+}
+
 fn asked(launch: &Launch, process: &Process, words: &[&str]) -> Ended {
-    launch
-        .clone()
-        .instead(words.iter().copied())
-        .env("TOKEN_VAULT_ENDPOINT", format!("http://{}", process.grpc()))
-        .run()
+    asking(launch, process, words).run()
 }
 
 /// Runs a command against the running vault.
@@ -76,6 +77,51 @@ on_both_databases! {
         let gone = Launch::new(["healthcheck", "--endpoint", endpoint.as_str()]).run();
         assert_eq!(gone.code, Some(1), "{gone:?}");
         assert!(gone.stderr.contains(&endpoint), "it says where it looked: {}", gone.stderr);
+    }
+
+    async fn the_watch_command_tells_what_happens_a_line_each_and_moves_its_bookmark(world: World) {
+        let id = world.connector().await.connect(ACME, &world.person("ana").long_lived_token()).await;
+        let watch = |words: &[&str], last: &'static str| {
+            let words: Vec<&str> = ["watch"].iter().chain(words).copied().collect();
+            world.process(|process| asking(&world.launch(), process, &words).run_until(|line| line.contains(last)))
+        };
+        let text = watch(&["--from", "earliest"], "CONNECTED");
+        assert!(text.code == Some(0) && text.stdout.contains(&id) && text.stdout.contains("ana in acme"), "{text:?}");
+        let snapshot = watch(&["--from", "snapshot", "--json"], "snapshot_complete");
+        let told: Vec<Value> =
+            snapshot.stdout.lines().map(|line| serde_json::from_str(line).expect("a line is an object")).collect();
+        let token = told.iter().find(|item| item["type"] == "token").expect("the snapshot tells of the token");
+        assert_eq!((&token["connection_id"], &token["status"]), (&id.as_str().into(), &"ACTIVE".into()), "{token}");
+
+        let marked = ["--from", "earliest", "--subscription", "pager", "--json"];
+        let first = watch(&marked, "\"CONNECTED\"");
+        assert!(first.code == Some(0) && first.stdout.contains("\"kind\":\"CONNECTED\""), "{first:?}");
+        let pager = world.ingestion().await;
+        pager.report(&id, 1, 400, &r#"{"error":{"message":"x","code":4}}"#).await.unwrap();
+        world.person("ana").changes_password();
+        world.ingestion().await.validate(&id).await.unwrap();
+        let second = watch(&marked, "\"INVALIDATED\"");
+        assert!(!second.stdout.contains("\"kind\":\"CONNECTED\""), "told twice: {second:?}");
+        let severe = watch(&["--from", "earliest", "--min-severity", "critical"], "INVALIDATED");
+        assert_eq!(severe.stdout.lines().count(), 1, "{severe:?}");
+        let unknown = command(&world, &["watch", "--kind", "DIED"]);
+        assert!(unknown.code == Some(2) && unknown.stderr.contains("INVALIDATED"), "{unknown:?}");
+        let stranger = command(&world, &["watch", "--workspace", "not a name"]);
+        assert!(stranger.code == Some(1) && stranger.stderr.contains("workspace"), "{stranger:?}");
+    }
+
+    async fn the_jobs_command_lists_starts_and_shows_runs(world: World) {
+        let jobs = command(&world, &["jobs"]);
+        assert!(jobs.code == Some(0) && jobs.stdout.contains("meta-token-expiry"), "{jobs:?}");
+        let asked_for = command(&world, &["jobs", "run", "meta-token-expiry", "--json"]);
+        let run: Value = serde_json::from_str(asked_for.stdout.trim()).unwrap();
+        let run_id = run["run_id"].as_str().unwrap_or_else(|| panic!("{run}")).to_owned();
+        eventually("the run is shown as over", LIMIT, || {
+            let runs = command(&world, &["jobs", "runs", "meta-token-expiry", "--json"]).stdout;
+            runs.lines().any(|line| line.contains(&run_id) && line.contains("SUCCEEDED"))
+        });
+        let unknown = command(&world, &["jobs", "run", "nothing"]);
+        assert!(unknown.code == Some(1) && unknown.stderr.contains("meta-token-expiry"), "{unknown:?}");
     }
 
     async fn the_api_key_commands_make_list_and_end_keys_of_the_running_vault(world: World) {

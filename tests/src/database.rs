@@ -189,13 +189,15 @@ impl Database {
             "connection_secrets",
             "connection_ad_accounts",
             "requests",
-            "incidents",
             "changes",
         ];
         let mut contents = Contents::new();
         for table in tables {
             contents.insert(table, self.rows(table).await);
         }
+        // A provider's own troubles are told whenever they are met, also by a call that is refused.
+        contents.insert("incidents", self.rows("incidents").await);
+        contents.entry("incidents").and_modify(|rows| rows.retain(|row| !row.contains("provider:")));
         let keys = "SELECT api_key_id || ' ' || principal || ' ' || role || ' ' || coalesce(revoked_at, 0)
                       FROM api_keys ORDER BY 1";
         contents.insert("api_keys", self.texts(keys).await);

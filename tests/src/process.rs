@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -85,6 +86,32 @@ impl Launch {
         Ended { code: done.status.code(), stdout: text(done.stdout), stderr: text(done.stderr) }
     }
 
+    /// Runs it until it has written a line that is wanted, and ends it by SIGINT, as Ctrl-C does.
+    pub fn run_until(&self, wanted: impl Fn(&str) -> bool) -> Ended {
+        let mut child =
+            self.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
+        let pid =
+            Pid::from_raw(i32::try_from(child.id()).expect("a pid is small")).expect("a pid is not zero");
+        // One that says nothing ends the test, not the test run.
+        let overdue = std::thread::spawn(move || {
+            std::thread::park_timeout(LIMIT);
+            let _ = kill_process(pid, Signal::INT);
+        });
+        let mut stdout = String::new();
+        let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        while lines.read_line(&mut stdout).expect("stdout is text") > 0 {
+            if stdout.lines().last().is_some_and(&wanted) {
+                break;
+            }
+        }
+        overdue.thread().unpark();
+        overdue.join().expect("it only sends a signal");
+        let _ = lines.read_to_string(&mut stdout);
+        let done = child.wait_with_output().expect("a child can be waited for");
+        let stderr = String::from_utf8_lossy(&done.stderr).into_owned();
+        Ended { code: done.status.code(), stdout, stderr }
+    }
+
     /// Starts a server and waits until it is ready; its output goes to files in `folder`.
     pub fn serve(&self, folder: &Path, name: &str) -> Result<Process, Ended> {
         let (out, err) = (folder.join(format!("{name}.out")), folder.join(format!("{name}.err")));
@@ -158,6 +185,16 @@ impl Process {
     /// Asks it to end.
     pub fn terminate(&self) {
         kill_process(self.pid(), Signal::TERM).expect("the process is ours");
+    }
+
+    /// Stops it in the middle of whatever it does, as a machine does that is put to sleep.
+    pub fn pause(&self) {
+        kill_process(self.pid(), Signal::STOP).expect("the process is ours");
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        kill_process(self.pid(), Signal::CONT).expect("the process is ours");
     }
 
     /// Ends it as a power cut would.

@@ -59,6 +59,12 @@ struct Watching {
 impl Watching {
     async fn next(&mut self) -> Result<pb::WatchExpiryEventsResponse, Status> {
         loop {
+            // What was prepared is not for somebody whose permission has ended since.
+            if let Err(error) = self.watch.check_permission() {
+                let ended = refuse(error, &self.call);
+                self.code = ended.code();
+                return Err(ended);
+            }
             if let Some(answer) = self.rest.pop_front() {
                 if let Some(Item::Events(batch)) = &answer.item {
                     self.events += batch.events.len();

@@ -14,9 +14,10 @@ use token_vault_proto::v1::{
 use uuid::Uuid;
 
 use super::connect::{CallerArgs, refused};
+use super::table::{cell, from_now, table, time, to_wire};
 use super::{Mistake, note, say};
 use crate::config::{Config, Flags};
-use crate::model::{Clock, Role, Timestamp, WorkspaceId, WorkspaceSet};
+use crate::model::{Role, WorkspaceId, WorkspaceSet};
 use crate::telemetry;
 use crate::vault::{CreateApiKey, Vault};
 
@@ -139,7 +140,7 @@ async fn create(args: CreateArgs, flags: Flags) -> anyhow::Result<()> {
         principal: args.principal,
         role: args.role.split().1.into(),
         workspaces: Some(workspaces),
-        expires_at: end(args.expires_in).map(to_wire),
+        expires_at: args.expires_in.map(from_now).map(to_wire),
         request_id: Uuid::new_v4().to_string(),
     };
     let request = caller.request(request);
@@ -157,7 +158,7 @@ async fn create_offline(args: CreateArgs, flags: Flags) -> anyhow::Result<()> {
         principal: args.principal,
         role: args.role.split().0,
         workspaces,
-        expires_at: end(args.expires_in),
+        expires_at: args.expires_in.map(from_now),
     };
     let config = Config::load(flags)?;
     telemetry::init(config.log.format, &config.log.level)?;
@@ -188,18 +189,16 @@ async fn list(args: ListArgs, flags: Flags) -> anyhow::Result<()> {
             .map(str::to_owned),
     ];
     rows.extend(keys.iter().map(|key| {
-        let time =
-            |at: Option<prost_types::Timestamp>| at.map_or("-".to_owned(), |at| from_wire(at).to_string());
         let workspaces = named(key).map_or("all".to_owned(), |ids| ids.join(","));
         [
             key.key_id.clone(),
             key.principal.clone(),
             role(key),
             workspaces,
-            time(key.created_at),
-            time(key.expires_at),
-            time(key.last_used_at),
-            time(key.revoked_at),
+            cell(key.created_at),
+            cell(key.expires_at),
+            cell(key.last_used_at),
+            cell(key.revoked_at),
         ]
     }));
     say(table(&rows))
@@ -233,7 +232,6 @@ fn show_new(new: &CreateApiKeyResponse, as_json: bool) -> anyhow::Result<()> {
 }
 
 fn describe(key: &ApiKey) -> serde_json::Value {
-    let time = |at: Option<prost_types::Timestamp>| at.map(|at| from_wire(at).to_string());
     json!({
         "key_id": key.key_id,
         "principal": key.principal,
@@ -258,35 +256,4 @@ fn named(key: &ApiKey) -> Option<&[String]> {
         Some(Workspaces::Named(list)) => Some(&list.workspace_ids),
         Some(Workspaces::AllWorkspaces(_)) | None => None,
     }
-}
-
-/// Columns as wide as their widest cell.
-fn table<const N: usize>(rows: &[[String; N]]) -> String {
-    let mut widths = [0; N];
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    let lines = rows.iter().map(|row| {
-        let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        cells.join("  ").trim_end().to_owned()
-    });
-    lines.collect::<Vec<_>>().join("\n")
-}
-
-fn end(after: Option<Duration>) -> Option<Timestamp> {
-    after.map(|after| Clock::system().now() + after)
-}
-
-fn to_wire(at: Timestamp) -> prost_types::Timestamp {
-    let (seconds, nanos) = at.unix_parts();
-    prost_types::Timestamp {
-        seconds: i64::try_from(seconds).unwrap_or(i64::MAX),
-        nanos: i32::try_from(nanos).unwrap_or(0),
-    }
-}
-
-fn from_wire(at: prost_types::Timestamp) -> Timestamp {
-    Timestamp::from_micros(at.seconds.saturating_mul(1_000_000).saturating_add(i64::from(at.nanos) / 1_000))
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
+use token_vault_client::{ApiKey, ErrorKind, Vault};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Status};
@@ -64,23 +65,33 @@ pub(super) struct Caller {
 impl EndpointArgs {
     /// Connects.
     pub(super) async fn connect(&self) -> anyhow::Result<Channel> {
-        let endpoint = Endpoint::from_shared(self.endpoint.clone())
-            .map_err(|_| Mistake("--endpoint must be a URL such as https://vault.example:7443".into()))?;
+        let endpoint = self.check()?;
         let endpoint = match endpoint.uri().scheme_str() {
             Some("https") => {
                 endpoint.tls_config(self.tls()?).context("--ca-file, --client-cert, --client-key")?
             }
-            Some("http") if self.ca_file.is_none() && self.client_cert.is_none() => endpoint,
-            Some("http") => {
-                let rule = "--endpoint must begin with https:// where --ca-file or --client-cert is given";
-                return Err(Mistake(rule.into()).into());
-            }
-            _ => return Err(Mistake("--endpoint must begin with https:// or http://".into()).into()),
+            _ => endpoint,
         };
         let endpoint = endpoint.connect_timeout(TIMEOUTS.0).timeout(TIMEOUTS.1);
-        endpoint.connect().await.with_context(|| {
-            format!("cannot reach the vault at {}; is `token-vault serve` running?", self.endpoint)
-        })
+        endpoint.connect().await.with_context(|| self.unreachable())
+    }
+
+    fn check(&self) -> Result<Endpoint, Mistake> {
+        let endpoint = Endpoint::from_shared(self.endpoint.clone())
+            .map_err(|_| Mistake("--endpoint must be a URL such as https://vault.example:7443".into()))?;
+        match endpoint.uri().scheme_str() {
+            Some("https") => Ok(endpoint),
+            Some("http") if self.ca_file.is_none() && self.client_cert.is_none() => Ok(endpoint),
+            Some("http") => {
+                let rule = "--endpoint must begin with https:// where --ca-file or --client-cert is given";
+                Err(Mistake(rule.into()))
+            }
+            _ => Err(Mistake("--endpoint must begin with https:// or http://".into())),
+        }
+    }
+
+    fn unreachable(&self) -> String {
+        format!("cannot reach the vault at {}; is `token-vault serve` running?", self.endpoint)
     }
 }
 
@@ -116,6 +127,28 @@ impl CallerArgs {
             None => None,
         };
         Ok(Caller { channel: self.at.connect().await?, key })
+    }
+
+    /// The same by the client crate, which retries and watches.
+    pub(super) async fn vault(&self, flags: Flags) -> anyhow::Result<Vault> {
+        self.at.check()?;
+        let mut builder = match self.key(flags)? {
+            Some(key) => Vault::builder(self.at.endpoint.clone(), ApiKey::new(key.expose())),
+            None => Vault::builder_without_key(self.at.endpoint.clone()),
+        };
+        if let Some(file) = &self.at.ca_file {
+            builder = builder.ca_file(file);
+        }
+        if let (Some(certificate), Some(key)) = (&self.at.client_cert, &self.at.client_key) {
+            builder = builder.identity_files(certificate, key);
+        }
+        if let Some(name) = &self.at.domain_name {
+            builder = builder.domain_name(name);
+        }
+        builder.connect().await.map_err(|error| match error.kind() {
+            ErrorKind::YourBug(_) => Mistake(error.message().to_owned()).into(),
+            _ => anyhow!(self.at.unreachable()),
+        })
     }
 
     /// `None`: the certificate says who calls.

@@ -3,7 +3,12 @@
 mod api_key;
 mod connect;
 pub mod demo;
+mod event;
 mod healthcheck;
+mod jobs;
+mod paint;
+mod table;
+mod watch;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -29,6 +34,8 @@ Examples:
   token-vault                                        run with all defaults, data in ./data
   token-vault serve --config /etc/token-vault.toml   run as configured
   token-vault api-key create --principal ingestion --role ingestion --all-workspaces
+  token-vault watch --from snapshot                  how tokens are, then what happens to them
+  token-vault jobs                                   what runs by the clock, and how it went
   token-vault healthcheck                            exit 0 while the vault serves
 
 Configuration: defaults, then the file of --config, then the environment, then flags; the later wins.
@@ -94,6 +101,10 @@ enum Command {
     /// Make, list and revoke API keys.
     #[command(subcommand)]
     ApiKey(api_key::Command),
+    /// Follow what happens to tokens, one line per event.
+    Watch(watch::WatchArgs),
+    /// List the jobs, start one, or see how their runs went.
+    Jobs(jobs::JobsArgs),
     /// Ask a running vault whether it serves: exit 0 if so, 1 if not.
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Run a vault and a provider sandbox, and tell a story in the terminal.
@@ -143,6 +154,8 @@ async fn dispatch(line: CommandLine) -> anyhow::Result<()> {
             say(format_args!("applied {applied} migrations"))
         }
         Some(Command::ApiKey(command)) => api_key::run(command, flags).await,
+        Some(Command::Watch(args)) => watch::run(args, flags).await,
+        Some(Command::Jobs(args)) => jobs::run(args, flags).await,
         Some(Command::Healthcheck(args)) => healthcheck::run(args).await,
         Some(Command::Demo(args)) => demo::run(args, flags.listen).await,
     }
@@ -150,7 +163,10 @@ async fn dispatch(line: CommandLine) -> anyhow::Result<()> {
 
 /// One line on stdout.
 fn say(line: impl std::fmt::Display) -> anyhow::Result<()> {
-    Ok(writeln!(io::stdout(), "{line}")?)
+    writeln!(io::stdout(), "{line}").map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => Unread.into(),
+        _ => anyhow::Error::from(error).context("cannot write to stdout"),
+    })
 }
 
 /// One line on stderr, for people who keep stdout.
@@ -161,10 +177,18 @@ fn note(line: impl std::fmt::Display) {
 
 /// Tells why, and gives the exit code.
 fn complain(error: &anyhow::Error) -> ExitCode {
+    if error.is::<Unread>() {
+        return ExitCode::SUCCESS;
+    }
     note(format_args!("token-vault: {error:#}"));
     let mistaken = error.is::<ConfigError>() || error.is::<Mistake>();
     ExitCode::from(if mistaken { MISTAKE } else { FAILED })
 }
+
+/// Who read stdout has gone, as `head` does when it has enough. No failure: the command ends.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody reads stdout any more")]
+struct Unread;
 
 /// An argument that the parser could not judge, and that is wrong.
 #[derive(Debug, thiserror::Error)]

@@ -17,6 +17,8 @@ use crate::model::{
 const STREAK: u32 = 5;
 /// … over at least this time: one burst of parallel calls is no outage.
 const SPAN: Duration = Duration::from_secs(5);
+/// A trouble of our own that only some calls meet is over when none has met it for this long.
+const LATELY: Duration = Duration::from_secs(10 * 60);
 /// What a held-back call is told to wait.
 const WAIT: Duration = Duration::from_secs(15);
 
@@ -33,6 +35,8 @@ pub struct Gate {
     open: AtomicBool,
     streak: Mutex<Option<Streak>>,
     trouble: Mutex<Option<ProviderTrouble>>,
+    /// The last misconfiguration that a call met, and when.
+    met: Mutex<Option<(Misconfiguration, Instant)>>,
 }
 
 impl Gate {
@@ -54,6 +58,18 @@ impl Gate {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// Whether calls met this trouble a short while ago. Not asked about app id and secret: a probe, which uses
+    /// both, knows better.
+    pub fn met_lately(&self, trouble: ProviderTrouble) -> bool {
+        use Misconfiguration::{AppId, AppSecret};
+        if matches!(trouble, ProviderTrouble::Misconfigured(AppId | AppSecret)) {
+            return false;
+        }
+        let met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!((*met, trouble), (Some((met, at)), ProviderTrouble::Misconfigured(asked))
+            if met == asked && at.elapsed() < LATELY)
+    }
+
     fn observe<T>(&self, outcome: &Result<T, Refusal>) {
         let kind = outcome.as_ref().err().map(|refusal| &refusal.kind);
         let mut streak = self.streak.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,6 +85,7 @@ impl Gate {
             Some(RefusalKind::Ours(Misconfiguration::Request | Misconfiguration::RedirectUri)) => None,
             Some(RefusalKind::Ours(problem)) => {
                 *streak = None;
+                *self.met.lock().unwrap_or_else(PoisonError::into_inner) = Some((*problem, Instant::now()));
                 Some(ProviderTrouble::Misconfigured(*problem))
             }
             _ => {

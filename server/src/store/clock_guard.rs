@@ -29,15 +29,24 @@ struct Seen {
     stepped_at: Option<Instant>,
 }
 
+impl Look {
+    fn now() -> Self {
+        Self { system: Clock::system().now().as_micros(), monotonic: Instant::now() }
+    }
+
+    /// How far the clock has moved against monotonic time since an earlier look, in microseconds.
+    fn step_since(self, earlier: Self) -> i64 {
+        let passed = self.monotonic.saturating_duration_since(earlier.monotonic);
+        let passed = i64::try_from(passed.as_micros()).unwrap_or(i64::MAX);
+        (self.system - earlier.system).saturating_sub(passed).abs()
+    }
+}
+
 impl Seen {
     /// Whether the clock is to be trusted, given how far it is off the database's, if that is known.
     fn judge(&mut self, now: Look, offset: Option<i64>) -> bool {
-        if let Some(last) = self.last.replace(now) {
-            let passed = now.monotonic.saturating_duration_since(last.monotonic);
-            let passed = i64::try_from(passed.as_micros()).unwrap_or(i64::MAX);
-            if (now.system - last.system).saturating_sub(passed).abs() > STEP {
-                self.stepped_at = Some(now.monotonic);
-            }
+        if self.last.replace(now).is_some_and(|last| now.step_since(last) > STEP) {
+            self.stepped_at = Some(now.monotonic);
         }
         match offset {
             Some(offset) => offset.abs() <= OFFSET,
@@ -58,9 +67,11 @@ impl ClockGuard {
         Self { seen: Mutex::default(), trusted: AtomicBool::new(true), offset: AtomicI64::new(0) }
     }
 
-    /// Whether the clock is trusted.
+    /// Whether the clock is trusted at this very moment: it may have stepped since the last look.
     pub(super) fn is_trusted(&self) -> bool {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         self.trusted.load(Ordering::Acquire)
+            && seen.last.is_none_or(|last| Look::now().step_since(last) <= STEP)
     }
 
     /// Microseconds that this clock is ahead of the database's.
@@ -84,7 +95,7 @@ impl ClockGuard {
             }
         };
         self.offset.store(offset.unwrap_or(0), Ordering::Release);
-        let now = Look { system: system.now().as_micros(), monotonic: Instant::now() };
+        let now = Look::now();
         let trusted = self.seen.lock().unwrap_or_else(PoisonError::into_inner).judge(now, offset);
         match (self.trusted.swap(trusted, Ordering::AcqRel), trusted) {
             (true, false) => {

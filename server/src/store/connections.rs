@@ -285,10 +285,8 @@ impl Tx {
         .bind(now.as_micros())
         .bind(limit)
         .fetch_all::<ConnectionRow>()
-        .await?
-        .into_iter()
-        .map(Connection::try_from)
-        .collect()
+        .await
+        .map(|rows| rows.into_iter().filter_map(readable).collect())
     }
 
     /// Writes what announcing moved, and nothing of the facts: no revision changes, so a provider's answer that
@@ -525,4 +523,12 @@ impl Tx {
         .await
         .map(|_| ())
     }
+}
+
+/// One row that can't be read must not hold up all others.
+fn readable(row: ConnectionRow) -> Option<Connection> {
+    let id = row.connection_id;
+    Connection::try_from(row)
+        .inspect_err(|error| tracing::error!(connection = %id, %error, "a connection's row can't be read"))
+        .ok()
 }

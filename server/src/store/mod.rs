@@ -165,7 +165,7 @@ impl Store {
         self.healthy.clone()
     }
 
-    /// Whether this process's clock may be trusted with announcing what time brings.
+    /// Whether this process's clock may be trusted with what rests on it: what time brings, slots, retention.
     pub fn trusts_clock(&self) -> bool {
         self.clock_guard.is_trusted()
     }

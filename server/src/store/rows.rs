@@ -27,7 +27,7 @@ pub(super) use connection_columns;
 
 #[derive(sqlx::FromRow)]
 pub(super) struct ConnectionRow {
-    connection_id: Uuid,
+    pub(super) connection_id: Uuid,
     workspace_id: String,
     provider: String,
     app_id: String,

@@ -65,6 +65,20 @@ impl Session {
         Ok(row.map(Bookmark::from))
     }
 
+    /// How many bookmarks a principal has.
+    pub async fn count_bookmarks(&mut self, principal: &str) -> Result<i64, StoreError> {
+        #[derive(sqlx::FromRow)]
+        struct Count {
+            n: i64,
+        }
+        let count: Count = self
+            .query("SELECT count(*) AS n FROM subscriptions WHERE principal = $1")
+            .bind(principal.to_owned())
+            .fetch_one()
+            .await?;
+        Ok(count.n)
+    }
+
     /// Bookmarks after one, by principal and name.
     pub async fn bookmarks(&mut self, after: (&str, &str), limit: i64) -> Result<Vec<Bookmark>, StoreError> {
         let rows: Vec<Row> = self

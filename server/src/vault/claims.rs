@@ -30,13 +30,6 @@ impl Working {
     }
 }
 
-impl Working {
-    /// Whether some task of this process works on it.
-    pub(super) fn is_running(&self, scope: &str) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(scope)
-    }
-}
-
 impl Drop for Place {
     fn drop(&mut self) {
         self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.scope);
@@ -103,13 +96,17 @@ impl Vault {
                 () = self.stopping.cancelled() => return Err(VaultError::ShuttingDown),
             }
         }
-        if self.holds(&claimed).await? { Ok(Some(claimed)) } else { Ok(None) }
+        Ok(Some(claimed))
     }
 
-    /// Whether a claim is still ours, right before the provider is asked.
-    async fn holds(&self, claimed: &Claimed) -> Result<bool, VaultError> {
-        let Fence { scope, incarnation, generation } = &claimed.fence;
-        Ok(self.store.read().await?.holds_claim(scope, *incarnation, *generation).await?)
+    /// Refuses when a claim is no longer ours. Asked right before the provider is.
+    pub(super) async fn confirm_claim(&self, fence: &Fence, id: ConnectionId) -> Result<(), VaultError> {
+        let Fence { scope, incarnation, generation } = fence;
+        if self.store.read().await?.holds_claim(scope, *incarnation, *generation).await? {
+            Ok(())
+        } else {
+            Err(VaultError::ConcurrentChange(id))
+        }
     }
 
     /// Gives a claim back.

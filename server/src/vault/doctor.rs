@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::health::believes_death;
-use super::{FieldViolation, Target, ValidateToken, Validation, Vault, VaultError, change};
+use super::verdict::{Learned, Recorded};
+use super::{FieldViolation, Target, ValidateToken, Validation, Vault, VaultError};
 use crate::model::{
-    AccountChange, AdAccount, AdAccountState, Cause, Check, CheckResult, Connection, Expiry, Fixer, Policy,
-    Principal, Refusal, RefusalKind, RefusalReason, Remedy, Secret, Standing, Timestamp,
+    AdAccount, AdAccountState, Check, CheckResult, Expiry, Fixer, Policy, Principal, Refusal, RefusalKind,
+    RefusalReason, Remedy, Secret, Standing, Timestamp,
 };
 use crate::provider::{Inspected, Provider};
-use crate::store::{Abort, HeldToken, Needs};
+use crate::store::HeldToken;
 
 /// Names of the checks, in the order in which they run and are told.
 pub(super) const CHECKS: [&str; 9] = [
@@ -29,33 +29,6 @@ pub(super) const CHECKS: [&str; 9] = [
 const THROTTLED_PERCENT: f64 = 80.0;
 /// So many ad accounts are tried before the smoke test counts as failed.
 const SMOKE_TRIES: usize = 3;
-
-/// What became of what was learned.
-pub(super) enum Recorded {
-    /// It stands in the connection's facts.
-    Kept(Box<Connection>),
-    /// The connection changed meanwhile: the answer is about a token that is no longer held, or facts that are no
-    /// longer so.
-    Changed,
-    /// A death that is not believed yet: too many died at once.
-    Held,
-}
-
-/// What was learned beside the provider's word.
-#[derive(Default)]
-pub(super) struct Learned {
-    /// The ad accounts that the token reaches, if they were listed.
-    pub(super) accounts: Option<Vec<AdAccount>>,
-    /// When a caller last saw it work.
-    pub(super) last_success_at: Option<Timestamp>,
-}
-
-impl Learned {
-    /// These ad accounts.
-    pub(super) fn accounts(accounts: Option<Vec<AdAccount>>) -> Self {
-        Self { accounts, last_success_at: None }
-    }
-}
 
 /// What an examination found.
 pub(super) struct Examination {
@@ -375,39 +348,6 @@ fn of_refusal(name: &'static str, refusal: &Refusal) -> Check {
     Check::new(name, result, remedy).with("provider_code", refusal.provider_code())
 }
 
-/// Writes what the provider said into a connection's facts.
-pub(super) fn learn(connection: &mut Connection, word: &Result<Inspected, Refusal>, now: Timestamp) {
-    match word {
-        Ok(inspected) => {
-            let held = connection.facts.expiry;
-            connection.facts = inspected.facts.clone();
-            // An end that was told once is not forgotten because the provider is silent now.
-            if connection.facts.expiry == Expiry::Unknown {
-                connection.facts.expiry = held;
-            }
-            connection.standing = Standing::Live;
-            connection.seen.last_validated_at = Some(now);
-            connection.seen.last_known_good = Some(now);
-        }
-        Err(refusal) => {
-            let reason = match refusal.kind {
-                RefusalKind::Dead { reason } => reason,
-                RefusalKind::OtherApp => RefusalReason::WrongApp,
-                // No verdict on the token: nothing is learned.
-                _ => return,
-            };
-            connection.seen.last_validated_at = Some(now);
-            let ran_out = connection.facts.expiry.at().is_some_and(|end| end <= now);
-            let known = matches!(connection.standing, Standing::Invalid { .. });
-            // A death by time follows from expiry and clock; what the provider says of a dead token adds nothing.
-            if !(known || ran_out) {
-                connection.standing =
-                    Standing::Invalid { since: now, reason, provider_code: refusal.provider_code() };
-            }
-        }
-    }
-}
-
 impl Vault {
     /// Asks the provider about a token and says what it found. OK whenever the connection exists.
     ///
@@ -455,7 +395,7 @@ impl Vault {
     }
 
     async fn validate(
-        &self,
+        self: &Arc<Self>,
         held: &HeldToken,
         command: &ValidateToken,
     ) -> Result<Option<Validation>, VaultError> {
@@ -490,70 +430,12 @@ impl Vault {
             ad_account: command.ad_account_id.as_deref(),
         };
         let found = patient.examine(None).await;
-        let died = found.is_dead() && matches!(connection.standing, Standing::Live);
         let learned = Learned::accounts(found.accounts);
         let connection = match self.record(connection, found.word, learned).await? {
             Recorded::Kept(connection) => *connection,
             Recorded::Held => connection.clone(),
             Recorded::Changed => return Ok(None),
         };
-        if died {
-            tracing::warn!(connection = %connection.id, workspace = %connection.workspace, "the provider refuses the token");
-        }
         Ok(Some(Validation { token: self.view(connection).await?, checks: found.checks, cursor }))
-    }
-
-    /// Writes what was learned, if the connection still holds the token that it was learned of.
-    pub(super) async fn record(
-        &self,
-        seen: &Connection,
-        word: Result<Inspected, Refusal>,
-        learned: Learned,
-    ) -> Result<Recorded, VaultError> {
-        let (id, secret_id, revision, now) = (seen.id, seen.secret_id, seen.revision, self.clock.now());
-        let (learned, policy) = (Arc::new((word, learned)), self.policy());
-        let (updated, numbers) = self
-            .store
-            .write_with(Needs { connections: vec![id], alone: false }, move |tx| {
-                let (learned, policy) = (Arc::clone(&learned), Arc::clone(&policy));
-                Box::pin(async move {
-                    let (word, learned) = &*learned;
-                    let Some(before) = tx.lock_connection(id).await? else { return Ok(Recorded::Changed) };
-                    if before.secret_id != secret_id || before.revision != revision {
-                        return Ok(Recorded::Changed);
-                    }
-                    let mut after = before.clone();
-                    learn(&mut after, word, now);
-                    if let (Standing::Live, Standing::Invalid { reason, .. }) =
-                        (&before.standing, &after.standing)
-                        && !believes_death(tx, &before, *reason, now).await?
-                    {
-                        return Ok(Recorded::Held);
-                    }
-                    // When it was last seen to work makes the gap's start honest; a claim about the future is none.
-                    if matches!(after.standing, Standing::Invalid { .. })
-                        && let Some(at) = learned.last_success_at.filter(|at| *at <= now)
-                    {
-                        after.seen.last_known_good = after.seen.last_known_good.max(Some(at));
-                    }
-                    let mut change = AccountChange::default();
-                    if let Some(accounts) = &learned.accounts {
-                        let (unreachable, moved) = tx.record_ad_accounts(id, accounts, now).await?;
-                        // The first listing is no change: nothing was known before.
-                        if before.seen.ad_accounts.is_some() {
-                            change = moved;
-                        }
-                        after.seen.ad_accounts = u32::try_from(accounts.len()).ok();
-                        after.seen.unreachable_ad_accounts = unreachable;
-                    }
-                    change::apply(tx, &before, &mut after, Cause::Observation, change, now, &policy).await?;
-                    Ok::<_, Abort<VaultError>>(Recorded::Kept(Box::new(after)))
-                })
-            })
-            .await?;
-        Ok(match updated {
-            Recorded::Kept(connection) => Recorded::Kept(Box::new(change::numbered(*connection, numbers))),
-            other => other,
-        })
     }
 }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::claims::Fence;
 use super::custody::{binding, is_later};
-use super::doctor::Learned;
 use super::idempotency::{Begun, Owned};
 use super::intake::{Accepted, Destination, check_replaces};
 use super::keys::WorkspaceKeys;
+use super::verdict::Learned;
 use super::{
     Exchange, ExchangeOutcome, ExchangeSubject, ExchangeToken, IntakeOptions, Target, Vault, VaultError,
     candidate, change,
@@ -156,7 +156,7 @@ impl Vault {
     }
 
     async fn exchange_claimed(
-        &self,
+        self: &Arc<Self>,
         caller: &Principal,
         target: &Target,
         if_version: Option<TokenVersion>,
@@ -192,6 +192,7 @@ impl Vault {
         }
         let provider = self.provider_of(connection)?;
         let secret = self.open_secret(&held).await?;
+        self.confirm_claim(&fence, connection.id).await?;
         let exchanged = match provider.exchange(&secret, connection.facts.kind).await {
             Ok(exchanged) => exchanged,
             Err(refusal) => {
@@ -227,7 +228,7 @@ impl Vault {
 
     /// A refusal during an exchange may be the first news of a death: it is recorded once inspection confirms it.
     async fn refused_exchange(
-        &self,
+        self: &Arc<Self>,
         connection: &Connection,
         provider: &dyn crate::provider::Provider,
         secret: &crate::model::Secret,

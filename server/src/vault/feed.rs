@@ -11,9 +11,9 @@ use super::idempotency::Begun;
 use super::permits::Seat;
 use super::position::write_cursor;
 use super::{
-    AcknowledgeEvents, DeleteSubscription, EventFilter, EventPage, ListEvents, ListSubscriptions, SeenEvent,
-    Subscription, SubscriptionPage, TokenView, Vault, VaultError, WatchEvents, WatchItem, WatchStart,
-    Watched,
+    AcknowledgeEvents, DeleteSubscription, EventFilter, EventPage, FieldViolation, ListEvents,
+    ListSubscriptions, SeenEvent, Subscription, SubscriptionPage, TokenView, Vault, VaultError, WatchEvents,
+    WatchItem, WatchStart, Watched,
 };
 use crate::model::{ConnectionId, Event, FeedPosition, Principal, Timestamp, WorkspaceId, WorkspaceSet};
 use crate::store::{Abort, Bookmark, EventDrive, Live, Recent, RequestOutcome};
@@ -28,6 +28,8 @@ const PAGE_BYTES: usize = 2 * 1024 * 1024;
 const PACE: Duration = Duration::from_millis(100);
 /// When nothing else is said.
 const HEARTBEAT: Duration = Duration::from_secs(15);
+/// Bookmarks that one principal may have.
+const SUBSCRIPTIONS: i64 = 100;
 /// A page that filters leave empty is looked for in at most so many steps, and then ends short.
 const STEPS: usize = 20;
 
@@ -241,13 +243,22 @@ impl Vault {
             created_at: now,
         };
         let (unit, rewind) = (bookmark.clone(), command.allow_rewind);
+        let name = command.subscription.clone();
         let moved = self
             .store
             .write(move |tx| {
-                let bookmark = unit.clone();
-                Box::pin(
-                    async move { Ok::<_, Abort<VaultError>>(tx.move_bookmark(&bookmark, rewind).await?) },
-                )
+                let (bookmark, name) = (unit.clone(), name.clone());
+                Box::pin(async move {
+                    let known = tx.bookmark(&bookmark.principal, &name).await?.is_some();
+                    if !known && tx.count_bookmarks(&bookmark.principal).await? >= SUBSCRIPTIONS {
+                        let rule = format!(
+                            "must be one that exists: a principal may have {SUBSCRIPTIONS}; delete one with VaultAdmin.DeleteSubscription"
+                        );
+                        let violation = FieldViolation::new("subscription", rule);
+                        return Err(Abort::Refused(VaultError::Fields(vec![violation])));
+                    }
+                    Ok(tx.move_bookmark(&bookmark, rewind).await?)
+                })
             })
             .await?;
         if !moved {
@@ -395,9 +406,7 @@ impl Watch {
             if self.vault.stopping.is_cancelled() {
                 return Err(VaultError::ShuttingDown);
             }
-            if let Some(error) = self.permission.borrow().clone() {
-                return Err(error);
-            }
+            self.check_permission()?;
             if self.live.borrow_and_update().generation != self.generation {
                 return Err(self.vault.feed_replaced());
             }
@@ -425,6 +434,14 @@ impl Watch {
             }
             self.wait().await;
         }
+    }
+
+    /// Whether the caller may still watch.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_permission(&self) -> Result<(), VaultError> {
+        self.permission.borrow().clone().map_or(Ok(()), Err)
     }
 
     fn is_at_head(&self) -> bool {
@@ -521,7 +538,9 @@ impl Watch {
             .collect();
         snapshot.tokens += i64::try_from(tokens.len()).unwrap_or(0);
         if tokens.is_empty() {
-            return Ok(None);
+            // A long walk that finds nothing must not look like a dead connection.
+            let silent = self.said_at.elapsed() >= self.heartbeat;
+            return Ok(silent.then(|| self.heartbeat()));
         }
         Ok(Some(self.say(WatchItem::Snapshot(tokens))))
     }

@@ -46,10 +46,16 @@ impl Vault {
             let health = self.store.read().await?.provider_health(id, app_id).await?;
             gate.set_open(health.as_ref().is_some_and(|health| health.open));
             let known = health.as_ref().and_then(trouble_of);
+            let open = health.as_ref().is_some_and(|health| health.open);
             match (gate.take_trouble(), known) {
                 (Some(found), None) => {
                     self.alarm(id, app_id, found).await?;
                     gate.set_open(found == ProviderTrouble::Unreachable);
+                }
+                // Whatever else is known to be wrong, calls to one that is away are held back.
+                (Some(ProviderTrouble::Unreachable), Some(_)) if !open => {
+                    self.hold_back(id, app_id).await?;
+                    gate.set_open(true);
                 }
                 (_, Some(ProviderTrouble::ManyDeaths)) => {
                     let over =
@@ -61,6 +67,8 @@ impl Vault {
                         self.begin_run(JobKind::MetaTokenExpiry, now, RunCause::Request).await?;
                     }
                 }
+                // A probe that passes says nothing of a trouble that only calls with a token meet.
+                (_, Some(trouble)) if probe && !open && gate.met_lately(trouble) => {}
                 (_, Some(trouble)) if probe => match provider.probe().await {
                     Ok(()) => {
                         self.recover(id, app_id).await?;
@@ -92,6 +100,24 @@ impl Vault {
                     if health.problem.is_empty() {
                         raise(tx, &provider, &app_id, health, trouble, now).await?;
                     }
+                    Ok::<_, Abort<VaultError>>(())
+                })
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// Opens the circuit of a provider about which something else is known already.
+    async fn hold_back(&self, provider: &ProviderId, app_id: &str) -> Result<(), VaultError> {
+        tracing::error!(%provider, "the provider can't be reached either; calls are held back");
+        let (unit_provider, app_id, now) = (provider.clone(), app_id.to_owned(), self.clock.now());
+        self.store
+            .write(move |tx| {
+                let (provider, app_id) = (unit_provider.clone(), app_id.clone());
+                Box::pin(async move {
+                    let mut health = tx.lock_provider_health(&provider, &app_id, now).await?;
+                    health.open = true;
+                    tx.put_provider_health(&provider, &app_id, &health).await?;
                     Ok::<_, Abort<VaultError>>(())
                 })
             })

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::custody::{binding, is_later};
-use super::doctor::{Learned, Patient, Recorded};
+use super::doctor::Patient;
 use super::idempotency::{Begun, Owned};
 use super::keys::WorkspaceKeys;
+use super::verdict::{Learned, Recorded};
 use super::{
     FieldViolation, Intake, IntakeOptions, IntakeOutcome, StoreToken, Target, TokenView, Vault, VaultError,
     candidate, change,

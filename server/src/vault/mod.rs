@@ -30,6 +30,7 @@ mod report;
 mod rotation;
 mod schedule;
 mod sweep;
+mod verdict;
 mod view;
 
 use std::fmt;
@@ -244,6 +245,11 @@ impl Vault {
     /// Ends every watch, so that the server can.
     pub fn stop_watches(&self) {
         self.stopping.cancel();
+    }
+
+    /// Whether work is going on that no caller waits for: runs of jobs, looks at a dead token's siblings.
+    pub fn is_busy(&self) -> bool {
+        !self.tasks.is_empty()
     }
 
     /// Lets work that has begun come to its end, and closes the database.

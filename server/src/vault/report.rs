@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::doctor::{Learned, Recorded};
-use super::{Advice, ReportOutcome, ReportTokenError, ReportedSecret, Target, Vault, VaultError, Verdict};
+use super::verdict::{Learned, Recorded};
+use super::{Advice, ReportOutcome, ReportTokenError, ReportedSecret, Vault, VaultError, Verdict};
 use crate::model::{Connection, Misconfiguration, Principal, Refusal, RefusalKind, Standing, Status};
 use crate::store::HeldToken;
 
@@ -110,17 +110,18 @@ impl Vault {
             },
         };
         // The inspection often knows less than the refusal that the caller saw: the better reason is kept.
-        let word = match (word, &reported.kind) {
-            (Err(confirmed), RefusalKind::Dead { .. })
+        let named = match &word {
+            Err(confirmed)
                 if verdict == Verdict::Invalidated
                     && confirmed.subcode.is_none()
+                    && matches!(reported.kind, RefusalKind::Dead { .. })
                     && reported.subcode.is_some() =>
             {
-                Err(reported)
+                Some(reported)
             }
-            (word, _) => word,
+            _ => None,
         };
-        let learned = Learned { accounts: None, last_success_at: report.last_success_at };
+        let learned = Learned { accounts: None, last_success_at: report.last_success_at, named };
         let connection = match self.record(connection, word, learned).await? {
             Recorded::Kept(connection) => *connection,
             Recorded::Held => {
@@ -134,36 +135,7 @@ impl Vault {
                 return self.told(now_held, Verdict::StaleReport, Advice::FetchAgain, Duration::ZERO).await;
             }
         };
-        if verdict == Verdict::Invalidated {
-            tracing::warn!(connection = %connection.id, workspace = %connection.workspace, "the provider refuses the token");
-            self.validate_siblings(&connection).await;
-        }
         self.told(connection, verdict, advice, wait).await
-    }
-
-    /// The same subject and app in other workspaces shares this fate: they are asked about at once.
-    async fn validate_siblings(self: &Arc<Self>, connection: &Connection) {
-        let siblings = match self.store.read().await {
-            Ok(mut session) => session.siblings(connection).await,
-            Err(error) => Err(error),
-        };
-        let Ok(siblings) = siblings else { return };
-        let vault = Arc::clone(self);
-        self.tasks.spawn(async move {
-            for sibling in siblings {
-                let target = Target { connection: sibling.connection.id, workspace: None };
-                if let Err(error) = vault.ask_about(&sibling).await {
-                    tracing::warn!(connection = %target.connection, %error, "a token that shares a dead one's subject could not be asked about");
-                }
-            }
-        });
-    }
-
-    async fn ask_about(&self, held: &HeldToken) -> Result<(), VaultError> {
-        let provider = self.provider_of(&held.connection)?;
-        let secret = self.open_secret(held).await?;
-        let word = provider.inspect(&secret).await;
-        self.record(&held.connection, word, Learned::default()).await.map(|_| ())
     }
 
     async fn told(

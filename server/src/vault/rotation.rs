@@ -7,11 +7,13 @@ use std::time::Duration;
 use futures::StreamExt;
 
 use super::claims::Fence;
-use super::doctor::{Learned, Recorded};
 use super::exchange::movement;
 use super::intake::{Accepted, check_replaces};
+use super::verdict::{Learned, Recorded, is_death};
 use super::{ExchangeOutcome, IntakeOptions, Vault, VaultError, change};
-use crate::model::{ConnectionId, Expiry, Refusal, RefusalKind, Standing, Timestamp};
+use crate::model::{
+    Connection, ConnectionId, Expiry, Refusal, RefusalKind, Standing, Timestamp, TokenVersion,
+};
 use crate::provider::Provider;
 use crate::store::{Abort, HeldToken, Needs, Scope};
 
@@ -49,6 +51,21 @@ enum Setback {
     Unfit,
     /// No attempt was made.
     NotTried(Option<Timestamp>),
+    /// Nothing to do until the token that it is read with changes from what it was then.
+    Asleep(Option<ParentSeen>),
+}
+
+/// What of a parent its children follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct ParentSeen {
+    version: TokenVersion,
+    lives: bool,
+}
+
+impl ParentSeen {
+    fn of(parent: &Connection) -> Self {
+        Self { version: parent.version, lives: parent.standing == Standing::Live }
+    }
 }
 
 impl Vault {
@@ -66,9 +83,14 @@ impl Vault {
             .map(|id| {
                 let vault = Arc::clone(self);
                 async move {
-                    match vault.renew(id).await {
+                    let mut attempt = vault.renew(id).await;
+                    // Somebody else, the daily pass perhaps, changed it meanwhile: asked again once.
+                    if let Err(VaultError::ConcurrentChange(_)) = attempt {
+                        attempt = vault.renew(id).await;
+                    }
+                    match attempt {
                         Ok(attempt) => attempt,
-                        // Somebody else changed it meanwhile: it is looked at again if it is still due.
+                        // It is looked at again if it is still due.
                         Err(VaultError::ConcurrentChange(_)) => Attempt::Busy,
                         Err(error) => {
                             tracing::warn!(connection = %id, %error, "a token could not be renewed");
@@ -83,7 +105,7 @@ impl Vault {
     }
 
     /// One attempt, under a claim that only one task of all replicas has.
-    async fn renew(&self, id: ConnectionId) -> Result<Attempt, VaultError> {
+    async fn renew(self: &Arc<Self>, id: ConnectionId) -> Result<Attempt, VaultError> {
         let Some(claimed) = self.claim_exchange(id).await? else { return Ok(Attempt::Busy) };
         let outcome = self.renew_claimed(id, &claimed.fence).await;
         if let Err(error) = &outcome
@@ -102,7 +124,7 @@ impl Vault {
         self.set_back(&held, fence, Setback::NotTried(Some(self.clock.now() + wait))).await
     }
 
-    async fn renew_claimed(&self, id: ConnectionId, fence: &Fence) -> Result<Attempt, VaultError> {
+    async fn renew_claimed(self: &Arc<Self>, id: ConnectionId, fence: &Fence) -> Result<Attempt, VaultError> {
         let Some(held) = self.store.read().await?.held_token(id).await? else { return Ok(Attempt::Done) };
         let (connection, now) = (&held.connection, self.clock.now());
         if connection.schedule.next_renewal_at.is_none_or(|at| at > now) {
@@ -133,25 +155,31 @@ impl Vault {
     }
 
     async fn rotate(
-        &self,
+        self: &Arc<Self>,
         held: &HeldToken,
         provider: &dyn Provider,
         fence: &Fence,
     ) -> Result<Attempt, VaultError> {
         let connection = &held.connection;
         let secret = self.open_secret(held).await?;
+        self.confirm_claim(fence, connection.id).await?;
         let exchanged = match provider.exchange(&secret, connection.facts.kind).await {
             Ok(exchanged) => exchanged,
             Err(refusal) => {
                 // A refusal may be the first news of a death: it is believed once inspection confirms it.
                 if matches!(refusal.kind, RefusalKind::Dead { .. }) {
                     let word = provider.inspect(&secret).await;
-                    let alive = word.is_ok();
+                    let died = match &word {
+                        Ok(_) => false,
+                        Err(word) if is_death(word) => true,
+                        // Nobody can say now: it is asked again later.
+                        Err(word) => return self.setback_of(held, fence, word).await,
+                    };
                     if matches!(self.record(connection, word, Learned::default()).await?, Recorded::Held) {
                         self.put_off(connection.id, fence, LONG_WAIT).await?;
                         return Ok(Attempt::Failed);
                     }
-                    if !alive {
+                    if died {
                         return Ok(Attempt::Failed);
                     }
                 }
@@ -190,7 +218,7 @@ impl Vault {
 
     /// A page token is read with the token of the person who manages the page, and follows it.
     async fn follow_parent(
-        &self,
+        self: &Arc<Self>,
         held: &HeldToken,
         provider: &dyn Provider,
         fence: &Fence,
@@ -200,6 +228,7 @@ impl Vault {
             Some(parent) => self.store.read().await?.held_token(parent).await?,
             None => None,
         };
+        let seen = parent.as_ref().map(|parent| ParentSeen::of(&parent.connection));
         let secret = match parent {
             Some(parent) if self.check_usable(&parent.connection).is_ok() => {
                 let parent_secret = self.open_secret(&parent).await?;
@@ -218,13 +247,12 @@ impl Vault {
         };
         let word = match provider.inspect(&secret).await {
             Ok(word) => word,
-            Err(refusal) if matches!(refusal.kind, RefusalKind::Dead { .. } | RefusalKind::OtherApp) => {
-                let next = match self.record(connection, Err(refusal), Learned::default()).await? {
-                    Recorded::Held => Some(self.clock.now() + LONG_WAIT),
-                    // Until its person's token changes again.
-                    Recorded::Kept(_) | Recorded::Changed => None,
+            Err(refusal) if is_death(&refusal) => {
+                let setback = match self.record(connection, Err(refusal), Learned::default()).await? {
+                    Recorded::Held => Setback::NotTried(Some(self.clock.now() + LONG_WAIT)),
+                    Recorded::Kept(_) | Recorded::Changed => Setback::Asleep(seen),
                 };
-                self.set_back(held, fence, Setback::NotTried(next)).await?;
+                self.set_back(held, fence, setback).await?;
                 return Ok(Attempt::Failed);
             }
             Err(refusal) => return self.setback_of(held, fence, &refusal).await,
@@ -238,15 +266,14 @@ impl Vault {
         let accepted = Accepted { secret, word, pasted_expiry: connection.facts.expiry };
         let outcome = ExchangeOutcome::Extended;
         let connection = self.keep_exchanged(held, Some(accepted), outcome, None, Some(fence)).await?;
-        // Done until the parent changes again.
         let held = HeldToken { connection, sealed: None };
-        self.set_back(&held, fence, Setback::NotTried(None)).await?;
+        self.set_back(&held, fence, Setback::Asleep(seen)).await?;
         Ok(Attempt::Done)
     }
 
     /// An end that nobody told is asked for again.
     async fn ask_for_end(
-        &self,
+        self: &Arc<Self>,
         held: &HeldToken,
         provider: &dyn Provider,
         fence: &Fence,
@@ -255,7 +282,7 @@ impl Vault {
         let word = provider.inspect(&secret).await;
         let verdict = match &word {
             Ok(_) => true,
-            Err(refusal) => matches!(refusal.kind, RefusalKind::Dead { .. } | RefusalKind::OtherApp),
+            Err(refusal) => is_death(refusal),
         };
         if verdict {
             let wait = match self.record(&held.connection, word, Learned::default()).await? {
@@ -316,6 +343,15 @@ impl Vault {
                     announced.catch_up(&before, now, &policy);
                     match setback {
                         Setback::NotTried(next) => after.schedule.next_renewal_at = next,
+                        Setback::Asleep(seen) => {
+                            // If the parent changed meanwhile, its wake-up must not be lost.
+                            let parent = match before.parent {
+                                Some(parent) => tx.connection(parent).await?,
+                                None => None,
+                            };
+                            let same = parent.as_ref().map(ParentSeen::of) == seen;
+                            after.schedule.next_renewal_at = (!same).then_some(now);
+                        }
                         Setback::Failed => {
                             after.schedule.attempts += 1;
                             after.schedule.next_renewal_at = after.retry_after_failure(now);
@@ -327,7 +363,7 @@ impl Vault {
                     }
                     let next = after.schedule.next_renewal_at;
                     let hopeless = match setback {
-                        Setback::NotTried(_) => false,
+                        Setback::NotTried(_) | Setback::Asleep(_) => false,
                         Setback::Failed => next.is_none() || after.renewal_is_hopeless(now, &policy),
                         Setback::Ceiling | Setback::Unfit => true,
                     };

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::claims::Place;
 use super::idempotency::Begun;
 use super::rotation::Attempt;
 use super::{Job, JobRunPage, ListJobRuns, RunJob, Vault, VaultError};
@@ -18,7 +19,9 @@ const LATE: Duration = Duration::from_secs(60);
 /// How long ended runs are kept.
 const RUNS_KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// How often it is looked for a run in progress when one is asked for.
-const LOOKS: u32 = 5;
+const LOOKS: u32 = 20;
+/// The wait between two such looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Events deleted in one transaction.
 const COMPACTED_AT_ONCE: i64 = 5_000;
 
@@ -150,11 +153,14 @@ impl Vault {
     /// `StorageUnavailable`.
     pub async fn start_due_jobs(self: &Arc<Self>) -> Result<(), VaultError> {
         for job in JobKind::ALL {
-            if self.stopping.is_cancelled() {
+            // With a clock that is wrong, slots would seem to have come that have not.
+            if self.stopping.is_cancelled() || !self.store.trusts_clock() {
                 return Ok(());
             }
+            // The place comes first: a run that is in the table and has no task would seem to have been left.
+            let Some(place) = self.runs.enter(job.as_str()) else { continue };
             if let Some(run) = self.next_run(job).await? {
-                self.spawn_run(job, run);
+                self.spawn_run(job, run, place);
             }
         }
         Ok(())
@@ -163,9 +169,6 @@ impl Vault {
     /// A run for this process to do: one that was left, or one whose slot has come.
     async fn next_run(&self, job: JobKind) -> Result<Option<JobRun>, VaultError> {
         let name = job.as_str();
-        if self.runs.is_running(name) {
-            return Ok(None);
-        }
         let mut session = self.store.read().await?;
         if let Some(run) = session.running(name).await? {
             let own = run.incarnation == self.store.incarnation();
@@ -256,8 +259,7 @@ impl Vault {
     }
 
     /// Works on a run in the background.
-    fn spawn_run(self: &Arc<Self>, job: JobKind, run: JobRun) {
-        let Some(place) = self.runs.enter(job.as_str()) else { return };
+    fn spawn_run(self: &Arc<Self>, job: JobKind, run: JobRun, place: Place) {
         let vault = Arc::clone(self);
         self.tasks.spawn(async move {
             vault.work(job, run).await;
@@ -341,6 +343,10 @@ impl Vault {
     async fn compact(&self, run: &mut JobRun, progress: &Progress<'_>) -> Result<(), RunFailed> {
         let before = self.clock.now() - self.policy().event_retention;
         loop {
+            // What a wrong clock deletes is gone. The run goes on once the clock is right.
+            if !self.store.trusts_clock() {
+                return Err(RunFailed::Stopped);
+            }
             let needs = crate::store::Needs { alone: true, ..Default::default() };
             let (deleted, _) = self
                 .store
@@ -427,13 +433,16 @@ impl Vault {
         let begun = async {
             // The run in progress may end between the two looks: then this one's turn has come.
             for _ in 0..LOOKS {
-                if let Some(run) = self.begin_run(job, self.clock.now(), RunCause::Request).await? {
-                    self.spawn_run(job, run.clone());
+                if let Some(place) = self.runs.enter(job.as_str())
+                    && let Some(run) = self.begin_run(job, self.clock.now(), RunCause::Request).await?
+                {
+                    self.spawn_run(job, run.clone(), place);
                     return Ok(run);
                 }
                 if let Some(run) = self.store.read().await?.running(job.as_str()).await? {
                     return Ok(run);
                 }
+                tokio::time::sleep(LOOK_AGAIN).await;
             }
             Err(VaultError::Overloaded)
         };

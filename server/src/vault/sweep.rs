@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use futures::StreamExt;
 
-use super::doctor::{Learned, Recorded};
 use super::schedule::{Progress, RunFailed};
+use super::verdict::{Learned, Recorded, is_death};
 use super::{Vault, VaultError};
-use crate::model::{Connection, ConnectionId, ProviderId, RefusalKind, Status};
+use crate::model::{Connection, ConnectionId, ProviderId, Status};
 use crate::provider::Provider;
 use crate::store::JobRun;
 
@@ -94,7 +94,7 @@ impl Vault {
     }
 
     async fn sweep_one(
-        &self,
+        self: &Arc<Self>,
         connection: Connection,
         provider: Arc<dyn Provider>,
     ) -> Result<Swept, RunFailed> {
@@ -119,7 +119,7 @@ impl Vault {
             let word = provider.inspect(&secret).await;
             let verdict = match &word {
                 Ok(_) => true,
-                Err(refusal) => matches!(refusal.kind, RefusalKind::Dead { .. } | RefusalKind::OtherApp),
+                Err(refusal) => is_death(refusal),
             };
             if !verdict {
                 return Ok(Swept::Failed(Box::new(held.connection)));

@@ -509,9 +509,8 @@ impl World {
 
     async fn ask_for(&mut self, on: usize, act: &Act) -> Result<(), String> {
         let Some(ready) = self.prepare(act) else { return Ok(()) };
-        let siblings = self.models[0].siblings(act.slot());
         let outcome = self.ask(on, &ready).await;
-        self.conclude(&ready, &outcome, &siblings).await
+        self.conclude(&ready, &outcome).await
     }
 
     /// Asks a vault, and gives its answer in a word.
@@ -524,7 +523,7 @@ impl World {
     }
 
     /// The models that would have answered the same.
-    async fn conclude(&mut self, ready: &Ready, outcome: &str, siblings: &[Slot]) -> Result<(), String> {
+    async fn conclude(&mut self, ready: &Ready, outcome: &str) -> Result<(), String> {
         let mut wanted = BTreeSet::new();
         self.models.retain_mut(|model| {
             let answer = apply(model, ready);
@@ -534,16 +533,7 @@ impl World {
         if self.models.is_empty() {
             return Err(format!("the vault answered {outcome}, and should have answered one of {wanted:?}"));
         }
-        if outcome == "Invalidated" {
-            // The person's other connections are asked about in the background.
-            let now = Some(Timestamp::from_unix_seconds(self.now));
-            let asked = eventually_async("the siblings are asked about", LIMIT, async || {
-                let known = self.connections(0).await;
-                let asked = |slot: &Slot| known.get(slot).is_some_and(|c| c.seen.last_validated_at == now);
-                siblings.iter().all(asked).then_some(())
-            });
-            asked.await;
-        }
+        self.settle().await;
         Ok(())
     }
 
@@ -552,14 +542,13 @@ impl World {
             return Ok(());
         }
         let (Some(one), Some(other)) = (self.prepare(first), self.prepare(second)) else { return Ok(()) };
-        let siblings = [first, second].map(|act| self.models[0].siblings(act.slot()));
         let (answer, other_answer, ..) =
             tokio::join!(self.ask(0, &one), self.ask(1, &other), self.announce(0), self.announce(1));
         // What one of the two held locked while the deadlines were announced is announced by the next look.
         self.announce(0).await;
         self.models.iter_mut().for_each(Model::announce);
-        self.conclude(&one, &answer, &siblings[0]).await?;
-        self.conclude(&other, &other_answer, &siblings[1]).await?;
+        self.conclude(&one, &answer).await?;
+        self.conclude(&other, &other_answer).await?;
         Ok(())
     }
 
@@ -591,11 +580,23 @@ impl World {
                 (Act::Report { slot, claim, success }, _) => {
                     half.report_only(*slot, *claim, success.map(|ago| ready.now - ago));
                 }
+                (Act::Validate { slot }, _) => half.validate_only(*slot),
                 _ => {}
             }
             possible.extend([whole, half, model]);
         }
         self.models = possible;
+    }
+
+    /// A person's other connections are asked about in the background: waits until that is done.
+    async fn settle(&self) {
+        let replicas = 0..self.replicas.len();
+        let idle = eventually_async("all work in the background is done", LIMIT, async || {
+            let busy =
+                replicas.clone().map(|on| self.replicas[on].run(|vault| async move { vault.is_busy() }));
+            futures::future::join_all(busy).await.iter().all(|busy| !busy).then_some(())
+        });
+        idle.await;
     }
 
     /// Runs a job to its end, on all replicas at once or on one.
@@ -620,6 +621,7 @@ impl World {
                 return Err(format!("{job} failed: {ended:?}"));
             }
         }
+        self.settle().await;
         Ok(())
     }
 

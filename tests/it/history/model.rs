@@ -19,6 +19,8 @@ const NOISE: i64 = 60;
 /// What the sandbox gives when it gives a fresh life.
 const LONG_LIFE: i64 = 60 * DAY;
 
+/// How a word on a token is written: with what follows for others, or alone.
+type Write = fn(&mut Model, Slot, Result<Word, &'static str>, Option<BTreeSet<String>>, Option<i64>);
 /// A connection: whose workspace, and which person.
 pub type Slot = (usize, usize);
 /// `None` is never.
@@ -390,10 +392,19 @@ impl Model {
     }
 
     pub fn validate(&mut self, slot: Slot) {
+        self.validate_with(slot, Self::record);
+    }
+
+    /// The same, and the process dies before it asks about the person's other connections.
+    pub fn validate_only(&mut self, slot: Slot) {
+        self.validate_with(slot, Self::note);
+    }
+
+    fn validate_with(&mut self, slot: Slot, write: Write) {
         let Some(token) = self.connections[&slot].held.token else { return };
         let word = self.inspect(token);
         let accounts = word.is_ok().then(|| self.accounts(token)).flatten();
-        self.record(slot, word, accounts, None);
+        write(self, slot, word, accounts, None);
     }
 
     /// The daily pass: everything that may still change is asked about.
@@ -407,20 +418,21 @@ impl Model {
 
     /// A service saw the provider refuse a token, and last saw it work at `last_success`.
     pub fn report(&mut self, slot: Slot, claim: Claim, last_success: Option<i64>) -> &'static str {
-        let verdict = self.report_only(slot, claim, last_success);
-        if verdict == "Invalidated" {
-            // The same person in other workspaces shares the fate: those are asked about at once.
-            for sibling in self.siblings(slot) {
-                let token = self.connections[&sibling].held.token.expect("a live token is held");
-                let word = self.inspect(token);
-                self.record(sibling, word, None, None);
-            }
-        }
-        verdict
+        self.report_with(slot, claim, last_success, Self::record)
     }
 
     /// The same, and the process dies before it asks about the person's other connections.
     pub fn report_only(&mut self, slot: Slot, claim: Claim, last_success: Option<i64>) -> &'static str {
+        self.report_with(slot, claim, last_success, Self::note)
+    }
+
+    fn report_with(
+        &mut self,
+        slot: Slot,
+        claim: Claim,
+        last_success: Option<i64>,
+        write: Write,
+    ) -> &'static str {
         let held = &self.connections[&slot].held;
         if claim == Claim::DeadBefore {
             return "StaleReport";
@@ -433,7 +445,7 @@ impl Model {
         }
         let word = self.inspect(held.token.expect("a usable token is held"));
         let verdict = if word.is_ok() { "StillValid" } else { "Invalidated" };
-        self.record(slot, word, None, last_success);
+        write(self, slot, word, None, last_success);
         verdict
     }
 
@@ -551,7 +563,27 @@ impl Model {
         }
     }
 
+    /// What was learned of a token. Of a death, the person's other connections are asked about at once.
     fn record(
+        &mut self,
+        slot: Slot,
+        word: Result<Word, &'static str>,
+        accounts: Option<BTreeSet<String>>,
+        last_success: Option<i64>,
+    ) {
+        let lived = self.connections[&slot].held.standing == Standing::Live;
+        self.note(slot, word, accounts, last_success);
+        if lived && matches!(self.connections[&slot].held.standing, Standing::Invalid { .. }) {
+            for sibling in self.siblings(slot) {
+                let token = self.connections[&sibling].held.token.expect("a live token is held");
+                let word = self.inspect(token);
+                self.note(sibling, word, None, None);
+            }
+        }
+    }
+
+    /// What was learned of one token, and of no other.
+    fn note(
         &mut self,
         slot: Slot,
         word: Result<Word, &'static str>,

@@ -22,12 +22,13 @@ use token_vault_sandbox::{Sandbox, SandboxConfig, User};
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::serving::{DemoFolder, Serving};
-use self::stage::{bold, mark, red, say, show, step};
+use self::stage::{mark, say, show, step};
+use super::paint::{bold, red};
 use crate::config::DEFAULT_LISTEN;
 
 const WORKSPACE: &str = "acme";
 /// Days that pass in a second, with somebody who watches and without.
-const PACE: (u32, u32) = (1, 4);
+const PACE: (u32, u32) = (1, 8);
 
 /// Arguments of `demo`.
 #[derive(Debug, Args)]
@@ -208,38 +209,33 @@ fn try_it_yourself(serving: &Serving, sandbox: &Sandbox, connection: &str) -> an
     let call = |method: &str, body: &str| {
         format!("  grpcurl -plaintext -H \"{key}\" -d '{body}' {vault} tokenvault.v1.{method}")
     };
+    let of_connection = format!("{{\"connection_id\":\"{connection}\"}}");
+    let pasted =
+        format!("{{\"workspace_id\":\"{WORKSPACE}\",\"provider\":\"meta\",\"access_token\":\"{pasted}\"}}");
+    let program = std::env::current_exe().context("this program can't find itself")?;
+    let program = program.display();
     let mut text = String::new();
-    writeln!(text, "\n{}", bold("Try it yourself (this key works while the demo runs):"))?;
+    writeln!(text, "\n{}", bold("Try it yourself, in another shell (this key works while the demo runs):"))?;
     writeln!(text, "  KEY=$(cat {})", serving.key_file.display())?;
     writeln!(text, "  grpcurl -plaintext {vault} list")?;
     writeln!(text, "  grpcurl -plaintext {vault} describe tokenvault.v1.TokenVault")?;
     writeln!(text, "{}", call("TokenVault/ListTokens", "{}"))?;
-    writeln!(
-        text,
-        "{}",
-        call("TokenVault/FetchAccessToken", &format!("{{\"connection_id\":\"{connection}\"}}"))
-    )?;
-    writeln!(
-        text,
-        "{}",
-        call("TokenVault/ValidateToken", &format!("{{\"connection_id\":\"{connection}\"}}"))
-    )?;
-    writeln!(text, "\n  # The feed, from its beginning and then live:")?;
+    writeln!(text, "{}", call("TokenVault/FetchAccessToken", &of_connection))?;
+    writeln!(text, "{}", call("TokenVault/ValidateToken", &of_connection))?;
+    writeln!(text, "\n  # Follow the feed, from its beginning and then live; Ctrl-C ends it:")?;
     writeln!(text, "{}", call("TokenVault/WatchExpiryEvents", "{\"from\":\"FROM_EARLIEST\"}"))?;
-    writeln!(text, "\n  # A day passes; the nightly job asks Meta about every token:")?;
-    writeln!(text, "  curl -d '{{\"advance_seconds\":86400}}' {graph}/_sandbox/clock")?;
-    writeln!(text, "{}", call("VaultAdmin/ListJobRuns", "{\"job\":\"meta-token-expiry\"}"))?;
-    let body =
-        format!("{{\"workspace_id\":\"{WORKSPACE}\",\"provider\":\"meta\",\"access_token\":\"{pasted}\"}}");
+    writeln!(text, "\n  # The same a line per event, and the jobs:")?;
+    writeln!(text, "  export TOKEN_VAULT_ENDPOINT=http://{vault} TOKEN_VAULT_API_KEY=$KEY")?;
+    writeln!(text, "  {program} watch --from earliest")?;
+    writeln!(text, "  {program} jobs")?;
+    writeln!(text, "  {program} jobs runs meta-token-expiry")?;
     writeln!(text, "\n  # Bob pastes a token (of the sandbox; it is worth nothing elsewhere):")?;
-    writeln!(text, "{}", call("TokenVault/StoreToken", &body))?;
-    writeln!(text, "\n  # Ana changes her password; validate again and see:")?;
+    writeln!(text, "{}", call("TokenVault/StoreToken", &pasted))?;
+    writeln!(text, "\n  # Ana changes her password; a day passes, and the daily job finds out:")?;
     writeln!(text, "  curl -d '{{\"action\":\"changes_password\"}}' {graph}/_sandbox/users/ana/actions")?;
-    writeln!(text, "\n  # From Rust:")?;
-    writeln!(
-        text,
-        "  TOKEN_VAULT_ENDPOINT=http://{vault} TOKEN_VAULT_API_KEY=$KEY cargo run -p token-vault-client --example fetch -- {connection}"
-    )?;
+    writeln!(text, "  curl -d '{{\"advance_seconds\":86400}}' {graph}/_sandbox/clock")?;
+    writeln!(text, "\n  # From Rust (ingestion, alerting and fetch are the examples):")?;
+    writeln!(text, "  cargo run -p token-vault-client --example ingestion -- /tmp/feed-position")?;
     writeln!(text, "\nAll that the sandbox can do: curl {graph}/_sandbox")?;
     writeln!(text, "Ctrl-C ends the demo and forgets everything.")?;
     say(text.trim_end())

@@ -1,31 +1,28 @@
-//! Sixty days in a minute: time runs, and the feed is shown as it comes.
+//! Sixty days in a minute: time runs, people do what people do, and the feed is shown as it comes.
+//!
+//! The vault does its work by its own clockwork, in real time. So that a slow machine tells the same story, time
+//! stands still where a scene waits for its event, and while somebody pastes a token.
 
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use futures::StreamExt;
-use token_vault_client::v1::expiry_event::{Detail, Kind};
-use token_vault_client::v1::{ExpiryEvent, Severity};
-use token_vault_client::{Start, Vault, WatchItem, WatchOptions};
-use token_vault_sandbox::{Endpoint, Fault, FaultKind, Sandbox, User};
+use token_vault_client::v1::ExpiryEvent;
+use token_vault_client::v1::expiry_event::Kind;
+use token_vault_client::{EventStream, Start, Vault, WatchItem, WatchOptions};
+use token_vault_sandbox::{ExchangeMood, Sandbox, User};
 
-use super::stage::{bold, green, paint, red, say, step};
+use super::stage::{say, step};
 use super::{person, store};
+use crate::cli::event;
+use crate::cli::paint::{bold, grey};
+use crate::cli::table::seconds;
 
 const DAY: i64 = 24 * 60 * 60;
-/// When Cleo changes her password.
-const PASSWORD_DAY: i64 = 20;
-/// The story is over by then, whatever happened.
-const LAST_DAY: i64 = 72;
-
-/// The people whose tokens age.
-struct Cast<'a> {
-    sandbox: &'a Sandbox,
-    connector: &'a Vault,
-    ben: User,
-    cleo: User,
-    began: i64,
-}
+/// How long an event may take in real time, once time stands still for it.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How many days of Ben's token are left when he pastes it.
+const LEFT_OF_BENS: u32 = 26;
 
 /// Lets sixty days pass, `days_per_second` of them each second, and tells what the feed says.
 pub(super) async fn tell(
@@ -34,96 +31,148 @@ pub(super) async fn tell(
     watcher: &Vault,
     days_per_second: u32,
 ) -> anyhow::Result<()> {
-    let options = WatchOptions::new().start(Start::Now).heartbeat(Duration::from_secs(1));
-    let mut feed = watcher.watch(options);
-    let (ben, cleo) = (person(sandbox, "ben"), person(sandbox, "cleo"));
-    let his = ben.long_lived_token();
-    store(connector, &his).await?;
-    store(connector, &cleo.short_lived_token()).await?;
-    // For Ben, the provider lengthens nothing: it refuses the exchange although the token works.
-    let refused = FaultKind::error_with_subcode(400, 190, 460);
-    sandbox.fault(Fault::on(Endpoint::OauthAccessToken).token(his).always().with(refused));
     step(
         8,
         "WatchExpiryEvents",
-        "sixty days in a minute; Ana's token is renewed, Ben's can't be, and Cleo changes her password",
+        "sixty days in a minute: the feed from its beginning, then live, a line per event",
     )?;
-    let clock = sandbox.clock();
-    let cast = Cast { sandbox, connector, ben, cleo, began: clock.now() };
-    clock.run_at(days_per_second.saturating_mul(u32::try_from(DAY).unwrap_or(u32::MAX)));
-    let told = cast.watch(&mut feed).await;
-    clock.run_at(1);
-    sandbox.clear_faults();
+    let options = WatchOptions::new().start(Start::Earliest).heartbeat(Duration::from_secs(1));
+    let began = sandbox.clock().now();
+    let speed = days_per_second.saturating_mul(u32::try_from(DAY).unwrap_or(u32::MAX));
+    let feed = watcher.watch(options);
+    let mut days = Days { sandbox, connector, feed, began, speed, seen: Vec::new() };
+    let told = days.play().await;
+    sandbox.clock().run_at(1);
+    sandbox.set_mood(ExchangeMood::default());
     told
 }
 
-impl Cast<'_> {
+struct Days<'a> {
+    sandbox: &'a Sandbox,
+    connector: &'a Vault,
+    feed: EventStream,
+    /// Day 0, in seconds since 1970.
+    began: i64,
+    speed: u32,
+    /// What came so far.
+    seen: Vec<(String, Kind)>,
+}
+
+impl Days<'_> {
+    async fn play(&mut self) -> anyhow::Result<()> {
+        // Ben's provider lengthens nothing; what Ana has is lengthened once she is due.
+        self.sandbox.set_mood(ExchangeMood::SameExpiry);
+        let (ben, cleo) = (person(self.sandbox, "ben"), person(self.sandbox, "cleo"));
+        let life = Duration::from_secs(86_400) * LEFT_OF_BENS;
+        self.say(&format!("Ben pastes a token that has {LEFT_OF_BENS} days left"))?;
+        store(self.connector, &ben.long_lived_token_with_life(life)).await?;
+        self.say("Cleo pastes hers")?;
+        store(self.connector, &cleo.short_lived_token()).await?;
+        self.wait_for("cleo", Kind::Connected, 1).await?;
+
+        self.run_to(13.0).await?;
+        self.wait_for("ben", Kind::RotationFailed, 1).await?;
+
+        self.run_to(14.5).await?;
+        self.say("Cleo changes her password, and nobody tells the vault")?;
+        cleo.changes_password();
+        self.run_to(16.0).await?;
+        self.wait_for("cleo", Kind::Invalidated, 1).await?;
+        self.run_to(17.5).await?;
+        self.reconnects("Cleo", &cleo).await?;
+
+        // 7, 3 and 1 days before his end, and the end.
+        for (warnings, day) in [(1, 19.5), (2, 23.5), (3, 25.5)] {
+            self.run_to(day).await?;
+            self.wait_for("ben", Kind::Expiring, warnings).await?;
+        }
+        self.run_to(26.5).await?;
+        self.wait_for("ben", Kind::Expired, 1).await?;
+        self.sandbox.set_mood(ExchangeMood::Extends);
+        self.run_to(28.0).await?;
+        self.reconnects("Ben", &ben).await?;
+
+        self.run_to(44.0).await?;
+        self.wait_for("ana", Kind::Rotated, 1).await?;
+        self.run_to(60.0).await?;
+        self.wait_for("cleo", Kind::Rotated, 1).await
+    }
+
+    /// Days since the beginning.
     fn day(&self) -> i64 {
         (self.sandbox.clock().now() - self.began).div_euclid(DAY)
     }
 
-    async fn watch(&self, feed: &mut token_vault_client::EventStream) -> anyhow::Result<()> {
-        let mut password_changed = false;
-        // Who reconnects, and on which day: two days after the alert, as people do.
-        let mut reconnects: Vec<(&User, i64)> = Vec::new();
-        let mut ben_is_back = false;
-        while self.day() < LAST_DAY && !ben_is_back {
-            let item = tokio::time::timeout(Duration::from_millis(100), feed.next()).await;
-            let item = item.ok().map(|item| item.context("the feed ended")).transpose()?.transpose()?;
-            if let Some(WatchItem::Event(event)) = item {
-                show(&event, self.day())?;
-                let name = event.subject.as_ref().map(|subject| subject.name.as_str()).unwrap_or_default();
-                match (event.kind(), name) {
-                    (Kind::Invalidated, "cleo") => reconnects.push((&self.cleo, self.day() + 2)),
-                    (Kind::Expired, "ben") => reconnects.push((&self.ben, self.day() + 2)),
-                    (Kind::Restored, "ben") => ben_is_back = true,
-                    _ => {}
+    /// Somebody brings a new token. Time stands still meanwhile: what is pasted lives for ninety minutes only.
+    async fn reconnects(&mut self, name: &str, user: &User) -> anyhow::Result<()> {
+        self.say(&format!("{name} reconnects"))?;
+        store(self.connector, &user.short_lived_token()).await?;
+        self.wait_for(&name.to_lowercase(), Kind::Restored, 1).await
+    }
+
+    /// Lets time run to a day, and shows what comes meanwhile. It stands still then.
+    async fn run_to(&mut self, day: f64) -> anyhow::Result<()> {
+        let clock = self.sandbox.clock();
+        let end = Duration::from_secs(86_400).mul_f64(day);
+        let end = self.began.saturating_add(i64::try_from(end.as_secs()).unwrap_or(i64::MAX));
+        clock.run_at(self.speed);
+        while clock.now() < end {
+            let left = Duration::from_secs(u64::try_from(end - clock.now()).unwrap_or(0));
+            let left = (left / self.speed.max(1)).max(Duration::from_millis(1));
+            if let Ok(item) = tokio::time::timeout(left, self.feed.next()).await {
+                self.take(item)?;
+            }
+        }
+        clock.freeze();
+        Ok(())
+    }
+
+    /// Shows what comes until so many events of a kind have come about a person.
+    async fn wait_for(&mut self, name: &str, kind: Kind, times: usize) -> anyhow::Result<()> {
+        let patience = tokio::time::Instant::now() + PATIENCE;
+        let wanted = (name.to_owned(), kind);
+        while self.seen.iter().filter(|seen| **seen == wanted).count() < times {
+            match tokio::time::timeout_at(patience, self.feed.next()).await {
+                Ok(item) => self.take(item)?,
+                Err(_) => {
+                    bail!("the feed does not tell of {name}: {} (day {})", event::kind_name(kind), self.day())
                 }
             }
-            if !password_changed && self.day() >= PASSWORD_DAY {
-                self.cleo.changes_password();
-                password_changed = true;
-                say(&format!(
-                    "       {:>6}  (Cleo changes her password; nobody tells the vault)",
-                    day_name(self.day())
-                ))?;
-            }
-            let today = self.day();
-            if let Some(place) = reconnects.iter().position(|(_, day)| *day <= today) {
-                let (user, _) = reconnects.remove(place);
-                user.heals();
-                store(self.connector, &user.short_lived_token()).await?;
-            }
         }
-        if ben_is_back {
-            Ok(())
-        } else {
-            bail!("the feed did not tell of Ben's return within {LAST_DAY} days")
+        Ok(())
+    }
+
+    fn take(&mut self, item: Option<Result<WatchItem, token_vault_client::Error>>) -> anyhow::Result<()> {
+        if let WatchItem::Event(event) = item.context("the feed ended")?? {
+            self.show(&event)?;
+            self.seen.push((event::who(&event).to_owned(), event.kind()));
         }
+        Ok(())
     }
-}
 
-fn day_name(day: i64) -> String {
-    format!("day {day}")
-}
-
-/// One line about an event, and one about the gap that it closes.
-fn show(event: &ExpiryEvent, day: i64) -> anyhow::Result<()> {
-    let kind = event.kind().as_str_name().trim_start_matches("KIND_");
-    let name = event.subject.as_ref().map(|subject| subject.name.as_str()).unwrap_or_default();
-    let what = event.remedy.as_ref().map(|remedy| remedy.message.as_str()).unwrap_or_default();
-    let padded = format!("{kind:20}");
-    let kind = match event.severity() {
-        Severity::Critical => red(&format!("● {padded}")),
-        Severity::Warning => paint("33", &format!("● {padded}")),
-        _ => green(&format!("● {padded}")),
-    };
-    say(&format!("       {:>6}  {kind} {} {what}", day_name(day), bold(&format!("{name:5}"))))?;
-    if let Some(Detail::Restored(restored)) = &event.detail
-        && let (Some(from), Some(to)) = (restored.gap_start, restored.gap_end)
-    {
-        let (days, hours) = ((to.seconds - from.seconds) / DAY, (to.seconds - from.seconds) % DAY / 3_600);
-        say(&format!("               {:20}       ingestion backfills {days} days {hours} hours", ""))?;
+    /// One line about an event, and one about the gap that it closes.
+    fn show(&self, event: &ExpiryEvent) -> anyhow::Result<()> {
+        let at = event.occurred_at.map_or(self.began, |at| at.seconds);
+        let what = event.remedy.as_ref().map(|remedy| remedy.message.as_str()).unwrap_or_default();
+        let who = bold(&format!("{:5}", event::who(event)));
+        say(&format!("       {}  {} {who} {what}", self.date(at), event::kind(event)))?;
+        if let Some((from, to)) = event::gap(event) {
+            let hours = (to.seconds - from.seconds) / 3_600;
+            let gap = format!("to backfill: {} to {}", seconds(from), seconds(to));
+            say(&format!("{:51} {gap}, {} days {} hours", "", hours / 24, hours % 24))?;
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// What somebody does that the vault does not see.
+    fn say(&self, text: &str) -> anyhow::Result<()> {
+        let now = self.sandbox.clock().now();
+        say(&grey(&format!("       {}  {text}", self.date(now))))
+    }
+
+    fn date(&self, at: i64) -> String {
+        let date = seconds(token_vault_client::Timestamp { seconds: at, nanos: 0 });
+        let date = date.split('T').next().unwrap_or_default().to_owned();
+        format!("{date}  day {:2}", (at - self.began).div_euclid(DAY).max(0))
+    }
 }

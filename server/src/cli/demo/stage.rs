@@ -1,15 +1,17 @@
 //! How the demo talks: lines with colours for a terminal.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 
 use anyhow::Context;
 use token_vault_client::v1::{Token, check, token};
+
+use crate::cli::paint::{amber, bold, green, red};
 
 pub(super) fn show(token: &Token) -> anyhow::Result<()> {
     let badge = token.badge.clone().unwrap_or_default();
     let text = match badge.color() {
         token::badge::Color::Green => green(&format!("● {}", badge.text)),
-        token::badge::Color::Amber => paint("33", &format!("● {}", badge.text)),
+        token::badge::Color::Amber => amber(&format!("● {}", badge.text)),
         token::badge::Color::Red => red(&format!("● {}", badge.text)),
         _ => format!("● {}", badge.text),
     };
@@ -33,28 +35,11 @@ pub(super) fn mark(result: check::Result) -> String {
     match result {
         check::Result::Pass => green("✓"),
         check::Result::Fail => red("✗"),
-        check::Result::Warn => paint("33", "!"),
+        check::Result::Warn => amber("!"),
         _ => "·".to_owned(),
     }
 }
 
 pub(super) fn say(text: &str) -> anyhow::Result<()> {
     writeln!(std::io::stdout().lock(), "{text}").context("nobody listens any more")
-}
-
-pub(super) fn paint(code: &str, text: &str) -> String {
-    let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    if colours { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
-}
-
-pub(super) fn bold(text: &str) -> String {
-    paint("1", text)
-}
-
-pub(super) fn green(text: &str) -> String {
-    paint("32", text)
-}
-
-pub(super) fn red(text: &str) -> String {
-    paint("31", text)
 }

@@ -1,0 +1,28 @@
+//! Colours, for a terminal.
+
+use std::io::{IsTerminal, stdout};
+
+fn paint(code: &str, text: &str) -> String {
+    let colours = stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    if colours { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+}
+
+pub(super) fn bold(text: &str) -> String {
+    paint("1", text)
+}
+
+pub(super) fn green(text: &str) -> String {
+    paint("32", text)
+}
+
+pub(super) fn amber(text: &str) -> String {
+    paint("33", text)
+}
+
+pub(super) fn red(text: &str) -> String {
+    paint("31", text)
+}
+
+pub(super) fn grey(text: &str) -> String {
+    paint("90", text)
+}

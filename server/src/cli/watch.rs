@@ -1,0 +1,224 @@
+//! `watch`: follows the feed of expiry events.
+
+use std::io;
+use std::pin::pin;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, ValueEnum};
+use futures::StreamExt;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde_json::json;
+use token_vault_client::v1::expiry_event::Kind;
+use token_vault_client::v1::{EventFilter, Severity};
+use token_vault_client::{EventStream, Snapshot, Start, SubscriptionCheckpoint, WatchItem, WatchOptions};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::interval;
+
+use super::connect::CallerArgs;
+use super::event::{describe, describe_token, kind_name, line, token_line};
+use super::{note, say};
+use crate::config::Flags;
+
+/// Arguments of `watch`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  token-vault watch --from earliest                       all that is kept, then live
+  token-vault watch --from snapshot --min-severity warning
+  token-vault watch --subscription pager --json | while read -r event; do … ; done
+
+It reconnects by itself and ends by Ctrl-C. What closes an incident passes every filter that the incident passed.
+With --json each line is an object; its type is event, token, snapshot_started, snapshot_complete, caught_up or
+history_lost. Signs of trouble go to stderr.")]
+pub(super) struct WatchArgs {
+    /// Where to start: with what happens from now on, with the oldest event that is kept, or with the state of every
+    /// connection.
+    #[arg(long, value_enum, default_value_t = From::Now, conflicts_with = "cursor")]
+    from: From,
+    /// Start just after this position, as an event's cursor names it.
+    #[arg(long, value_name = "CURSOR")]
+    cursor: Option<String>,
+    /// Go on where this subscription stands, and move it as lines are written; the vault keeps it, per principal.
+    ///
+    /// Its position wins over --from and --cursor. Needs a role that may acknowledge: ingestion, alerting or admin.
+    #[arg(long, value_name = "NAME")]
+    subscription: Option<String>,
+    /// Only this workspace; may be given several times.
+    #[arg(long, value_name = "WORKSPACE")]
+    workspace: Vec<String>,
+    /// Only this kind; may be given several times.
+    #[arg(long, value_name = "KIND", ignore_case = true, value_parser = kinds())]
+    kind: Vec<Kind>,
+    /// Only this severity and worse.
+    #[arg(long, value_enum, value_name = "SEVERITY")]
+    min_severity: Option<SeverityName>,
+    /// Print JSON lines instead of text.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    caller: CallerArgs,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum From {
+    Now,
+    Earliest,
+    Snapshot,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum SeverityName {
+    Info,
+    Warning,
+    Critical,
+}
+
+impl SeverityName {
+    const fn on_the_wire(self) -> Severity {
+        match self {
+            Self::Info => Severity::Info,
+            Self::Warning => Severity::Warning,
+            Self::Critical => Severity::Critical,
+        }
+    }
+}
+
+/// Reads a kind by its name.
+fn kinds() -> impl TypedValueParser<Value = Kind> {
+    let known = || (1..).map_while(|number| Kind::try_from(number).ok());
+    let find = move |name: String| known().find(|kind| kind_name(*kind).eq_ignore_ascii_case(&name));
+    PossibleValuesParser::new(known().map(kind_name))
+        .try_map(move |name| find(name).ok_or("is no kind of event"))
+}
+
+/// Runs it, until it is told to end or nobody reads any more.
+pub(super) async fn run(args: WatchArgs, flags: Flags) -> anyhow::Result<()> {
+    let vault = args.caller.vault(flags).await?;
+    let start = match (args.cursor, args.from) {
+        (Some(cursor), _) => Start::Cursor(cursor),
+        (None, From::Now) => Start::Now,
+        (None, From::Earliest) => Start::Earliest,
+        (None, From::Snapshot) => Start::Snapshot,
+    };
+    let filter = EventFilter {
+        workspace_ids: args.workspace,
+        kinds: args.kind.into_iter().map(Into::into).collect(),
+        min_severity: args.min_severity.map_or(Severity::Unspecified, SeverityName::on_the_wire).into(),
+        ..EventFilter::default()
+    };
+    let mut options = WatchOptions::new().filter(filter).start(start);
+    if let Some(name) = args.subscription {
+        options = options.checkpoint(SubscriptionCheckpoint::new(&vault, name));
+    }
+    let mut feed = vault.watch(options);
+    let followed = follow(&mut feed, args.json).await;
+    // The lines that were written count as handled, whatever ended it.
+    let kept = feed.close().await;
+    followed?;
+    kept.context("the subscription's position was not stored")
+}
+
+async fn follow(feed: &mut EventStream, as_json: bool) -> anyhow::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut unread = pin!(unread());
+    loop {
+        let item = tokio::select! {
+            item = feed.next() => item,
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            () = &mut unread => return Ok(()),
+        };
+        let Some(item) = item.transpose()? else { return Ok(()) };
+        if as_json { show_json(&item)? } else { show(&item)? }
+    }
+}
+
+fn show(item: &WatchItem) -> anyhow::Result<()> {
+    match item {
+        WatchItem::Event(event) => return say(line(event)),
+        WatchItem::Snapshot(Snapshot::Token(token)) => return say(token_line(token)),
+        WatchItem::Snapshot(Snapshot::Complete { token_count, .. }) => {
+            note(format_args!("({token_count} connections; now what happens to them)"));
+        }
+        WatchItem::CaughtUp => note("(caught up)"),
+        other => tell_trouble(other),
+    }
+    Ok(())
+}
+
+fn show_json(item: &WatchItem) -> anyhow::Result<()> {
+    say(match item {
+        WatchItem::Event(event) => describe(event),
+        WatchItem::Snapshot(Snapshot::Started) => json!({ "type": "snapshot_started" }),
+        WatchItem::Snapshot(Snapshot::Token(token)) => describe_token(token),
+        WatchItem::Snapshot(Snapshot::Complete { token_count, cursor }) => {
+            json!({ "type": "snapshot_complete", "token_count": token_count, "cursor": cursor })
+        }
+        WatchItem::CaughtUp => json!({ "type": "caught_up" }),
+        WatchItem::HistoryLost(error) => {
+            json!({ "type": "history_lost", "reason": error.reason_name(), "message": error.message() })
+        }
+        other => {
+            tell_trouble(other);
+            return Ok(());
+        }
+    })
+}
+
+fn tell_trouble(item: &WatchItem) {
+    match item {
+        WatchItem::HistoryLost(error) => note(format_args!("(events are lost; a snapshot follows: {error})")),
+        WatchItem::Interrupted(error) => note(format_args!("(interrupted; it goes on by itself: {error})")),
+        WatchItem::CheckpointFailed(error) => note(format_args!("(the position is not stored yet: {error})")),
+        _ => {}
+    }
+}
+
+/// Ends when nobody reads stdout any more: while the feed is quiet, no write would tell.
+async fn unread() {
+    let mut looks = interval(Duration::from_secs(1));
+    loop {
+        looks.tick().await;
+        let stdout = io::stdout();
+        let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
+        let answered = poll(&mut watched, Some(&Timespec::default()));
+        if answered.is_ok() && watched.iter().any(|fd| fd.revents().contains(PollFlags::ERR)) {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: WatchArgs,
+    }
+
+    fn parse(line: &str) -> Result<WatchArgs, String> {
+        Line::try_parse_from(line.split(' ')).map(|line| line.args).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn kinds_are_read_in_any_case_and_an_unknown_one_is_told_with_the_known() {
+        let args = parse("watch --kind expired --kind ROTATION_FAILED").unwrap();
+        assert_eq!(args.kind, [Kind::Expired, Kind::RotationFailed]);
+        let told = parse("watch --kind DIED").err().unwrap();
+        assert!(told.contains("INVALIDATED") && told.contains("DEADLINES_CHANGED"), "{told}");
+        assert!(parse("watch --kind UNSPECIFIED").is_err());
+    }
+
+    #[test]
+    fn a_watch_starts_in_one_place() {
+        assert!(parse("watch --cursor c").is_ok());
+        assert!(parse("watch --from earliest").is_ok());
+        assert!(parse("watch --from earliest --cursor c").is_err());
+    }
+}
