@@ -3,6 +3,7 @@
 mod architecture;
 mod bad_input;
 mod callers;
+mod certificates;
 mod clockwork;
 mod durability;
 mod endings;
@@ -29,3 +30,4 @@ mod reflection;
 mod rotation;
 mod time;
 mod tokens;
+mod transport;

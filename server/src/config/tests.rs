@@ -201,7 +201,8 @@ fn tls_is_whole_or_not_at_all() {
 
 #[test]
 fn a_certificates_principal_is_told_whole() {
-    let tls = "[server.tls]\ncert_file = '/c'\nkey_file = '/k'\nclient_auth = 'optional'\nclient_ca_file = '/ca'\n";
+    let tls =
+        "[server.tls]\ncert_file = '/c'\nkey_file = '/k'\nclient_auth = 'optional'\nclient_ca_file = '/ca'\n";
     let auth = |list: &str| read(&format!("{tls}[auth]\ncertificates = [{list}]"));
     let good = "{ san = 'spiffe://acme/ingestion', principal = 'ingestion', role = 'ingestion', workspaces = ['acme'] }, \
                 { san = 'ops.acme.example', principal = 'ops', role = 'admin', workspaces = 'all' }";
@@ -237,7 +238,8 @@ fn limits_are_bounded_and_documented_by_their_defaults() {
     let config = read("").unwrap();
     assert_eq!(config.server.limits, Limits::default());
     assert_eq!(config.watches, WatchLimits::default());
-    let limits = read("[server.limits]\nper_principal_rps = 0\nmax_connections = 7\nidle_timeout = '2m'").unwrap();
+    let limits =
+        read("[server.limits]\nper_principal_rps = 0\nmax_connections = 7\nidle_timeout = '2m'").unwrap();
     assert_eq!(limits.server.limits.per_principal_rps, 0);
     assert_eq!(limits.server.limits.max_connections, 7);
     assert_eq!(limits.server.limits.idle_timeout, 2 * MINUTE);
