@@ -3,6 +3,7 @@
 mod architecture;
 mod bad_input;
 mod callers;
+mod certificates;
 mod clockwork;
 mod durability;
 mod endings;
@@ -30,3 +31,4 @@ mod rotation;
 mod rotation_pace;
 mod time;
 mod tokens;
+mod transport;

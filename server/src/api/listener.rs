@@ -216,8 +216,13 @@ pub(super) async fn serve<S>(
         let (host, peer) = (Arc::clone(&host), Arc::new(Peer::new(address.ip())));
         let entry = registry.enter(number, &peer);
         tasks.spawn(async move {
-            if let Err(why) = host.meet(socket, &peer).await {
-                tracing::debug!(peer = %peer.address, %why, "a connection came to nothing");
+            match host.meet(socket, &peer).await {
+                Ok(()) => {}
+                // Who set up a client wants to know; who knocks at ports may not fill the log.
+                Err(why) if is_about_certificates(&why) => {
+                    tracing::info!(peer = %peer.address, %why, "a client's certificate is not accepted");
+                }
+                Err(why) => tracing::debug!(peer = %peer.address, %why, "a connection came to nothing"),
             }
             drop(entry);
         });
@@ -329,6 +334,11 @@ where
             }
         }
     }
+}
+
+fn is_about_certificates(why: &io::Error) -> bool {
+    let cause = why.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    matches!(cause, Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented))
 }
 
 /// A tenth more or less, so that connections that came together do not all come back together.

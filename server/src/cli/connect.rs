@@ -176,7 +176,13 @@ impl Caller {
     }
 }
 
-/// A refusal in words. The message says what is wrong and what to do.
+/// A refusal in words. The message says what is wrong and what to do. Where the vault said nothing, the connection broke,
+/// and the causes say why: a certificate that it does not take, for one.
 pub(super) fn refused(status: Status) -> anyhow::Error {
-    anyhow!("{:?}: {}", status.code(), status.message())
+    let first = std::error::Error::source(&status);
+    if first.is_none() {
+        return anyhow!("{:?}: {}", status.code(), status.message());
+    }
+    let causes = std::iter::successors(first, |cause| cause.source()).map(ToString::to_string);
+    anyhow!("the connection to the vault broke: {}", causes.collect::<Vec<_>>().join(": "))
 }

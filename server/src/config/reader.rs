@@ -120,7 +120,7 @@ impl Reader {
             _ => None,
         };
         let Some(dicts) = dicts else {
-            self.mistake(key, "must be a list of tables");
+            self.mistake(key, "must be a list of tables, such as [{ san = \"…\", … }]");
             return Vec::new();
         };
         let table = |(at, left)| Table { at, left, mistakes: Vec::new() };

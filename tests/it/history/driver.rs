@@ -12,7 +12,7 @@ use token_vault::model::{
 };
 use token_vault::provider::{Meta, MetaConfig, Provider, Providers, ReportedRefusal};
 use token_vault::vault::{
-    ExchangeSubject, ExchangeToken, FetchAccessToken, IntakeOptions, ListEvents, ListTokens,
+    CallerPolicy, ExchangeSubject, ExchangeToken, FetchAccessToken, IntakeOptions, ListEvents, ListTokens,
     ReportTokenError, ReportedSecret, RevokeToken, RunJob, RunState, StoreToken, Target, Timetable,
     ValidateToken, Vault, VaultConfig, VaultError, WatchEvents, WatchItem, WatchStart,
 };

@@ -1,0 +1,532 @@
+//! The way in: TLS, client certificates, and what happens to both while calls go on.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use token_vault_proto::v1::WatchExpiryEventsRequest as Watch;
+use token_vault_proto::v1::create_api_key_request::Workspaces;
+use token_vault_tests::prelude::*;
+use token_vault_tests::{Launch, eventually, eventually_async, seconds};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::certificates::{Authority, DAY, End, Pair, Secured, replace};
+
+const LIMIT: Duration = Duration::from_secs(30);
+const INGESTION: &str = "spiffe://acme/ingestion";
+
+/// Who comes with which certificate.
+const CERTIFICATES: &str = r#"[
+    { san = "spiffe://acme/ingestion", principal = "ingestion", role = "ingestion", workspaces = ["acme"] },
+    { san = "ops.acme.example", principal = "ops", role = "admin", workspaces = "all" },
+    { san = "spiffe://acme/brief", principal = "brief", role = "viewer", workspaces = "all" }
+]"#;
+
+/// A vault whose clients show a certificate, and the roots of both.
+async fn mutual(backend: Backend, client_auth: &str) -> (Secured, Authority, Authority) {
+    let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));
+    let secured = Secured::prepare(backend, &servers.server(), Some((&clients, client_auth))).await;
+    let secured = secured.set("auth.certificates", CERTIFICATES);
+    secured.serve();
+    (secured, servers, clients)
+}
+
+/// The admin over TLS.
+fn admin(secured: &Secured, servers: &Authority) -> Caller {
+    secured.world.admin().through(secured.channel(servers, None))
+}
+
+/// Somebody who brings nothing but a certificate.
+fn certified(secured: &Secured, servers: &Authority, pair: &Pair) -> Caller {
+    secured.world.admin().saying(None).through(secured.channel(servers, Some(pair)))
+}
+
+/// There was no connection. With TLS 1.3 a client learns only afterwards that its certificate was not taken, and its
+/// library has several words for that; the vault's own refusals have a reason.
+#[track_caller]
+fn unheard<T: std::fmt::Debug>(outcome: Result<T, Refusal>) {
+    let no = outcome.expect_err("nobody answers");
+    let broken = matches!(no.code(), Code::Unavailable | Code::Cancelled | Code::Unknown | Code::Internal);
+    assert!(broken && no.reason().is_empty(), "{no:?}");
+}
+
+/// A new key of `principal`, over TLS.
+async fn key_of(admin: &Caller, world: &World, principal: &str, role: Role) -> Caller {
+    let request = pb::CreateApiKeyRequest {
+        principal: principal.into(),
+        role: role.into(),
+        workspaces: Some(Workspaces::AllWorkspaces(true)),
+        ..Default::default()
+    };
+    let made = admin.create_api_key(request).await.expect("the admin makes keys");
+    world.caller_with(&made.key, &made.api_key.expect("a key").key_id)
+}
+
+/// Calls all the time, each over a connection of its own and over one that stays, and counts what fails.
+struct Steady {
+    stop: Arc<AtomicBool>,
+    done: Arc<AtomicU32>,
+    task: tokio::task::JoinHandle<Vec<String>>,
+}
+
+impl Steady {
+    fn start(fresh: impl Fn() -> Caller + Send + 'static) -> Self {
+        let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+        let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&done));
+        let task = tokio::spawn(async move {
+            let (mut failed, stays) = (Vec::new(), fresh());
+            while !stopped.load(Ordering::Relaxed) {
+                for caller in [&stays, &fresh()] {
+                    if let Err(no) = caller.list().await {
+                        failed.push(format!("{no:?}"));
+                    }
+                    counted.fetch_add(1, Ordering::Relaxed);
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            failed
+        });
+        Self { stop, done, task }
+    }
+
+    /// Waits for `more` calls.
+    async fn goes_on(&self, more: u32) {
+        let before = self.done.load(Ordering::Relaxed);
+        eventually_async("more calls", LIMIT, async || {
+            (self.done.load(Ordering::Relaxed) >= before + more).then_some(())
+        })
+        .await;
+    }
+
+    async fn end(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let failed = self.task.await.expect("the caller does not panic");
+        assert!(failed.is_empty(), "{} calls failed: {:#?}", failed.len(), failed.first());
+        assert!(self.done.load(Ordering::Relaxed) > 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_is_answered_over_tls() {
+    let servers = Authority::new("servers");
+    let secured = Secured::start(Backend::Sqlite, &servers.server(), None).await;
+    let admin = admin(&secured, &servers);
+    let id = admin.connect(ACME, &secured.world.person("ana").long_lived_token()).await;
+    let secret = admin.secret(&id).await;
+    assert!(secret.starts_with("EAA"));
+    let feed = admin.watch(Watch::default()).await.expect("a watch goes over TLS too");
+    drop(feed);
+    let mut health = HealthClient::new(secured.channel(&servers, None));
+    health.check(HealthCheckRequest::default()).await.expect("health is answered");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_speaks_plaintext_to_tls_or_tls_to_plaintext_fails_at_once_and_harms_nobody() {
+    let servers = Authority::new("servers");
+    let secured = Secured::start(Backend::Sqlite, &servers.server(), None).await;
+    let began = Instant::now();
+    // What it gets is an alert of TLS, which its HTTP/2 can't read.
+    unheard(secured.world.admin().list().await);
+    admin(&secured, &servers).list().await.expect("others are answered");
+
+    let plain = World::start(Backend::Sqlite).await;
+    let secured = Secured { launch: plain.launch(), world: plain };
+    unheard(admin(&secured, &servers).list().await);
+    secured.world.admin().list().await.expect("others are answered");
+    assert!(began.elapsed() < LIMIT, "it took {:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vault_that_the_callers_roots_do_not_vouch_for_is_not_spoken_to() {
+    let (servers, others) = (Authority::new("servers"), Authority::new("others"));
+    let secured = Secured::start(Backend::Sqlite, &servers.server(), None).await;
+    let admin = secured.world.admin();
+    let wrong_root = admin.through(secured.channel(&others, None));
+    assert_eq!(wrong_root.list().await.unwrap_err().code(), Code::Unavailable);
+    let wrong_name = admin.through(secured.channel_trusting(&servers.pem(), "vault.example", None));
+    assert_eq!(wrong_name.list().await.unwrap_err().code(), Code::Unavailable);
+    admin.through(secured.channel(&servers, None)).list().await.expect("the right one is");
+}
+
+async fn certificates_act_in_their_role_and_workspaces_only(backend: Backend) {
+    let (secured, servers, clients) = mutual(backend, "optional").await;
+    let admin = admin(&secured, &servers);
+    let ours = admin.connect(ACME, &secured.world.person("ana").long_lived_token()).await;
+    let theirs = admin.connect("globex", &secured.world.person("bob").long_lived_token()).await;
+
+    let ingestion = certified(&secured, &servers, &clients.client(&[INGESTION]));
+    assert!(ingestion.secret(&ours).await.starts_with("EAA"));
+    ingestion.fetch(&theirs).await.unwrap_err().is(Code::NotFound, Reason::ConnectionNotFound);
+    let stored = ingestion.store(ACME, &secured.world.person("eve").long_lived_token()).await;
+    stored.unwrap_err().is(Code::PermissionDenied, Reason::RoleInsufficient).says("role", "INGESTION");
+    let keys = ingestion.list_api_keys(pb::ListApiKeysRequest::default()).await;
+    keys.unwrap_err().is(Code::PermissionDenied, Reason::RoleInsufficient);
+    let listed = ingestion.list().await.expect("it may list").tokens;
+    assert_eq!(listed.len(), 1, "the other workspace is not seen");
+    let feed = ingestion.watch(Watch::default()).await.expect("it may watch");
+    feed.caught_up().await;
+
+    // DNS names know no case; one of several names is enough.
+    let ops = clients.client(&["elsewhere.example", "OPS.acme.Example"]);
+    let ops = certified(&secured, &servers, &ops);
+    assert_eq!(ops.list().await.expect("an admin of all").tokens.len(), 2);
+    let logs = secured.world.logs();
+    assert!(logs.contains("\"principal\":\"ingestion\""), "the principal is in the log");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificates_principal_acts_in_its_role_and_workspaces_only_on_sqlite() {
+    certificates_act_in_their_role_and_workspaces_only(Backend::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificates_principal_acts_in_its_role_and_workspaces_only_on_postgres() {
+    certificates_act_in_their_role_and_workspaces_only(Backend::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_is_nobodys_or_two_principals_is_told_so() {
+    let (secured, servers, clients) = mutual(Backend::Sqlite, "optional").await;
+    for names in [&["spiffe://acme/stranger"][..], &["*.acme.example"], &[], &[INGESTION, "ops.acme.example"]]
+    {
+        let stranger = certified(&secured, &servers, &clients.client(names));
+        let no = stranger.list().await.unwrap_err();
+        no.is(Code::Unauthenticated, Reason::ApiKeyInvalid).words("auth.certificates");
+    }
+    // Upper and lower case differ in a URI, and a prefix is another name.
+    for near in ["spiffe://acme/Ingestion", "spiffe://acme/ingestion/x"] {
+        let no = certified(&secured, &servers, &clients.client(&[near])).list().await.unwrap_err();
+        no.is(Code::Unauthenticated, Reason::ApiKeyInvalid);
+    }
+    let nothing = secured.world.admin().saying(None).through(secured.channel(&servers, None));
+    nothing.list().await.unwrap_err().is(Code::Unauthenticated, Reason::ApiKeyInvalid);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_has_ended_or_has_another_root_makes_no_connection() {
+    let (secured, servers, clients) = mutual(Backend::Sqlite, "optional").await;
+    let forged = Authority::new("clients").client(&[INGESTION]);
+    // A server's certificate is no client's.
+    let cases = [
+        (clients.client_until(&[INGESTION], End::Past), "expired"),
+        (forged, "invalid peer certificate: "),
+        (clients.server(), "extended key usage"),
+    ];
+    for (pair, why) in cases {
+        unheard(certified(&secured, &servers, &pair).list().await);
+        eventually("the log says why", LIMIT, || {
+            let log = secured.world.process(|process| process.log());
+            let mut lines = log.lines().filter(|line| line.contains("certificate is not accepted"));
+            lines.any(|line| line.to_lowercase().contains(&why.to_lowercase()))
+        });
+    }
+    certified(&secured, &servers, &clients.client(&[INGESTION])).list().await.expect("a good one is taken");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_certificates_are_required_nobody_comes_without_one_and_keys_work_with_one() {
+    let (secured, servers, clients) = mutual(Backend::Sqlite, "required").await;
+    unheard(admin(&secured, &servers).list().await);
+    let stranger = clients.client(&["spiffe://acme/stranger"]);
+    let gated = secured.world.admin().through(secured.channel(&servers, Some(&stranger)));
+    gated.list().await.expect("a certificate of nobody is a gate, and the key decides");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_both_the_key_decides_and_must_be_the_certificates_principals() {
+    let (secured, servers, clients) = mutual(Backend::Sqlite, "optional").await;
+    let world = &secured.world;
+    let admin = admin(&secured, &servers);
+    let mine = key_of(&admin, world, "ingestion", Role::Viewer).await;
+    let another = key_of(&admin, world, "web", Role::Connector).await;
+    let over =
+        |caller: &Caller| caller.through(secured.channel(&servers, Some(&clients.client(&[INGESTION]))));
+
+    let id = admin.connect("globex", &world.person("ana").long_lived_token()).await;
+    let both = over(&mine);
+    both.get(&id).await.expect("the key's workspaces count, not the certificate's");
+    both.fetch(&id).await.unwrap_err().is(Code::PermissionDenied, Reason::RoleInsufficient);
+    let no = over(&another).list().await.unwrap_err();
+    no.is(Code::Unauthenticated, Reason::ApiKeyInvalid).words("not the same principal");
+    // A key that is no good is not made good by a certificate.
+    for bad in ["Bearer nonsense", "Basic dXNlcjpwYXNz", ""] {
+        let no = over(&mine.saying(Some(bad))).list().await.unwrap_err();
+        no.is(Code::Unauthenticated, Reason::ApiKeyInvalid);
+    }
+    let revoke = pb::RevokeApiKeyRequest { key_id: mine.key_id().into(), ..Default::default() };
+    admin.revoke_api_key(revoke).await.unwrap();
+    eventually_async("the end of the key", LIMIT, async || both.list().await.err()).await;
+    over(&mine.saying(None)).list().await.expect("the certificate alone still counts");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_admin_of_some_workspaces_gives_nobody_the_name_of_a_certificate_that_reaches_further() {
+    let (secured, servers, _) = mutual(Backend::Sqlite, "optional").await;
+    let admin = admin(&secured, &servers);
+    let named = pb::WorkspaceList { workspace_ids: vec!["globex".into()] };
+    let request = |principal: &str| pb::CreateApiKeyRequest {
+        principal: principal.into(),
+        role: Role::Admin.into(),
+        workspaces: Some(Workspaces::Named(named.clone())),
+        ..Default::default()
+    };
+    let made = admin.create_api_key(request("globex-admin")).await.unwrap();
+    let limited = secured.world.caller_with(&made.key, "").through(secured.channel(&servers, None));
+    for name in ["ops", "ingestion"] {
+        let no = limited.create_api_key(request(name)).await.unwrap_err();
+        no.is(Code::InvalidArgument, Reason::FieldInvalid).field("principal");
+    }
+    limited.create_api_key(request("globex-web")).await.expect("its own names it may give");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_server_certificate_is_met_without_a_restart_and_without_a_failed_call() {
+    let (old, new) = (Authority::new("old"), Authority::new("new"));
+    let secured = Secured::start(Backend::Sqlite, &old.server(), None).await;
+    let both = format!("{}{}", old.pem(), new.pem());
+    let endpoint = secured.channel_trusting(&both, "localhost", None);
+    let patient = secured.world.admin().through(endpoint);
+    let feed = patient.watch(Watch::default()).await.unwrap();
+    let secured = Arc::new(secured);
+    let steady = Steady::start({
+        let secured = Arc::clone(&secured);
+        move || secured.world.admin().through(secured.channel_trusting(&both, "localhost", None))
+    });
+    steady.goes_on(20).await;
+    let to_new = || secured.world.admin().through(secured.channel(&new, None));
+    assert_eq!(to_new().list().await.unwrap_err().code(), Code::Unavailable, "it is not there yet");
+    secured.install(&new.server());
+    eventually_async("the new certificate", LIMIT, async || to_new().list().await.ok()).await;
+    let to_old = secured.world.admin().through(secured.channel(&old, None));
+    assert_eq!(to_old.list().await.unwrap_err().code(), Code::Unavailable, "the old one is gone");
+    steady.goes_on(20).await;
+    patient.list().await.expect("a connection that was there stays");
+    let before = feed.heartbeats();
+    eventually("the watch goes on", LIMIT, || feed.heartbeats() > before);
+    steady.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hangup_has_the_files_read_at_once_and_ends_nothing() {
+    let (old, new) = (Authority::new("old"), Authority::new("new"));
+    let secured = Secured::prepare(Backend::Sqlite, &old.server(), None).await;
+    let secured = secured.set("server.tls.reload_interval", "1h");
+    secured.serve();
+    let hang_up = || {
+        secured.world.process(|process| {
+            let pid = rustix::process::Pid::from_raw(process.id().try_into().unwrap()).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+        })
+    };
+    secured.install(&new.server());
+    hang_up();
+    let caller = secured.world.admin().through(secured.channel(&new, None));
+    eventually_async("the new certificate", LIMIT, async || caller.list().await.ok()).await;
+
+    let plain = World::start(Backend::Sqlite).await;
+    let admin = plain.admin();
+    plain.process(|process| {
+        let pid = rustix::process::Pid::from_raw(process.id().try_into().unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    });
+    eventually("SIGHUP is told", LIMIT, || plain.logs().contains("SIGHUP: without TLS"));
+    admin.list().await.expect("without TLS it ends nothing either");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_ca_that_is_taken_away_ends_the_trust_in_its_certificates_and_a_new_one_begins() {
+    let (secured, servers, old) = mutual(Backend::Sqlite, "optional").await;
+    let secured = Arc::new(secured);
+    let new = Authority::new("new clients");
+    let (by_old, by_new) = (old.client(&[INGESTION]), new.client(&[INGESTION]));
+    let servers = Arc::new(servers);
+    let steady = Steady::start({
+        let (secured, servers) = (Arc::clone(&secured), Arc::clone(&servers));
+        move || admin(&secured, &servers)
+    });
+    let there = certified(&secured, &servers, &by_old);
+    there.list().await.expect("the old CA vouches");
+    let fresh = |pair: &Pair| certified(&secured, &servers, pair);
+    unheard(fresh(&by_new).list().await);
+
+    // Both for a while, as an operator would.
+    replace(&secured.file("clients.pem"), &format!("{}{}", old.pem(), new.pem()));
+    eventually_async("trust in the new CA", LIMIT, async || fresh(&by_new).list().await.ok()).await;
+    fresh(&by_old).list().await.expect("and still in the old one");
+    replace(&secured.file("clients.pem"), &new.pem());
+    eventually_async("no trust in the old CA", LIMIT, async || fresh(&by_old).list().await.err()).await;
+    fresh(&by_new).list().await.expect("the new one vouches");
+    steady.goes_on(10).await;
+    steady.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_that_are_no_good_leave_the_old_certificate_and_are_named_in_the_log() {
+    let servers = Authority::new("servers");
+    let secured = Secured::start(Backend::Sqlite, &servers.server(), None).await;
+    let log = || secured.world.process(|process| process.log());
+    let told =
+        |what: &str| log().lines().filter(|line| line.contains("\"ERROR\"") && line.contains(what)).count();
+    let call = async || admin(&secured, &servers).list().await;
+    let good = servers.server();
+    let stranger = servers.server();
+    let cases: [(&str, &str, &str, &str); 4] = [
+        ("tls.crt", "no certificate at all", "holds no certificate in PEM", "server.tls.cert_file"),
+        (
+            "tls.crt",
+            &servers.server_until(End::Past).certificate,
+            "holds a certificate that ended",
+            "server.tls.cert_file",
+        ),
+        (
+            "tls.key",
+            "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+            "tls.key",
+            "server.tls.key_file",
+        ),
+        ("tls.key", &stranger.key, "does not fit the certificate", "server.tls.key_file"),
+    ];
+    for (file, text, why, key) in cases {
+        let before = told(why);
+        replace(&secured.file(file), text);
+        eventually(why, LIMIT, || told(why) > before);
+        assert!(log().lines().any(|line| line.contains(why) && line.contains(key) && line.contains(file)));
+        call().await.expect("the old one stays in force");
+        secured.install(&good);
+        eventually_async("a good one is taken again", LIMIT, async || call().await.ok()).await;
+    }
+    fs::set_permissions(secured.file("tls.key"), fs::Permissions::from_mode(0o644)).unwrap();
+    eventually("a key that others may read is told", LIMIT, || told("chmod 600") > 0);
+    fs::remove_file(secured.file("tls.crt")).unwrap();
+    eventually("a file that is gone is told", LIMIT, || told("can't be read") > 0 || told("chmod 600") > 0);
+    call().await.expect("the old one stays in force");
+    assert!(!log().contains("PRIVATE KEY"), "the key is not in the log");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_with_files_that_are_no_good_is_refused_with_the_file_and_the_reason() {
+    let servers = Authority::new("servers");
+    let secured = Secured::prepare(Backend::Sqlite, &servers.server(), None).await;
+    let refused = |why: &str| {
+        let ended = secured.try_serve().expect_err(why);
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.stderr.contains(why) && ended.stderr.contains("server.tls."), "{}", ended.stderr);
+        assert!(!ended.stderr.contains("PRIVATE KEY"), "{}", ended.stderr);
+    };
+    fs::set_permissions(secured.file("tls.key"), fs::Permissions::from_mode(0o604)).unwrap();
+    refused("others may read");
+    secured.install(&Pair { key: servers.server().key, ..servers.server() });
+    refused("does not fit the certificate");
+    secured.install(&servers.server_until(End::Past));
+    refused("holds a certificate that ended");
+    fs::remove_file(secured.file("tls.crt")).unwrap();
+    refused("can't be read");
+    secured.install(&servers.server_until(End::In(10 * DAY)));
+    secured.serve();
+    eventually("the end that is near is told", LIMIT, || {
+        let log = secured.world.process(|process| process.log());
+        log.lines()
+            .any(|line| line.contains("ends soon") && line.contains("not_after") && line.contains("WARN"))
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn off_loopback_nothing_is_served_in_the_clear_unless_told() {
+    let world = World::builder(Backend::Sqlite).prepare().await;
+    let refused = |launch: Launch, words: &str| {
+        let ended = launch.run();
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.stderr.contains(words), "{}", ended.stderr);
+    };
+    let open = |launch: Launch| launch.arg("--listen").arg("0.0.0.0:0");
+    // The flag of the world's own launch stands first; the environment loses to it.
+    let data = world.data();
+    let bare = || Launch::new(["serve", "--data-dir"]).arg(&data);
+    refused(open(bare()), "server.tls.cert_file");
+    refused(bare().env("TOKEN_VAULT__SERVER__ADMIN_LISTEN", "0.0.0.0:0"), "server.allow_remote_admin");
+    let told = open(bare())
+        .env("TOKEN_VAULT__SERVER__ALLOW_PLAINTEXT", "true")
+        .env("TOKEN_VAULT__SERVER__ADMIN_LISTEN", "0.0.0.0:0")
+        .env("TOKEN_VAULT__SERVER__ALLOW_REMOTE_ADMIN", "true")
+        .env("TOKEN_VAULT__LOG__FORMAT", "json");
+    world.try_start_as(&told).expect("told in so many words, it starts");
+    assert!(world.logs().contains("in the clear"), "and says what that means");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_end_at_their_age_without_a_failed_call_and_watches_are_told_to_resume() {
+    let servers = Authority::new("servers");
+    let secured = Secured::prepare(Backend::Sqlite, &servers.server(), None).await;
+    let secured = secured.set("server.limits.max_connection_age", "1s");
+    secured.serve();
+    let secured = Arc::new(secured);
+    let watcher = admin(&secured, &servers);
+    let feed = watcher.watch(Watch { heartbeat_interval: seconds(1), ..Watch::default() }).await.unwrap();
+    let began = Instant::now();
+    let stays = admin(&secured, &servers);
+    let (mut calls, mut unsent) = (0, 0);
+    while began.elapsed() < Duration::from_secs(4) {
+        match stays.list().await {
+            Ok(_) => calls += 1,
+            // The library's own: it had queued the call on a connection that was about to close, and never sent it.
+            Err(no) => {
+                unheard(Err::<(), _>(no));
+                unsent += 1;
+            }
+        }
+    }
+    assert!(calls > 10 && unsent <= 5, "{calls} calls, {unsent} of them never sent");
+    let end = feed.ended().await.expect("an error tells why");
+    end.is(Code::Unavailable, Reason::ShuttingDown).has_retry().words("Resume");
+    watcher.watch(Watch::default()).await.expect("it resumes over a new connection");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_ends_ends_its_calls_and_watches_on_the_connection_that_is_there() {
+    let (secured, servers, clients) = mutual(Backend::Sqlite, "optional").await;
+    let brief = clients.client_until(&["spiffe://acme/brief"], End::In(Duration::from_secs(8)));
+    let caller = certified(&secured, &servers, &brief);
+    caller.list().await.expect("it has not ended yet");
+    let feed = caller.watch(Watch::default()).await.unwrap();
+    let no = feed.ended().await.expect("an error tells why");
+    no.is(Code::Unauthenticated, Reason::ApiKeyExpired);
+    let no = caller.list().await.unwrap_err();
+    no.is(Code::Unauthenticated, Reason::ApiKeyExpired).words("Connect again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_speak_tls_and_show_certificates() {
+    let (secured, servers, clients) = mutual(Backend::Sqlite, "required").await;
+    let ops = clients.client(&["ops.acme.example"]);
+    replace(&secured.file("roots.pem"), &servers.pem());
+    replace(&secured.file("ops.crt"), &ops.certificate);
+    replace(&secured.file("ops.key"), &ops.key);
+    let path = |name: &str| secured.file(name).display().to_string();
+    let port = secured.world.process(|process| process.grpc()).port();
+    let run = |words: &[&str], with: &[(&str, &str)]| {
+        let mut launch =
+            Launch::new(words.iter().copied()).arg("--endpoint").arg(format!("https://localhost:{port}"));
+        for (flag, file) in with {
+            launch = launch.arg(format!("--{flag}")).arg(path(file));
+        }
+        launch.run()
+    };
+    let all = [("ca-file", "roots.pem"), ("client-cert", "ops.crt"), ("client-key", "ops.key")];
+    let health = run(&["healthcheck"], &all);
+    assert_eq!((health.code, health.stdout.trim()), (Some(0), "SERVING"), "{health:?}");
+    let keys = run(&["api-key", "list"], &all);
+    assert_eq!(keys.code, Some(0), "a certificate needs no key: {keys:?}");
+    for part in [&all[..1], &all[1..]] {
+        let ended = run(&["healthcheck"], part);
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        let words = ["cannot reach the vault", "the connection to the vault broke"];
+        assert!(words.iter().any(|words| ended.stderr.contains(words)), "{ended:?}");
+    }
+    let half = run(&["healthcheck"], &all[..2]);
+    assert_eq!(half.code, Some(2), "{half:?}");
+    let plain = Launch::new(["healthcheck", "--endpoint", "http://127.0.0.1:1", "--ca-file", "x"]).run();
+    assert_eq!(plain.code, Some(2), "{plain:?}");
+}
