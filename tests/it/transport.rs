@@ -14,6 +14,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::certificates::{Authority, DAY, End, Pair, Secured, replace};
+use crate::reflection::grpcurl;
 
 const LIMIT: Duration = Duration::from_secs(30);
 const INGESTION: &str = "spiffe://acme/ingestion";
@@ -66,14 +67,14 @@ async fn key_of(admin: &Caller, world: &World, principal: &str, role: Role) -> C
 }
 
 /// Calls all the time, each over a connection of its own and over one that stays, and counts what fails.
-struct Steady {
+pub(crate) struct Steady {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicU32>,
     task: tokio::task::JoinHandle<Vec<String>>,
 }
 
 impl Steady {
-    fn start(fresh: impl Fn() -> Caller + Send + 'static) -> Self {
+    pub(crate) fn start(fresh: impl Fn() -> Caller + Send + 'static) -> Self {
         let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
         let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&done));
         let task = tokio::spawn(async move {
@@ -93,7 +94,7 @@ impl Steady {
     }
 
     /// Waits for `more` calls.
-    async fn goes_on(&self, more: u32) {
+    pub(crate) async fn goes_on(&self, more: u32) {
         let before = self.done.load(Ordering::Relaxed);
         eventually_async("more calls", LIMIT, async || {
             (self.done.load(Ordering::Relaxed) >= before + more).then_some(())
@@ -101,7 +102,7 @@ impl Steady {
         .await;
     }
 
-    async fn end(self) {
+    pub(crate) async fn end(self) {
         self.stop.store(true, Ordering::Relaxed);
         let failed = self.task.await.expect("the caller does not panic");
         assert!(failed.is_empty(), "{} calls failed: {:#?}", failed.len(), failed.first());
@@ -121,6 +122,27 @@ async fn everything_is_answered_over_tls() {
     drop(feed);
     let mut health = HealthClient::new(secured.channel(&servers, None));
     health.check(HealthCheckRequest::default()).await.expect("health is answered");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn grpcurl_lists_the_services_over_tls() {
+    let servers = Authority::new("servers");
+    let secured = Secured::start(Backend::Sqlite, &servers.server(), None).await;
+    replace(&secured.file("roots.pem"), &servers.pem());
+    let port = secured.world.process(|process| process.grpc()).port();
+    let run = |flags: &[&str]| {
+        let mut grpcurl = std::process::Command::new(grpcurl());
+        grpcurl.args(["-max-time", "20"]).args(flags).arg(format!("localhost:{port}")).arg("list");
+        grpcurl.output().expect("grpcurl runs")
+    };
+    let roots = secured.file("roots.pem").display().to_string();
+    let listed = run(&["-cacert", &roots]);
+    let names = String::from_utf8_lossy(&listed.stdout);
+    assert!(names.contains("tokenvault.v1.TokenVault"), "{listed:?}");
+    for flags in [&["-plaintext"][..], &[]] {
+        let refused = run(flags);
+        assert!(!refused.status.success(), "{refused:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
