@@ -253,6 +253,8 @@ async fn a_connection_without_calls_is_closed_and_one_with_a_watch_is_not() {
 async fn a_message_that_is_too_large_is_refused_and_the_connection_goes_on() {
     let world = World::start(Backend::Sqlite).await;
     let connector = world.connector().await;
+    let steady = Steady::start(admin_with_key(&world));
+    steady.goes_on(10).await;
     let before = memory(&world);
     for _ in 0..20 {
         let no = connector.store(ACME, &"x".repeat(5 << 20)).await.unwrap_err();
@@ -263,6 +265,8 @@ async fn a_message_that_is_too_large_is_refused_and_the_connection_goes_on() {
     connector.list().await.expect("the connection goes on");
     let grown = memory(&world).saturating_sub(before);
     assert!(grown < 200, "{grown} MiB");
+    steady.goes_on(10).await;
+    steady.end().await;
 }
 
 /// Frames of HTTP/2 that break its rules, or are too many.
@@ -429,6 +433,8 @@ async fn a_compression_bomb_is_not_unpacked() {
     let bomb = gzip.finish().unwrap();
     assert!(bomb.len() < 1 << 20, "half a gibibyte in {} bytes", bomb.len());
     let body = message(1, u32::try_from(bomb.len()).unwrap(), &bomb);
+    let steady = Steady::start(admin_with_key(&world));
+    steady.goes_on(10).await;
     let before = memory(&world);
     for encoding in ["gzip", "deflate", "zstd", "identity"] {
         for _ in 0..10 {
@@ -439,7 +445,8 @@ async fn a_compression_bomb_is_not_unpacked() {
     }
     let grown = memory(&world).saturating_sub(before);
     assert!(grown < 100, "{grown} MiB");
-    caller.list().await.expect("others are answered");
+    steady.goes_on(10).await;
+    steady.end().await;
 }
 
 on_both_databases! {
@@ -502,6 +509,30 @@ on_both_databases! {
         let more = eventually_async("the key's places are free", LIMIT, again).await;
         drop((own, more, feeds));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_are_too_many_at_once_are_refused_at_once_and_probes_are_not() {
+    let world = World::builder(Backend::Sqlite).config("server.limits.max_calls", "2").start().await;
+    let connector = world.connector().await;
+    let before = world.sandbox.requests().len();
+    world.sandbox.fault(Fault::on(Endpoint::Any).with(FaultKind::StallFirstByte(Duration::from_secs(3))));
+    let slow: Vec<_> = ["ana", "bob"]
+        .map(|name| {
+            let (connector, token) = (connector.clone(), world.person(name).long_lived_token());
+            tokio::spawn(async move { connector.store(ACME, &token).await })
+        })
+        .into();
+    eventually("both are on their way", LIMIT, || world.sandbox.requests().len() >= before + 2);
+    let no = connector.list().await.unwrap_err();
+    no.is(Code::ResourceExhausted, Reason::RateLimited).has_retry().says("limit", "in_flight");
+    let mut health = HealthClient::new(world.channel());
+    health.check(HealthCheckRequest::default()).await.expect("a probe is always answered");
+    world.sandbox.clear_faults();
+    for call in slow {
+        call.await.unwrap().expect("those that were let in are answered");
+    }
+    connector.list().await.expect("there is room again");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

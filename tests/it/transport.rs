@@ -519,6 +519,50 @@ async fn a_certificate_that_ends_ends_its_calls_and_watches_on_the_connection_th
     no.is(Code::Unauthenticated, Reason::ApiKeyExpired).words("Connect again");
 }
 
+/// One handshake with these versions and words of ALPN, and what it came to.
+async fn shake(
+    secured: &Secured,
+    config: &Arc<rustls::ClientConfig>,
+) -> std::io::Result<(Option<rustls::HandshakeKind>, Option<Vec<u8>>)> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let address = secured.world.process(|process| process.grpc());
+    let socket = tokio::net::TcpStream::connect(address).await?;
+    let name = "localhost".try_into().expect("a name");
+    let mut stream = tokio_rustls::TlsConnector::from(Arc::clone(config)).connect(name, socket).await?;
+    // The first words of HTTP/2, so that what the vault sends after the handshake, tickets too, has come.
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await?;
+    stream.read_exact(&mut [0; 9]).await?;
+    let session = stream.get_ref().1;
+    Ok((session.handshake_kind(), session.alpn_protocol().map(<[u8]>::to_vec)))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_is_1_2_or_1_3_for_http2_only_and_no_session_is_resumed_unverified() {
+    use rustls::pki_types::{CertificateDer, pem::PemObject};
+    let servers = Authority::new("servers");
+    let secured = Secured::start(Backend::Sqlite, &servers.server(), None).await;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(servers.pem().as_bytes()).unwrap()).unwrap();
+    let client = |versions: &[&'static rustls::SupportedProtocolVersion], protocols: &[&[u8]]| {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider);
+        let config = config.with_protocol_versions(versions).unwrap().with_root_certificates(roots.clone());
+        let mut config = config.with_no_client_auth();
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        Arc::new(config)
+    };
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let config = client(&[version], &[b"http/1.1", b"h2"]);
+        for _ in 0..2 {
+            let (kind, protocol) = shake(&secured, &config).await.expect("a handshake");
+            assert_eq!(kind, Some(rustls::HandshakeKind::Full), "{version:?}");
+            assert_eq!(protocol.as_deref(), Some(&b"h2"[..]));
+        }
+        let no = shake(&secured, &client(&[version], &[b"http/1.1"])).await.unwrap_err();
+        assert!(no.to_string().contains("NoApplicationProtocol"), "{no}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commands_speak_tls_and_show_certificates() {
     let (secured, servers, clients) = mutual(Backend::Sqlite, "required").await;
