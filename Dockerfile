@@ -3,8 +3,9 @@
 #   docker build -t token-vault .
 #   docker run --read-only --cap-drop ALL -v token-vault:/data token-vault
 #
-# Until TLS is there (see CHANGELOG) the vault listens on loopback only: give the container's callers its
-# network namespace (a sidecar, or --network host).
+# Without TLS the vault listens on loopback only: give the container's callers its network namespace (a sidecar, or
+# --network host), or mount certificates and set TOKEN_VAULT__SERVER__LISTEN and TOKEN_VAULT__SERVER__TLS__* (README); the
+# health check then needs TOKEN_VAULT_ENDPOINT=https://… and TOKEN_VAULT_CA_FILE.
 #
 # With --build-arg BINARY=prebuilt the image takes target/release/token-vault as it was built outside.
 ARG BINARY=source

@@ -29,7 +29,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     let mut limits = config.server.limits.clone();
-    limits.max_connections = limits.max_connections.min(room_for_connections());
+    let room = room_for_connections();
+    if room < limits.max_connections {
+        tracing::warn!(
+            room,
+            "the limit of open files leaves room for fewer connections than server.limits.max_connections"
+        );
+        limits.max_connections = room;
+    }
     // Before anything is made: a certificate that is no good is a mistake in the configuration.
     let tls = match config.server.tls.clone() {
         Some(files) => Some(Arc::new(Tls::load(files).map_err(|bad| ConfigError(vec![bad.to_string()]))?)),

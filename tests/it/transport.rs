@@ -14,6 +14,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::certificates::{Authority, DAY, End, Pair, Secured, replace};
+use crate::reflection::grpcurl;
 
 const LIMIT: Duration = Duration::from_secs(30);
 const INGESTION: &str = "spiffe://acme/ingestion";
@@ -66,14 +67,14 @@ async fn key_of(admin: &Caller, world: &World, principal: &str, role: Role) -> C
 }
 
 /// Calls all the time, each over a connection of its own and over one that stays, and counts what fails.
-struct Steady {
+pub(crate) struct Steady {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicU32>,
     task: tokio::task::JoinHandle<Vec<String>>,
 }
 
 impl Steady {
-    fn start(fresh: impl Fn() -> Caller + Send + 'static) -> Self {
+    pub(crate) fn start(fresh: impl Fn() -> Caller + Send + 'static) -> Self {
         let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
         let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&done));
         let task = tokio::spawn(async move {
@@ -93,7 +94,7 @@ impl Steady {
     }
 
     /// Waits for `more` calls.
-    async fn goes_on(&self, more: u32) {
+    pub(crate) async fn goes_on(&self, more: u32) {
         let before = self.done.load(Ordering::Relaxed);
         eventually_async("more calls", LIMIT, async || {
             (self.done.load(Ordering::Relaxed) >= before + more).then_some(())
@@ -101,7 +102,7 @@ impl Steady {
         .await;
     }
 
-    async fn end(self) {
+    pub(crate) async fn end(self) {
         self.stop.store(true, Ordering::Relaxed);
         let failed = self.task.await.expect("the caller does not panic");
         assert!(failed.is_empty(), "{} calls failed: {:#?}", failed.len(), failed.first());
@@ -121,6 +122,27 @@ async fn everything_is_answered_over_tls() {
     drop(feed);
     let mut health = HealthClient::new(secured.channel(&servers, None));
     health.check(HealthCheckRequest::default()).await.expect("health is answered");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn grpcurl_lists_the_services_over_tls() {
+    let servers = Authority::new("servers");
+    let secured = Secured::start(Backend::Sqlite, &servers.server(), None).await;
+    replace(&secured.file("roots.pem"), &servers.pem());
+    let port = secured.world.process(|process| process.grpc()).port();
+    let run = |flags: &[&str]| {
+        let mut grpcurl = std::process::Command::new(grpcurl());
+        grpcurl.args(["-max-time", "20"]).args(flags).arg(format!("localhost:{port}")).arg("list");
+        grpcurl.output().expect("grpcurl runs")
+    };
+    let roots = secured.file("roots.pem").display().to_string();
+    let listed = run(&["-cacert", &roots]);
+    let names = String::from_utf8_lossy(&listed.stdout);
+    assert!(names.contains("tokenvault.v1.TokenVault"), "{listed:?}");
+    for flags in [&["-plaintext"][..], &[]] {
+        let refused = run(flags);
+        assert!(!refused.status.success(), "{refused:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -495,6 +517,50 @@ async fn a_certificate_that_ends_ends_its_calls_and_watches_on_the_connection_th
     no.is(Code::Unauthenticated, Reason::ApiKeyExpired);
     let no = caller.list().await.unwrap_err();
     no.is(Code::Unauthenticated, Reason::ApiKeyExpired).words("Connect again");
+}
+
+/// One handshake with these versions and words of ALPN, and what it came to.
+async fn shake(
+    secured: &Secured,
+    config: &Arc<rustls::ClientConfig>,
+) -> std::io::Result<(Option<rustls::HandshakeKind>, Option<Vec<u8>>)> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let address = secured.world.process(|process| process.grpc());
+    let socket = tokio::net::TcpStream::connect(address).await?;
+    let name = "localhost".try_into().expect("a name");
+    let mut stream = tokio_rustls::TlsConnector::from(Arc::clone(config)).connect(name, socket).await?;
+    // The first words of HTTP/2, so that what the vault sends after the handshake, tickets too, has come.
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await?;
+    stream.read_exact(&mut [0; 9]).await?;
+    let session = stream.get_ref().1;
+    Ok((session.handshake_kind(), session.alpn_protocol().map(<[u8]>::to_vec)))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_is_1_2_or_1_3_for_http2_only_and_no_session_is_resumed_unverified() {
+    use rustls::pki_types::{CertificateDer, pem::PemObject};
+    let servers = Authority::new("servers");
+    let secured = Secured::start(Backend::Sqlite, &servers.server(), None).await;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(servers.pem().as_bytes()).unwrap()).unwrap();
+    let client = |versions: &[&'static rustls::SupportedProtocolVersion], protocols: &[&[u8]]| {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider);
+        let config = config.with_protocol_versions(versions).unwrap().with_root_certificates(roots.clone());
+        let mut config = config.with_no_client_auth();
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        Arc::new(config)
+    };
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let config = client(&[version], &[b"http/1.1", b"h2"]);
+        for _ in 0..2 {
+            let (kind, protocol) = shake(&secured, &config).await.expect("a handshake");
+            assert_eq!(kind, Some(rustls::HandshakeKind::Full), "{version:?}");
+            assert_eq!(protocol.as_deref(), Some(&b"h2"[..]));
+        }
+        let no = shake(&secured, &client(&[version], &[b"http/1.1"])).await.unwrap_err();
+        assert!(no.to_string().contains("NoApplicationProtocol"), "{no}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,6 +7,8 @@ mod relay;
 #[cfg(test)]
 mod scripted;
 #[cfg(test)]
+mod tls;
+#[cfg(test)]
 mod watch;
 
 use std::time::{Duration, Instant};
@@ -113,8 +115,7 @@ async fn the_longest_times_are_no_trouble() {
 
 #[tokio::test]
 async fn what_can_be_no_endpoint_or_key_is_the_callers_bug() {
-    for (endpoint, key) in [("not a url", "k"), ("https://127.0.0.1:1", "k"), ("http://127.0.0.1:1", "a\nb")]
-    {
+    for (endpoint, key) in [("not a url", "k"), ("ftp://127.0.0.1:1", "k"), ("http://127.0.0.1:1", "a\nb")] {
         let error = Vault::connect(endpoint, ApiKey::new(key)).await.unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::YourBug(_)), "{endpoint}: {error:?}");
     }

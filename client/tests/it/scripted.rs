@@ -6,8 +6,8 @@ use ::token_vault_client::v1::token_vault_server::{TokenVault, TokenVaultServer}
 use ::token_vault_client::v1::*;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
-use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
 use crate::feed::{Answers, Feed};
@@ -42,7 +42,18 @@ impl Scripted {
         Self::listen(address, []).await
     }
 
+    /// Over TLS.
+    pub(crate) async fn start_with(tls: ServerTlsConfig) -> Self {
+        let server = Server::builder().tls_config(tls).unwrap();
+        let started = Self::serve("127.0.0.1:0", [], server).await;
+        Self { url: started.url.replace("http://127.0.0.1", "https://localhost"), ..started }
+    }
+
     async fn listen(address: &str, refusals: impl IntoIterator<Item = Status>) -> Self {
+        Self::serve(address, refusals, Server::builder()).await
+    }
+
+    async fn serve(address: &str, refusals: impl IntoIterator<Item = Status>, mut server: Server) -> Self {
         let mut refusals: Vec<Status> = refusals.into_iter().collect();
         refusals.reverse();
         let feed = Arc::new(Feed::default());
@@ -51,7 +62,7 @@ impl Scripted {
         let listener = TcpListener::bind(address).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let service = TokenVaultServer::from_arc(shared.clone());
-        tokio::spawn(Server::builder().add_service(service).serve_with_incoming(TcpIncoming::from(listener)));
+        tokio::spawn(server.add_service(service).serve_with_incoming(TcpIncoming::from(listener)));
         Self { url, feed, shared }
     }
 

@@ -150,13 +150,21 @@ pub(super) async fn admit<S: Inner>(places: Places, request: Request<Body>, mut 
             return Ok(Refused::too_many_open_streams().into_status(&call).into_http());
         };
         // Such a stream has no end of its own: the place is taken for as long as its answer goes on.
-        let response = inner.call(request).await?;
-        return Ok(response.map(|body| Body::new(Held { body, _place: place })));
+        return Ok(hold(inner.call(request).await?, place));
     }
+    let busy = call.peer().busy();
     match places.calls.try_acquire() {
-        Ok(_place) => inner.call(request).await,
+        Ok(_place) => Ok(hold(inner.call(request).await?, busy)),
         Err(_) => Ok(Refused::overloaded().into_status(&call).into_http()),
     }
+}
+
+/// The answer, which holds `guard` until its end.
+fn hold<G: Send + Unpin + 'static>(response: Response<Body>, guard: G) -> Response<Body> {
+    if http_body::Body::is_end_stream(response.body()) {
+        return response;
+    }
+    response.map(|body| Body::new(Held { body, _guard: guard }))
 }
 
 /// A place for one stream of the standard services: among all, and among those of its connection.
@@ -180,13 +188,13 @@ impl Drop for OpenStream {
     }
 }
 
-/// An answer that holds a place until its end.
-struct Held {
+/// See [`hold`].
+struct Held<G> {
     body: Body,
-    _place: OpenStream,
+    _guard: G,
 }
 
-impl http_body::Body for Held {
+impl<G: Unpin> http_body::Body for Held<G> {
     type Data = <Body as http_body::Body>::Data;
     type Error = Status;
 
@@ -239,8 +247,11 @@ impl GateState {
     /// Who calls, by key, by certificate, or by both.
     async fn identify(&self, call: &Call, key: Option<Secret>) -> Result<Arc<Principal>, Status> {
         let peer = call.peer();
-        // Who was let in before is no guesser, whoever else is behind the same address.
-        if let Some(wait) = self.guesses.shut(peer.address())
+        // A certificate alone is no guess: its chain was verified.
+        let guess = key.is_some() || peer.certificate().is_none();
+        // Nor is a key that was let in before, whoever else is behind the same address.
+        if guess
+            && let Some(wait) = self.guesses.shut(peer.address())
             && !key.as_ref().is_some_and(|key| self.vault.has_let_in(key))
         {
             return Err(Refused::too_many_failures(wait).into_status(call));
@@ -253,7 +264,7 @@ impl GateState {
         };
         known.map_err(|error| {
             let refused = refuse(error, call);
-            let failed = refused.code() == Code::Unauthenticated;
+            let failed = guess && refused.code() == Code::Unauthenticated;
             match failed.then(|| self.guesses.failed(peer.address())).flatten() {
                 Some(wait) => Refused::too_many_failures(wait).into_status(call),
                 None => refused,

@@ -152,8 +152,10 @@ impl Registry {
     }
 }
 
-/// Connections that may come while others are told to go.
-const SPARE: usize = 64;
+/// Connections that may come while others, which were told to go, have not gone yet.
+const SPARE: usize = 256;
+/// How long an idle connection has for its farewell. Calls in flight have the whole grace.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// One place in the registry.
 struct Entry {
@@ -293,7 +295,7 @@ where
         let mut old = pin!(sleep(about(limits.max_connection_age)));
         let mut idle = pin!(sleep(limits.idle_timeout));
         let mut over = pin!(sleep(Duration::MAX));
-        let (mut listened, mut ending, mut stopping) = (false, false, false);
+        let (mut listened, mut ending, mut stopping, mut waited) = (false, false, false, false);
         loop {
             tokio::select! {
                 served = &mut serving => {
@@ -320,7 +322,7 @@ where
                 () = peer.ending.cancelled(), if !ending => {
                     ending = true;
                     serving.as_mut().graceful_shutdown();
-                    over.set(sleep(limits.max_connection_age_grace));
+                    over.set(sleep(FAREWELL));
                 }
                 // The caller bounds how long that may take.
                 () = self.stop.cancelled(), if !stopping => {
@@ -328,8 +330,12 @@ where
                     serving.as_mut().graceful_shutdown();
                 }
                 () = &mut over, if ending => {
-                    tracing::debug!(peer = %peer.address, "a connection is cut off: its grace is over");
-                    return;
+                    if peer.idle_for().is_some() || waited {
+                        tracing::debug!(peer = %peer.address, idle = !waited, "a connection is cut off: its grace is over");
+                        return;
+                    }
+                    waited = true;
+                    over.set(sleep(limits.max_connection_age_grace));
                 }
             }
         }

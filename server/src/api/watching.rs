@@ -15,7 +15,6 @@ use tracing::Instrument;
 
 use super::call::Call;
 use super::convert::answers;
-use super::listener::Busy;
 use super::refused::Refused;
 use super::status::refuse;
 use crate::vault::Watch;
@@ -26,7 +25,6 @@ pub(super) type Answers = BoxStream<'static, Result<pb::WatchExpiryEventsRespons
 /// The stream of `watch`, which `call` began.
 pub(super) fn follow(call: Arc<Call>, watch: Watch) -> Answers {
     let watching = Watching {
-        _busy: call.peer().busy(),
         call,
         watch,
         rest: VecDeque::new(),
@@ -46,8 +44,6 @@ pub(super) fn follow(call: Arc<Call>, watch: Watch) -> Answers {
 /// A watch under way. Logs how it went when it is over, also when its caller hangs up.
 struct Watching {
     call: Arc<Call>,
-    /// Its connection is not idle.
-    _busy: Busy,
     watch: Watch,
     /// Parts of an answer that was too large for one message.
     rest: VecDeque<pb::WatchExpiryEventsResponse>,

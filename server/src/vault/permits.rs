@@ -21,7 +21,7 @@ pub struct WatchLimits {
 
 impl Default for WatchLimits {
     fn default() -> Self {
-        Self { total: 20_000, per_principal: 1_000 }
+        Self { total: 20_000, per_principal: 10_000 }
     }
 }
 
