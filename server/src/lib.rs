@@ -8,6 +8,8 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod crypto;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod jobs;
 pub mod model;
 pub mod provider;

@@ -8,6 +8,8 @@ mod access;
 mod admin_http;
 mod call;
 mod convert;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod layers;
 mod limits;
 mod listener;

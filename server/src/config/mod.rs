@@ -5,6 +5,8 @@
 //! program reads the environment.
 
 mod certificates;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod meta;
 mod reader;
 mod server;

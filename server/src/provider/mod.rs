@@ -13,6 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use guard::Gate;
+#[cfg(fuzzing)]
+pub use meta::fuzzing;
 pub use meta::{Meta, MetaConfig};
 pub use sandbox_clock::follow as follow_sandbox_clock;
 pub use usage::{Usage, UsageBook, ad_account_scope};

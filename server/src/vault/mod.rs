@@ -16,6 +16,8 @@ mod doctor;
 mod error;
 mod exchange;
 mod feed;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod health;
 mod idempotency;
 mod intake;

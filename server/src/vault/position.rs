@@ -160,3 +160,11 @@ mod tests {
         }
     }
 }
+
+/// A cursor that can be read is the one that would be written.
+#[cfg(fuzzing)]
+pub(super) fn fuzz(text: &str) {
+    if let Some((epoch, position)) = parse_cursor(text) {
+        assert_eq!(parse_cursor(&write_cursor(epoch, position)), Some((epoch, position)));
+    }
+}

@@ -3,6 +3,8 @@
 //!
 //! Nothing above this module knows Meta's codes or bodies. This one knows no storage and no caller.
 
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod headers;
 mod http;
 mod reads;

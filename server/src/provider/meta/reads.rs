@@ -234,3 +234,14 @@ mod tests {
         }
     }
 }
+
+/// Every reading of a body that this module has.
+#[cfg(fuzzing)]
+pub(super) fn fuzz(body: &[u8], now: Timestamp) {
+    for entry in page(body).into_iter().flat_map(|page| page.entries) {
+        if let Some(account) = wire::read(entry).and_then(|entry| ad_account(entry, now)) {
+            assert!(account.id.strip_prefix("act_").is_some_and(|id| id.bytes().all(|b| b.is_ascii_digit())));
+        }
+    }
+    let _ = named(body);
+}

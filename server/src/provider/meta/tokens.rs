@@ -289,3 +289,15 @@ mod tests {
         assert_eq!(expiry(Some(5)), Expiry::At(Timestamp::from_unix_seconds(5), ExpirySource::Provider));
     }
 }
+
+/// Every reading of a body that this module has.
+#[cfg(fuzzing)]
+pub(super) fn fuzz(body: &[u8]) {
+    if let Some(data) = debug_data(body) {
+        let _ = (issued_at(&data), expiry(data.expires_at), expiry(data.data_access_expires_at));
+    }
+    if let Some(exchanged) = exchanged(body) {
+        assert!(!exchanged.secret.expose().is_empty());
+    }
+    let _ = success(body);
+}

@@ -1,0 +1,50 @@
+//! Messages of callers, as fuzzing makes them: bytes that may be protobuf, and certificates.
+
+use prost::Message;
+use token_vault_proto::v1 as pb;
+
+use super::convert::RevokeApiKey;
+use super::tls;
+use crate::vault::{
+    AcknowledgeEvents, CreateApiKey, DeleteSubscription, ExchangeToken, FetchAccessToken, ListEvents,
+    ListJobRuns, ListSubscriptions, ListTokens, ReportTokenError, RevokeToken, RunJob, StoreToken, Target,
+    ValidateToken, VaultError, WatchEvents,
+};
+
+fn read<M: Message + Default, C: TryFrom<M, Error = VaultError>>(bytes: &[u8]) {
+    if let Ok(message) = M::decode(bytes) {
+        // An answer or an error that names a field: both are fine.
+        let _ = C::try_from(message).map_err(|error| error.to_string());
+    }
+}
+
+/// The first byte says of which call it is the request.
+pub fn message(data: &[u8]) {
+    let Some((which, bytes)) = data.split_first() else { return };
+    match which % 16 {
+        0 => read::<pb::StoreTokenRequest, StoreToken>(bytes),
+        1 => read::<pb::ExchangeTokenRequest, ExchangeToken>(bytes),
+        2 => read::<pb::ValidateTokenRequest, ValidateToken>(bytes),
+        3 => read::<pb::FetchAccessTokenRequest, FetchAccessToken>(bytes),
+        4 => read::<pb::GetTokenRequest, Target>(bytes),
+        5 => read::<pb::ListTokensRequest, ListTokens>(bytes),
+        6 => read::<pb::ReportTokenErrorRequest, ReportTokenError>(bytes),
+        7 => read::<pb::RevokeTokenRequest, RevokeToken>(bytes),
+        8 => read::<pb::WatchExpiryEventsRequest, WatchEvents>(bytes),
+        9 => read::<pb::ListExpiryEventsRequest, ListEvents>(bytes),
+        10 => read::<pb::AcknowledgeEventsRequest, AcknowledgeEvents>(bytes),
+        11 => read::<pb::CreateApiKeyRequest, CreateApiKey>(bytes),
+        12 => read::<pb::RevokeApiKeyRequest, RevokeApiKey>(bytes),
+        13 => read::<pb::RunJobRequest, RunJob>(bytes),
+        14 => read::<pb::ListJobRunsRequest, ListJobRuns>(bytes),
+        _ => {
+            read::<pb::ListSubscriptionsRequest, ListSubscriptions>(bytes);
+            read::<pb::DeleteSubscriptionRequest, DeleteSubscription>(bytes);
+        }
+    }
+}
+
+/// A client certificate whose chain was verified.
+pub fn certificate(der: &[u8]) {
+    let _ = tls::facts(der);
+}

@@ -1,0 +1,61 @@
+//! Where fuzzing comes in. Compiled by `fuzz/run` only. Nothing that comes from outside may make the process panic, and
+//! each entry point holds what it reads against a promise or two.
+
+use crate::{api, config, crypto, model, provider, vault};
+
+/// The first byte chooses the parser, so that one corpus serves them all.
+fn choice(data: &[u8]) -> Option<(u8, &[u8])> {
+    data.split_first().map(|(first, rest)| (*first, rest))
+}
+
+/// What the provider says.
+pub fn graph(data: &[u8]) {
+    if let Some((choice, rest)) = choice(data) {
+        provider::fuzzing::reply(choice, rest);
+    }
+}
+
+/// What callers say.
+pub fn caller(data: &[u8]) {
+    let Some((choice, rest)) = choice(data) else { return };
+    match choice % 4 {
+        0 | 1 => api::fuzzing::message(rest),
+        2 => vault::fuzzing::text(&String::from_utf8_lossy(rest)),
+        _ => {
+            let key = model::Secret::new(String::from_utf8_lossy(rest).into_owned());
+            let shown = crypto::PresentedKey::parse(&key).err().map(|why| why.to_string());
+            assert!(!shown.is_some_and(|why| key.expose().len() > 40 && why.contains(key.expose())));
+        }
+    }
+}
+
+/// What the operator says.
+pub fn operator(data: &[u8]) {
+    let Some((choice, rest)) = choice(data) else { return };
+    let text = String::from_utf8_lossy(rest);
+    match choice % 4 {
+        0 => config::fuzzing::file(&text),
+        1 => {
+            let file = model::Secret::new(text.into_owned());
+            if let Err(why) = crypto::MasterKeys::parse(&file) {
+                assert!(why.to_string().len() < 200, "the error repeats the file");
+            }
+        }
+        2 => model_parsers(&text),
+        _ => api::fuzzing::certificate(rest),
+    }
+}
+
+fn model_parsers(text: &str) {
+    let now = model::Timestamp::from_unix_seconds(1_800_000_000);
+    if let Ok(cron) = model::Cron::parse(text) {
+        let (last, next) = (cron.latest_at_or_before(now), cron.next_after(now));
+        assert!(last.is_none_or(|last| last <= now) && next.is_none_or(|next| next > now), "{text}");
+    }
+    if let Ok(id) = model::WorkspaceId::parse(text) {
+        assert_eq!(id.as_str(), text);
+    }
+    if let Ok(id) = model::ConnectionId::parse(text) {
+        assert_eq!(model::ConnectionId::parse(&id.to_string()).ok(), Some(id));
+    }
+}
