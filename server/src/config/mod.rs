@@ -4,6 +4,7 @@
 //! where it was set; no value that may hold a secret is ever part of a message. Nothing else in this
 //! program reads the environment.
 
+mod keys;
 mod meta;
 mod reader;
 #[cfg(test)]
@@ -22,7 +23,7 @@ use figment::value::Dict;
 use crate::model::{Cron, Policy, RenewalPolicy, Secret, Timestamp};
 use crate::provider::MetaConfig;
 use crate::telemetry::{self, LogFormat};
-use crate::vault::{Timetable, VaultConfig};
+use crate::vault::{BreakGlassPublic, Timetable, TransitConfig, VaultConfig};
 use reader::Reader;
 
 /// Environment variables of this prefix name keys: `TOKEN_VAULT__SERVER__LISTEN` is `server.listen`.
@@ -96,6 +97,10 @@ pub struct Keys {
     pub master_key_file: Option<PathBuf>,
     /// The master keys themselves, from `TOKEN_VAULT_MASTER_KEY`.
     pub master_key: Option<Secret>,
+    /// A key service that holds a master key: section `keys.transit`.
+    pub transit: Option<TransitConfig>,
+    /// The public key that every key is encrypted to as well.
+    pub break_glass: Option<BreakGlassPublic>,
 }
 
 /// Section `auth`.
@@ -202,7 +207,7 @@ impl Config {
         let config = Self {
             server: server(&mut reader),
             storage: storage(&mut reader, &data_dir),
-            keys: keys(&mut reader, master_key),
+            keys: keys::read(&mut reader, master_key),
             auth: Auth { bootstrap_key_file: reader.path("auth.bootstrap_key_file") },
             meta: meta::read(&mut reader),
             expiry: expiry(&mut reader),
@@ -233,6 +238,8 @@ impl Config {
             data_dir: self.data_dir,
             master_key: self.keys.master_key,
             master_key_file: self.keys.master_key_file,
+            transit: self.keys.transit,
+            break_glass: self.keys.break_glass,
             bootstrap_key_file: self.auth.bootstrap_key_file,
             migrate_on_start: self.storage.migrate_on_start,
             policy: Policy {
@@ -286,17 +293,6 @@ fn storage(reader: &mut Reader, data_dir: &Path) -> Storage {
         }
     });
     Storage { url: Secret::new(url), migrate_on_start: reader.flag("storage.migrate_on_start", true) }
-}
-
-fn keys(reader: &mut Reader, master_key: Option<Secret>) -> Keys {
-    let master_key_file = reader.path("keys.master_key_file");
-    if master_key.is_some() && master_key_file.is_some() {
-        reader.mistake(
-            "keys.master_key_file",
-            format!("is set, and so is {MASTER_KEY_ENV}; keep one of the two"),
-        );
-    }
-    Keys { master_key_file, master_key }
 }
 
 fn expiry(reader: &mut Reader) -> Expiry {

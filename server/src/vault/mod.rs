@@ -26,9 +26,12 @@ mod pages;
 mod permits;
 mod policy;
 mod position;
+mod recovery;
+mod rekey;
 mod report;
 mod rotation;
 mod schedule;
+mod shredding;
 mod sweep;
 mod view;
 
@@ -36,8 +39,8 @@ use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicI64;
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -46,9 +49,11 @@ use tokio_util::task::TaskTracker;
 pub use command::*;
 pub use error::{FieldViolation, VaultError};
 pub use feed::Watch;
+pub use recovery::Recovered;
 pub use schedule::{JobKind, Timetable};
 pub use view::TokenView;
 
+pub use crate::crypto::{BreakGlassPublic, TransitConfig, TransitLogin};
 use crate::model::{Clock, Connection, EventKind, Misconfiguration, Policy, Principal, ProviderId, Secret};
 use crate::provider::{Provider, Providers};
 use crate::store::Store;
@@ -58,6 +63,7 @@ use deadlines::Lying;
 use idempotency::InProgress;
 use keys::Keys;
 use permits::Permits;
+use rekey::Told;
 
 /// What the vault needs to open.
 #[derive(Debug)]
@@ -70,6 +76,10 @@ pub struct VaultConfig {
     pub master_key: Option<Secret>,
     /// File with the same; default: data folder + `/master.key`.
     pub master_key_file: Option<PathBuf>,
+    /// A key service that holds a master key.
+    pub transit: Option<TransitConfig>,
+    /// The public key that every key is encrypted to as well.
+    pub break_glass: Option<BreakGlassPublic>,
     /// File with the bootstrap admin key to adopt at first start, in place of a generated one.
     pub bootstrap_key_file: Option<PathBuf>,
     /// Apply migrations at start.
@@ -128,6 +138,14 @@ pub struct Vault {
     runs: Working,
     /// Due work that lies.
     lying: Lying,
+    /// Where the files beside the database go.
+    data_dir: PathBuf,
+    /// The master keys that the others were told of, and what is wrong with them.
+    reported_keys: Mutex<Vec<String>>,
+    key_service_told: Told,
+    key_file_told: Told,
+    /// When it was looked last for keys without a break-glass wrap.
+    back_fill: Mutex<Option<Instant>>,
     /// Ends every watch.
     stopping: CancellationToken,
     tasks: TaskTracker,
@@ -145,18 +163,22 @@ impl Vault {
         keys: Keys,
         providers: Providers,
         clock: Clock,
-        policy: Policy,
-        timetable: Timetable,
+        config: VaultConfig,
         replica: String,
     ) -> Self {
         Self {
             store,
+            reported_keys: Mutex::new(keys.ring().master.ids()),
             keys,
             providers,
             clock,
-            policy: RwLock::new(Arc::new(policy)),
+            policy: RwLock::new(Arc::new(config.policy)),
             policy_revision: AtomicI64::new(0),
-            timetable,
+            timetable: config.timetable,
+            data_dir: config.data_dir,
+            key_service_told: Told::default(),
+            key_file_told: Told::default(),
+            back_fill: Mutex::default(),
             replica,
             uses: Uses::default(),
             in_progress: InProgress::default(),
@@ -193,9 +215,7 @@ impl Vault {
     /// # Errors
     /// `StorageUnavailable`.
     pub async fn status(&self, caller: &Principal) -> Result<VaultStatus, VaultError> {
-        let active = self.keys.vault.active_master_key.clone();
-        let mut master_keys = self.keys.master.ids();
-        master_keys.sort_by_key(|id| *id != active);
+        let master_keys = self.master_key_states().await?;
         let mut session = self.store.read().await?;
         let feed = session.feed_state().await?;
         let overdue_tokens = session.count_open_incidents(EventKind::Overdue).await?;
