@@ -2,6 +2,7 @@
 
 mod architecture;
 mod bad_input;
+mod break_glass;
 mod callers;
 mod clockwork;
 mod durability;
@@ -15,6 +16,7 @@ mod feed_slow;
 mod fleet;
 mod history;
 mod idempotency;
+mod key_rotation;
 mod keys;
 mod leaks;
 mod listing;
@@ -27,5 +29,7 @@ mod provider_errors;
 mod provider_trouble;
 mod reflection;
 mod rotation;
+mod shredding;
 mod time;
 mod tokens;
+mod transit;

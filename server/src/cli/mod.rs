@@ -4,6 +4,7 @@ mod api_key;
 mod connect;
 pub mod demo;
 mod healthcheck;
+mod keys;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -94,6 +95,9 @@ enum Command {
     /// Make, list and revoke API keys.
     #[command(subcommand)]
     ApiKey(api_key::Command),
+    /// List, make, rotate and recover the keys that everything is encrypted by.
+    #[command(subcommand)]
+    Keys(keys::Command),
     /// Ask a running vault whether it serves: exit 0 if so, 1 if not.
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Run a vault and a provider sandbox, and tell a story in the terminal.
@@ -143,6 +147,7 @@ async fn dispatch(line: CommandLine) -> anyhow::Result<()> {
             say(format_args!("applied {applied} migrations"))
         }
         Some(Command::ApiKey(command)) => api_key::run(command, flags).await,
+        Some(Command::Keys(command)) => keys::run(command, flags).await,
         Some(Command::Healthcheck(args)) => healthcheck::run(args).await,
         Some(Command::Demo(args)) => demo::run(args, flags.listen).await,
     }
