@@ -182,6 +182,42 @@ async fn a_new_master_key_wraps_everything_and_the_old_one_can_go_on_postgres() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_line_makes_lists_and_rotates_keys() {
+    let world = World::start(Backend::Sqlite).await;
+    let ana = world.admin().connect(ACME, &world.person("ana").long_lived_token()).await;
+    let secret = world.admin().secret(&ana).await;
+    let run = |words: &[&str]| {
+        let launch = world.launch().env("TOKEN_VAULT_ENDPOINT", world.endpoint());
+        let ended = launch.instead(words.iter().copied()).run();
+        assert_eq!(ended.code, Some(0), "{words:?}: {ended:?}");
+        ended.stdout
+    };
+    let id = run(&["keys", "generate", "--id", "k-2"]);
+    assert_eq!(id.trim(), "k-2");
+    let file = fs::read_to_string(world.data().join("master.key")).unwrap();
+    world.know("master key", file.trim().rsplit(':').next().unwrap());
+    assert_eq!(file.lines().count(), 2, "the key before stays");
+    let told = run(&["keys", "rotate", "--master"]);
+    assert!(told.contains("master-key-rotation succeeded: 5 of 5 done"), "{told}");
+    let told: serde_json::Value =
+        serde_json::from_str(&run(&["keys", "rotate", "--workspace", ACME, "--json"])).unwrap();
+    assert_eq!((&told["state"], &told["done"]), (&"succeeded".into(), &1.into()), "{told}");
+    let listed = run(&["keys", "list"]);
+    let row = listed.lines().find(|line| line.starts_with("k-2")).expect("the new key is listed");
+    assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["k-2", "yes", "5"], "{listed}");
+    assert_eq!(world.admin().secret(&ana).await, secret);
+    let nothing = world
+        .launch()
+        .env("TOKEN_VAULT_ENDPOINT", world.endpoint())
+        .instead(["keys", "rotate", "--master"])
+        .run();
+    assert_eq!(nothing.code, Some(1));
+    assert!(nothing.stderr.contains("no newer one"), "{}", nothing.stderr);
+    let neither = world.launch().instead(["keys", "rotate"]).run();
+    assert_eq!(neither.code, Some(2), "{neither:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_lacks_the_new_key_is_named_and_one_that_has_it_follows() {
     let world = World::builder(Backend::Postgres).prepare().await;
     let (old, new) = (master_key_line("k1"), master_key_line("k2"));

@@ -157,7 +157,7 @@ on_both_databases! {
         let eve = connector.connect("globex", &world.person("eve").long_lived_token()).await;
         let database = &world.database;
         let (flip, fresh_id) = match database.backend() {
-            Backend::Sqlite => ("unhex('02') || substr(wrapped, 2)", "randomblob(16)"),
+            Backend::Sqlite => ("CAST(unhex('02') || substr(wrapped, 2) AS BLOB)", "randomblob(16)"),
             Backend::Postgres => ("'\\x02'::bytea || substr(wrapped, 2)", "gen_random_uuid()"),
         };
         let data = |workspace: &str| format!("workspace_id = '{workspace}' AND purpose = 'data'");

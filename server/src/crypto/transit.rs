@@ -150,7 +150,15 @@ impl Transit {
     ///
     /// # Errors
     /// In words for the operator.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the key service has a client of its own, bounded and without redirects too"
+    )]
     pub fn new(config: TransitConfig) -> Result<Self, String> {
+        // Without one, the builder would panic.
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            return Err("a TLS crypto provider must be installed first".into());
+        }
         let mut builder = Client::builder()
             .user_agent(concat!("token-vault/", env!("CARGO_PKG_VERSION")))
             // A redirect would carry the token elsewhere.
@@ -230,7 +238,7 @@ impl Transit {
     pub(super) async fn keep_alive(&self) {
         let mut session = self.session.lock().await;
         let Some(held) = session.as_mut() else { return };
-        if !held.renew_at.is_some_and(|at| at <= Instant::now()) {
+        if held.renew_at.is_none_or(|at| at > Instant::now()) {
             return;
         }
         match self.send(Method::POST, "auth/token/renew-self", Some(&json!({})), Some(&held.token)).await {

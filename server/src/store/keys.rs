@@ -505,10 +505,11 @@ impl Session {
             .await?;
         // A page ends with a workspace's last key, so that the next one may begin after the workspace.
         let full = i64::try_from(rows.len()).is_ok_and(|count| count >= limit);
-        if full && let Some(last) = rows.last().map(|row| row.workspace_id.clone()) {
-            if rows.first().is_some_and(|first| first.workspace_id != last) {
-                rows.retain(|row| row.workspace_id != last);
-            }
+        if full
+            && let Some(last) = rows.last().map(|row| row.workspace_id.clone())
+            && rows.first().is_some_and(|first| first.workspace_id != last)
+        {
+            rows.retain(|row| row.workspace_id != last);
         }
         found.extend(rows);
         found.into_iter().map(PlacedRow::into_key).collect()
@@ -778,6 +779,11 @@ impl Tx {
         Ok(row.name)
     }
 
+    /// Whether a master key is the active one; it stays so until the transaction ends.
+    pub async fn is_active_master_key(&mut self, id: &str) -> Result<bool, StoreError> {
+        Ok(self.hold_active_master_key().await? == id)
+    }
+
     /// Brings a workspace and its first keys into being. Nothing happens if it is there. `false`: the keys are not
     /// wrapped by the master key that is active now.
     pub async fn add_workspace(
@@ -874,10 +880,11 @@ impl Tx {
         let own = before.place.workspace.is_empty();
         let sql = if own {
             "UPDATE vault_keys SET master_key_id = $2, wrapped = $3, break_glass = $4, break_glass_id = $5
-              WHERE key_id = $1 AND wrapped = $6"
+              WHERE key_id = $1 AND wrapped = $6 AND break_glass_id = $7"
         } else {
             "UPDATE workspace_keys SET master_key_id = $2, wrapped = $3, break_glass = $4, break_glass_id = $5
-              WHERE key_id = $1 AND wrapped = $6 AND workspace_id = $7 AND purpose = $8 AND version = $9"
+              WHERE key_id = $1 AND wrapped = $6 AND break_glass_id = $7
+                AND workspace_id = $8 AND purpose = $9 AND version = $10"
         };
         let mut query = self
             .query(sql)
@@ -886,7 +893,8 @@ impl Tx {
             .bind(after.wrapped.clone())
             .bind(after.break_glass.as_ref().map(|wrap| wrap.sealed.clone()))
             .bind(after.break_glass.as_ref().map_or_else(String::new, |wrap| wrap.recipient.clone()))
-            .bind(before.key.wrapped.clone());
+            .bind(before.key.wrapped.clone())
+            .bind(before.key.break_glass.as_ref().map_or_else(String::new, |wrap| wrap.recipient.clone()));
         if !own {
             query = query
                 .bind(before.place.workspace.clone())

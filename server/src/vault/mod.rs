@@ -142,6 +142,7 @@ pub struct Vault {
     data_dir: PathBuf,
     /// The master keys that the others were told of, and what is wrong with them.
     reported_keys: Mutex<Vec<String>>,
+    adopting: tokio::sync::Mutex<()>,
     key_service_told: Told,
     key_file_told: Told,
     /// When it was looked last for keys without a break-glass wrap.
@@ -176,6 +177,7 @@ impl Vault {
             policy_revision: AtomicI64::new(0),
             timetable: config.timetable,
             data_dir: config.data_dir,
+            adopting: tokio::sync::Mutex::default(),
             key_service_told: Told::default(),
             key_file_told: Told::default(),
             back_fill: Mutex::default(),

@@ -20,6 +20,8 @@ use crate::store::{
     WrappedKey,
 };
 
+/// How often a run looks for keys that it missed.
+const PASSES: u32 = 10;
 /// Wrapped keys written in one transaction.
 const REWRAPPED_AT_ONCE: i64 = 200;
 /// Connections whose secrets are encrypted anew in one transaction.
@@ -36,6 +38,8 @@ impl Vault {
     /// # Errors
     /// `StorageUnavailable`.
     pub async fn adopt_keys(&self) -> Result<(), VaultError> {
+        // One at a time: what was read later must not be followed by what was read earlier.
+        let _one = self.adopting.lock().await;
         let ring = self.keys.ring();
         ring.master.keep_alive().await;
         let before = ring.master.ids();
@@ -241,7 +245,8 @@ impl Vault {
                 .await
                 .map_err(|error| key_service_failed(&error))?,
         };
-        let (record, now) = (MasterKeyRecord { id: newest.clone(), check_value }, self.clock.now());
+        // The run's own beginning: it has seen whatever was begun with it.
+        let (record, now) = (MasterKeyRecord { id: newest.clone(), check_value }, run.started_at);
         let begun = self
             .store
             .write_with(Needs { alone: true, ..Needs::default() }, move |tx| {
@@ -298,7 +303,7 @@ impl Vault {
             workspace: workspace.as_str(),
             version: newest.version().saturating_add(1),
         };
-        let (key, id, now) = (self.fresh_key(&ring, key_use).await?, workspace.clone(), self.clock.now());
+        let (key, id, now) = (self.fresh_key(&ring, key_use).await?, workspace.clone(), run.started_at);
         Ok(self
             .store
             .write_with(Needs { alone: true, ..Needs::default() }, move |tx| {
@@ -360,19 +365,28 @@ impl Vault {
         progress: &Progress<'_>,
     ) -> Result<(), RunFailed> {
         self.adopt_keys().await?;
-        let (mut active, mut after) = (String::new(), KeyPlace::default());
-        loop {
+        let mut active = String::new();
+        for _ in 0..PASSES {
             let ring = self.keys.ring();
-            if ring.active != active {
-                active.clone_from(&ring.active);
-                after = KeyPlace::default();
-                run.done -= std::mem::take(&mut run.failed);
-                run.total = run.done + self.store.read().await?.count_keys_not_under(&active).await?;
+            active.clone_from(&ring.active);
+            run.done -= std::mem::take(&mut run.failed);
+            run.total = run.done + self.store.read().await?.count_keys_not_under(&active).await?;
+            progress.note(run).await?;
+            let mut after = KeyPlace::default();
+            while self.keys.ring().active == active {
+                let page =
+                    self.store.read().await?.keys_not_under(&active, &after, REWRAPPED_AT_ONCE).await?;
+                let Some(last) = page.last() else { break };
+                after = last.place.clone();
+                let wrapping = Wrapping::Master(Arc::clone(&ring));
+                self.write_keys(run, progress, page, &wrapping).await?;
             }
-            let page = self.store.read().await?.keys_not_under(&active, &after, REWRAPPED_AT_ONCE).await?;
-            let Some(last) = page.last() else { break };
-            after = last.place.clone();
-            self.write_keys(run, progress, page, &Wrapping::Master(ring)).await?;
+            // What somebody else wrote at the same time is done in another pass, and so is all if yet another master
+            // key has become the active one.
+            let left = self.store.read().await?.count_keys_not_under(&active).await?;
+            if self.keys.ring().active == active && left <= run.failed {
+                break;
+            }
         }
         let now = self.clock.now();
         let retired = self
@@ -438,18 +452,33 @@ impl Vault {
             }
         }
         let written = Arc::new(written);
-        self.store
+        let active = match wrapping {
+            Wrapping::Master(ring) => Some(ring.active.clone()),
+            Wrapping::BreakGlass(_) => None,
+        };
+        let still_active = self
+            .store
             .write_with(Needs { alone: true, ..Needs::default() }, move |tx| {
-                let written = Arc::clone(&written);
+                let (written, active) = (Arc::clone(&written), active.clone());
                 Box::pin(async move {
+                    // Never back under a key that is not the active one any more.
+                    if let Some(active) = &active
+                        && !tx.is_active_master_key(active).await?
+                    {
+                        return Ok(false);
+                    }
                     for (before, after) in &*written {
                         tx.rewrap(before, after).await?;
                     }
-                    Ok::<_, Abort<VaultError>>(())
+                    Ok::<_, Abort<VaultError>>(true)
                 })
             })
             .await
-            .map_err(VaultError::from)?;
+            .map_err(VaultError::from)?
+            .0;
+        if !still_active {
+            self.adopt_keys().await?;
+        }
         progress.note(run).await
     }
 
