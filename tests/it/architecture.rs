@@ -24,11 +24,12 @@ const MODULES: [(&str, &[&str]); 11] = [
 ];
 
 /// Crates of others and of ours that stay behind one door, and which doors those are.
-const CRATES: [(&str, &[&str]); 23] = [
+const CRATES: [(&str, &[&str]); 24] = [
     ("sqlx", &["store"]),
-    ("reqwest", &["provider"]),
+    ("reqwest", &["crypto", "provider"]),
     ("aes_gcm", &["crypto"]),
     ("hmac", &["crypto", "provider"]),
+    ("hpke", &["crypto"]),
     ("axum", &["api"]),
     ("tonic", &["api", "cli"]),
     ("tonic_health", &["api", "cli"]),

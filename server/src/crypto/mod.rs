@@ -4,14 +4,21 @@
 //! [`seal`] and [`open`]; `master.rs` wraps the keys that they use.
 
 mod api_key;
+mod break_glass;
 mod key;
 mod mac;
 mod master;
+mod transit;
 
 pub use api_key::{PresentedKey, mint as mint_api_key};
+pub use break_glass::{BreakGlassPrivate, BreakGlassPublic};
 pub use key::{DataKey, RawKey};
 pub use mac::MacKey;
-pub use master::{KeyBinding, MasterKeyError, MasterKeys, create_key_file, create_secret_file};
+pub use master::{
+    KeyBinding, MasterKeyError, MasterKeys, WrapError, add_to_key_file, create_key_file, create_secret_file,
+    fresh_key_id,
+};
+pub use transit::{Transit, TransitConfig, TransitLogin};
 
 use aes_gcm::Aes256Gcm;
 use aes_gcm::aead::{Aead, Generate, Nonce, Payload};

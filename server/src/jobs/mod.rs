@@ -51,7 +51,8 @@ pub async fn start(vault: Arc<Vault>) -> Result<Clockwork, JobSchedulerError> {
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     tasks.spawn(announce(Arc::clone(&vault), stop.clone()));
     tasks.spawn(guard_watches(Arc::clone(&vault), stop.clone()));
-    tasks.spawn(tend(vault, stop.clone()));
+    tasks.spawn(tend(Arc::clone(&vault), stop.clone()));
+    tasks.spawn(async move { vault.warm_keys().await });
     Ok(Clockwork { scheduler, stop, tasks })
 }
 
@@ -90,6 +91,7 @@ async fn tend(vault: Arc<Vault>, stop: CancellationToken) {
         let probe = ticks.is_multiple_of(PROBE);
         let work = async {
             vault.adopt_policy().await?;
+            vault.adopt_keys().await?;
             vault.tend_providers(probe).await?;
             vault.start_due_jobs().await?;
             vault.watch_over().await

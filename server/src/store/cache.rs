@@ -12,8 +12,9 @@ use moka::sync::Cache;
 use std::sync::Arc;
 
 use super::db::{Pool, Session};
+use super::keys::WorkspaceKeyRows;
 use super::{ApiKeyRecord, HeldToken, StoreError, Tx};
-use crate::model::{ApiKeyId, ConnectionId, Timestamp};
+use crate::model::{ApiKeyId, ConnectionId, Timestamp, WorkspaceId};
 
 /// How often changes of other replicas are asked for.
 pub(super) const POLL: Duration = Duration::from_millis(200);
@@ -25,12 +26,16 @@ const KEPT: Duration = Duration::from_secs(3_600);
 const CONNECTION_BYTES: u64 = 64 * 1024 * 1024;
 /// API keys kept at most.
 const API_KEYS: u64 = 10_000;
+/// Workspaces whose wrapped keys are kept at most.
+const WORKSPACES: u64 = 100_000;
 
 /// Something cached that changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Change {
     Connection(ConnectionId),
     ApiKey(ApiKeyId),
+    /// A workspace's keys, or that it was shredded.
+    Workspace(WorkspaceId),
 }
 
 impl Change {
@@ -38,6 +43,7 @@ impl Change {
         match self {
             Self::Connection(_) => "connection",
             Self::ApiKey(_) => "api_key",
+            Self::Workspace(_) => "workspace",
         }
     }
 
@@ -45,6 +51,7 @@ impl Change {
         match self {
             Self::Connection(id) => id.to_string(),
             Self::ApiKey(id) => id.to_string(),
+            Self::Workspace(id) => id.to_string(),
         }
     }
 
@@ -52,6 +59,7 @@ impl Change {
         match subject {
             "connection" => ConnectionId::parse(key).ok().map(Self::Connection),
             "api_key" => ApiKeyId::parse(key).ok().map(Self::ApiKey),
+            "workspace" => WorkspaceId::parse(key).ok().map(Self::Workspace),
             _ => None,
         }
     }
@@ -61,6 +69,7 @@ impl Change {
 pub(super) struct Coherence {
     connections: Cache<ConnectionId, Arc<HeldToken>>,
     api_keys: Cache<ApiKeyId, Arc<ApiKeyRecord>>,
+    workspaces: Cache<WorkspaceId, Arc<WorkspaceKeyRows>>,
     /// Counts drops. Readers of the lock insert, the writer drops: a row that was loaded before a drop
     /// can't be kept after it.
     drops: RwLock<()>,
@@ -93,6 +102,7 @@ impl Coherence {
                 .weigher(|_, row| weight(row))
                 .build(),
             api_keys: Cache::new(API_KEYS),
+            workspaces: Cache::new(WORKSPACES),
             drops: RwLock::new(()),
             dropped: AtomicU64::new(0),
             applied: RwLock::default(),
@@ -117,6 +127,10 @@ impl Coherence {
         if self.is_fresh() { self.api_keys.get(id) } else { None }
     }
 
+    pub(super) fn workspace(&self, id: &WorkspaceId) -> Option<Arc<WorkspaceKeyRows>> {
+        if self.is_fresh() { self.workspaces.get(id) } else { None }
+    }
+
     pub(super) fn mark(&self) -> LoadMark {
         LoadMark(self.dropped.load(Ordering::Acquire))
     }
@@ -127,6 +141,10 @@ impl Coherence {
 
     pub(super) fn keep_api_key(&self, mark: LoadMark, row: &Arc<ApiKeyRecord>) {
         self.keep(mark, || self.api_keys.insert(row.api_key.id.clone(), Arc::clone(row)));
+    }
+
+    pub(super) fn keep_workspace(&self, mark: LoadMark, rows: &Arc<WorkspaceKeyRows>) {
+        self.keep(mark, || self.workspaces.insert(rows.workspace.clone(), Arc::clone(rows)));
     }
 
     fn keep(&self, mark: LoadMark, insert: impl FnOnce()) {
@@ -147,6 +165,7 @@ impl Coherence {
             match change {
                 Change::Connection(id) => self.connections.invalidate(id),
                 Change::ApiKey(id) => self.api_keys.invalidate(id),
+                Change::Workspace(id) => self.workspaces.invalidate(id),
             }
         }
     }
@@ -157,6 +176,7 @@ impl Coherence {
         self.dropped.fetch_add(1, Ordering::AcqRel);
         self.connections.invalidate_all();
         self.api_keys.invalidate_all();
+        self.workspaces.invalidate_all();
     }
 
     /// The highest change that this replica has applied.

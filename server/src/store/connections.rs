@@ -389,8 +389,17 @@ impl Tx {
         Ok(updated == 1)
     }
 
-    /// Makes a sealed secret the connection's current one; the one before is gone.
-    pub async fn put_secret(&mut self, secret: NewSecret, now: Timestamp) -> Result<(), StoreError> {
+    /// Makes a sealed secret the connection's current one; the one before is gone. `false`: the key that sealed it
+    /// is no longer the workspace's newest, and nothing changed.
+    pub async fn put_secret(
+        &mut self,
+        workspace: &WorkspaceId,
+        secret: NewSecret,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        if !self.keep_data_key(workspace, secret.sealed.data_key_version).await? {
+            return Ok(false);
+        }
         self.query(
             "INSERT INTO connection_secrets
                     (connection_id, state, token_version, secret_id, data_key_version, sealed, created_at)
@@ -409,7 +418,7 @@ impl Tx {
         .execute()
         .await?;
         self.changed(Change::Connection(secret.connection));
-        Ok(())
+        Ok(true)
     }
 
     /// Destroys every secret of a connection.

@@ -28,7 +28,7 @@ mod write;
 
 use std::fs::File;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -41,9 +41,12 @@ pub use error::StoreError;
 pub use events::{AnnouncedEvents, EventDrive, FeedState, Scope};
 pub use feed::{Feed, Live, Recent};
 pub use health::ProviderHealth;
-pub use keys::{KeyPurpose, MasterKeyRecord, VaultKeyPurpose, VaultRecord, WrappedKey};
+pub use keys::{
+    BreakGlassWrap, KeyPlace, KeyPurpose, MasterKeyRecord, SealedRow, Shredding, StoredKey, VaultKeyPurpose,
+    VaultRecord, WorkspaceFacts, WorkspaceKeyRows, WrappedKey,
+};
 pub use list::{ListDrive, ListPosition, ListRange, StandingName};
-pub use replicas::Registration;
+pub use replicas::{Registration, Replica};
 pub use requests::{Claim, Claimed, RequestOutcome};
 pub use runs::{JobRun, RunCause, RunState};
 pub use subscriptions::Bookmark;
@@ -56,7 +59,7 @@ use flight::Flights;
 use replicas::Observer;
 use write::Writer;
 
-use crate::model::{ApiKeyId, Clock, ConnectionId, Incarnation, Timestamp};
+use crate::model::{ApiKeyId, Clock, ConnectionId, Incarnation, Timestamp, WorkspaceId};
 
 /// What storage needs to open.
 pub struct StoreConfig<'a> {
@@ -82,13 +85,14 @@ pub struct Store {
     clock_guard: Arc<ClockGuard>,
     token_flights: Flights<ConnectionId, Option<Arc<HeldToken>>>,
     key_flights: Flights<ApiKeyId, Option<Arc<ApiKeyRecord>>>,
+    workspace_flights: Flights<WorkspaceId, Option<Arc<WorkspaceKeyRows>>>,
     healthy: watch::Receiver<bool>,
     stop: tokio_util::sync::CancellationToken,
     tasks: tokio_util::task::TaskTracker,
     incarnation: Incarnation,
     clock: Clock,
     observer: Arc<Observer>,
-    registration: Arc<OnceLock<Registration>>,
+    registration: Arc<Mutex<Option<Registration>>>,
     /// Held while SQLite is open: a second process refuses.
     _lock: Option<File>,
 }
@@ -130,6 +134,7 @@ impl Store {
             clock_guard: Arc::new(ClockGuard::new()),
             token_flights: Flights::default(),
             key_flights: Flights::default(),
+            workspace_flights: Flights::default(),
             healthy,
             stop,
             tasks,
@@ -235,8 +240,59 @@ impl Store {
     pub async fn register(&self, registration: Registration, now: Timestamp) -> Result<(), StoreError> {
         let alone = self.backend() == Backend::Sqlite;
         replicas::register(&self.writer, self.incarnation, registration.clone(), alone, now).await?;
-        let _ = self.registration.set(registration);
+        *self.registration.lock().unwrap_or_else(PoisonError::into_inner) = Some(registration);
         Ok(())
+    }
+
+    /// Says which master keys this process holds now; every beat repeats it.
+    pub async fn report_master_keys(&self, ids: Vec<String>) -> Result<(), StoreError> {
+        if let Some(registration) = &mut *self.registration.lock().unwrap_or_else(PoisonError::into_inner) {
+            registration.master_keys.clone_from(&ids);
+        }
+        replicas::report_master_keys(&self.writer, self.incarnation, ids).await
+    }
+
+    /// A workspace's wrapped keys, from the coherent cache or the database; `None` for one that is not there.
+    pub async fn workspace_key_rows(
+        &self,
+        id: &WorkspaceId,
+    ) -> Result<Option<Arc<WorkspaceKeyRows>>, StoreError> {
+        if let Some(hit) = self.coherence.workspace(id) {
+            return Ok(Some(hit));
+        }
+        let load = async {
+            let mark = self.coherence.mark();
+            let Some(rows) = self.hot.session().await?.workspace_key_rows(id).await? else { return Ok(None) };
+            let rows = Arc::new(rows);
+            self.coherence.keep_workspace(mark, &rows);
+            Ok(Some(rows))
+        };
+        self.workspace_flights.join(id, load).await
+    }
+
+    /// Drops what is cached here of a connection and a workspace: what was read did not fit together.
+    pub fn forget(&self, connection: ConnectionId, workspace: &WorkspaceId) {
+        self.coherence.drop_changed(&[Change::Connection(connection), Change::Workspace(workspace.clone())]);
+    }
+
+    /// The same for a workspace alone.
+    pub fn forget_workspace(&self, workspace: &WorkspaceId) {
+        self.coherence.drop_changed(&[Change::Workspace(workspace.clone())]);
+    }
+
+    /// Empties the files beside the database of what was deleted from it. On SQLite the log is written back and
+    /// cut to nothing; what is deleted is overwritten there anyway. PostgreSQL keeps its own house.
+    pub async fn scrub(&self) -> Result<(), StoreError> {
+        if self.backend() == Backend::Postgres {
+            return Ok(());
+        }
+        for _ in 0..SCRUBS {
+            if self.readers.session().await?.cut_log().await? {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Err(StoreError::Unavailable("the log could not be cut: the database is busy".into()))
     }
 
     /// Polls changes and beats this replica's row, on a connection of its own, until closed. Health follows.
@@ -274,14 +330,19 @@ impl Store {
                 if let Ok(Err(error)) = looked {
                     tracing::debug!(%error, "the clocks could not be compared");
                 }
-                let state = (coherence.applied(), clock_guard.offset());
+                let registered = registration.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let state = replicas::Beat {
+                    applied: coherence.applied(),
+                    clock_offset: clock_guard.offset(),
+                    master_keys: registered.as_ref().map(|registered| registered.master_keys.clone()),
+                };
                 let beat = replicas::beat(&writer, &pulse, &observer, incarnation, state);
                 let lives = tokio::time::timeout(Duration::from_secs(5), beat).await.unwrap_or(true);
-                if !lives && let Some(registration) = registration.get() {
+                if !lives && let Some(registration) = registered {
                     // The others thought us dead and took our claims over; what we cached may be old.
                     tracing::error!("this replica was taken for dead; it registers anew");
                     coherence.drop_all();
-                    let again = replicas::register(&writer, incarnation, registration.clone(), false, clock.now());
+                    let again = replicas::register(&writer, incarnation, registration, false, clock.now());
                     if let Err(error) = again.await {
                         tracing::warn!(%error, "this replica could not register anew");
                     }
@@ -304,6 +365,8 @@ impl Store {
     }
 }
 
+/// How often cutting the log is tried.
+const SCRUBS: u32 = 100;
 /// A beat every so many polls, and a pruning.
 const BEAT: u64 = 5;
 const PRUNE: u64 = 300;

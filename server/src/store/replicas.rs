@@ -64,13 +64,24 @@ struct Ended {
     ended_at: Option<i64>,
 }
 
+/// What a process says with each beat.
+#[derive(Clone)]
+pub(super) struct Beat {
+    /// The highest change that it has applied.
+    pub(super) applied: i64,
+    /// Microseconds that its clock is ahead of the database's.
+    pub(super) clock_offset: i64,
+    /// Ids of the master keys that it holds; `None` before it is registered.
+    pub(super) master_keys: Option<Vec<String>>,
+}
+
 /// Beats once and ends those that fell silent. Failures wait for the next beat. `false`: others ended us.
 pub(super) async fn beat(
     writer: &Writer,
     readers: &Pool,
     observer: &Observer,
     own: Incarnation,
-    (applied, clock_offset): (i64, i64),
+    state: Beat,
 ) -> bool {
     let silent = match read_beats(readers).await {
         Ok(beats) => observer.note(own, &beats),
@@ -78,16 +89,18 @@ pub(super) async fn beat(
     };
     let outcome: Result<bool, Abort<Infallible>> = writer
         .write(move |tx| {
-            let silent = silent.clone();
+            let (silent, state) = (silent.clone(), state.clone());
             Box::pin(async move {
                 let known = tx
                     .query(
-                        "UPDATE replicas SET beat = beat + 1, applied_revision = $2, clock_offset = $3
+                        "UPDATE replicas SET beat = beat + 1, applied_revision = $2, clock_offset = $3,
+                                master_key_ids = coalesce($4, master_key_ids)
                           WHERE incarnation = $1",
                     )
                     .bind(own.as_uuid())
-                    .bind(applied)
-                    .bind(clock_offset)
+                    .bind(state.applied)
+                    .bind(state.clock_offset)
+                    .bind(state.master_keys.map(Json))
                     .execute()
                     .await?;
                 for row in silent {
@@ -149,6 +162,32 @@ pub(super) async fn register(
     }
 }
 
+/// Says which master keys a process holds, ahead of its next beat.
+pub(super) async fn report_master_keys(
+    writer: &Writer,
+    own: Incarnation,
+    ids: Vec<String>,
+) -> Result<(), StoreError> {
+    let outcome: Result<(), Abort<Infallible>> = writer
+        .write(move |tx| {
+            let ids = ids.clone();
+            Box::pin(async move {
+                tx.query("UPDATE replicas SET master_key_ids = $2 WHERE incarnation = $1")
+                    .bind(own.as_uuid())
+                    .bind(Json(ids))
+                    .execute()
+                    .await?;
+                Ok(())
+            })
+        })
+        .await;
+    match outcome {
+        Ok(()) => Ok(()),
+        Err(Abort::Store(error)) => Err(error),
+        Err(Abort::Refused(never)) => match never {},
+    }
+}
+
 async fn read_beats(readers: &Pool) -> Result<Vec<BeatRow>, StoreError> {
     readers
         .session()
@@ -171,6 +210,10 @@ pub struct Replica {
     pub clock_offset: i64,
     /// When it began.
     pub started_at: Timestamp,
+    /// Ids of the master keys that it holds.
+    pub master_keys: Vec<String>,
+    /// The highest change that it has applied, as of its last beat.
+    pub applied_revision: i64,
 }
 
 #[derive(sqlx::FromRow)]
@@ -180,6 +223,8 @@ struct ReplicaRow {
     version: String,
     clock_offset: i64,
     started_at: i64,
+    master_key_ids: Json<Vec<String>>,
+    applied_revision: i64,
 }
 
 impl Session {
@@ -187,7 +232,8 @@ impl Session {
     pub async fn replicas(&mut self) -> Result<Vec<Replica>, StoreError> {
         let rows: Vec<ReplicaRow> = self
             .query(
-                "SELECT incarnation, name, version, clock_offset, started_at FROM replicas
+                "SELECT incarnation, name, version, clock_offset, started_at, master_key_ids, applied_revision
+                   FROM replicas
                   WHERE ended_at IS NULL ORDER BY started_at, incarnation LIMIT 1000",
             )
             .fetch_all()
@@ -198,6 +244,8 @@ impl Session {
             version: row.version,
             clock_offset: row.clock_offset,
             started_at: Timestamp::from_micros(row.started_at),
+            master_keys: row.master_key_ids.0,
+            applied_revision: row.applied_revision,
         };
         Ok(rows.into_iter().map(replica).collect())
     }

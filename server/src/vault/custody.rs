@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::idempotency::{Begun, Owned};
+use super::keys::TRIES;
 use super::{
     FetchAccessToken, Fetched, ProviderOutcome, RevokeToken, Revoked, Target, TokenView, Vault, VaultError,
     change,
@@ -10,9 +11,10 @@ use super::{
 use crate::crypto::{self, Binding};
 use crate::model::{
     AccountChange, Cause, Connection, ConnectionId, Expiry, Principal, RefusalKind, Secret, Standing, Status,
+    WorkspaceId,
 };
 use crate::provider::Revocation;
-use crate::store::{Abort, HeldToken, Needs, RequestOutcome};
+use crate::store::{Abort, HeldToken, Needs, RequestOutcome, SealedRow};
 
 impl Vault {
     /// A connection with its sealed secret, if the caller may see it.
@@ -32,15 +34,35 @@ impl Vault {
 
     /// The secret of a connection in the clear.
     pub(super) async fn open_secret(&self, held: &HeldToken) -> Result<Secret, VaultError> {
+        if let Some(secret) = self.open_with_key_of(held).await? {
+            return Ok(secret);
+        }
+        // Row and keys were read at two moments, and a rotation went by between them: both are read again.
         let connection = &held.connection;
-        let corrupt = || {
-            tracing::error!(connection = %connection.id, version = %connection.version, "a stored secret does not open: the database was altered");
-            VaultError::CiphertextCorrupt { connection: connection.id, version: connection.version }
+        for _ in 0..TRIES {
+            self.store.forget(connection.id, &connection.workspace);
+            let Some(now) = self.store.held_token(connection.id).await? else { break };
+            if now.connection.secret_id != connection.secret_id {
+                return Err(VaultError::ConcurrentChange(connection.id));
+            }
+            if let Some(secret) = self.open_with_key_of(&now).await? {
+                return Ok(secret);
+            }
+        }
+        Err(corrupt(connection))
+    }
+
+    /// The secret, if the key that sealed it is among the workspace's.
+    async fn open_with_key_of(&self, held: &HeldToken) -> Result<Option<Secret>, VaultError> {
+        let connection = &held.connection;
+        let sealed = held.sealed.as_ref().ok_or_else(|| corrupt(connection))?;
+        let keys = match self.workspace_keys(&connection.workspace).await {
+            Ok(keys) => keys.ok_or_else(|| corrupt(connection))?,
+            Err(VaultError::WorkspaceKeysCorrupt(_)) => return Err(corrupt(connection)),
+            Err(error) => return Err(error),
         };
-        let sealed = held.sealed.as_ref().ok_or_else(corrupt)?;
-        let keys = self.workspace_keys(&connection.workspace).await?.ok_or_else(corrupt)?;
-        let key = keys.of_version(sealed.data_key_version).ok_or_else(corrupt)?;
-        crypto::open(key, &binding(connection), sealed).map_err(|_| corrupt())
+        let Some(key) = keys.of_version(sealed.data_key_version) else { return Ok(None) };
+        crypto::open(key, &binding(connection), sealed).map(Some).map_err(|_| corrupt(connection))
     }
 
     /// Why a token that is held can't be used now; nothing if it can.
@@ -281,6 +303,16 @@ fn outcome_of(name: &str) -> ProviderOutcome {
     .into_iter()
     .find(|outcome| format!("{outcome:?}") == name)
     .unwrap_or(ProviderOutcome::NotAsked)
+}
+
+fn corrupt(connection: &Connection) -> VaultError {
+    tracing::error!(connection = %connection.id, version = %connection.version, "a stored secret does not open: the database was altered");
+    VaultError::CiphertextCorrupt { connection: connection.id, version: connection.version }
+}
+
+/// What a stored secret is bound to.
+pub(super) fn binding_of<'a>(workspace: &'a WorkspaceId, row: &'a SealedRow) -> Binding<'a> {
+    Binding { workspace, connection: row.connection, provider: &row.provider, version: row.version }
 }
 
 /// What the secret that a connection holds is bound to.

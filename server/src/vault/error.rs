@@ -293,6 +293,25 @@ pub enum VaultError {
         /// Which version of its token.
         version: TokenVersion,
     },
+    /// A workspace's keys do not open: tampered with.
+    #[error("the keys of workspace {0} do not open")]
+    WorkspaceKeysCorrupt(WorkspaceId),
+    /// A workspace's keys changed while something was sealed by them; it is sealed again.
+    #[error("the keys of workspace {0} changed meanwhile")]
+    KeysChanged(WorkspaceId),
+    /// A key can't be wrapped or unwrapped now.
+    #[error("the key service can't be asked")]
+    KeyServiceUnavailable,
+    /// A master key can't become the active one.
+    #[error("the master key {key_id} can't become the active one: {why}")]
+    MasterKeyNotReady {
+        /// Which key.
+        key_id: String,
+        /// The living replicas that lack it.
+        replicas: Vec<String>,
+        /// Why, in words.
+        why: &'static str,
+    },
     /// No key, or none of ours.
     #[error("the API key is missing or not known")]
     ApiKeyInvalid,

@@ -6,7 +6,7 @@ use super::claims::Fence;
 use super::custody::{binding, is_later};
 use super::idempotency::{Begun, Owned};
 use super::intake::{Accepted, Destination, check_replaces};
-use super::keys::WorkspaceKeys;
+use super::keys::{TRIES, WorkspaceKeys};
 use super::verdict::Learned;
 use super::{
     Exchange, ExchangeOutcome, ExchangeSubject, ExchangeToken, IntakeOptions, Target, Vault, VaultError,
@@ -266,10 +266,31 @@ impl Vault {
         claim: Option<&Owned>,
         fence: Option<&Fence>,
     ) -> Result<Connection, VaultError> {
+        let accepted = Arc::new(accepted);
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.keep_exchanged_once(held, Arc::clone(&accepted), outcome, claim, fence).await {
+                // The workspace got a new data key meanwhile: sealed again, by that.
+                Err(VaultError::KeysChanged(workspace)) if tries < TRIES => {
+                    self.store.forget_workspace(&workspace);
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn keep_exchanged_once(
+        &self,
+        held: &HeldToken,
+        accepted: Arc<Option<Accepted>>,
+        outcome: ExchangeOutcome,
+        claim: Option<&Owned>,
+        fence: Option<&Fence>,
+    ) -> Result<Connection, VaultError> {
         let seen = held.connection.clone();
         let keys = self.workspace_keys_or_new(&seen.workspace).await?;
         let (now, claim, policy) = (self.clock.now(), claim.cloned(), self.policy());
-        let accepted = Arc::new(accepted);
         let fence = fence.cloned();
         let needs = Needs { connections: vec![seen.id], alone: false };
         let (connection, numbers) = self
@@ -347,7 +368,9 @@ pub(super) async fn hold_exchanged(
         secret_id: connection.secret_id,
         sealed,
     };
-    tx.put_secret(secret, now).await?;
+    if !tx.put_secret(&connection.workspace, secret, now).await? {
+        return Err(Abort::Refused(VaultError::KeysChanged(connection.workspace.clone())));
+    }
     Ok(())
 }
 

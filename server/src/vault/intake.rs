@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::custody::{binding, is_later};
 use super::doctor::Patient;
 use super::idempotency::{Begun, Owned};
-use super::keys::WorkspaceKeys;
+use super::keys::{TRIES, WorkspaceKeys};
 use super::verdict::{Learned, Recorded};
 use super::{
     FieldViolation, Intake, IntakeOptions, IntakeOutcome, StoreToken, Target, TokenView, Vault, VaultError,
@@ -308,6 +308,24 @@ impl Vault {
         destination: &Destination,
         accepted: Arc<Accepted>,
     ) -> Result<(Connection, IntakeOutcome), VaultError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.save_once(destination, Arc::clone(&accepted)).await {
+                // The workspace got a new data key meanwhile: sealed again, by that.
+                Err(VaultError::KeysChanged(workspace)) if tries < TRIES => {
+                    self.store.forget_workspace(&workspace);
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn save_once(
+        &self,
+        destination: &Destination,
+        accepted: Arc<Accepted>,
+    ) -> Result<(Connection, IntakeOutcome), VaultError> {
         let keys = self.workspace_keys_or_new(&destination.workspace).await?;
         let connections = destination.connection.into_iter().collect();
         let saving = Arc::new(Saving {
@@ -414,7 +432,9 @@ impl Saving {
                 secret_id: connection.secret_id,
                 sealed,
             };
-            tx.put_secret(secret, self.now).await?;
+            if !tx.put_secret(&connection.workspace, secret, self.now).await? {
+                return Err(Abort::Refused(VaultError::KeysChanged(connection.workspace)));
+            }
         }
         let done = RequestOutcome::from([
             ("connection".to_owned(), connection.id.to_string()),

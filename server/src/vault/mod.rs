@@ -28,9 +28,12 @@ mod pages;
 mod permits;
 mod policy;
 mod position;
+mod recovery;
+mod rekey;
 mod report;
 mod rotation;
 mod schedule;
+mod shredding;
 mod sweep;
 mod verdict;
 mod view;
@@ -39,8 +42,8 @@ use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicI64;
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -50,9 +53,11 @@ pub use command::*;
 pub use error::{FieldViolation, VaultError};
 pub use feed::Watch;
 pub use permits::WatchLimits;
+pub use recovery::Recovered;
 pub use schedule::{JobKind, Timetable};
 pub use view::TokenView;
 
+pub use crate::crypto::{BreakGlassPublic, TransitConfig, TransitLogin};
 use crate::model::{
     CertificateRule, Clock, Connection, EventKind, Misconfiguration, Policy, Principal, ProviderId, Secret,
 };
@@ -64,6 +69,7 @@ use deadlines::Lying;
 use idempotency::InProgress;
 use keys::Keys;
 use permits::Permits;
+use rekey::Told;
 
 /// What the vault needs to open.
 #[derive(Debug)]
@@ -76,6 +82,10 @@ pub struct VaultConfig {
     pub master_key: Option<Secret>,
     /// File with the same; default: data folder + `/master.key`.
     pub master_key_file: Option<PathBuf>,
+    /// A key service that holds a master key.
+    pub transit: Option<TransitConfig>,
+    /// The public key that every key is encrypted to as well.
+    pub break_glass: Option<BreakGlassPublic>,
     /// File with the bootstrap admin key to adopt at first start, in place of a generated one.
     pub bootstrap_key_file: Option<PathBuf>,
     /// Apply migrations at start.
@@ -144,6 +154,15 @@ pub struct Vault {
     runs: Working,
     /// Due work that lies.
     lying: Lying,
+    /// Where the files beside the database go.
+    data_dir: PathBuf,
+    /// The master keys that the others were told of, and what is wrong with them.
+    reported_keys: Mutex<Vec<String>>,
+    adopting: tokio::sync::Mutex<()>,
+    key_service_told: Told,
+    key_file_told: Told,
+    /// When it was looked last for keys without a break-glass wrap.
+    back_fill: Mutex<Option<Instant>>,
     /// Ends every watch.
     stopping: CancellationToken,
     tasks: TaskTracker,
@@ -161,25 +180,31 @@ impl Vault {
         keys: Keys,
         providers: Providers,
         clock: Clock,
-        (policy, timetable, callers): (Policy, Timetable, CallerPolicy),
+        config: VaultConfig,
         replica: String,
     ) -> Self {
         Self {
             store,
+            reported_keys: Mutex::new(keys.ring().master.ids()),
             keys,
             providers,
             clock,
-            policy: RwLock::new(Arc::new(policy)),
+            policy: RwLock::new(Arc::new(config.policy)),
             policy_revision: AtomicI64::new(0),
-            timetable,
+            timetable: config.timetable,
+            data_dir: config.data_dir,
+            adopting: tokio::sync::Mutex::default(),
+            key_service_told: Told::default(),
+            key_file_told: Told::default(),
+            back_fill: Mutex::default(),
             replica,
             uses: Uses::default(),
             in_progress: InProgress::default(),
             room: Arc::new(Semaphore::new(ROOM)),
             lists: Semaphore::new(LISTS),
             replays: Semaphore::new(REPLAYS),
-            permits: Permits::new(callers.watches),
-            certificates: callers.certificates,
+            permits: Permits::new(config.callers.watches),
+            certificates: config.callers.certificates,
             working: Working::default(),
             runs: Working::default(),
             lying: Lying::default(),
@@ -208,9 +233,7 @@ impl Vault {
     /// # Errors
     /// `StorageUnavailable`.
     pub async fn status(&self, caller: &Principal) -> Result<VaultStatus, VaultError> {
-        let active = self.keys.vault.active_master_key.clone();
-        let mut master_keys = self.keys.master.ids();
-        master_keys.sort_by_key(|id| *id != active);
+        let master_keys = self.master_key_states().await?;
         let mut session = self.store.read().await?;
         let feed = session.feed_state().await?;
         let overdue_tokens = session.count_open_incidents(EventKind::Overdue).await?;

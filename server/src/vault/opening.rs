@@ -2,15 +2,17 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 use zeroize::Zeroize;
 
-use super::keys::{Keys, fresh_wrapped};
+use super::keys::{KeySource, KeyUse, Keys, Ring, fresh_wrapped};
 use super::{CreateApiKey, FirstStart, NewApiKey, OpenError, Vault, VaultConfig, VaultError, callers};
 use crate::crypto::{
-    MacKey, MasterKeys, PresentedKey, RawKey, create_key_file, create_secret_file, mint_api_key,
+    MacKey, MasterKeys, PresentedKey, RawKey, Transit, create_key_file, create_secret_file, fresh_key_id,
+    mint_api_key,
 };
 use crate::model::{Clock, Incarnation, Role, Secret, WorkspaceSet};
 use crate::provider::Providers;
@@ -18,6 +20,9 @@ use crate::store::{
     Abort, ApiKeyFacts, ApiKeyRecord, Backend, MasterKeyRecord, Registration, Session, Store, StoreConfig,
     StoreError, VaultKeyPurpose, VaultRecord, migrate_only,
 };
+
+/// How long a start waits for the key service.
+const KEY_SERVICE_WAIT: Duration = Duration::from_secs(10);
 
 impl From<StoreError> for OpenError {
     fn from(error: StoreError) -> Self {
@@ -45,9 +50,8 @@ impl Vault {
         providers: Providers,
         clock: Clock,
     ) -> Result<(Arc<Self>, FirstStart), OpenError> {
-        std::fs::create_dir_all(&config.data_dir).map_err(|error| {
-            OpenError(format!("cannot make the data folder {}: {error}", config.data_dir.display()))
-        })?;
+        make_data_folder(&config)?;
+        let source = key_source(&config)?;
         let incarnation = Incarnation::generate();
         let store = Store::open(StoreConfig {
             url: config.database_url.expose(),
@@ -65,12 +69,19 @@ impl Vault {
             )),
             other => other.into(),
         })?;
+        let wanted = known.as_ref().map(|record| record.active_master_key.clone());
+        let local = source.read(known.is_none()).map_err(|error| match &wanted {
+            Some(id) => OpenError(format!("{error}; this database needs the key with id {id}")),
+            None => error,
+        })?;
+        if let Some(master) = &local {
+            let needed = session.needed_master_keys().await.unwrap_or_default();
+            find_key_service(master, &needed).await?;
+        }
         let (master, record) = match known {
-            Some(record) => {
-                (find_master_keys(&config, Some(&record))?.ok_or_else(|| no_key(&record))?, record)
-            }
+            Some(record) => (local.ok_or_else(|| no_key(&record))?, record),
             None => {
-                let master = match find_master_keys(&config, None)? {
+                let master = match local {
                     Some(master) => master,
                     None => create_master_key(&config, store.backend(), &mut first)?,
                 };
@@ -79,14 +90,20 @@ impl Vault {
             }
         };
         check_master_keys(&master, &record, &mut session).await?;
-        let keys = Keys::load(master, record, &mut session).await?;
+        let keys = Keys::load(source, config.break_glass.clone(), master, record, &mut session).await?;
         drop(session);
 
         let name = format!("{}-{}", std::process::id(), incarnation);
-        let registration = Registration { name: name.clone(), master_keys: keys.master.ids() };
+        let ids = keys.ring().master.ids();
+        let registration = Registration { name: name.clone(), master_keys: ids };
         store.register(registration, clock.now()).await?;
-        let decided = (config.policy, config.timetable, config.callers);
-        let vault = Self::assemble(Arc::new(store), keys, providers, clock, decided, name);
+        let vault = Self::assemble(Arc::new(store), keys, providers, clock, config, name);
+        // Another key may have become the active one just before this process was counted among the living.
+        let (ring, mut session) = (vault.keys.ring(), vault.store.read().await?);
+        check_master_keys(&ring.master, &vault.keys.vault, &mut session).await?;
+        drop(session);
+        vault.adopt_keys().await.map_err(|error| OpenError(error.to_string()))?;
+        vault.keep_ledger().await;
         vault.settle_policy().await.map_err(|error| OpenError(error.to_string()))?;
         Ok((Arc::new(vault), first))
     }
@@ -96,9 +113,7 @@ impl Vault {
     /// # Errors
     /// With a sentence for the operator.
     pub async fn migrate(config: &VaultConfig) -> Result<usize, OpenError> {
-        std::fs::create_dir_all(&config.data_dir).map_err(|error| {
-            OpenError(format!("cannot make the data folder {}: {error}", config.data_dir.display()))
-        })?;
+        make_data_folder(config)?;
         Ok(migrate_only(config.database_url.expose()).await?)
     }
 
@@ -126,33 +141,52 @@ fn no_key(record: &VaultRecord) -> OpenError {
     ))
 }
 
-/// Where the key comes from: the environment, else the configured file, else the file in the data folder.
-fn find_master_keys(
-    config: &VaultConfig,
-    record: Option<&VaultRecord>,
-) -> Result<Option<MasterKeys>, OpenError> {
-    let parse = |text: &Secret, source: &str| {
-        MasterKeys::parse(text)
-            .map(Some)
-            .map_err(|error| OpenError(format!("the master key in {source}: {error}")))
+/// Makes the data folder if it is not there.
+pub(super) fn make_data_folder(config: &VaultConfig) -> Result<(), OpenError> {
+    std::fs::create_dir_all(&config.data_dir).map_err(|error| {
+        OpenError(format!("cannot make the data folder {}: {error}", config.data_dir.display()))
+    })
+}
+
+/// Where master keys come from: the environment, else the configured file, else the file in the data folder; and
+/// the key service, if one is configured.
+pub(super) fn key_source(config: &VaultConfig) -> Result<KeySource, OpenError> {
+    let transit = match &config.transit {
+        Some(transit) => Some(Arc::new(
+            Transit::new(transit.clone()).map_err(|why| OpenError(format!("keys.transit: {why}")))?,
+        )),
+        None => None,
     };
-    if let Some(text) = &config.master_key {
-        return parse(text, "TOKEN_VAULT_MASTER_KEY");
+    Ok(KeySource {
+        text: config.master_key.as_ref().map(|text| Secret::new(text.expose().to_owned())),
+        file: config.master_key_file.clone().unwrap_or_else(|| default_key_file(config)),
+        named: config.master_key_file.is_some(),
+        transit,
+        adopted: Mutex::default(),
+    })
+}
+
+/// Waits a little for the key service, if there is one. Where no key needs it yet, the vault starts without.
+async fn find_key_service(master: &MasterKeys, needed: &[String]) -> Result<(), OpenError> {
+    if !master.has_transit() {
+        return Ok(());
     }
-    let (path, configured) = match &config.master_key_file {
-        Some(path) => (path.clone(), true),
-        None => (default_key_file(config), false),
-    };
-    match read_secret(&path) {
-        Ok(text) => parse(&text, &path.display().to_string()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !configured => Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && record.is_none() => Ok(None),
-        Err(error) => {
-            let wanted = record.map_or(String::new(), |r| {
-                format!("; this database needs the key with id {}", r.active_master_key)
-            });
-            Err(OpenError(format!("cannot read the master key file {}: {error}{wanted}", path.display())))
+    let began = Instant::now();
+    loop {
+        let Err(error) = master.look(true).await else { return Ok(()) };
+        let local = !needed.is_empty() && needed.iter().all(|id| master.holds(id));
+        if local {
+            tracing::error!(%error, "the key service of keys.transit can't be used yet; no key needs it so far");
+            return Ok(());
         }
+        if began.elapsed() > KEY_SERVICE_WAIT {
+            return Err(OpenError(format!(
+                "the key service of keys.transit, which holds the master key, can't be used: {error}; waited {} s for it",
+                KEY_SERVICE_WAIT.as_secs()
+            )));
+        }
+        tracing::warn!(%error, "waiting for the key service");
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
@@ -178,9 +212,7 @@ fn create_master_key(
         ));
     }
     let path = config.master_key_file.clone().unwrap_or_else(|| default_key_file(config));
-    let mut id = Uuid::new_v4().simple().to_string();
-    id.truncate(8);
-    let line = create_key_file(&path, &id).map_err(|error| {
+    let line = create_key_file(&path, &fresh_key_id()).map_err(|error| {
         OpenError(format!("cannot write the master key file {}: {error}", path.display()))
     })?;
     first.master_key_file = Some(path);
@@ -195,22 +227,23 @@ async fn found(
     clock: &Clock,
     first: &mut FirstStart,
 ) -> Result<VaultRecord, OpenError> {
-    let corrupt = |_| OpenError("the master key can't wrap keys".into());
-    // The first line of the file is the active one.
-    let active = master.ids().into_iter().next().ok_or_else(|| OpenError("there is no master key".into()))?;
+    let corrupt = |error| OpenError(format!("the master key can't wrap keys: {error}"));
+    let active = master.newest().ok_or_else(|| OpenError("there is no master key".into()))?;
     let record = VaultRecord {
         vault_id: Uuid::new_v4(),
         feed_epoch: Uuid::new_v4(),
         active_master_key: active.clone(),
         created_at: clock.now(),
     };
-    let check_value = master.check_value(&active, record.vault_id).map_err(corrupt)?;
-    let keys: Vec<_> = VaultKeyPurpose::ALL
-        .into_iter()
-        .map(|purpose| fresh_wrapped(master, &record, purpose.as_str(), "").map(|key| (purpose, key)))
-        .collect::<Result<_, _>>()
-        .map_err(corrupt)?;
-    let authorization = authorization_key(master, &record, &keys)?;
+    let check_value = master.check_value(&active, record.vault_id).await.map_err(corrupt)?;
+    let ring = Ring { master: master.clone(), active: active.clone() };
+    let mut keys = Vec::with_capacity(VaultKeyPurpose::ALL.len());
+    for purpose in VaultKeyPurpose::ALL {
+        let key_use = KeyUse { purpose: purpose.as_str(), workspace: "", version: 1 };
+        let fresh = fresh_wrapped(&ring, record.vault_id, config.break_glass.as_ref(), key_use).await;
+        keys.push((purpose, fresh.map_err(corrupt)?));
+    }
+    let authorization = authorization_key(master, &record, &keys).await?;
 
     let (key, written) = bootstrap_key(config)?;
     let presented = PresentedKey::parse(&key)
@@ -254,7 +287,7 @@ async fn found(
     store.read().await?.vault().await?.ok_or_else(|| OpenError("the vault's row went away".into()))
 }
 
-fn authorization_key(
+async fn authorization_key(
     master: &MasterKeys,
     record: &VaultRecord,
     keys: &[(VaultKeyPurpose, crate::store::WrappedKey)],
@@ -272,6 +305,7 @@ fn authorization_key(
     };
     let raw: RawKey = master
         .unwrap(&key.master_key, &binding, &key.wrapped)
+        .await
         .map_err(|_| OpenError("the authorization key does not open".into()))?;
     Ok(MacKey::new(&raw))
 }
@@ -316,11 +350,21 @@ async fn check_master_keys(
         )));
     }
     for known in session.master_keys().await? {
-        if master.holds(&known.id) && !master.passes_check(&known.id, record.vault_id, &known.check_value) {
-            return Err(OpenError(format!(
-                "the configured master key {} is not the one that this database was written under: same id, other bytes",
-                known.id
-            )));
+        if !master.holds(&known.id) {
+            continue;
+        }
+        let passes = master.passes_check(&known.id, record.vault_id, &known.check_value).await;
+        match passes {
+            Ok(true) => {}
+            Ok(false) => {
+                return Err(OpenError(format!(
+                    "the configured master key {} is not the one that this database was written under: same id, other bytes",
+                    known.id
+                )));
+            }
+            Err(error) => {
+                return Err(OpenError(format!("the master key {} can't be checked: {error}", known.id)));
+            }
         }
     }
     Ok(())

@@ -40,17 +40,29 @@ pub enum JobKind {
     Housekeeping,
     /// Dates every connection anew after the policy in force has changed. Begun by that.
     PolicyChange,
+    /// Wraps every key by the active master key. Begun by another one becoming active.
+    MasterKeyRotation,
+    /// Encrypts secrets by their workspace's newest data key. Begun by there being a newer one.
+    DataKeyRotation,
+    /// Encrypts keys to the break-glass key. Begun by keys that lack it.
+    BreakGlass,
+    /// Ends the connections of workspaces that were shredded. Begun by that.
+    Shredding,
 }
 
 impl JobKind {
     /// Every job.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 10] = [
         Self::MetaTokenExpiry,
         Self::ExpiryDeadlines,
         Self::Rotation,
         Self::EventRetention,
         Self::Housekeeping,
         Self::PolicyChange,
+        Self::MasterKeyRotation,
+        Self::DataKeyRotation,
+        Self::BreakGlass,
+        Self::Shredding,
     ];
 
     /// Its name in the API, in the database and in logs.
@@ -62,6 +74,10 @@ impl JobKind {
             Self::EventRetention => "event-retention",
             Self::Housekeeping => "housekeeping",
             Self::PolicyChange => "policy-change",
+            Self::MasterKeyRotation => "master-key-rotation",
+            Self::DataKeyRotation => "data-key-rotation",
+            Self::BreakGlass => "break-glass",
+            Self::Shredding => "shredding",
         }
     }
 
@@ -96,7 +112,12 @@ impl Timetable {
         match job {
             JobKind::MetaTokenExpiry => Some(&self.meta_token_expiry),
             JobKind::Rotation => Some(&self.rotation),
-            JobKind::ExpiryDeadlines | JobKind::PolicyChange => None,
+            JobKind::ExpiryDeadlines
+            | JobKind::PolicyChange
+            | JobKind::MasterKeyRotation
+            | JobKind::DataKeyRotation
+            | JobKind::BreakGlass
+            | JobKind::Shredding => None,
             JobKind::EventRetention => Some(&self.event_retention),
             JobKind::Housekeeping => Some(&self.housekeeping),
         }
@@ -178,7 +199,15 @@ impl Vault {
             drop(session);
             return self.take_over(run).await;
         }
-        let Some(cron) = self.timetable.cron(job) else { return Ok(None) };
+        let Some(cron) = self.timetable.cron(job) else {
+            drop(session);
+            // Whatever begins it wrote that there is work; a process that died then, or a run that just ended, did
+            // not see it.
+            return match self.key_work_waits(job).await? {
+                true => self.begin_run(job, self.clock.now(), RunCause::Request).await,
+                false => Ok(None),
+            };
+        };
         let now = self.clock.now();
         let Some(slot) = cron.latest_at_or_before(now) else { return Ok(None) };
         // A slot from before the vault was founded was not missed.
@@ -259,7 +288,7 @@ impl Vault {
     }
 
     /// Works on a run in the background.
-    fn spawn_run(self: &Arc<Self>, job: JobKind, run: JobRun, place: Place) {
+    pub(super) fn spawn_run(self: &Arc<Self>, job: JobKind, run: JobRun, place: Place) {
         let vault = Arc::clone(self);
         self.tasks.spawn(async move {
             vault.work(job, run).await;
@@ -280,14 +309,20 @@ impl Vault {
             JobKind::EventRetention => self.compact(&mut run, &progress).await,
             JobKind::Housekeeping => self.tidy(&mut run).await,
             JobKind::PolicyChange => self.redate(&mut run, &progress).await,
+            JobKind::MasterKeyRotation => self.rewrap_keys(&mut run, &progress).await,
+            JobKind::DataKeyRotation => self.reencrypt(&mut run, &progress).await,
+            JobKind::BreakGlass => self.back_fill(&mut run, &progress).await,
+            JobKind::Shredding => self.bury(&mut run, &progress).await,
         };
         let (state, error) = match outcome {
             Ok(()) => (RunState::Succeeded, String::new()),
             // It stays as it is: another process goes on with it.
             Err(RunFailed::Stopped) => return,
-            // The database is away: the run is not over, it goes on from where it is.
-            Err(RunFailed::Error(VaultError::StorageUnavailable)) => {
-                tracing::warn!(job = run.job, run = %run.id, "job interrupted: the database is away");
+            // The database or the key service is away: the run is not over, it goes on from where it is.
+            Err(RunFailed::Error(
+                error @ (VaultError::StorageUnavailable | VaultError::KeyServiceUnavailable),
+            )) => {
+                tracing::warn!(job = run.job, run = %run.id, %error, "job interrupted; it goes on by itself");
                 return;
             }
             Err(RunFailed::Error(error)) => (RunState::Failed, error.to_string()),

@@ -199,6 +199,8 @@ impl World {
             data_dir: self.folder.path().to_owned(),
             master_key: self.master_key.clone().map(Secret::new),
             master_key_file: None,
+            transit: None,
+            break_glass: None,
             bootstrap_key_file: None,
             migrate_on_start: true,
             policy: Policy {

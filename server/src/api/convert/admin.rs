@@ -19,7 +19,7 @@ use crate::vault::{
 };
 
 /// Counts up with every addition to `tokenvault.v1`.
-const API_REVISION: i32 = 2;
+const API_REVISION: i32 = 3;
 /// Most workspaces of one key.
 const MOST_WORKSPACES: usize = 1_000;
 
@@ -166,11 +166,10 @@ impl From<ApiKey> for pb::RevokeApiKeyResponse {
 
 impl From<VaultStatus> for pb::GetVaultStatusResponse {
     fn from(vault: VaultStatus) -> Self {
-        let mut active = true;
-        let master_keys = vault.master_keys.into_iter().map(|key_id| pb::MasterKeyStatus {
-            key_id,
-            active: std::mem::replace(&mut active, false),
-            data_key_count: 0,
+        let master_keys = vault.master_keys.into_iter().map(|key| pb::MasterKeyStatus {
+            key_id: key.id,
+            active: key.active,
+            data_key_count: key.keys,
         });
         let token_counts = vault.tokens_by_status.into_iter().map(|(status_of, count)| pb::TokenCount {
             status: status(status_of).into(),

@@ -7,6 +7,7 @@ mod events;
 #[cfg(test)]
 mod events_tests;
 mod fields;
+mod keys;
 mod request;
 mod runs;
 #[cfg(test)]
@@ -17,4 +18,5 @@ mod token;
 pub(super) use admin::RevokeApiKey;
 pub(super) use answer::OneToken;
 pub(super) use events::answers;
+pub(super) use keys::GetWorkspace;
 pub(super) use runs::Jobs;

