@@ -12,7 +12,7 @@ use super::access::{Permission, Rpc};
 use super::refused::Refused;
 use super::status::refuse;
 use crate::model::Principal;
-use crate::vault::VaultError;
+use crate::vault::{Origin, VaultError};
 
 /// One call.
 #[derive(Debug)]
@@ -95,6 +95,16 @@ impl Call {
             Some(Permission::Fetch) | None => tracing::debug_span!("call", call_id = self.id),
             Some(_) => tracing::error_span!("call", call_id = self.id),
         }
+    }
+
+    /// The refusal's reason; empty if there was none.
+    pub(super) fn reason(&self) -> &'static str {
+        self.reason.get().copied().unwrap_or("")
+    }
+
+    /// On whose behalf the vault works now, and from where the call came.
+    pub(super) fn origin(&self, peer: Option<std::net::SocketAddr>) -> Arc<Origin> {
+        Arc::new(Origin::call(self.principal.get().cloned(), self.rpc(), &self.id, peer))
     }
 
     /// Whether a refusal of ours was made; otherwise an error comes from the transport.

@@ -1,6 +1,7 @@
 //! The steps around every call. Each is one async function; [`Around`] makes a service of it.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,6 +12,7 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use tokio::sync::Semaphore;
 use tonic::body::Body;
+use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 use tracing::Instrument;
@@ -27,6 +29,8 @@ const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 const LONGEST_DEADLINE: Duration = Duration::from_secs(5 * 60);
 /// Our deadline comes a little before the transport's own, so that the answer is ours and is logged.
 const DEADLINE_LEAD: Duration = Duration::from_millis(5);
+/// The reason of a refusal that the audit log could not take.
+const AUDIT_UNAVAILABLE: &str = "AUDIT_UNAVAILABLE";
 /// Longest header that can hold a key.
 const LONGEST_KEY: usize = 512;
 
@@ -157,7 +161,38 @@ pub(super) async fn authenticate<S: Inner>(
     };
     match known.await {
         Ok(()) => inner.call(request).await,
-        Err(error) => Ok(refuse(error, &call).into_http()),
+        Err(error) => {
+            let origin = call.origin(peer_of(&request));
+            let status = refuse(error, &call);
+            // A database that is away turns nobody away; it only does not answer.
+            if matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied) {
+                vault.record_refusal(&origin, code_name(status.code()), call.reason()).await;
+            }
+            Ok(status.into_http())
+        }
+    }
+}
+
+/// Says on whose behalf the call is made, lets no change begin that could not be recorded, and records how a call
+/// ended that changed nothing. What it changes or hands out, the vault records where that happens.
+pub(super) async fn audit<S: Inner>(vault: Arc<Vault>, request: Request<Body>, mut inner: S) -> Outcome {
+    let call = call_of(&request);
+    let Some(row) = call.row() else { return inner.call(request).await };
+    let origin = call.origin(peer_of(&request));
+    if row.changes
+        && let Err(error) = vault.may_change()
+    {
+        return Ok(refuse(error, &call).into_http());
+    }
+    let response = Arc::clone(&origin).scope(inner.call(request)).await?;
+    let code = code_of(&response);
+    // The gate has closed meanwhile: its refusal needs no record, and could have none.
+    if !row.changes || call.reason() == AUDIT_UNAVAILABLE {
+        return Ok(response);
+    }
+    match vault.record_unchanged(&origin, code_name(code), call.reason()).await {
+        Err(error) if code == Code::Ok => Ok(refuse(error, &call).into_http()),
+        _ => Ok(response),
     }
 }
 
@@ -176,6 +211,34 @@ pub(super) async fn translate<S: Inner>((): (), request: Request<Body>, mut inne
 /// An error that is known before the body stands in the headers; otherwise the body is on its way.
 fn code_of(response: &Response<Body>) -> Code {
     Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code())
+}
+
+/// Where the call comes from.
+fn peer_of(request: &Request<Body>) -> Option<SocketAddr> {
+    request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr)
+}
+
+/// A code's name in gRPC's own words.
+fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
 }
 
 /// The standard services, which tell nothing of any workspace and need no key.

@@ -38,7 +38,7 @@ use tower::ServiceBuilder;
 pub use admin_http::serve as serve_admin_http;
 
 use crate::vault::Vault;
-use layers::{admit, around, authenticate, catch_panic, deadline, observe, translate};
+use layers::{admit, around, audit, authenticate, catch_panic, deadline, observe, translate};
 
 /// Largest request message. A report carries at most 16 KiB of body and 64 headers.
 const LARGEST_REQUEST: usize = 1024 * 1024;
@@ -101,6 +101,7 @@ pub async fn serve(
         .layer(around(Arc::new(Semaphore::new(IN_FLIGHT)), admit)) // full? refuse now: waiting would only pile up
         .layer(around((), deadline)) // bounds all that may wait below: authentication reads too
         .layer(around(vault.clone(), authenticate)) // before a byte of the body is decoded
+        .layer(around(vault.clone(), audit)) // who is known: from here on, what is done is done on somebody's behalf
         .layer(around((), translate)) // next to the decoder, whose refusals it words
         .into_inner();
 

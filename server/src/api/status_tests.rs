@@ -122,6 +122,7 @@ fn all() -> Vec<(E, Option<Reason>)> {
             Some(Reason::ProviderUnavailable),
         ),
         (E::StorageUnavailable, Some(Reason::StorageUnavailable)),
+        (E::AuditUnavailable, Some(Reason::AuditUnavailable)),
         (E::Overloaded, Some(Reason::RateLimited)),
         (E::ShuttingDown, Some(Reason::ShuttingDown)),
         (E::CiphertextCorrupt { connection: id, version }, Some(Reason::CiphertextCorrupt)),

@@ -14,7 +14,7 @@ use token_vault_proto::v1::{
 use uuid::Uuid;
 
 use super::connect::{CallerArgs, refused};
-use super::{Mistake, note, say};
+use super::{Mistake, note, say, table};
 use crate::config::{Config, Flags};
 use crate::model::{Clock, Role, Timestamp, WorkspaceId, WorkspaceSet};
 use crate::telemetry;
@@ -258,21 +258,6 @@ fn named(key: &ApiKey) -> Option<&[String]> {
         Some(Workspaces::Named(list)) => Some(&list.workspace_ids),
         Some(Workspaces::AllWorkspaces(_)) | None => None,
     }
-}
-
-/// Columns as wide as their widest cell.
-fn table<const N: usize>(rows: &[[String; N]]) -> String {
-    let mut widths = [0; N];
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    let lines = rows.iter().map(|row| {
-        let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        cells.join("  ").trim_end().to_owned()
-    });
-    lines.collect::<Vec<_>>().join("\n")
 }
 
 fn end(after: Option<Duration>) -> Option<Timestamp> {

@@ -1,6 +1,7 @@
 //! The command line. Each file is one command; here are the arguments, and what the exit code means.
 
 mod api_key;
+mod audit;
 mod connect;
 pub mod demo;
 mod healthcheck;
@@ -94,6 +95,9 @@ enum Command {
     /// Make, list and revoke API keys.
     #[command(subcommand)]
     ApiKey(api_key::Command),
+    /// Check the audit log, and read it.
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Ask a running vault whether it serves: exit 0 if so, 1 if not.
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Run a vault and a provider sandbox, and tell a story in the terminal.
@@ -143,6 +147,7 @@ async fn dispatch(line: CommandLine) -> anyhow::Result<()> {
             say(format_args!("applied {applied} migrations"))
         }
         Some(Command::ApiKey(command)) => api_key::run(command, flags).await,
+        Some(Command::Audit(command)) => audit::run(command, flags).await,
         Some(Command::Healthcheck(args)) => healthcheck::run(args).await,
         Some(Command::Demo(args)) => demo::run(args, flags.listen).await,
     }
@@ -151,6 +156,21 @@ async fn dispatch(line: CommandLine) -> anyhow::Result<()> {
 /// One line on stdout.
 fn say(line: impl std::fmt::Display) -> anyhow::Result<()> {
     Ok(writeln!(io::stdout(), "{line}")?)
+}
+
+/// Columns as wide as their widest cell.
+fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let mut widths = [0; N];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let lines = rows.iter().map(|row| {
+        let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        cells.join("  ").trim_end().to_owned()
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// One line on stderr, for people who keep stdout.

@@ -4,6 +4,7 @@
 //! where it was set; no value that may hold a secret is ever part of a message. Nothing else in this
 //! program reads the environment.
 
+mod audit;
 mod meta;
 mod reader;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use figment::value::Dict;
 
+use crate::audit::AuditConfig;
 use crate::model::{Cron, Policy, RenewalPolicy, Secret, Timestamp};
 use crate::provider::MetaConfig;
 use crate::telemetry::{self, LogFormat};
@@ -65,6 +67,8 @@ pub struct Config {
     pub rotation: RenewalPolicy,
     /// Section `jobs`.
     pub jobs: Timetable,
+    /// Section `audit`.
+    pub audit: AuditConfig,
     /// Section `log`.
     pub log: Log,
     /// What works and is worth a word in the log at start.
@@ -213,6 +217,7 @@ impl Config {
             },
             rotation: rotation(&mut reader),
             jobs: jobs(&mut reader),
+            audit: audit::read(&mut reader, &data_dir),
             log: log(&mut reader),
             data_dir,
             warnings: Vec::new(),
@@ -244,6 +249,7 @@ impl Config {
                 optional_scopes,
             },
             timetable: self.jobs,
+            audit: self.audit,
         };
         (vault, self.meta)
     }

@@ -248,9 +248,13 @@ impl Vault {
             .store
             .write(move |tx| {
                 let bookmark = unit.clone();
-                Box::pin(
-                    async move { Ok::<_, Abort<VaultError>>(tx.move_bookmark(&bookmark, rewind).await?) },
-                )
+                Box::pin(async move {
+                    let moved = tx.move_bookmark(&bookmark, rewind).await?;
+                    if moved {
+                        tx.audit_object(format!("subscription:{}", bookmark.name), now);
+                    }
+                    Ok::<_, Abort<VaultError>>(moved)
+                })
             })
             .await?;
         if !moved {
@@ -346,12 +350,13 @@ impl Vault {
             let known = self.store.read().await?.bookmark(&command.principal, &command.name).await?;
             let known = known.ok_or_else(|| VaultError::SubscriptionNotFound(command.name.clone()))?;
             let subscription = self.subscription(known).await?;
-            let (unit, unit_claim) = (command.clone(), claim.clone());
+            let (unit, unit_claim, now) = (command.clone(), claim.clone(), self.clock.now());
             self.store
                 .write(move |tx| {
                     let (command, claim) = (unit.clone(), unit_claim.clone());
                     Box::pin(async move {
                         tx.delete_bookmark(&command.principal, &command.name).await?;
+                        tx.audit_object(format!("subscription:{}/{}", command.principal, command.name), now);
                         Self::finish(tx, claim.as_ref(), RequestOutcome::new()).await
                     })
                 })

@@ -20,6 +20,8 @@ pub(super) struct Keys {
     pub(super) vault: VaultRecord,
     /// MACs rows of API keys.
     pub(super) authorization: MacKey,
+    /// MACs the audit log.
+    pub(super) audit: MacKey,
     /// Hashes requests and queries.
     pub(super) index: MacKey,
     /// Seals page tokens.
@@ -93,8 +95,9 @@ impl Keys {
         };
         let (authorization, index) =
             (newest(VaultKeyPurpose::Authorization)?, newest(VaultKeyPurpose::Index)?);
+        let audit = newest(VaultKeyPurpose::Audit)?;
         let pages = DataKey::new(1, &index.derive("page-tokens"));
-        Ok(Self { authorization, index, pages, master, vault, workspaces: Cache::new(WORKSPACES) })
+        Ok(Self { authorization, audit, index, pages, master, vault, workspaces: Cache::new(WORKSPACES) })
     }
 
     fn open_workspace(

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::doctor::{Learned, Recorded};
 use super::{Advice, ReportOutcome, ReportTokenError, ReportedSecret, Target, Vault, VaultError, Verdict};
 use crate::model::{Connection, Misconfiguration, Principal, Refusal, RefusalKind, Standing, Status};
-use crate::store::HeldToken;
+use crate::store::{HeldToken, Origin};
 
 /// How long to wait where nobody says.
 const WAIT: Duration = Duration::from_secs(30);
@@ -149,14 +149,15 @@ impl Vault {
         };
         let Ok(siblings) = siblings else { return };
         let vault = Arc::clone(self);
-        self.tasks.spawn(async move {
+        let origin = Arc::new(Origin::system("sibling-check"));
+        self.tasks.spawn(origin.scope(async move {
             for sibling in siblings {
                 let target = Target { connection: sibling.connection.id, workspace: None };
                 if let Err(error) = vault.ask_about(&sibling).await {
                     tracing::warn!(connection = %target.connection, %error, "a token that shares a dead one's subject could not be asked about");
                 }
             }
-        });
+        }));
     }
 
     async fn ask_about(&self, held: &HeldToken) -> Result<(), VaultError> {

@@ -11,7 +11,7 @@ use super::idempotency::Begun;
 use super::rotation::Attempt;
 use super::{Job, JobRunPage, ListJobRuns, RunJob, Vault, VaultError};
 use crate::model::{Cron, Principal, Timestamp};
-use crate::store::{Abort, JobRun, RequestOutcome, RunCause, RunState, StoreError};
+use crate::store::{Abort, JobRun, Origin, RequestOutcome, RunCause, RunState, StoreError};
 
 /// A run that begins later than this after its slot makes up for a missed one.
 const LATE: Duration = Duration::from_secs(60);
@@ -205,7 +205,13 @@ impl Vault {
             .store
             .write(move |tx| {
                 let run = unit.clone();
-                Box::pin(async move { Ok::<_, Abort<VaultError>>(tx.begin_run(&run, cause).await?) })
+                Box::pin(async move {
+                    let begun = tx.begin_run(&run, cause).await?;
+                    if begun && cause == RunCause::Request {
+                        tx.audit_object(format!("job_run:{}", run.id), run.started_at);
+                    }
+                    Ok::<_, Abort<VaultError>>(begun)
+                })
             })
             .await?;
         Ok(begun.then_some(run))
@@ -260,7 +266,7 @@ impl Vault {
         let Some(place) = self.runs.enter(job.as_str()) else { return };
         let vault = Arc::clone(self);
         self.tasks.spawn(async move {
-            vault.work(job, run).await;
+            Arc::new(Origin::system(job.as_str())).scope(vault.work(job, run)).await;
             drop(place);
         });
     }
@@ -283,9 +289,11 @@ impl Vault {
             Ok(()) => (RunState::Succeeded, String::new()),
             // It stays as it is: another process goes on with it.
             Err(RunFailed::Stopped) => return,
-            // The database is away: the run is not over, it goes on from where it is.
-            Err(RunFailed::Error(VaultError::StorageUnavailable)) => {
-                tracing::warn!(job = run.job, run = %run.id, "job interrupted: the database is away");
+            // The database is away, or the audit log: the run is not over, it goes on from where it is.
+            Err(RunFailed::Error(
+                error @ (VaultError::StorageUnavailable | VaultError::AuditUnavailable),
+            )) => {
+                tracing::warn!(job = run.job, run = %run.id, %error, "job interrupted");
                 return;
             }
             Err(RunFailed::Error(error)) => (RunState::Failed, error.to_string()),
@@ -340,13 +348,19 @@ impl Vault {
 
     async fn compact(&self, run: &mut JobRun, progress: &Progress<'_>) -> Result<(), RunFailed> {
         let before = self.clock.now() - self.policy().event_retention;
+        let now = self.clock.now();
         loop {
+            self.may_change()?;
             let needs = crate::store::Needs { alone: true, ..Default::default() };
             let (deleted, _) = self
                 .store
                 .write_with(needs, move |tx| {
                     Box::pin(async move {
-                        Ok::<_, Abort<VaultError>>(tx.compact_events(before, COMPACTED_AT_ONCE).await?)
+                        let deleted = tx.compact_events(before, COMPACTED_AT_ONCE).await?;
+                        if deleted > 0 {
+                            tx.audit_object(format!("events:{deleted}"), now);
+                        }
+                        Ok::<_, Abort<VaultError>>(deleted)
                     })
                 })
                 .await
