@@ -320,7 +320,18 @@ impl Writer {
         let mut sealed = Vec::new();
         if let Target::File(log) = &mut self.target {
             let file = log.open()?;
-            if let Some(torn) = torn_end(&file, log.length)? {
+            let (last, torn) = end_of(&file, log.length)?;
+            record.follows = match last {
+                Some(line) => line,
+                // A crash between putting a file aside and the first line of the next.
+                None => last_of_aside(&log.set)?,
+            };
+            let whole = torn.as_deref().and_then(|torn| Line::read(&self.key, torn));
+            if let Some(line) = whole {
+                // Only its end is missing.
+                record.follows = hex::encode(line.mac);
+                sealed.push(b'\n');
+            } else if let Some(torn) = torn {
                 tracing::warn!(
                     bytes = torn.len(),
                     "a crash tore the last line of the audit log; it is sealed"
@@ -535,12 +546,12 @@ impl Writer {
     }
 }
 
-/// The bytes behind the last whole line.
-fn torn_end(file: &File, length: u64) -> io::Result<Option<Vec<u8>>> {
-    /// Longer than any line.
+/// The MAC of the last whole line, and the bytes behind it.
+fn end_of(file: &File, length: u64) -> io::Result<(Option<String>, Option<Vec<u8>>)> {
+    /// Longer than two lines.
     const REACH: u64 = 1024 * 1024;
     if length == 0 {
-        return Ok(None);
+        return Ok((None, None));
     }
     let mut end = Vec::new();
     let mut reader = file;
@@ -548,7 +559,21 @@ fn torn_end(file: &File, length: u64) -> io::Result<Option<Vec<u8>>> {
     reader.take(REACH).read_to_end(&mut end)?;
     let start = end.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
     let torn = end.split_off(start);
-    Ok((!torn.is_empty()).then_some(torn))
+    let lines = end.split(|byte| *byte == b'\n').rev();
+    let last = lines.filter_map(Line::read_unchecked).next().map(|line| hex::encode(line.mac));
+    Ok((last, (!torn.is_empty()).then_some(torn)))
+}
+
+fn last_of_aside(set: &FileSet) -> io::Result<String> {
+    let files = match set.aside() {
+        Ok(files) => files,
+        // A device has no folder of its own.
+        Err(_) => return Ok(String::new()),
+    };
+    let Some((_, path)) = files.last() else { return Ok(String::new()) };
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    Ok(end_of(&file, length)?.0.unwrap_or_default())
 }
 
 /// Pipes and terminals keep nothing that could be flushed.

@@ -75,7 +75,7 @@ fn found(file: &Path, text: &[u8], anchors: &[Anchor]) -> Option<Finding> {
 async fn two_lives(folder: &Path) -> (PathBuf, Vec<Anchor>, Vec<u8>) {
     let file = folder.join("audit.jsonl");
     let config = config(SinkConfig::File(file.clone()));
-    let anchors = vec![one_life(&config, 3).await, next_life(&config, 3).await];
+    let anchors = vec![one_life(&config, 1).await, next_life(&config, 1).await];
     let text = fs::read(&file).unwrap();
     (file, anchors, text)
 }
@@ -90,7 +90,7 @@ async fn what_was_written_is_intact_and_private() {
     let folder = tempfile::tempdir().unwrap();
     let (file, anchors, _) = two_lives(folder.path()).await;
     let report = check(&file, &anchors);
-    assert_eq!(report, Report { files: 1, records: 10, chains: 2, ..Report::default() });
+    assert_eq!(report, Report { files: 1, records: 6, chains: 2, ..Report::default() });
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     let other = MacKey::new(&RawKey::from_bytes([8; 32]));
     let finding = verify(&other, &[FileSet::new(&file)], &anchors).unwrap().finding;
@@ -103,7 +103,7 @@ async fn every_changed_byte_is_found_in_its_line() {
     let (file, anchors, text) = two_lives(folder.path()).await;
     let mut line = 1;
     for at in 0..text.len() {
-        for replacement in [text[at] ^ 1, text[at] ^ 0x20, b'0', b'}', b'\n', 0] {
+        for replacement in [text[at] ^ 1, text[at] ^ 0x20, b'\n'] {
             // The very end of the file is a crash's place: a torn line, which the anchors judge.
             if replacement == text[at] {
                 continue;
@@ -132,8 +132,7 @@ async fn every_deleted_doubled_moved_or_foreign_line_is_found_by_its_kind() {
         let mut without = all.clone();
         without.remove(at);
         let finding = found(&file, &without.concat(), &anchors).expect("a line is gone");
-        let last_of_chain = at + 1 == all.len() || at + 1 == all.len() / 2;
-        let kind = if last_of_chain { Damage::Truncated } else { Damage::Deleted };
+        let kind = if at + 1 == all.len() { Damage::Truncated } else { Damage::Deleted };
         assert_eq!(finding.damage, kind, "line {at} gone: {finding}");
         for to in 0..=all.len() {
             let mut doubled = all.clone();
@@ -168,7 +167,7 @@ async fn every_cut_is_found_and_so_is_the_loss_of_the_whole() {
     fs::remove_file(&file).unwrap();
     assert_eq!(check(&file, &anchors).finding.map(|finding| finding.damage), Some(Damage::Truncated));
     // Cut at both ends.
-    let middle = lines(&text)[2..6].concat();
+    let middle = lines(&text)[1..4].concat();
     assert_eq!(found(&file, &middle, &anchors).map(|finding| finding.damage), Some(Damage::Deleted));
 }
 
@@ -178,12 +177,12 @@ async fn a_torn_line_is_sealed_by_the_next_start_and_by_nothing_else() {
     let (file, mut anchors, text) = two_lives(folder.path()).await;
     let config = config(SinkConfig::File(file.clone()));
     let next = lines(&text)[3].clone();
-    for torn in [1, 20, next.len() - 1] {
+    for torn in [1, 20, next.len() - 2] {
         let mut crashed = text.clone();
         crashed.extend_from_slice(&next[..torn]);
         fs::write(&file, &crashed).unwrap();
-        assert_eq!(check(&file, &anchors).finding, None, "a crash's last word, not yet sealed");
         anchors.truncate(2);
+        assert_eq!(check(&file, &anchors).finding, None, "a crash's last word, not yet sealed");
         anchors.push(next_life(&config, 2).await);
         let report = check(&file, &anchors);
         assert_eq!((report.finding, report.recovered, report.chains), (None, 1, 3), "torn after {torn}");
@@ -194,6 +193,13 @@ async fn a_torn_line_is_sealed_by_the_next_start_and_by_nothing_else() {
         assert!(found(&file, &edited, &anchors).is_some());
         fs::write(&file, sealed).unwrap();
     }
+    // Only the end of the line was lost.
+    fs::write(&file, &text[..text.len() - 1]).unwrap();
+    anchors.truncate(2);
+    assert_eq!(check(&file, &anchors).finding, None);
+    anchors.push(next_life(&config, 2).await);
+    let report = check(&file, &anchors);
+    assert_eq!((report.finding, report.recovered, report.records), (None, 0, 10));
 }
 
 #[tokio::test]

@@ -170,6 +170,7 @@ fn walk(
         .filter_map(|place| place.read.as_ref())
         .map(|line| ((line.chain, line.number), line.mac))
         .collect();
+    let mut last: Option<Link> = None;
     for (at, place) in lines.iter().enumerate() {
         let find = |damage, detail: String| {
             Some(Finding { file: place.file.to_path_buf(), line: place.line, damage, detail })
@@ -200,6 +201,25 @@ fn walk(
                 find(Damage::Edited, "this line is not what the vault wrote".into())
             };
         };
+        let follows = &line.record.follows;
+        if line.number == 1 && !follows.is_empty() && last.map(hex::encode).as_ref() != Some(follows) {
+            let stands = |mac: &Link| hex::encode(mac) == *follows;
+            // What stood before the first line that is kept went with old files.
+            let dropped = last.is_none()
+                && anchors
+                    .iter()
+                    .any(|anchor| anchor.dropped_to >= anchor.head.number && stands(&anchor.head.mac));
+            if genuine.values().any(stands) {
+                return find(
+                    Damage::Reordered,
+                    "the line that stood before this one stands elsewhere".into(),
+                );
+            }
+            if !dropped {
+                return find(Damage::Deleted, "the line that stood before this one is missing".into());
+            }
+        }
+        last = Some(line.mac);
         let begun = ends.get(&line.chain).map(|(head, ..)| *head);
         let dropped =
             anchors.iter().find(|anchor| anchor.head.chain == line.chain).map_or(0, |a| a.dropped_to);

@@ -84,6 +84,9 @@ pub struct AuditRecord {
     /// Of a torn line: the MAC of its bytes.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub torn_mac: String,
+    /// Of a chain's first record: the MAC of the line that stood last before it, of another chain.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub follows: String,
     /// Of a file that goes on another: the other's name.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub continues: String,
@@ -112,6 +115,7 @@ impl AuditRecord {
             suppressed: None,
             torn_bytes: None,
             torn_mac: String::new(),
+            follows: String::new(),
             continues: String::new(),
         }
     }
