@@ -1,10 +1,11 @@
 //! Token Vault's server. Two ways in (`api` by gRPC, `jobs` by time), one core (`vault`),
-//! three ways out (`store`, `provider`, `crypto`), one vocabulary (`model`).
+//! four ways out (`store`, `provider`, `crypto`, `audit`), one vocabulary (`model`).
 //!
-//! Dependencies point downwards only: `serve` → {`api`, `jobs`} → `vault` → {`store`, `provider`, `crypto`} →
-//! `model`. A test (`tests/it/architecture.rs`) checks it. Start reading at [`model`], then `vault`.
+//! Dependencies point downwards only: `serve` → {`api`, `jobs`} → `vault` → {`store`, `provider`, `audit` → `crypto`}
+//! → `model`. A test (`tests/it/architecture.rs`) checks it. Start reading at [`model`], then `vault`.
 
 pub mod api;
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod crypto;

@@ -7,20 +7,21 @@ use std::path::{Path, PathBuf};
 
 /// Each module of the server, and those of ours that it may use. `main.rs` and `lib.rs` are left out: they
 /// hold everything.
-const MODULES: [(&str, &[&str]); 11] = [
+const MODULES: [(&str, &[&str]); 12] = [
     ("model", &[]),
     ("crypto", &["model"]),
+    ("audit", &["crypto", "model"]),
     ("provider", &["model"]),
     ("store", &["model"]),
     ("telemetry", &[]),
-    ("vault", &["crypto", "model", "provider", "store"]),
+    ("vault", &["audit", "crypto", "model", "provider", "store"]),
     // Of `provider`, its words only: what a caller reports, and what belongs to a request.
     ("api", &["model", "provider", "vault"]),
     ("jobs", &["model", "vault"]),
     // What `api` and the others are configured with is theirs to say.
-    ("config", &["api", "model", "provider", "telemetry", "vault"]),
+    ("config", &["api", "audit", "model", "provider", "telemetry", "vault"]),
     ("serve", &["api", "config", "jobs", "model", "provider", "vault"]),
-    ("cli", &["config", "crypto", "model", "serve", "telemetry", "vault"]),
+    ("cli", &["audit", "config", "crypto", "model", "serve", "telemetry", "vault"]),
 ];
 
 /// Crates of others and of ours that stay behind one door, and which doors those are.

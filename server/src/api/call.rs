@@ -13,7 +13,7 @@ use super::listener::Peer;
 use super::refused::Refused;
 use super::status::refuse;
 use crate::model::Principal;
-use crate::vault::VaultError;
+use crate::vault::{Origin, VaultError};
 
 /// One call.
 #[derive(Debug)]
@@ -108,6 +108,16 @@ impl Call {
             Some(Permission::Fetch) | None => tracing::debug_span!("call", call_id = self.id),
             Some(_) => tracing::error_span!("call", call_id = self.id),
         }
+    }
+
+    /// The refusal's reason; empty if there was none.
+    pub(super) fn reason(&self) -> &'static str {
+        self.reason.get().copied().unwrap_or("")
+    }
+
+    /// On whose behalf the vault works now, and from where the call came.
+    pub(super) fn origin(&self) -> Arc<Origin> {
+        Arc::new(Origin::call(self.principal.get().cloned(), self.rpc(), &self.id, self.peer.address()))
     }
 
     /// Whether a refusal of ours was made; otherwise an error comes from the transport.

@@ -36,6 +36,8 @@ const DEADLINE_LEAD: Duration = Duration::from_millis(5);
 const OPEN_STREAMS_PER_CONNECTION: usize = 16;
 /// What probes ask.
 const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
+/// The reason of a refusal that the audit log could not take.
+const AUDIT_UNAVAILABLE: &str = "AUDIT_UNAVAILABLE";
 /// Longest header that can hold a key.
 const LONGEST_KEY: usize = 512;
 
@@ -251,7 +253,7 @@ impl GateState {
         let guess = key.is_some() || peer.certificate().is_none();
         // Nor is a key that was let in before, whoever else is behind the same address.
         if guess
-            && let Some(wait) = self.guesses.shut(peer.address())
+            && let Some(wait) = self.guesses.shut(peer.address().ip())
             && !key.as_ref().is_some_and(|key| self.vault.has_let_in(key))
         {
             return Err(Refused::too_many_failures(wait).into_status(call));
@@ -265,7 +267,7 @@ impl GateState {
         known.map_err(|error| {
             let refused = refuse(error, call);
             let failed = guess && refused.code() == Code::Unauthenticated;
-            match failed.then(|| self.guesses.failed(peer.address())).flatten() {
+            match failed.then(|| self.guesses.failed(peer.address().ip())).flatten() {
                 Some(wait) => Refused::too_many_failures(wait).into_status(call),
                 None => refused,
             }
@@ -300,7 +302,36 @@ pub(super) async fn authenticate<S: Inner>(gate: Gate, mut request: Request<Body
     };
     match known.await {
         Ok(()) => inner.call(request).await,
-        Err(status) => Ok(status.into_http()),
+        Err(status) => {
+            // A database that is away turns nobody away; it only does not answer.
+            if matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied) {
+                gate.0.vault.record_refusal(&call.origin(), code_name(status.code()), call.reason()).await;
+            }
+            Ok(status.into_http())
+        }
+    }
+}
+
+/// Says on whose behalf the call is made, lets no change begin that could not be recorded, and records how a call
+/// ended that changed nothing. What it changes or hands out, the vault records where that happens.
+pub(super) async fn audit<S: Inner>(vault: Arc<Vault>, request: Request<Body>, mut inner: S) -> Outcome {
+    let call = call_of(&request);
+    let Some(row) = call.row() else { return inner.call(request).await };
+    let origin = call.origin();
+    if row.changes
+        && let Err(error) = vault.may_change()
+    {
+        return Ok(refuse(error, &call).into_http());
+    }
+    let response = Arc::clone(&origin).scope(inner.call(request)).await?;
+    let code = code_of(&response);
+    // The gate has closed meanwhile: its refusal needs no record, and could have none.
+    if !row.changes || call.reason() == AUDIT_UNAVAILABLE {
+        return Ok(response);
+    }
+    match vault.record_unchanged(&origin, code_name(code), call.reason()).await {
+        Err(error) if code == Code::Ok => Ok(refuse(error, &call).into_http()),
+        _ => Ok(response),
     }
 }
 
@@ -319,6 +350,31 @@ pub(super) async fn translate<S: Inner>(largest: usize, request: Request<Body>, 
 /// An error that is known before the body stands in the headers; otherwise the body is on its way.
 fn code_of(response: &Response<Body>) -> Code {
     Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code())
+}
+
+/// Where the call comes from.
+
+/// A code's name in gRPC's own words.
+fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
 }
 
 /// The standard services, which tell nothing of any workspace and need no key.

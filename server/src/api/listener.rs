@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -42,7 +42,7 @@ const SETTLED: Duration = Duration::from_secs(1);
 /// The other end of one connection, for the calls on it.
 #[derive(Debug)]
 pub(super) struct Peer {
-    address: IpAddr,
+    address: SocketAddr,
     certificate: OnceLock<ClientCertificate>,
     calls: AtomicUsize,
     /// Streams of health and reflection.
@@ -54,7 +54,7 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    fn new(address: IpAddr) -> Self {
+    fn new(address: SocketAddr) -> Self {
         Self {
             address,
             certificate: OnceLock::new(),
@@ -67,7 +67,7 @@ impl Peer {
     }
 
     /// Where it is.
-    pub(super) fn address(&self) -> IpAddr {
+    pub(super) fn address(&self) -> SocketAddr {
         self.address
     }
 
@@ -100,7 +100,7 @@ impl Peer {
 impl Default for Peer {
     /// Nobody: for a call that came over no connection.
     fn default() -> Self {
-        Self::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+        Self::new(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))
     }
 }
 
@@ -215,7 +215,7 @@ pub(super) async fn serve<S>(
             continue;
         }
         number += 1;
-        let (host, peer) = (Arc::clone(&host), Arc::new(Peer::new(address.ip())));
+        let (host, peer) = (Arc::clone(&host), Arc::new(Peer::new(address)));
         let entry = registry.enter(number, &peer);
         tasks.spawn(async move {
             match host.meet(socket, &peer).await {

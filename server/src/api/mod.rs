@@ -43,7 +43,7 @@ pub use limits::Limits;
 pub use tls::{ClientAuth, Tls, TlsFiles, TlsProblem};
 
 use crate::vault::Vault;
-use layers::{Gate, Places, admit, around, authenticate, catch_panic, deadline, observe, translate};
+use layers::{Gate, Places, admit, around, audit, authenticate, catch_panic, deadline, observe, translate};
 
 /// Largest answer message: a page of a thousand tokens or events.
 const LARGEST_ANSWER: usize = 4 * 1024 * 1024;
@@ -95,6 +95,7 @@ pub async fn serve(
         .layer(around(Places::new(&limits), admit)) // full? refuse now: waiting would only pile up
         .layer(around((), deadline)) // bounds all that may wait below: authentication reads too
         .layer(around(Gate::new(vault.clone(), &limits), authenticate)) // before a byte of the body is decoded
+        .layer(around(vault.clone(), audit)) // who is known: from here on, what is done is done on somebody's behalf
         .layer(around(limits.max_request_bytes, translate)) // next to the decoder, whose refusals it words
         .into_inner();
     let services = Routes::new(tokens)

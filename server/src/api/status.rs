@@ -299,6 +299,13 @@ fn refused(error: VaultError, call: &Call) -> Refused {
             "Retry with the same request_id: it settles what became of the first try.",
         )
         .retry(SOON),
+        E::AuditUnavailable => Refused::new(
+            Code::Unavailable,
+            Reason::AuditUnavailable,
+            "The audit log can't be written just now, so nothing was handed out or changed.",
+            "Retry after the delay; call the operator if it lasts.",
+        )
+        .retry(SOON),
         E::Overloaded | E::KeysChanged(_) => Refused::new(
             Code::ResourceExhausted,
             Reason::RateLimited,

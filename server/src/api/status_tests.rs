@@ -122,6 +122,7 @@ fn all() -> Vec<(E, Option<Reason>)> {
             Some(Reason::ProviderUnavailable),
         ),
         (E::StorageUnavailable, Some(Reason::StorageUnavailable)),
+        (E::AuditUnavailable, Some(Reason::AuditUnavailable)),
         (E::Overloaded, Some(Reason::RateLimited)),
         (E::TooManyWatches { limit: "watches" }, Some(Reason::RateLimited)),
         (E::CertificateUnknown, Some(Reason::ApiKeyInvalid)),

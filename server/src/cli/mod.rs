@@ -1,6 +1,7 @@
 //! The command line. Each file is one command; here are the arguments, and what the exit code means.
 
 mod api_key;
+mod audit;
 mod connect;
 pub mod demo;
 mod event;
@@ -109,6 +110,9 @@ enum Command {
     /// List, make, rotate and recover the keys that everything is encrypted by.
     #[command(subcommand)]
     Keys(keys::Command),
+    /// Check the audit log, and read it.
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Ask a running vault whether it serves: exit 0 if so, 1 if not.
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Run a vault and a provider sandbox, and tell a story in the terminal.
@@ -161,6 +165,7 @@ async fn dispatch(line: CommandLine) -> anyhow::Result<()> {
         Some(Command::Watch(args)) => watch::run(args, flags).await,
         Some(Command::Jobs(args)) => jobs::run(args, flags).await,
         Some(Command::Keys(command)) => keys::run(command, flags).await,
+        Some(Command::Audit(command)) => audit::run(command, flags).await,
         Some(Command::Healthcheck(args)) => healthcheck::run(args).await,
         Some(Command::Demo(args)) => demo::run(args, flags.listen).await,
     }

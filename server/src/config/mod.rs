@@ -4,6 +4,7 @@
 //! where it was set; no value that may hold a secret is ever part of a message. Nothing else in this
 //! program reads the environment.
 
+mod audit;
 mod certificates;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -25,6 +26,7 @@ use figment::providers::{Env, Format, Serialized, Toml};
 use figment::value::Dict;
 
 use crate::api::{ClientAuth, Limits, TlsFiles};
+use crate::audit::AuditConfig;
 use crate::model::{CertificateRule, Cron, Policy, RenewalPolicy, Secret, Timestamp};
 use crate::provider::MetaConfig;
 use crate::telemetry::{self, LogFormat};
@@ -72,6 +74,8 @@ pub struct Config {
     pub rotation: RenewalPolicy,
     /// Section `jobs`.
     pub jobs: Timetable,
+    /// Section `audit`.
+    pub audit: AuditConfig,
     /// Section `log`.
     pub log: Log,
     /// What works and is worth a word in the log at start.
@@ -236,6 +240,7 @@ impl Config {
             },
             rotation: rotation(&mut reader),
             jobs: jobs(&mut reader),
+            audit: audit::read(&mut reader, &data_dir),
             log: log(&mut reader),
             data_dir,
             warnings: Vec::new(),
@@ -270,6 +275,7 @@ impl Config {
             },
             timetable: self.jobs,
             callers: CallerPolicy { certificates: self.auth.certificates, watches: self.watches },
+            audit: self.audit,
         };
         (vault, self.meta)
     }

@@ -1,6 +1,7 @@
 //! Who calls: an authenticated principal, its role and the workspaces it may act in.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use super::{ApiKeyId, BadValue, Timestamp, WorkspaceId};
 
@@ -155,6 +156,17 @@ impl Credential {
             Self::ApiKey(id) => id.as_str(),
             Self::Certificate { san, .. } => san.as_str(),
         }
+    }
+}
+
+/// The kind and the name: `api_key:…`, `certificate:…`.
+impl fmt::Display for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self {
+            Self::ApiKey(_) => "api_key",
+            Self::Certificate { .. } => "certificate",
+        };
+        write!(f, "{kind}:{}", self.as_str())
     }
 }
 

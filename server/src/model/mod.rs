@@ -6,6 +6,7 @@
 
 mod account;
 mod announce;
+mod audit;
 mod caller;
 mod cron;
 mod event;
@@ -20,6 +21,7 @@ mod token;
 
 pub use account::{AdAccount, AdAccountState};
 pub use announce::{AccountChange, Cause};
+pub use audit::{AuditKind, AuditRecord};
 pub use caller::{
     CertificateName, CertificateRule, ClientCertificate, Credential, Principal, Role, WorkspaceSet,
     check_principal_name,

@@ -5,6 +5,7 @@
 //! (one text, two databases), then `write.rs` (group commit) and `cache.rs` (the hot path).
 
 mod api_keys;
+mod audit;
 mod cache;
 mod clock_guard;
 mod connections;
@@ -35,6 +36,7 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 pub use api_keys::{ApiKeyFacts, ApiKeyRecord};
+pub use audit::{Audited, ChainState, Origin, Outgoing, open_for_reading};
 pub use connections::{HeldToken, NewSecret};
 pub use db::{Backend, Session};
 pub use error::StoreError;
@@ -52,6 +54,7 @@ pub use runs::{JobRun, RunCause, RunState};
 pub use subscriptions::Bookmark;
 pub use write::{Abort, Needs, Numbered, Tx};
 
+use audit::Outbox;
 use cache::{Change, Coherence};
 use clock_guard::ClockGuard;
 use db::{Address, Pool};
@@ -69,6 +72,8 @@ pub struct StoreConfig<'a> {
     pub migrate: bool,
     /// This life of this process.
     pub incarnation: Incarnation,
+    /// Whether changes are recorded for the audit log.
+    pub audit: bool,
     /// Domain time.
     pub clock: Clock,
 }
@@ -93,6 +98,8 @@ pub struct Store {
     clock: Clock,
     observer: Arc<Observer>,
     registration: Arc<Mutex<Option<Registration>>>,
+    /// What was committed for the audit log, until somebody takes it.
+    outgoing: std::sync::Mutex<Option<tokio::sync::mpsc::UnboundedReceiver<Outgoing>>>,
     /// Held while SQLite is open: a second process refuses.
     _lock: Option<File>,
 }
@@ -116,8 +123,14 @@ impl Store {
         wake::check(&wake).await?;
 
         let (coherence, feed) = (Arc::new(Coherence::new()), Arc::new(Feed::new()));
-        let (writer, drained) =
-            Writer::start(writers.clone(), Arc::clone(&coherence), Arc::clone(&feed), config.clock.clone());
+        let (outbox, outgoing) = Outbox::new(config.incarnation, config.audit);
+        let (writer, drained) = Writer::start(
+            writers.clone(),
+            Arc::clone(&coherence),
+            Arc::clone(&feed),
+            outbox,
+            config.clock.clone(),
+        );
         let (health, healthy) = watch::channel(true);
         let stop = tokio_util::sync::CancellationToken::new();
         let tasks = tokio_util::task::TaskTracker::new();
@@ -142,6 +155,7 @@ impl Store {
             clock: config.clock,
             observer: Arc::new(Observer::default()),
             registration: Arc::default(),
+            outgoing: std::sync::Mutex::new(Some(outgoing)),
             _lock: lock,
         };
         store.coherence.start(&pulse).await?;
@@ -173,6 +187,11 @@ impl Store {
     /// Whether this process's clock may be trusted with what rests on it: what time brings, slots, retention.
     pub fn trusts_clock(&self) -> bool {
         self.clock_guard.is_trusted()
+    }
+
+    /// The records for the audit log as they are committed, in order. Once: there is one relay.
+    pub fn take_outgoing(&self) -> Option<tokio::sync::mpsc::UnboundedReceiver<Outgoing>> {
+        self.outgoing.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
     }
 
     /// The feed's live end.

@@ -11,6 +11,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
+use super::audit::{Audited, Origin, Outbox};
 use super::cache::Coherence;
 use super::db::{Pool, Session};
 use super::feed::Feed;
@@ -31,6 +32,9 @@ pub struct Tx {
     session: Session,
     changes: Vec<Change>,
     events: Vec<EventWord>,
+    /// On whose behalf the unit that runs now works.
+    origin: Option<Arc<Origin>>,
+    audited: Vec<Audited>,
 }
 
 impl Tx {
@@ -42,6 +46,16 @@ impl Tx {
     /// Adds an event; it gets its number with the transaction's end.
     pub(super) fn push_event(&mut self, word: EventWord) {
         self.events.push(word);
+    }
+
+    /// On whose behalf this is done.
+    pub(super) fn origin(&self) -> Option<&Arc<Origin>> {
+        self.origin.as_ref()
+    }
+
+    /// The audit records so far; they are written at the transaction's end.
+    pub(super) fn audited(&mut self) -> &mut Vec<Audited> {
+        &mut self.audited
     }
 
     /// The events so far.
@@ -140,6 +154,7 @@ struct Job<F, T, E> {
     needs: Needs,
     result: Option<Result<T, Abort<E>>>,
     tries: u32,
+    origin: Option<Arc<Origin>>,
     reply: oneshot::Sender<Answer<T, E>>,
 }
 
@@ -150,6 +165,7 @@ where
     E: Send,
 {
     fn run<'t>(&'t mut self, tx: &'t mut Tx) -> BoxFuture<'t, Ended> {
+        tx.origin.clone_from(&self.origin);
         // Making the future may panic as well as running it; neither may end the writer.
         let mut tx = Some(tx);
         let started = std::panic::catch_unwind(AssertUnwindSafe(|| tx.take().map(&self.work))).ok().flatten();
@@ -210,10 +226,11 @@ impl Writer {
         pool: Pool,
         coherence: Arc<Coherence>,
         feed: Arc<Feed>,
+        outbox: Outbox,
         clock: Clock,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (queue, units) = mpsc::channel(QUEUE);
-        let task = tokio::spawn(drain(pool, Aftermath { coherence, feed, clock }, units));
+        let task = tokio::spawn(drain(pool, Aftermath { coherence, feed, outbox, clock }, units));
         (Self { queue }, task)
     }
 
@@ -236,7 +253,8 @@ impl Writer {
         E: Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let unit: Box<dyn Unit> = Box::new(Job { work, needs, result: None, tries: 0, reply });
+        let unit: Box<dyn Unit> =
+            Box::new(Job { work, needs, result: None, tries: 0, origin: Origin::current(), reply });
         if self.queue.try_send(unit).is_err() {
             return Err(Abort::Store(StoreError::Unavailable("too many writes are waiting".into())));
         }
@@ -250,6 +268,7 @@ impl Writer {
 struct Aftermath {
     coherence: Arc<Coherence>,
     feed: Arc<Feed>,
+    outbox: Outbox,
     clock: Clock,
 }
 
@@ -304,11 +323,12 @@ fn next_batch(waiting: &mut VecDeque<Box<dyn Unit>>) -> Vec<Box<dyn Unit>> {
 
 /// One transaction.
 async fn run_batch(session: Session, after: &Aftermath, batch: &mut [Box<dyn Unit>]) -> Outcome {
-    let mut tx = Tx { session, changes: Vec::new(), events: Vec::new() };
+    let mut tx = Tx { session, changes: Vec::new(), events: Vec::new(), origin: None, audited: Vec::new() };
     let mut raced = vec![false; batch.len()];
     // A link that went silent answers nothing, not even the server's own time-outs.
-    let filled = tokio::time::timeout(TIME, fill(&mut tx, batch, &mut raced, &after.clock)).await;
-    let Tx { mut session, changes, .. } = tx;
+    let filled = tokio::time::timeout(TIME, fill(&mut tx, batch, &mut raced, after)).await;
+    let Tx { mut session, changes, audited, .. } = tx;
+    let begun = matches!(filled, Ok(Ok(_)));
     let outcome = match filled {
         Ok(Ok(numbers)) => match tokio::time::timeout(TIME, session.query("COMMIT").execute()).await {
             Ok(committed) => committed.map(|_| numbers),
@@ -324,10 +344,15 @@ async fn run_batch(session: Session, after: &Aftermath, batch: &mut [Box<dyn Uni
             if let Some(head) = head {
                 after.feed.committed(head);
             }
+            after.outbox.committed(audited);
             Outcome { lost: None, numbered, raced }
         }
         Err(error) => {
             session.abandon();
+            if begun {
+                // COMMIT may have succeeded although its answer was lost.
+                after.outbox.doubtful(audited);
+            }
             // The whole batch lost a race (for a lock that all of it needs): all of it may run again.
             let all = matches!(error, StoreError::Race(_));
             Outcome { lost: Some(error), numbered: Numbered::default(), raced: vec![all; batch.len()] }
@@ -342,7 +367,7 @@ async fn fill(
     tx: &mut Tx,
     batch: &mut [Box<dyn Unit>],
     raced: &mut [bool],
-    clock: &Clock,
+    after: &Aftermath,
 ) -> Result<Numbers, StoreError> {
     tx.query_for("BEGIN IMMEDIATE", "BEGIN").execute().await?;
     let mut connections: Vec<ConnectionId> =
@@ -353,7 +378,7 @@ async fn fill(
         tx.lock_connections(&connections).await?;
     }
     for (unit, raced) in batch.iter_mut().zip(raced) {
-        let (changes, events) = (tx.changes.len(), tx.events.len());
+        let (changes, events, audited) = (tx.changes.len(), tx.events.len(), tx.audited.len());
         tx.query("SAVEPOINT unit").execute().await?;
         match unit.run(tx).await {
             Ended::Done => {
@@ -363,22 +388,24 @@ async fn fill(
             ended @ (Ended::RolledBack | Ended::Race) => {
                 tx.changes.truncate(changes);
                 tx.events.truncate(events);
+                tx.audited.truncate(audited);
                 tx.query("ROLLBACK TO SAVEPOINT unit").execute().await?;
                 tx.query("RELEASE SAVEPOINT unit").execute().await?;
                 *raced = matches!(ended, Ended::Race);
             }
         }
     }
+    after.outbox.write(tx).await?;
     if tx.changes.is_empty() && tx.events.is_empty() {
         return Ok(Numbers::default());
     }
     // After this lock only what has its number from it is written, and COMMIT follows.
     tx.lock_feed().await?;
-    number_changes(tx, clock).await?;
+    number_changes(tx, &after.clock).await?;
     if tx.events.is_empty() {
         return Ok(Numbers::default());
     }
-    let (base, head) = tx.number_events(clock.now()).await?;
+    let (base, head) = tx.number_events(after.clock.now()).await?;
     Ok((Numbered(base), Some(head)))
 }
 

@@ -243,13 +243,14 @@ impl Vault {
         };
         let (key, record) = self.mint(&command)?;
         let api_key = record.api_key.clone();
-        let unit_claim = claim.clone();
+        let (unit_claim, now) = (claim.clone(), self.clock.now());
         let stored = self
             .store
             .write(move |tx| {
                 let (record, claim) = (record.clone(), unit_claim.clone());
                 Box::pin(async move {
                     tx.insert_api_key(&record).await?;
+                    tx.audit_object(format!("api_key:{}", record.api_key.id), now);
                     let outcome =
                         RequestOutcome::from([("api_key".to_owned(), record.api_key.id.to_string())]);
                     Self::finish(tx, claim.as_ref(), outcome).await
@@ -258,6 +259,8 @@ impl Vault {
             .await;
         self.settle(claim, stored.map_err(VaultError::from)).await?;
         tracing::info!(api_key = %api_key.id, principal = api_key.principal, role = api_key.role.as_str(), by = caller.name, "API key created");
+        // It is told once: the log has it before.
+        self.recorded_in_log().await?;
         Ok(NewApiKey { api_key, key: Some(key) })
     }
 
@@ -283,7 +286,10 @@ impl Vault {
         self.store
             .write(move |tx| {
                 let record = record.clone();
-                Box::pin(async move { Ok::<_, Abort<VaultError>>(tx.insert_api_key(&record).await?) })
+                Box::pin(async move {
+                    tx.audit_object(format!("api_key:{}", record.api_key.id), record.api_key.created_at);
+                    Ok::<_, Abort<VaultError>>(tx.insert_api_key(&record).await?)
+                })
             })
             .await?;
         tracing::info!(api_key = %api_key.id, principal = api_key.principal, role = api_key.role.as_str(), "API key created offline");
@@ -395,6 +401,7 @@ impl Vault {
                         let mac = row_mac(&authorization, &record.api_key, &record.hash);
                         tx.mark_api_key_revoked(&id, now, mac.to_vec()).await?;
                     }
+                    tx.audit_object(format!("api_key:{}", record.api_key.id), now);
                     Self::finish(tx, claim.as_ref(), RequestOutcome::new()).await?;
                     Ok(record.api_key)
                 })

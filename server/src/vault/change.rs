@@ -18,6 +18,7 @@ pub(super) async fn connect(
     let events = tx.announce(vec![(Scope::Connection(connection.id), announced.into_drafts())]).await?;
     connection.last_event = events.last;
     tx.insert_connection(connection).await?;
+    tx.audit_connection(connection, now);
     Ok(())
 }
 
@@ -58,12 +59,24 @@ pub(super) async fn write(
     if !tx.update_connection(after).await? {
         return Err(Abort::Refused(VaultError::ConcurrentChange(before.id)));
     }
+    // What the vault looks at by itself changes nothing that counts, most of the time.
+    if !tx.is_system() || events.count > 0 || counts(before, after) {
+        tx.audit_connection(after, now);
+    }
     // Tokens that are read with this one follow it: to its next version, and to its death.
     let ended = before.standing == Standing::Live && after.standing != Standing::Live;
     if before.version != after.version || ended {
         tx.wake_children(after.id, now).await?;
     }
     Ok(())
+}
+
+/// Whether something changed that somebody would ask about.
+fn counts(before: &Connection, after: &Connection) -> bool {
+    before.version != after.version
+        || before.secret_id != after.secret_id
+        || before.standing != after.standing
+        || before.facts.expiry != after.facts.expiry
 }
 
 /// When the vault has to look again. Another token, or another end, begins its renewal anew.

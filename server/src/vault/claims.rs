@@ -64,6 +64,7 @@ impl Fence {
 impl Vault {
     /// Claims the exchange of a connection's token, across replicas. `None`: somebody else is at it.
     pub(super) async fn claim_exchange(&self, id: ConnectionId) -> Result<Option<Claimed>, VaultError> {
+        self.may_change()?;
         let scope = format!("exchange:{id}");
         let Some(place) = self.working.enter(&scope) else { return Ok(None) };
         let (unit_scope, own, now) = (scope.clone(), self.store.incarnation(), self.clock.now());

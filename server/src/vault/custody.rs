@@ -14,7 +14,7 @@ use crate::model::{
     WorkspaceId,
 };
 use crate::provider::Revocation;
-use crate::store::{Abort, HeldToken, Needs, RequestOutcome, SealedRow};
+use crate::store::{Abort, HeldToken, Needs, Origin, RequestOutcome, SealedRow};
 
 impl Vault {
     /// A connection with its sealed secret, if the caller may see it.
@@ -29,6 +29,7 @@ impl Vault {
             .await?
             .ok_or(VaultError::ConnectionNotFound(target.connection))?;
         Self::admit(caller, target, &held.connection)?;
+        Origin::note_subject(&held.connection);
         Ok(held)
     }
 
@@ -115,6 +116,8 @@ impl Vault {
         }
         let provider = self.provider_of(connection)?;
         let secret = self.open_secret(&held).await?;
+        // Not a byte of it leaves unrecorded.
+        self.record_hand_out(connection).await?;
         Ok(Fetched {
             send_with: provider.send_with(&secret),
             usage: provider.usage(),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{Vault, VaultError};
 use crate::model::{Announced, ConnectionId, EventKind, Timestamp};
-use crate::store::{Abort, Needs, Scope};
+use crate::store::{Abort, Needs, Origin, Scope};
 
 /// Connections announced in one transaction.
 const BATCH: i64 = 500;
@@ -36,6 +36,11 @@ impl Vault {
     /// # Errors
     /// `StorageUnavailable`.
     pub async fn announce_due(&self) -> Result<usize, VaultError> {
+        // Also while the audit log fails: time has come already, and the records wait in the outbox.
+        Arc::new(Origin::system("expiry-deadlines")).scope(self.announce_all_due()).await
+    }
+
+    async fn announce_all_due(&self) -> Result<usize, VaultError> {
         let mut all = 0;
         if !self.store.trusts_clock() {
             return Ok(0);
@@ -68,6 +73,9 @@ impl Vault {
                         }
                         let events = tx.announce(drafts).await?;
                         tx.note_announced(&due).await?;
+                        for connection in due.iter().filter(|connection| connection.last_event < 0) {
+                            tx.audit_connection(connection, now);
+                        }
                         Ok::<_, Abort<VaultError>>((due.len(), events.count))
                     })
                 })
@@ -86,6 +94,10 @@ impl Vault {
     /// # Errors
     /// `StorageUnavailable`.
     pub async fn watch_over(&self) -> Result<(), VaultError> {
+        Arc::new(Origin::system("watchdog")).scope(self.look_for_overdue()).await
+    }
+
+    async fn look_for_overdue(&self) -> Result<(), VaultError> {
         if self.providers.iter().any(|(_, gate)| gate.is_open()) {
             return Ok(());
         }
@@ -124,6 +136,7 @@ impl Vault {
                     let mut after = before;
                     after.last_event = events.last;
                     tx.note_announced(std::slice::from_ref(&after)).await?;
+                    tx.audit_connection(&after, now);
                     Ok::<_, Abort<VaultError>>(events.count)
                 })
             })

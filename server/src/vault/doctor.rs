@@ -391,6 +391,7 @@ impl Vault {
             .await?
             .ok_or(VaultError::ConnectionNotFound(target.connection))?;
         Self::admit(caller, target, &held.connection)?;
+        super::Origin::note_subject(&held.connection);
         Ok(held)
     }
 

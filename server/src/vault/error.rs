@@ -273,6 +273,9 @@ pub enum VaultError {
     /// The database can't be asked.
     #[error("the database can't be reached")]
     StorageUnavailable,
+    /// The audit log can't be written.
+    #[error("the audit log can't be written")]
+    AuditUnavailable,
     /// Too much work is going on.
     #[error("too much work is going on")]
     Overloaded,

@@ -257,7 +257,11 @@ impl Vault {
                         let violation = FieldViolation::new("subscription", rule);
                         return Err(Abort::Refused(VaultError::Fields(vec![violation])));
                     }
-                    Ok(tx.move_bookmark(&bookmark, rewind).await?)
+                    let moved = tx.move_bookmark(&bookmark, rewind).await?;
+                    if moved {
+                        tx.audit_object(format!("subscription:{}", bookmark.name), now);
+                    }
+                    Ok(moved)
                 })
             })
             .await?;
@@ -354,12 +358,13 @@ impl Vault {
             let known = self.store.read().await?.bookmark(&command.principal, &command.name).await?;
             let known = known.ok_or_else(|| VaultError::SubscriptionNotFound(command.name.clone()))?;
             let subscription = self.subscription(known).await?;
-            let (unit, unit_claim) = (command.clone(), claim.clone());
+            let (unit, unit_claim, now) = (command.clone(), claim.clone(), self.clock.now());
             self.store
                 .write(move |tx| {
                     let (command, claim) = (unit.clone(), unit_claim.clone());
                     Box::pin(async move {
                         tx.delete_bookmark(&command.principal, &command.name).await?;
+                        tx.audit_object(format!("subscription:{}/{}", command.principal, command.name), now);
                         Self::finish(tx, claim.as_ref(), RequestOutcome::new()).await
                     })
                 })

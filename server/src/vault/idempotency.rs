@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Vault, VaultError};
 use crate::model::{Principal, RequestId};
-use crate::store::{Abort, Claim, Claimed, RequestOutcome, Tx};
+use crate::store::{Abort, Claim, Claimed, Origin, RequestOutcome, Tx};
 
 /// Requests that this process works on. A claim of ours that is not among them was left by work that ended
 /// without settling (its caller hung up at the wrong moment, or it panicked) and is free.
@@ -58,6 +58,7 @@ impl Vault {
         request_id: Option<&RequestId>,
         parts: &[&[u8]],
     ) -> Result<Begun, VaultError> {
+        Origin::note_request(request_id);
         let Some(request_id) = request_id else { return Ok(Begun::Ours(None)) };
         let hash = self.keys.index.mac(rpc, parts).to_vec();
         let key = (caller.name.clone(), rpc, request_id.clone());

@@ -50,6 +50,8 @@ pub(super) struct Keys {
     pub(super) vault: VaultRecord,
     /// MACs rows of API keys.
     pub(super) authorization: MacKey,
+    /// MACs the audit log.
+    pub(super) audit: MacKey,
     /// Hashes requests and queries.
     pub(super) index: MacKey,
     /// Seals page tokens.
@@ -202,6 +204,7 @@ impl Keys {
             })
         };
         let authorization = newest(VaultKeyPurpose::Authorization).await?;
+        let audit = newest(VaultKeyPurpose::Audit).await?;
         let index = newest(VaultKeyPurpose::Index).await?;
         let pages = DataKey::new(1, &index.derive("page-tokens"));
         let ring = Ring { master, active: vault.active_master_key.clone() };
@@ -210,6 +213,7 @@ impl Keys {
             source,
             break_glass,
             authorization,
+            audit,
             index,
             pages,
             vault,

@@ -5,6 +5,7 @@
 //! The vault knows no wire type, no SQL and no HTTP. A caller's hang-up loses nothing: from its first side
 //! effect on, an operation runs detached from its caller.
 
+mod auditing;
 mod callers;
 mod candidate;
 mod change;
@@ -49,6 +50,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use crate::store::Origin;
 pub use command::*;
 pub use error::{FieldViolation, VaultError};
 pub use feed::Watch;
@@ -57,12 +59,14 @@ pub use recovery::Recovered;
 pub use schedule::{JobKind, Timetable};
 pub use view::TokenView;
 
+use crate::audit::{Audit, AuditConfig};
 pub use crate::crypto::{BreakGlassPublic, TransitConfig, TransitLogin};
 use crate::model::{
     CertificateRule, Clock, Connection, EventKind, Misconfiguration, Policy, Principal, ProviderId, Secret,
 };
 use crate::provider::{Provider, Providers};
 use crate::store::Store;
+use auditing::Refusals;
 use callers::Uses;
 use claims::Working;
 use deadlines::Lying;
@@ -94,6 +98,8 @@ pub struct VaultConfig {
     pub policy: Policy,
     /// When jobs run.
     pub timetable: Timetable,
+    /// Where audit records go.
+    pub audit: AuditConfig,
     /// Who calls, and how much of the vault is theirs.
     pub callers: CallerPolicy,
 }
@@ -166,6 +172,12 @@ pub struct Vault {
     /// Ends every watch.
     stopping: CancellationToken,
     tasks: TaskTracker,
+    audit: Arc<Audit>,
+    refusals: Refusals,
+    /// Ends the relay of audit records, which comes after all other work.
+    relay_stop: CancellationToken,
+    relay: TaskTracker,
+    healthy: watch::Receiver<bool>,
 }
 
 impl fmt::Debug for Vault {
@@ -182,7 +194,9 @@ impl Vault {
         clock: Clock,
         config: VaultConfig,
         replica: String,
+        audit: Arc<Audit>,
     ) -> Self {
+        let healthy = auditing::both(store.health(), audit.health());
         Self {
             store,
             reported_keys: Mutex::new(keys.ring().master.ids()),
@@ -210,6 +224,11 @@ impl Vault {
             lying: Lying::default(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            audit,
+            refusals: Refusals::default(),
+            relay_stop: CancellationToken::new(),
+            relay: TaskTracker::new(),
+            healthy,
         }
     }
 
@@ -223,9 +242,9 @@ impl Vault {
         &self.timetable
     }
 
-    /// False while the database does not answer.
+    /// False while the database does not answer, or the audit log can't be written.
     pub fn health(&self) -> watch::Receiver<bool> {
-        self.store.health()
+        self.healthy.clone()
     }
 
     /// What the vault says of itself.
@@ -284,6 +303,9 @@ impl Vault {
         if tokio::time::timeout(Duration::from_secs(25), self.tasks.wait()).await.is_err() {
             tracing::warn!(left = self.tasks.len(), "work was still running when the vault closed");
         }
+        self.relay_stop.cancel();
+        self.relay.close();
+        self.relay.wait().await;
         Arc::clone(&self.store).close().await;
     }
 
@@ -296,11 +318,19 @@ impl Vault {
         if self.tasks.is_closed() {
             return Err(VaultError::ShuttingDown);
         }
+        let origin = Origin::current();
         let permit = Arc::clone(&self.room).try_acquire_owned().map_err(|_| VaultError::Overloaded)?;
         let work = async move {
             let outcome = work.await;
             drop(permit);
             outcome
+        };
+        // Whose work it is stays known.
+        let work = async move {
+            match origin {
+                Some(origin) => origin.scope(work).await,
+                None => work.await,
+            }
         };
         self.tasks.spawn(work).await.unwrap_or_else(|error| {
             tracing::error!(%error, "work ended without an answer");

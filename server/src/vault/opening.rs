@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 use zeroize::Zeroize;
 
+use super::auditing::Relay;
 use super::keys::{KeySource, KeyUse, Keys, Ring, fresh_wrapped};
 use super::{CreateApiKey, FirstStart, NewApiKey, OpenError, Vault, VaultConfig, VaultError, callers};
+use crate::audit::{Audit, SinkConfig};
 use crate::crypto::{
     MacKey, MasterKeys, PresentedKey, RawKey, Transit, create_key_file, create_secret_file, fresh_key_id,
     mint_api_key,
@@ -57,6 +59,7 @@ impl Vault {
             url: config.database_url.expose(),
             migrate: config.migrate_on_start,
             incarnation,
+            audit: config.audit.sink != SinkConfig::Off,
             clock: clock.clone(),
         })
         .await?;
@@ -92,16 +95,29 @@ impl Vault {
         check_master_keys(&master, &record, &mut session).await?;
         let keys = Keys::load(source, config.break_glass.clone(), master, record, &mut session).await?;
         drop(session);
+        // The self-test of the log: a vault that can't record must not serve.
+        let audit = Audit::open(&config.audit, keys.audit.clone(), clock.clone())
+            .map_err(|error| OpenError(error.to_string()))?;
+        let audit = Arc::new(audit);
 
         let name = format!("{}-{}", std::process::id(), incarnation);
         let ids = keys.ring().master.ids();
         let registration = Registration { name: name.clone(), master_keys: ids };
         store.register(registration, clock.now()).await?;
-        let vault = Self::assemble(Arc::new(store), keys, providers, clock, config, name);
+        let vault = Self::assemble(Arc::new(store), keys, providers, clock, config, name, audit);
         // Another key may have become the active one just before this process was counted among the living.
         let (ring, mut session) = (vault.keys.ring(), vault.store.read().await?);
         check_master_keys(&ring.master, &vault.keys.vault, &mut session).await?;
         drop(session);
+        if let Some(outgoing) = vault.store.take_outgoing().filter(|_| vault.audit.is_on()) {
+            let relay = Relay {
+                store: Arc::clone(&vault.store),
+                audit: Arc::clone(&vault.audit),
+                clock: vault.clock.clone(),
+                stop: vault.relay_stop.clone(),
+            };
+            vault.relay.spawn(relay.run(outgoing));
+        }
         vault.adopt_keys().await.map_err(|error| OpenError(error.to_string()))?;
         vault.keep_ledger().await;
         vault.settle_policy().await.map_err(|error| OpenError(error.to_string()))?;
@@ -127,13 +143,14 @@ impl Vault {
         command: CreateApiKey,
     ) -> Result<NewApiKey, OpenError> {
         let (vault, _) = Self::open(config, Providers::default(), Clock::system()).await?;
-        let key = vault.new_api_key(&command).await.map_err(|error| OpenError(error.to_string()));
+        let made = vault.as_system("offline", vault.new_api_key(&command)).await;
+        let key = made.map_err(|error| OpenError(error.to_string()));
         vault.close().await;
         key
     }
 }
 
-fn no_key(record: &VaultRecord) -> OpenError {
+pub(super) fn no_key(record: &VaultRecord) -> OpenError {
     OpenError(format!(
         "this database was written under master key {0}, and no master key is configured: set TOKEN_VAULT_MASTER_KEY or \
          keys.master_key_file to the key with id {0}",
@@ -271,6 +288,7 @@ async fn found(
                 let won = tx.found_vault(&record, &master, &keys, now).await?;
                 if won {
                     tx.insert_api_key(&admin).await?;
+                    tx.audit_object(format!("api_key:{}", admin.api_key.id), now);
                 }
                 Ok::<_, Abort<VaultError>>(won)
             })
@@ -334,7 +352,7 @@ fn bootstrap_key(config: &VaultConfig) -> Result<(Secret, Option<PathBuf>), Open
 }
 
 /// Never plaintext, never a guess: every key that the database needs is there and is the right one.
-async fn check_master_keys(
+pub(super) async fn check_master_keys(
     master: &MasterKeys,
     record: &VaultRecord,
     session: &mut Session,

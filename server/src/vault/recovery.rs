@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use super::keys::key_binding;
 use super::opening::{key_source, make_data_folder};
 use super::{OpenError, Vault, VaultConfig, VaultError};
+use crate::audit::SinkConfig;
 use crate::crypto::{BreakGlassPrivate, RawKey, WrapError};
 use crate::model::{Clock, Incarnation};
-use crate::store::{Abort, KeyPlace, MasterKeyRecord, Store, StoreConfig, StoredKey, WrappedKey};
+use crate::store::{Abort, KeyPlace, MasterKeyRecord, Origin, Store, StoreConfig, StoredKey, WrappedKey};
 
 /// Keys written in one transaction.
 const AT_ONCE: i64 = 200;
@@ -40,11 +41,13 @@ impl Vault {
                 url: config.database_url.expose(),
                 migrate: config.migrate_on_start,
                 incarnation: Incarnation::generate(),
+                audit: config.audit.sink != SinkConfig::Off,
                 clock: Clock::system(),
             })
             .await?,
         );
-        let outcome = recover(&store, &config, private).await;
+        let origin = std::sync::Arc::new(Origin::system("break-glass"));
+        let outcome = origin.scope(recover(&store, &config, private)).await;
         store.close().await;
         outcome
     }
@@ -125,6 +128,8 @@ async fn recover(
                     tx.rewrap(before, after).await?;
                 }
                 tx.retire_master_keys(now).await?;
+                // The next process that serves writes it to the log.
+                tx.audit_object(format!("master_key:{}", record.id), now);
                 Ok::<_, Abort<VaultError>>(())
             })
         })

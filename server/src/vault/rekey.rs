@@ -166,10 +166,10 @@ impl Vault {
                 let new = self.new_run(job, self.clock.now(), RunCause::Request);
                 // The place comes first: a run that is in the table and has no task would seem to have been left.
                 let place = self.runs.enter(job.as_str());
-                let begun = match (&command.key, &place) {
-                    (_, None) => Ok(false),
-                    (KeyToRotate::Master, Some(_)) => self.activate_newest(new.clone()).await,
-                    (KeyToRotate::Workspace(id), Some(_)) => self.begin_data_key(id, new.clone()).await,
+                let free = place.is_some();
+                let begun = match &command.key {
+                    KeyToRotate::Master => self.activate_newest(new.clone(), free).await,
+                    KeyToRotate::Workspace(id) => self.begin_data_key(id, new.clone(), free).await,
                 };
                 match begun {
                     Ok(true) => {
@@ -210,7 +210,7 @@ impl Vault {
 
     /// Makes the newest master key the active one, and begins the run that wraps all keys by it. `false`: a run is
     /// at it already.
-    async fn activate_newest(&self, run: JobRun) -> Result<bool, VaultError> {
+    async fn activate_newest(&self, run: JobRun, free: bool) -> Result<bool, VaultError> {
         if let Err(error) = self.keys.ring().master.look(true).await {
             return Err(key_service_failed(&error));
         }
@@ -229,7 +229,7 @@ impl Vault {
                 return Err(not_ready(Vec::new(), "it is the active one already, and there is no newer one"));
             }
             drop(session);
-            return self.begin_unless_running(run).await;
+            return self.begin_unless_running(run, free).await;
         }
         let known = session.master_keys().await?.into_iter().find(|known| known.id == newest);
         drop(session);
@@ -271,7 +271,8 @@ impl Vault {
                         }));
                     }
                     tx.activate_master_key(&record, now).await?;
-                    Ok(tx.begin_run(&run, RunCause::Request).await?)
+                    tx.audit_object(format!("master_key:{}", record.id), now);
+                    Ok(free && tx.begin_run(&run, RunCause::Request).await?)
                 })
             })
             .await?
@@ -281,21 +282,30 @@ impl Vault {
         Ok(begun)
     }
 
-    async fn begin_unless_running(&self, run: JobRun) -> Result<bool, VaultError> {
+    async fn begin_unless_running(&self, run: JobRun, free: bool) -> Result<bool, VaultError> {
         Ok(self
             .store
             .write(move |tx| {
                 let run = run.clone();
-                Box::pin(
-                    async move { Ok::<_, Abort<VaultError>>(tx.begin_run(&run, RunCause::Request).await?) },
-                )
+                Box::pin(async move {
+                    let begun = free && tx.begin_run(&run, RunCause::Request).await?;
+                    if begun {
+                        tx.audit_object(format!("job_run:{}", run.id), run.started_at);
+                    }
+                    Ok::<_, Abort<VaultError>>(begun)
+                })
             })
             .await?)
     }
 
-    /// Gives a workspace a new data key, and begins the run that encrypts its secrets by it. `false`: a run is at
-    /// work already, and does it too.
-    async fn begin_data_key(&self, workspace: &WorkspaceId, run: JobRun) -> Result<bool, VaultError> {
+    /// Gives a workspace a new data key, and begins the run that encrypts its secrets by it, where this process is
+    /// `free` for one. `false`: a run is at work already, and does it too.
+    async fn begin_data_key(
+        &self,
+        workspace: &WorkspaceId,
+        run: JobRun,
+        free: bool,
+    ) -> Result<bool, VaultError> {
         self.store.forget_workspace(workspace);
         let keys = self
             .workspace_keys(workspace)
@@ -324,7 +334,8 @@ impl Vault {
                     if !under_way && !tx.add_data_key(&id, &key, now).await? {
                         return Err(Abort::Refused(VaultError::KeysChanged(id)));
                     }
-                    Ok(tx.begin_run(&run, RunCause::Request).await?)
+                    tx.audit_object(format!("data_key:{id}"), now);
+                    Ok(free && tx.begin_run(&run, RunCause::Request).await?)
                 })
             })
             .await?

@@ -12,7 +12,7 @@ use super::idempotency::Begun;
 use super::rotation::Attempt;
 use super::{Job, JobRunPage, ListJobRuns, RunJob, Vault, VaultError};
 use crate::model::{Cron, Principal, Timestamp};
-use crate::store::{Abort, JobRun, RequestOutcome, RunCause, RunState, StoreError};
+use crate::store::{Abort, JobRun, Origin, RequestOutcome, RunCause, RunState, StoreError};
 
 /// A run that begins later than this after its slot makes up for a missed one.
 const LATE: Duration = Duration::from_secs(60);
@@ -237,7 +237,13 @@ impl Vault {
             .store
             .write(move |tx| {
                 let run = unit.clone();
-                Box::pin(async move { Ok::<_, Abort<VaultError>>(tx.begin_run(&run, cause).await?) })
+                Box::pin(async move {
+                    let begun = tx.begin_run(&run, cause).await?;
+                    if begun && cause == RunCause::Request {
+                        tx.audit_object(format!("job_run:{}", run.id), run.started_at);
+                    }
+                    Ok::<_, Abort<VaultError>>(begun)
+                })
             })
             .await?;
         Ok(begun.then_some(run))
@@ -291,7 +297,7 @@ impl Vault {
     pub(super) fn spawn_run(self: &Arc<Self>, job: JobKind, run: JobRun, place: Place) {
         let vault = Arc::clone(self);
         self.tasks.spawn(async move {
-            vault.work(job, run).await;
+            Arc::new(Origin::system(job.as_str())).scope(vault.work(job, run)).await;
             drop(place);
         });
     }
@@ -318,9 +324,11 @@ impl Vault {
             Ok(()) => (RunState::Succeeded, String::new()),
             // It stays as it is: another process goes on with it.
             Err(RunFailed::Stopped) => return,
-            // The database or the key service is away: the run is not over, it goes on from where it is.
+            // The database, the key service or the audit log is away: the run is not over, it goes on from where it is.
             Err(RunFailed::Error(
-                error @ (VaultError::StorageUnavailable | VaultError::KeyServiceUnavailable),
+                error @ (VaultError::StorageUnavailable
+                | VaultError::KeyServiceUnavailable
+                | VaultError::AuditUnavailable),
             )) => {
                 tracing::warn!(job = run.job, run = %run.id, %error, "job interrupted; it goes on by itself");
                 return;
@@ -377,17 +385,23 @@ impl Vault {
 
     async fn compact(&self, run: &mut JobRun, progress: &Progress<'_>) -> Result<(), RunFailed> {
         let before = self.clock.now() - self.policy().event_retention;
+        let now = self.clock.now();
         loop {
             // What a wrong clock deletes is gone. The run goes on once the clock is right.
             if !self.store.trusts_clock() {
                 return Err(RunFailed::Stopped);
             }
+            self.may_change()?;
             let needs = crate::store::Needs { alone: true, ..Default::default() };
             let (deleted, _) = self
                 .store
                 .write_with(needs, move |tx| {
                     Box::pin(async move {
-                        Ok::<_, Abort<VaultError>>(tx.compact_events(before, COMPACTED_AT_ONCE).await?)
+                        let deleted = tx.compact_events(before, COMPACTED_AT_ONCE).await?;
+                        if deleted > 0 {
+                            tx.audit_object(format!("events:{deleted}"), now);
+                        }
+                        Ok::<_, Abort<VaultError>>(deleted)
                     })
                 })
                 .await

@@ -112,6 +112,7 @@ impl Vault {
                         Some(true) => false,
                         Some(false) => {
                             tx.shred_workspace(&entry).await?;
+                            tx.audit_object(format!("workspace:{}", entry.workspace), entry.at);
                             free && tx.begin_run(&run, RunCause::Request).await?
                         }
                     };

@@ -104,6 +104,7 @@ impl Vault {
             return Ok(Swept::Left(Box::new(connection)));
         }
         for _ in 0..2 {
+            self.may_change()?;
             self.wait_for_room(&provider).await?;
             let Some(held) =
                 self.store.read().await.map_err(VaultError::from)?.held_token(connection.id).await?

@@ -10,7 +10,7 @@ use crate::model::{
     Timestamp,
 };
 use crate::provider::Inspected;
-use crate::store::{Abort, HeldToken, Needs};
+use crate::store::{Abort, HeldToken, Needs, Origin};
 
 /// What became of what was learned.
 pub(super) enum Recorded {
@@ -167,11 +167,12 @@ impl Vault {
     /// and what they say spreads no further: each has the same siblings.
     fn ask_about_siblings(self: &Arc<Self>, dead: &Connection) {
         let (vault, dead) = (Arc::clone(self), dead.clone());
-        self.tasks.spawn(async move {
+        let origin = Arc::new(Origin::system("sibling-check"));
+        self.tasks.spawn(origin.scope(async move {
             if let Err(error) = vault.ask_about_each_sibling(&dead).await {
                 tracing::warn!(connection = %dead.id, %error, "who shares a dead token's subject could not be looked up");
             }
-        });
+        }));
     }
 
     async fn ask_about_each_sibling(&self, dead: &Connection) -> Result<(), VaultError> {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
 use tempfile::TempDir;
+use token_vault::audit::{AuditConfig, SinkConfig, SyncMode};
 use token_vault::model::{
     self as vault_model, Clock, Connection, ConnectionId, Cron, Event, EventKind, Expiry, ListOrder, Policy,
     Principal, ProviderId, Secret, SecretId, Timestamp, WorkspaceId,
@@ -217,6 +218,12 @@ impl World {
                 sweep_concurrency: 8,
             },
             callers: CallerPolicy::default(),
+            audit: AuditConfig {
+                sink: SinkConfig::Folder(self.folder.path().to_owned()),
+                sync: SyncMode::Soon,
+                max_bytes: 1 << 30,
+                keep: None,
+            },
         }
     }
 

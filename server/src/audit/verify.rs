@@ -1,0 +1,291 @@
+//! Finds the first line of a log that is not as it was written, and says what was done to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+use super::chain::{Head, Line, Link, torn_mac};
+use super::files::FileSet;
+use crate::crypto::MacKey;
+use crate::model::AuditKind;
+
+/// What the database knows of a chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Anchor {
+    /// How far it had come, at most a second before the database was last written.
+    pub head: Head,
+    /// Which log it is in.
+    pub place: String,
+    /// Records up to this one went with old files.
+    pub dropped_to: u64,
+}
+
+/// What was done to a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Damage {
+    /// A line is not what was written.
+    Edited,
+    /// Lines before this one are missing.
+    Deleted,
+    /// A line stands there that was not written there.
+    Inserted,
+    /// Lines stand in another order.
+    Reordered,
+    /// The end of a chain, or a whole one, is missing.
+    Truncated,
+}
+
+impl Damage {
+    /// As people read it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Edited => "edited",
+            Self::Deleted => "deleted",
+            Self::Inserted => "inserted",
+            Self::Reordered => "reordered",
+            Self::Truncated => "truncated",
+        }
+    }
+}
+
+/// The first line that is broken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// In which file.
+    pub file: PathBuf,
+    /// Which line, from 1. Of what is missing at the end: the last line that is there.
+    pub line: usize,
+    /// What was done.
+    pub damage: Damage,
+    /// More, in words.
+    pub detail: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}: {}", self.file.display(), self.line, self.damage.as_str(), self.detail)
+    }
+}
+
+/// What was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Report {
+    /// Files.
+    pub files: usize,
+    /// Lines that are as they were written.
+    pub records: usize,
+    /// Chains.
+    pub chains: usize,
+    /// Lines that a crash tore and the next start sealed.
+    pub recovered: usize,
+    /// Chains that the database knows in logs that were not looked at.
+    pub elsewhere: usize,
+    /// The first line that is broken.
+    pub finding: Option<Finding>,
+}
+
+/// A line where it stands.
+struct Place<'a> {
+    file: &'a Path,
+    line: usize,
+    bytes: &'a [u8],
+    read: Option<Line>,
+}
+
+/// Checks logs against their MACs and the database's anchors.
+///
+/// # Errors
+/// A file can't be read.
+pub fn verify(key: &MacKey, sets: &[FileSet], anchors: &[Anchor]) -> io::Result<Report> {
+    let mut report = Report::default();
+    let mut ends: BTreeMap<Uuid, (Head, PathBuf, usize)> = BTreeMap::new();
+    let mut places = BTreeSet::new();
+    for set in sets {
+        places.insert(set.place());
+        let files = set.all()?;
+        let texts: Vec<(PathBuf, Vec<u8>)> = files
+            .into_iter()
+            .map(|file| fs::read(&file).map(|text| (file, text)))
+            .collect::<Result<_, _>>()?;
+        report.files += texts.len();
+        let finding = walk(key, &texts, anchors, &mut ends, &mut report);
+        if report.finding.is_none() {
+            report.finding = finding;
+        }
+    }
+    report.chains = ends.len();
+    if report.finding.is_some() {
+        return Ok(report);
+    }
+    for anchor in anchors {
+        let head = anchor.head;
+        let Some((end, file, line)) = ends.get(&head.chain) else {
+            if !places.contains(&anchor.place) {
+                report.elsewhere += 1;
+            } else if anchor.dropped_to < head.number {
+                let base = sets.iter().find(|set| set.place() == anchor.place).map(|set| set.base.clone());
+                report.finding = Some(Finding {
+                    file: base.unwrap_or_default(),
+                    line: 0,
+                    damage: Damage::Truncated,
+                    detail: format!(
+                        "the chain {} is missing; the database knows {} records of it",
+                        head.chain, head.number
+                    ),
+                });
+                return Ok(report);
+            }
+            continue;
+        };
+        if end.number < head.number {
+            report.finding = Some(Finding {
+                file: file.clone(),
+                line: *line,
+                damage: Damage::Truncated,
+                detail: format!(
+                    "the chain {} ends at record {}; the database knows {}",
+                    head.chain, end.number, head.number
+                ),
+            });
+            return Ok(report);
+        }
+    }
+    Ok(report)
+}
+
+fn walk(
+    key: &MacKey,
+    texts: &[(PathBuf, Vec<u8>)],
+    anchors: &[Anchor],
+    ends: &mut BTreeMap<Uuid, (Head, PathBuf, usize)>,
+    report: &mut Report,
+) -> Option<Finding> {
+    let lines: Vec<Place<'_>> = texts.iter().flat_map(|(file, text)| lines_of(key, file, text)).collect();
+    let genuine: BTreeMap<(Uuid, u64), Link> = lines
+        .iter()
+        .filter_map(|place| place.read.as_ref())
+        .map(|line| ((line.chain, line.number), line.mac))
+        .collect();
+    let mut last: Option<Link> = None;
+    for (at, place) in lines.iter().enumerate() {
+        let find = |damage, detail: String| {
+            Some(Finding { file: place.file.to_path_buf(), line: place.line, damage, detail })
+        };
+        let Some(line) = &place.read else {
+            let next = lines.get(at + 1);
+            let sealed =
+                next.and_then(|next| next.read.as_ref()).is_some_and(|next| seals(key, next, place.bytes));
+            if sealed {
+                report.recovered += 1;
+                continue;
+            }
+            // The vault's own word on stdout, when that is the sink.
+            if place.bytes.starts_with(b"token-vault ready: ") {
+                continue;
+            }
+            if next.is_none() && !ends_whole(texts) {
+                // A crash's last word; the next start seals it. The anchors say whether more is missing.
+                continue;
+            }
+            // Does the next line of a chain follow on what stood before?
+            let expected = next
+                .and_then(|next| next.read.as_ref())
+                .map(|next| next.number == ends.get(&next.chain).map_or(0, |(head, ..)| head.number) + 1);
+            return if expected == Some(true) {
+                find(Damage::Inserted, "the vault did not write this line".into())
+            } else {
+                find(Damage::Edited, "this line is not what the vault wrote".into())
+            };
+        };
+        let follows = &line.record.follows;
+        if line.number == 1 && !follows.is_empty() && last.map(hex::encode).as_ref() != Some(follows) {
+            let stands = |mac: &Link| hex::encode(mac) == *follows;
+            // What stood before the first line that is kept went with old files.
+            let dropped = last.is_none()
+                && anchors
+                    .iter()
+                    .any(|anchor| anchor.dropped_to >= anchor.head.number && stands(&anchor.head.mac));
+            if genuine.values().any(stands) {
+                return find(
+                    Damage::Reordered,
+                    "the line that stood before this one stands elsewhere".into(),
+                );
+            }
+            if !dropped {
+                return find(Damage::Deleted, "the line that stood before this one is missing".into());
+            }
+        }
+        last = Some(line.mac);
+        let begun = ends.get(&line.chain).map(|(head, ..)| *head);
+        let dropped =
+            anchors.iter().find(|anchor| anchor.head.chain == line.chain).map_or(0, |a| a.dropped_to);
+        let before = match begun {
+            Some(head) => head,
+            // The first of its chain that is there: what went before it went with old files.
+            None if dropped > 0 && line.number == dropped + 1 => {
+                Head { chain: line.chain, number: dropped, mac: line.prev }
+            }
+            None => Head { chain: line.chain, number: 0, mac: [0; 32] },
+        };
+        if line.number <= before.number {
+            let known = genuine.get(&(line.chain, line.number)) == Some(&line.mac);
+            return find(
+                Damage::Inserted,
+                format!("record {} stands here again{}", line.number, if known { "" } else { ", otherwise" }),
+            );
+        }
+        if line.number > before.number + 1 {
+            let wanted = before.number + 1;
+            return if genuine.contains_key(&(line.chain, wanted)) {
+                find(Damage::Reordered, format!("record {wanted} stands after record {}", line.number))
+            } else {
+                find(
+                    Damage::Deleted,
+                    format!("records {wanted} to {} are missing before it", line.number - 1),
+                )
+            };
+        }
+        if line.prev != before.mac {
+            return find(
+                Damage::Inserted,
+                format!("record {} does not follow on the one before it", line.number),
+            );
+        }
+        if let Some(anchor) =
+            anchors.iter().find(|a| a.head.chain == line.chain && a.head.number == line.number)
+            && anchor.head.mac != line.mac
+        {
+            return find(
+                Damage::Edited,
+                format!("record {} is not the one that the database knows", line.number),
+            );
+        }
+        let head = Head { chain: line.chain, number: line.number, mac: line.mac };
+        ends.insert(line.chain, (head, place.file.to_path_buf(), place.line));
+        report.records += 1;
+    }
+    None
+}
+
+fn seals(key: &MacKey, line: &Line, torn: &[u8]) -> bool {
+    line.record.kind == AuditKind::Recovered
+        && line.record.torn_bytes == u64::try_from(torn.len()).ok()
+        && line.record.torn_mac == torn_mac(key, torn)
+}
+
+fn ends_whole(texts: &[(PathBuf, Vec<u8>)]) -> bool {
+    texts.last().is_none_or(|(_, text)| text.is_empty() || text.ends_with(b"\n"))
+}
+
+fn lines_of<'a>(key: &MacKey, file: &'a Path, text: &'a [u8]) -> Vec<Place<'a>> {
+    let whole = text.strip_suffix(b"\n").unwrap_or(text);
+    if text.is_empty() {
+        return Vec::new();
+    }
+    let lines = whole.split(|byte| *byte == b'\n').enumerate();
+    lines.map(|(at, bytes)| Place { file, line: at + 1, bytes, read: Line::read(key, bytes) }).collect()
+}
