@@ -1,6 +1,7 @@
 //! The promises of Token Vault, one module each. Everything runs against the real binary.
 
 mod architecture;
+mod audit;
 mod bad_input;
 mod callers;
 mod clockwork;
