@@ -160,10 +160,10 @@ fn hunt(world: &World, when: &str) -> Vec<Finding> {
         files.iter().filter_map(|file| Some(file.file_name()?.to_string_lossy().into_owned())).collect();
     let expected: &[&str] = match world.database.backend() {
         Backend::Sqlite if when == "while it runs" => {
-            &["token-vault.db", "token-vault.db-wal", "vault-1.err", "vault-1.out"]
+            &["audit.jsonl", "token-vault.db", "token-vault.db-wal", "vault-1.err", "vault-1.out"]
         }
-        Backend::Sqlite => &["token-vault.db", "vault-1.err", "vault-1.out"],
-        Backend::Postgres => &["PG_VERSION", "log", "vault-1.err", "vault-1.out"],
+        Backend::Sqlite => &["audit.jsonl", "token-vault.db", "vault-1.err", "vault-1.out"],
+        Backend::Postgres => &["PG_VERSION", "audit.jsonl", "log", "vault-1.err", "vault-1.out"],
     };
     for name in expected {
         assert!(names.contains(*name), "{name} was not searched {when}: {names:?}");

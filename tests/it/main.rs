@@ -2,6 +2,7 @@
 
 mod abuse;
 mod architecture;
+mod audit;
 mod bad_input;
 mod break_glass;
 mod callers;

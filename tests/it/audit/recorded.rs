@@ -1,0 +1,251 @@
+//! What is recorded.
+
+use std::collections::BTreeMap;
+
+use prost_types::FileDescriptorSet;
+use token_vault_tests::{prost_decode, request_id};
+
+use super::*;
+
+/// What a call of each RPC leaves in the log: its kind and code, or nothing. An RPC that is not here fails the test.
+const EXPECTED: [(&str, Option<(&str, &str)>); 20] = [
+    ("FetchAccessToken", Some(("handed_out", "OK"))),
+    ("GetToken", None),
+    ("ListTokens", None),
+    ("ReportTokenError", Some(("unchanged", "OK"))),
+    ("ValidateToken", Some(("changed", "OK"))),
+    ("StoreToken", Some(("changed", "OK"))),
+    ("ExchangeToken", Some(("changed", "OK"))),
+    ("RevokeToken", Some(("changed", "OK"))),
+    ("AcknowledgeEvents", Some(("changed", "OK"))),
+    ("WatchExpiryEvents", None),
+    ("ListExpiryEvents", None),
+    ("GetVaultStatus", None),
+    ("ListJobs", None),
+    ("ListJobRuns", None),
+    ("RunJob", Some(("changed", "OK"))),
+    ("ListSubscriptions", None),
+    ("DeleteSubscription", Some(("changed", "OK"))),
+    ("CreateApiKey", Some(("changed", "OK"))),
+    ("ListApiKeys", None),
+    ("RevokeApiKey", Some(("changed", "OK"))),
+];
+
+fn served() -> Vec<String> {
+    let set: FileDescriptorSet = prost_decode(pb::FILE_DESCRIPTOR_SET);
+    let services = set.file.iter().flat_map(|file| &file.service);
+    services.flat_map(|service| &service.method).map(|method| method.name().to_owned()).collect()
+}
+
+/// Calls one RPC once, and says which connection it was about.
+async fn call(world: &World, rpc: &str, admin: &Caller, connection: &str, key: &str) {
+    let request_id = request_id();
+    match rpc {
+        "FetchAccessToken" => drop(admin.fetch(connection).await.expect(rpc)),
+        "GetToken" => drop(admin.get(connection).await.expect(rpc)),
+        "ListTokens" => drop(admin.list().await.expect(rpc)),
+        "ReportTokenError" => drop(admin.report(connection, 1, 500, "{}").await.expect(rpc)),
+        "ValidateToken" => drop(admin.validate(connection).await.expect(rpc)),
+        "StoreToken" => drop(admin.store(ACME, &world.person("zoe").long_lived_token()).await.expect(rpc)),
+        "ExchangeToken" => drop(admin.exchange(connection).await.expect(rpc)),
+        "RevokeToken" => drop(admin.revoke(connection).await.expect(rpc)),
+        "AcknowledgeEvents" => {
+            let cursor = admin.get_vault_status(pb::GetVaultStatusRequest {}).await.expect("a status").cursor;
+            let request =
+                pb::AcknowledgeEventsRequest { subscription: "pipeline".into(), cursor, allow_rewind: false };
+            drop(admin.acknowledge_events(request).await.expect(rpc));
+        }
+        "WatchExpiryEvents" => drop(admin.watch_all().await),
+        "ListExpiryEvents" => drop(admin.list_expiry_events(Default::default()).await.expect(rpc)),
+        "GetVaultStatus" => drop(admin.get_vault_status(Default::default()).await.expect(rpc)),
+        "ListJobs" => drop(admin.list_jobs(Default::default()).await.expect(rpc)),
+        "ListJobRuns" => drop(admin.list_job_runs(Default::default()).await.expect(rpc)),
+        "RunJob" => {
+            drop(admin.run_job(pb::RunJobRequest { job: "housekeeping".into(), request_id }).await.expect(rpc));
+        }
+        "ListSubscriptions" => drop(admin.list_subscriptions(Default::default()).await.expect(rpc)),
+        "DeleteSubscription" => {
+            let principal = "bootstrap-admin".into();
+            let request = pb::DeleteSubscriptionRequest { principal, subscription: "pipeline".into(), request_id };
+            drop(admin.delete_subscription(request).await.expect(rpc));
+        }
+        "CreateApiKey" => {
+            let request = pb::CreateApiKeyRequest {
+                principal: "new".into(),
+                role: Role::Viewer.into(),
+                workspaces: Some(pb::create_api_key_request::Workspaces::AllWorkspaces(true)),
+                request_id,
+                ..Default::default()
+            };
+            world.know("made key", &admin.create_api_key(request).await.expect(rpc).key);
+        }
+        "ListApiKeys" => drop(admin.list_api_keys(Default::default()).await.expect(rpc)),
+        "RevokeApiKey" => {
+            let request = pb::RevokeApiKeyRequest { key_id: key.into(), request_id };
+            drop(admin.revoke_api_key(request).await.expect(rpc));
+        }
+        other => panic!("the RPC {other} is new: say here how it is called, and above what it records"),
+    }
+}
+
+on_both_databases! {
+    async fn every_rpc_leaves_exactly_the_record_that_it_must(world: World) {
+        let expected: BTreeMap<_, _> = EXPECTED.into_iter().collect();
+        let rpcs = served();
+        assert_eq!(rpcs.len(), expected.len(), "an RPC without an expectation: {rpcs:?}");
+        let admin = world.admin();
+        let viewer = world.viewer().await;
+        let connection = admin.connect(ACME, &world.person("ana").long_lived_token()).await;
+        // What ends things comes last.
+        let last = ["RevokeApiKey", "DeleteSubscription", "RevokeToken"];
+        let mut order: Vec<_> = rpcs.iter().filter(|rpc| !last.contains(&rpc.as_str())).collect();
+        order.extend(rpcs.iter().filter(|rpc| last.contains(&rpc.as_str())));
+        for rpc in order {
+            let expected = expected.get(rpc.as_str()).unwrap_or_else(|| panic!("{rpc} has no expectation"));
+            all_is_relayed(&world).await;
+            let before = records_in(&log_of(&world));
+            call(&world, rpc, &admin, &connection, viewer.key_id()).await;
+            all_is_relayed(&world).await;
+            let after = records_in(&log_of(&world));
+            let fresh: Vec<_> = after[before.len()..].to_vec();
+            let by_calls: Vec<_> = fresh.iter().filter(|record| record["call_id"].is_string()).collect();
+            let Some((kind, code)) = expected else {
+                assert!(by_calls.is_empty(), "{rpc} is a read: {by_calls:#?}");
+                continue;
+            };
+            assert_eq!(by_calls.len(), 1, "{rpc}: {fresh:#?}");
+            let record = by_calls[0];
+            assert_eq!(record["kind"], *kind, "{record:#}");
+            assert_eq!(record["code"], *code, "{record:#}");
+            assert_eq!(record["principal"], "bootstrap-admin", "{record:#}");
+            assert!(record["rpc"].as_str().unwrap().ends_with(&format!("/{rpc}")), "{record:#}");
+            assert!(record["credential"].as_str().unwrap().starts_with("api_key:"), "{record:#}");
+            assert!(record["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{record:#}");
+            assert_eq!(record["call_id"].as_str().map(str::len), Some(32), "{record:#}");
+            match rpc.as_str() {
+                "FetchAccessToken" | "ReportTokenError" | "ValidateToken" | "ExchangeToken" | "RevokeToken" => {
+                    assert_eq!(record["connection"], connection, "{record:#}");
+                    assert_eq!(record["workspace"], ACME, "{record:#}");
+                    assert!(record["version"].as_i64().is_some_and(|version| version >= 1), "{record:#}");
+                }
+                "StoreToken" => assert!(record["connection"].is_string(), "{record:#}"),
+                "RevokeApiKey" => {
+                    assert_eq!(record["object"], format!("api_key:{}", viewer.key_id()), "{record:#}");
+                }
+                _ => assert!(record["object"].is_string(), "{record:#}"),
+            }
+            let repeatable = ["RunJob", "DeleteSubscription", "CreateApiKey", "RevokeApiKey"];
+            assert_eq!(record["request_id"].is_string(), repeatable.contains(&rpc.as_str()), "{record:#}");
+        }
+        is_intact(&world);
+    }
+
+    async fn who_is_turned_away_is_recorded_but_a_flood_of_them_is_not(world: World) {
+        let viewer = world.viewer().await;
+        let id = world.connector().await.connect(ACME, &world.person("ana").long_lived_token()).await;
+        viewer.fetch(&id).await.unwrap_err().is(Code::PermissionDenied, Reason::RoleInsufficient);
+        viewer.saying(None).list().await.unwrap_err().is(Code::Unauthenticated, Reason::ApiKeyInvalid);
+        let records = records_in(&log_of(&world));
+        let refused: Vec<_> = records.iter().filter(|record| record["kind"] == "refused").collect();
+        assert_eq!(refused.len(), 2, "{refused:#?}");
+        assert_eq!(refused[0]["principal"], "viewer-");
+        assert_eq!((&refused[0]["code"], &refused[0]["reason"]), (&"PERMISSION_DENIED".into(), &"ROLE_INSUFFICIENT".into()));
+        assert_eq!((&refused[1]["code"], &refused[1]["reason"]), (&"UNAUTHENTICATED".into(), &"API_KEY_INVALID".into()));
+        assert!(refused[1]["principal"].is_null(), "nobody is known");
+        let nobody = viewer.saying(None);
+        for _ in 0..600 {
+            nobody.list().await.unwrap_err();
+        }
+        let count = |world: &World| {
+            records_in(&log_of(world)).iter().filter(|record| record["kind"] == "refused").count()
+        };
+        assert!((50..600).contains(&count(&world)), "{} refusals are recorded", count(&world));
+        // The next that is recorded says how many were not.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        nobody.list().await.unwrap_err();
+        let last = records_in(&log_of(&world)).pop().unwrap();
+        assert!(last["suppressed"].as_u64().is_some_and(|left_out| left_out > 100), "{last:#}");
+    }
+
+    async fn what_the_vault_does_by_itself_is_recorded_as_its_own(world: World) {
+        let id = world.connector().await.connect(ACME, &world.person("ana").long_lived_token()).await;
+        world.sandbox.kill(&world.ingestion().await.secret(&id).await, Some(460));
+        let run = pb::RunJobRequest { job: "meta-token-expiry".into(), request_id: request_id() };
+        world.admin().run_job(run).await.unwrap();
+        let found = || {
+            records_in(&log_of(&world)).into_iter().find(|record| {
+                record["principal"] == "system:meta-token-expiry" && record["connection"] == id.as_str()
+            })
+        };
+        eventually("the death is recorded", Duration::from_secs(30), || found().is_some());
+        let record = found().unwrap();
+        assert_eq!((&record["kind"], &record["workspace"]), (&"changed".into(), &ACME.into()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_answer_before_a_kill_is_in_the_log_after_it() {
+    for backend in Backend::ALL {
+        let world = World::start(backend).await;
+        let token = world.person("ana").long_lived_token();
+        let id = world.admin().connect(ACME, &token).await;
+        for round in 0..6 {
+            let admin = world.admin();
+            let rpc = if round % 2 == 0 {
+                admin.fetch(&id).await.expect("it is handed out");
+                "FetchAccessToken"
+            } else {
+                admin.store(&format!("place-{round}"), &token).await.expect("it is stored");
+                "StoreToken"
+            };
+            world.kill();
+            let waiting = world.database.texts("SELECT body FROM audit_outbox").await;
+            let in_outbox = waiting.iter().filter(|body| body.contains(rpc)).count();
+            let in_log = of_rpc(&records_in(&log_of(&world)), rpc).len();
+            assert!(in_log + in_outbox > round / 2, "round {round}: {in_log} in the log, {in_outbox} in the outbox");
+            if rpc == "FetchAccessToken" {
+                assert_eq!(in_log, round / 2 + 1, "a secret is in the log before it leaves");
+            }
+            world.start_again();
+        }
+        // What waited in the outbox of the dead is in the log too, and once.
+        eventually("the log has all", Duration::from_secs(60), || {
+            of_rpc(&records_in(&log_of(&world)), "StoreToken").len() == 4
+        });
+        all_is_relayed(&world).await;
+        is_intact(&world);
+        let told = audit(&world, &["search", "--rpc", "StoreToken", "--json"]);
+        assert_eq!(told.stdout.lines().count(), 4, "{told:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_are_found_by_what_they_say() {
+    let world = World::start(Backend::Sqlite).await;
+    let connector = world.connector().await;
+    let (one, two) = (
+        connector.connect(ACME, &world.person("ana").long_lived_token()).await,
+        connector.connect("globex", &world.person("bob").long_lived_token()).await,
+    );
+    let ingestion = world.ingestion().await;
+    ingestion.fetch(&one).await.unwrap();
+    ingestion.fetch(&two).await.unwrap();
+    world.viewer().await.fetch(&one).await.unwrap_err();
+    all_is_relayed(&world).await;
+    let count = |arguments: &[&str]| {
+        let mut all = vec!["search", "--json"];
+        all.extend(arguments);
+        let told = audit(&world, &all);
+        assert_eq!(told.code, Some(0), "{told:#?}");
+        told.stdout.lines().count()
+    };
+    assert_eq!(count(&["--connection", &one]), 2);
+    assert_eq!(count(&["--connection", &two, "--rpc", "FetchAccessToken"]), 1);
+    assert_eq!(count(&["--principal", "ingestion-", "--outcome", "OK"]), 2);
+    assert_eq!(count(&["--outcome", "ROLE_INSUFFICIENT"]), 1);
+    assert_eq!(count(&["--workspace", "globex", "--since", "1h"]), 2);
+    assert_eq!(count(&["--workspace", "globex", "--until", "2020-01-01T00:00:00Z"]), 0);
+    let table = audit(&world, &["search", "--connection", &one]).stdout;
+    assert!(table.starts_with("TIME ") && table.contains("FetchAccessToken"), "{table}");
+    assert_eq!(audit(&world, &["search", "--since", "yesterday"]).code, Some(2));
+}

@@ -1,0 +1,164 @@
+//! A log that can't be written: nothing leaves, nothing changes, and it is over by itself.
+
+use std::process::Command;
+use std::time::Instant;
+
+use super::*;
+
+/// A disk of 256 KiB, which only root can make.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn new(folder: &Path) -> Self {
+        let path = folder.join("small-disk");
+        fs::create_dir(&path).expect("the test's folder is writable");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=256k,mode=0700", "token-vault-test"])
+            .arg(&path)
+            .status()
+            .expect("mount runs");
+        assert!(mounted.success(), "this test mounts a small disk and must run as root");
+        Self(path)
+    }
+
+    fn fill(&self) {
+        let mut size = 256 * 1024;
+        let mut ballast = fs::File::create(self.0.join("ballast")).expect("a file");
+        while size > 0 {
+            if std::io::Write::write(&mut ballast, &vec![1; size]).is_err() {
+                size /= 2;
+            }
+        }
+    }
+
+    fn free(&self) {
+        fs::remove_file(self.0.join("ballast")).expect("the ballast is there");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+async fn a_full_disk_stops_secrets_and_changes_until_there_is_room(backend: Backend) {
+    let world = World::builder(backend).prepare().await;
+    let disk = SmallDisk::new(world.folder());
+    let log = disk.0.join("audit.jsonl");
+    let launch = world.launch().env("TOKEN_VAULT__AUDIT__FILE", log.display().to_string());
+    world.try_start_as(&launch).expect("there is room");
+    let admin = world.admin();
+    let id = admin.connect(ACME, &world.person("ana").long_lived_token()).await;
+    all_is_relayed(&world).await;
+    disk.fill();
+    let start = Instant::now();
+    token_vault_tests::eventually_async("a hand-out fails", Duration::from_secs(60), async || {
+        admin.fetch(&id).await.err()
+    })
+    .await
+    .is(Code::Unavailable, Reason::AuditUnavailable)
+    .has_retry();
+    let before = world.database.contents().await;
+    for round in 0..3 {
+        let start = Instant::now();
+        admin.fetch(&id).await.unwrap_err().is(Code::Unavailable, Reason::AuditUnavailable).has_retry();
+        let token = world.person(&format!("late {round}")).long_lived_token();
+        admin.store(ACME, &token).await.unwrap_err().is(Code::Unavailable, Reason::AuditUnavailable).has_retry();
+        admin.revoke(&id).await.unwrap_err().is(Code::Unavailable, Reason::AuditUnavailable).has_retry();
+        assert!(start.elapsed() < Duration::from_secs(20), "not in bounded time: {:?}", start.elapsed());
+    }
+    assert_eq!(world.database.contents().await, before, "something changed unrecorded");
+    // What hands out no secret goes on.
+    admin.get(&id).await.expect("metadata is no secret");
+    assert_eq!(admin.list().await.expect("nor are lists").tokens.len(), 1);
+    assert!(world.logs().contains("the audit log can't be written"), "not a word in the log");
+    assert!(start.elapsed() < Duration::from_secs(120));
+
+    disk.free();
+    token_vault_tests::eventually_async("it works again", Duration::from_secs(30), async || {
+        admin.fetch(&id).await.ok()
+    })
+    .await;
+    admin.revoke(&id).await.expect("changes work again");
+    all_is_relayed(&world).await;
+    let verified = launch.clone().env("TOKEN_VAULT__LOG__LEVEL", "warn").instead(["audit", "verify"]).run();
+    assert_eq!(verified.code, Some(0), "{verified:#?}");
+    let records = records_in(&log);
+    assert!(records.iter().any(|record| record["kind"] == "resumed"), "{records:#?}");
+    world.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_stops_secrets_and_changes_on_sqlite() {
+    a_full_disk_stops_secrets_and_changes_until_there_is_room(Backend::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_stops_secrets_and_changes_on_postgres() {
+    a_full_disk_stops_secrets_and_changes_until_there_is_room(Backend::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sink_that_hangs_is_given_up_in_bounded_time() {
+    let world = World::builder(Backend::Sqlite).prepare().await;
+    let pipe = world.folder().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());
+    let launch = world.launch().env("TOKEN_VAULT__AUDIT__FILE", pipe.display().to_string());
+    world.try_start_as(&launch).expect("a pipe takes the first lines");
+    let admin = world.admin();
+    let id = admin.connect(ACME, &world.person("ana").long_lived_token()).await;
+    // Nobody reads: after so many lines the pipe is full, and the next write hangs.
+    let refusal = token_vault_tests::eventually_async("the pipe is full", Duration::from_secs(120), async || {
+        let start = Instant::now();
+        let outcome = admin.fetch(&id).await;
+        assert!(start.elapsed() < Duration::from_secs(15), "not in bounded time");
+        outcome.err()
+    });
+    refusal.await.is(Code::Unavailable, Reason::AuditUnavailable).has_retry();
+    admin.revoke(&id).await.unwrap_err().is(Code::Unavailable, Reason::AuditUnavailable);
+    admin.get(&id).await.expect("metadata is no secret");
+    world.kill();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sink_that_can_not_be_written_is_told_at_start() {
+    let world = World::builder(Backend::Sqlite).prepare().await;
+    let refused = |place: &str| {
+        let launch = world.launch().env("TOKEN_VAULT__AUDIT__FILE", place);
+        let ended = world.try_start_as(&launch).expect_err("it must not serve");
+        assert_eq!(ended.code, Some(1), "{ended:#?}");
+        ended.stderr
+    };
+    let told = refused("/dev/full");
+    assert!(told.contains("/dev/full") && told.contains("audit.file"), "{told}");
+    let told = refused("/proc/audit.jsonl");
+    assert!(told.contains("/proc/audit.jsonl"), "{told}");
+    world.try_start_as(&world.launch()).expect("it starts with a file that can be written");
+    let in_use = log_of(&world).display().to_string();
+    let other = World::builder(Backend::Sqlite).prepare().await;
+    let ended = other.try_start_as(&other.launch().env("TOKEN_VAULT__AUDIT__FILE", in_use)).unwrap_err();
+    assert!(ended.stderr.contains("another token-vault process"), "{ended:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stdout_can_be_the_log_and_off_is_off() {
+    let world = World::builder(Backend::Sqlite).config("audit.sink", "stdout").start().await;
+    let id = world.admin().connect(ACME, &world.person("ana").long_lived_token()).await;
+    world.admin().fetch(&id).await.unwrap();
+    all_is_relayed(&world).await;
+    let out = world.folder().join("vault-1.out");
+    assert_eq!(of_rpc(&records_in(&out), "FetchAccessToken").len(), 1);
+    let file = out.display().to_string();
+    let told = audit(&world, &["verify", "--file", &file]);
+    assert_eq!(told.code, Some(0), "{told:#?}");
+    assert!(!log_of(&world).exists());
+    world.stop();
+
+    let quiet = World::builder(Backend::Sqlite).config("audit.sink", "off").start().await;
+    let id = quiet.admin().connect(ACME, &quiet.person("ana").long_lived_token()).await;
+    quiet.admin().fetch(&id).await.unwrap();
+    assert!(!log_of(&quiet).exists());
+    assert_eq!(quiet.database.count("SELECT count(*) FROM audit_outbox").await, 0);
+    assert!(quiet.logs().contains("audit.sink is off"));
+}
