@@ -352,8 +352,6 @@ fn code_of(response: &Response<Body>) -> Code {
     Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code())
 }
 
-/// Where the call comes from.
-
 /// A code's name in gRPC's own words.
 fn code_name(code: Code) -> &'static str {
     match code {

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use prost::Message;
 use prost_types::FileDescriptorSet;
-use token_vault_tests::{prost_decode, request_id};
+use token_vault_tests::request_id;
 
 use super::*;
 
@@ -32,7 +33,7 @@ const EXPECTED: [(&str, Option<(&str, &str)>); 20] = [
 ];
 
 fn served() -> Vec<String> {
-    let set: FileDescriptorSet = prost_decode(pb::FILE_DESCRIPTOR_SET);
+    let set: FileDescriptorSet = FileDescriptorSet::decode(pb::FILE_DESCRIPTOR_SET).expect("descriptors");
     let services = set.file.iter().flat_map(|file| &file.service);
     services.flat_map(|service| &service.method).map(|method| method.name().to_owned()).collect()
 }
@@ -61,12 +62,14 @@ async fn call(world: &World, rpc: &str, admin: &Caller, connection: &str, key: &
         "ListJobs" => drop(admin.list_jobs(Default::default()).await.expect(rpc)),
         "ListJobRuns" => drop(admin.list_job_runs(Default::default()).await.expect(rpc)),
         "RunJob" => {
-            drop(admin.run_job(pb::RunJobRequest { job: "housekeeping".into(), request_id }).await.expect(rpc));
+            drop(
+                admin.run_job(pb::RunJobRequest { job: "housekeeping".into(), request_id }).await.expect(rpc),
+            );
         }
         "ListSubscriptions" => drop(admin.list_subscriptions(Default::default()).await.expect(rpc)),
         "DeleteSubscription" => {
             let principal = "bootstrap-admin".into();
-            let request = pb::DeleteSubscriptionRequest { principal, subscription: "pipeline".into(), request_id };
+            let request = pb::DeleteSubscriptionRequest { principal, name: "pipeline".into(), request_id };
             drop(admin.delete_subscription(request).await.expect(rpc));
         }
         "CreateApiKey" => {
@@ -202,7 +205,10 @@ async fn every_answer_before_a_kill_is_in_the_log_after_it() {
             let waiting = world.database.texts("SELECT body FROM audit_outbox").await;
             let in_outbox = waiting.iter().filter(|body| body.contains(rpc)).count();
             let in_log = of_rpc(&records_in(&log_of(&world)), rpc).len();
-            assert!(in_log + in_outbox > round / 2, "round {round}: {in_log} in the log, {in_outbox} in the outbox");
+            assert!(
+                in_log + in_outbox > round / 2,
+                "round {round}: {in_log} in the log, {in_outbox} in the outbox"
+            );
             if rpc == "FetchAccessToken" {
                 assert_eq!(in_log, round / 2 + 1, "a secret is in the log before it leaves");
             }

@@ -64,7 +64,12 @@ async fn a_full_disk_stops_secrets_and_changes_until_there_is_room(backend: Back
         let start = Instant::now();
         admin.fetch(&id).await.unwrap_err().is(Code::Unavailable, Reason::AuditUnavailable).has_retry();
         let token = world.person(&format!("late {round}")).long_lived_token();
-        admin.store(ACME, &token).await.unwrap_err().is(Code::Unavailable, Reason::AuditUnavailable).has_retry();
+        admin
+            .store(ACME, &token)
+            .await
+            .unwrap_err()
+            .is(Code::Unavailable, Reason::AuditUnavailable)
+            .has_retry();
         admin.revoke(&id).await.unwrap_err().is(Code::Unavailable, Reason::AuditUnavailable).has_retry();
         assert!(start.elapsed() < Duration::from_secs(20), "not in bounded time: {:?}", start.elapsed());
     }
@@ -109,12 +114,13 @@ async fn a_sink_that_hangs_is_given_up_in_bounded_time() {
     let admin = world.admin();
     let id = admin.connect(ACME, &world.person("ana").long_lived_token()).await;
     // Nobody reads: after so many lines the pipe is full, and the next write hangs.
-    let refusal = token_vault_tests::eventually_async("the pipe is full", Duration::from_secs(120), async || {
-        let start = Instant::now();
-        let outcome = admin.fetch(&id).await;
-        assert!(start.elapsed() < Duration::from_secs(15), "not in bounded time");
-        outcome.err()
-    });
+    let refusal =
+        token_vault_tests::eventually_async("the pipe is full", Duration::from_secs(120), async || {
+            let start = Instant::now();
+            let outcome = admin.fetch(&id).await;
+            assert!(start.elapsed() < Duration::from_secs(15), "not in bounded time");
+            outcome.err()
+        });
     refusal.await.is(Code::Unavailable, Reason::AuditUnavailable).has_retry();
     admin.revoke(&id).await.unwrap_err().is(Code::Unavailable, Reason::AuditUnavailable);
     admin.get(&id).await.expect("metadata is no secret");
