@@ -97,7 +97,7 @@ on_both_databases! {
         let first = watch(&marked, "\"CONNECTED\"");
         assert!(first.code == Some(0) && first.stdout.contains("\"kind\":\"CONNECTED\""), "{first:?}");
         let pager = world.ingestion().await;
-        pager.report(&id, 1, 400, &r#"{"error":{"message":"x","code":4}}"#).await.unwrap();
+        pager.report(&id, 1, 400, r#"{"error":{"message":"x","code":4}}"#).await.unwrap();
         world.person("ana").changes_password();
         world.ingestion().await.validate(&id).await.unwrap();
         let second = watch(&marked, "\"INVALIDATED\"");
