@@ -161,6 +161,26 @@ on_both_databases! {
         assert_eq!(world.ingestion().await.secret(&id).await, old, "out of scope, and said so in SECURITY.md");
     }
 
+    async fn an_older_whole_row_of_an_api_key_lets_in_whom_it_let_in_then_and_no_further(world: World) {
+        let admin = world.admin();
+        let (viewer, id) = new_key(&admin, "viewer", Role::Viewer, &world).await;
+        let connection = admin.connect(ACME, &world.person("ana").long_lived_token()).await;
+        world.database.execute("CREATE TABLE kept AS SELECT * FROM api_keys").await;
+        admin.revoke_api_key(pb::RevokeApiKeyRequest { key_id: id.clone(), request_id: request_id() }).await.unwrap();
+        world.stop();
+        let back = format!(
+            "UPDATE api_keys SET revoked_at = NULL, mac = (SELECT k.mac FROM kept k WHERE k.api_key_id = '{id}')
+              WHERE api_key_id = '{id}'"
+        );
+        edit(&world.database, back).await;
+        world.database.execute("DROP TABLE kept").await;
+        world.start_again();
+        let viewer = world.caller_with(viewer.key(), &id);
+        viewer.list().await.expect("out of scope, and said so in SECURITY.md");
+        let no = viewer.fetch(&connection).await.expect_err("a viewer gets no secret");
+        assert_eq!(no.code(), Code::PermissionDenied, "{no:?}");
+    }
+
     async fn a_vault_row_that_was_edited_is_no_start(world: World) {
         let id = match world.database.backend() {
             Backend::Sqlite => "randomblob(16)",
