@@ -9,7 +9,7 @@ use token_vault_tests::request_id;
 use super::*;
 
 /// What a call of each RPC leaves in the log: its kind and code, or nothing. An RPC that is not here fails the test.
-const EXPECTED: [(&str, Option<(&str, &str)>); 20] = [
+const EXPECTED: [(&str, Option<(&str, &str)>); 24] = [
     ("FetchAccessToken", Some(("handed_out", "OK"))),
     ("GetToken", None),
     ("ListTokens", None),
@@ -30,6 +30,10 @@ const EXPECTED: [(&str, Option<(&str, &str)>); 20] = [
     ("CreateApiKey", Some(("changed", "OK"))),
     ("ListApiKeys", None),
     ("RevokeApiKey", Some(("changed", "OK"))),
+    ("RotateKey", Some(("changed", "OK"))),
+    ("GetWorkspace", None),
+    ("ListWorkspaces", None),
+    ("ShredWorkspace", Some(("changed", "OK"))),
 ];
 
 fn served() -> Vec<String> {
@@ -87,6 +91,24 @@ async fn call(world: &World, rpc: &str, admin: &Caller, connection: &str, key: &
             let request = pb::RevokeApiKeyRequest { key_id: key.into(), request_id };
             drop(admin.revoke_api_key(request).await.expect(rpc));
         }
+        "RotateKey" => {
+            let key = Some(pb::rotate_key_request::Key::WorkspaceId(ACME.into()));
+            drop(admin.rotate_key(pb::RotateKeyRequest { key, request_id }).await.expect(rpc));
+        }
+        "GetWorkspace" => {
+            let request = pb::GetWorkspaceRequest { workspace_id: ACME.into() };
+            drop(admin.get_workspace(request).await.expect(rpc));
+        }
+        "ListWorkspaces" => drop(admin.list_workspaces(Default::default()).await.expect(rpc)),
+        "ShredWorkspace" => {
+            let request = pb::ShredWorkspaceRequest {
+                workspace_id: ACME.into(),
+                confirm_workspace_id: ACME.into(),
+                revoke_at_provider: false,
+                request_id,
+            };
+            drop(admin.shred_workspace(request).await.expect(rpc));
+        }
         other => panic!("the RPC {other} is new: say here how it is called, and above what it records"),
     }
 }
@@ -100,9 +122,11 @@ on_both_databases! {
         let viewer = world.viewer().await;
         let connection = admin.connect(ACME, &world.person("ana").long_lived_token()).await;
         // What ends things comes last.
-        let last = ["RevokeApiKey", "DeleteSubscription", "RevokeToken"];
+        let last = ["RevokeApiKey", "DeleteSubscription", "RevokeToken", "ShredWorkspace"];
         let mut order: Vec<_> = rpcs.iter().filter(|rpc| !last.contains(&rpc.as_str())).collect();
-        order.extend(rpcs.iter().filter(|rpc| last.contains(&rpc.as_str())));
+        for name in last {
+            order.extend(rpcs.iter().filter(|rpc| *rpc == name));
+        }
         for rpc in order {
             let expected = expected.get(rpc.as_str()).unwrap_or_else(|| panic!("{rpc} has no expectation"));
             all_is_relayed(&world).await;
@@ -135,9 +159,18 @@ on_both_databases! {
                 "RevokeApiKey" => {
                     assert_eq!(record["object"], format!("api_key:{}", viewer.key_id()), "{record:#}");
                 }
+                "ShredWorkspace" => assert_eq!(record["object"], format!("workspace:{ACME}"), "{record:#}"),
+                "RotateKey" => assert_eq!(record["object"], format!("data_key:{ACME}"), "{record:#}"),
                 _ => assert!(record["object"].is_string(), "{record:#}"),
             }
-            let repeatable = ["RunJob", "DeleteSubscription", "CreateApiKey", "RevokeApiKey"];
+            let repeatable = [
+                "RunJob",
+                "DeleteSubscription",
+                "CreateApiKey",
+                "RevokeApiKey",
+                "RotateKey",
+                "ShredWorkspace",
+            ];
             assert_eq!(record["request_id"].is_string(), repeatable.contains(&rpc.as_str()), "{record:#}");
         }
         is_intact(&world);
