@@ -115,6 +115,11 @@ impl Call {
         self.reason.get().copied().unwrap_or("")
     }
 
+    /// Whether it is known who calls.
+    pub(super) fn is_authenticated(&self) -> bool {
+        self.principal.get().is_some()
+    }
+
     /// On whose behalf the vault works now, and from where the call came.
     pub(super) fn origin(&self) -> Arc<Origin> {
         Arc::new(Origin::call(self.principal.get().cloned(), self.rpc(), &self.id, self.peer.address()))

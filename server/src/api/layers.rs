@@ -303,8 +303,13 @@ pub(super) async fn authenticate<S: Inner>(gate: Gate, mut request: Request<Body
     match known.await {
         Ok(()) => inner.call(request).await,
         Err(status) => {
-            // A database that is away turns nobody away; it only does not answer.
-            if matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied) {
+            // A database that is away turns nobody away; it only does not answer. Who guesses too often is nobody yet.
+            let turned_away = match status.code() {
+                Code::Unauthenticated | Code::PermissionDenied => true,
+                Code::ResourceExhausted => !call.is_authenticated(),
+                _ => false,
+            };
+            if turned_away {
                 gate.0.vault.record_refusal(&call.origin(), code_name(status.code()), call.reason()).await;
             }
             Ok(status.into_http())

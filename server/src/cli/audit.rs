@@ -124,11 +124,13 @@ async fn verify(args: &VerifyArgs, config: &VaultConfig) -> anyhow::Result<()> {
         };
         let elsewhere = match report.elsewhere {
             0 => String::new(),
-            n => format!("; {n} chains in other logs were not looked at"),
+            n => format!("; {} in other logs not looked at", counted(n, "chain")),
         };
         say(format_args!(
-            "intact: {} records in {} chains and {} files{torn}{elsewhere}",
-            report.records, report.chains, report.files
+            "intact: {} in {} and {}{torn}{elsewhere}",
+            counted(report.records, "record"),
+            counted(report.chains, "chain"),
+            counted(report.files, "file")
         ))?;
     }
     Ok(())
@@ -187,6 +189,11 @@ fn moment(text: &str) -> Result<String, Mistake> {
     at.map(|at| format!("{at:.6}")).ok_or_else(|| {
         Mistake("must be a moment such as 2026-01-31T12:00:00Z, or a length of time such as 7d".into())
     })
+}
+
+/// "1 file", "2 files".
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

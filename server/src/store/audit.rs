@@ -291,28 +291,27 @@ impl Tx {
         Ok(())
     }
 
-    /// Takes over what processes left that live no more; the oldest first, so many at most.
-    pub async fn adopt_outbox(&mut self, own: Incarnation) -> Result<Vec<(Uuid, String)>, StoreError> {
-        let rows: Vec<Row> = self
-            .query_for(
-                "SELECT record_id, body FROM audit_outbox
-                  WHERE incarnation <> $1 AND incarnation NOT IN (SELECT incarnation FROM replicas)
-                  ORDER BY incarnation, number LIMIT 1000",
-                "SELECT record_id, body FROM audit_outbox
-                  WHERE incarnation <> $1 AND incarnation NOT IN (SELECT incarnation FROM replicas)
-                  ORDER BY incarnation, number LIMIT 1000 FOR UPDATE SKIP LOCKED",
-            )
-            .bind(own.as_uuid())
-            .fetch_all()
-            .await?;
-        for row in &rows {
-            self.query("UPDATE audit_outbox SET incarnation = $2 WHERE record_id = $1")
-                .bind(row.record_id)
+    /// Takes over these records, but for those that somebody else took meanwhile.
+    pub async fn adopt_outbox(
+        &mut self,
+        own: Incarnation,
+        left: &[Uuid],
+    ) -> Result<Vec<(Uuid, String)>, StoreError> {
+        let mut adopted = Vec::with_capacity(left.len());
+        for id in left {
+            let row: Option<Row> = self
+                .query(
+                    "UPDATE audit_outbox SET incarnation = $2
+                      WHERE record_id = $1 AND incarnation NOT IN (SELECT incarnation FROM replicas)
+                     RETURNING record_id, body",
+                )
+                .bind(*id)
                 .bind(own.as_uuid())
-                .execute()
+                .fetch_optional()
                 .await?;
+            adopted.extend(row.map(|row| (row.record_id, row.body)));
         }
-        Ok(rows.into_iter().map(|row| (row.record_id, row.body)).collect())
+        Ok(adopted)
     }
 
     /// Notes how far a chain has come.
@@ -378,6 +377,24 @@ impl Session {
             found.extend(row.map(|row| (row.record_id, row.body)));
         }
         Ok(found)
+    }
+
+    /// What processes left that live no more, each one's in its order; so many at most.
+    pub async fn left_in_outbox(&mut self, own: Incarnation) -> Result<Vec<Uuid>, StoreError> {
+        #[derive(sqlx::FromRow)]
+        struct Left {
+            record_id: Uuid,
+        }
+        let rows: Vec<Left> = self
+            .query(
+                "SELECT record_id FROM audit_outbox
+                  WHERE incarnation <> $1 AND incarnation NOT IN (SELECT incarnation FROM replicas)
+                  ORDER BY incarnation, number LIMIT 500",
+            )
+            .bind(own.as_uuid())
+            .fetch_all()
+            .await?;
+        Ok(rows.into_iter().map(|row| row.record_id).collect())
     }
 
     /// Every chain that there was.

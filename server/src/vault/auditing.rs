@@ -248,7 +248,7 @@ impl Relay {
     /// Until told to stop; then what waits is written if it can be, and the log is closed.
     pub(super) async fn run(self, mut outgoing: UnboundedReceiver<Outgoing>) {
         let mut waiting: VecDeque<Record> = VecDeque::new();
-        let (mut relayed, mut doubtful) = (Vec::new(), Vec::new());
+        let (mut relayed, mut doubtful, mut dropped) = (Vec::new(), Vec::new(), Vec::new());
         let (mut ticks, mut anchored) = (0_u32, None);
         let mut tick = tokio::time::interval(ANCHOR);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -270,11 +270,11 @@ impl Relay {
             self.pass_on(&mut waiting, &mut relayed).await;
             if due {
                 if ticks.is_multiple_of(ADOPT) {
-                    self.adopt(&mut waiting).await;
+                    self.adopt(&mut waiting, &mut doubtful).await;
                 }
                 ticks = ticks.wrapping_add(1);
                 self.settle(&mut doubtful, &mut waiting).await;
-                self.anchor(&mut relayed, &mut anchored).await;
+                self.anchor(&mut relayed, &mut dropped, &mut anchored).await;
             }
         }
         while let Ok(came) = outgoing.try_recv() {
@@ -283,7 +283,7 @@ impl Relay {
         self.settle(&mut doubtful, &mut waiting).await;
         self.pass_on(&mut waiting, &mut relayed).await;
         self.audit.close(&self.clock).await;
-        self.anchor(&mut relayed, &mut anchored).await;
+        self.anchor(&mut relayed, &mut dropped, &mut anchored).await;
     }
 
     async fn pass_on(&self, waiting: &mut VecDeque<Record>, relayed: &mut Vec<Uuid>) {
@@ -303,14 +303,32 @@ impl Relay {
     }
 
     /// What dead processes left comes before what comes later.
-    async fn adopt(&self, waiting: &mut VecDeque<Record>) {
+    async fn adopt(&self, waiting: &mut VecDeque<Record>, doubtful: &mut Vec<Uuid>) {
         let own = self.store.incarnation();
-        let adopted = self
-            .store
-            .write(move |tx| Box::pin(async move { Ok::<_, Abort<VaultError>>(tx.adopt_outbox(own).await?) }))
-            .await;
-        if let Ok(records) = adopted {
-            waiting.extend(records.into_iter().map(|(id, body)| (id, body, None)));
+        loop {
+            let left = match self.store.read().await {
+                Ok(mut session) => session.left_in_outbox(own).await,
+                Err(error) => Err(error),
+            };
+            let Ok(left) = left else { return };
+            if left.is_empty() {
+                return;
+            }
+            let unit = left.clone();
+            let adopted = self
+                .store
+                .write(move |tx| {
+                    let left = unit.clone();
+                    Box::pin(async move { Ok::<_, Abort<VaultError>>(tx.adopt_outbox(own, &left).await?) })
+                })
+                .await;
+            match adopted {
+                // Somebody else was first.
+                Ok(records) if records.is_empty() => return,
+                Ok(records) => waiting.extend(records.into_iter().map(|(id, body)| (id, body, None))),
+                // The commit may have succeeded: then nobody else looks for them.
+                Err(_) => return doubtful.extend(left),
+            }
         }
     }
 
@@ -330,9 +348,9 @@ impl Relay {
     }
 
     /// Notes how far the log has come, and forgets what it has. Only once it is on the disk.
-    async fn anchor(&self, relayed: &mut Vec<Uuid>, anchored: &mut Option<Head>) {
+    async fn anchor(&self, relayed: &mut Vec<Uuid>, dropped: &mut Vec<Head>, anchored: &mut Option<Head>) {
         let flushed = self.audit.flushed();
-        let dropped = self.audit.take_dropped();
+        dropped.extend(self.audit.take_dropped());
         if flushed == *anchored && relayed.is_empty() && dropped.is_empty() {
             return;
         }
@@ -344,12 +362,11 @@ impl Relay {
             mac: head.mac.to_vec(),
             dropped_to: 0,
         };
-        let (ids, now) = (std::mem::take(relayed), self.clock.now());
-        let unit_ids = ids.clone();
+        let (ids, gone, now) = (relayed.clone(), dropped.clone(), self.clock.now());
         let done = self
             .store
             .write(move |tx| {
-                let (chain, ids, dropped) = (chain.clone(), unit_ids.clone(), dropped.clone());
+                let (chain, ids, dropped) = (chain.clone(), ids.clone(), gone.clone());
                 Box::pin(async move {
                     tx.anchor_chain(&chain, now).await?;
                     for gone in dropped {
@@ -360,9 +377,10 @@ impl Relay {
                 })
             })
             .await;
-        match done {
-            Ok(()) => *anchored = Some(head),
-            Err(_) => *relayed = ids,
+        if done.is_ok() {
+            *anchored = Some(head);
+            relayed.clear();
+            dropped.clear();
         }
     }
 }
