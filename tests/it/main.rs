@@ -1,6 +1,7 @@
 //! The promises of Token Vault, one module each. Everything runs against the real binary.
 
 mod abuse;
+mod api_keys;
 mod architecture;
 mod audit;
 mod bad_input;

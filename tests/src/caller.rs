@@ -137,6 +137,8 @@ impl Caller {
         list_api_keys: VaultAdminClient ListApiKeysRequest => ListApiKeysResponse;
         /// `RevokeApiKey`.
         revoke_api_key: VaultAdminClient RevokeApiKeyRequest => RevokeApiKeyResponse;
+        /// `RotateApiKey`.
+        rotate_api_key: VaultAdminClient RotateApiKeyRequest => RotateApiKeyResponse;
         /// `ListJobs`.
         list_jobs: VaultAdminClient ListJobsRequest => ListJobsResponse;
         /// `RunJob`.

@@ -32,7 +32,7 @@ pub(super) enum Permission {
     Status,
     /// Run jobs, rotate keys, end subscriptions and workspaces.
     Operate,
-    /// Make, list and revoke API keys.
+    /// Make, list, rotate and revoke API keys.
     ManageKeys,
 }
 
@@ -81,6 +81,7 @@ static TABLE: &[Rpc] = rows! {
     "/tokenvault.v1.VaultAdmin/CreateApiKey"       ManageKeys  changes,
     "/tokenvault.v1.VaultAdmin/ListApiKeys"        ManageKeys  reads,
     "/tokenvault.v1.VaultAdmin/RevokeApiKey"       ManageKeys  changes,
+    "/tokenvault.v1.VaultAdmin/RotateApiKey"       ManageKeys  changes,
 };
 
 impl Rpc {

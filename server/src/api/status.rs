@@ -137,6 +137,23 @@ fn refused(error: VaultError, call: &Call) -> Refused {
             "See the ids by ListApiKeys.",
         )
         .with("key_id", id),
+        E::ApiKeyNotRotatable { key, state, replaced_by } => {
+            let by = replaced_by.map_or(String::new(), |by| by.to_string());
+            let (what, remedy) = match state {
+                "REVOKED" => ("was revoked", "Make a new key by CreateApiKey.".to_owned()),
+                "EXPIRED" => ("has expired", "Make a new key by CreateApiKey.".to_owned()),
+                _ => ("was replaced already", format!("Rotate the key that replaced it, {by}.")),
+            };
+            Refused::new(
+                Code::FailedPrecondition,
+                Reason::ApiKeyNotRotatable,
+                format!("The API key {key} {what}."),
+                remedy,
+            )
+            .with("key_id", key)
+            .with("state", state)
+            .with("replaced_by", by)
+        }
         E::SubscriptionNotFound(name) => Refused::new(
             Code::NotFound,
             Reason::SubscriptionNotFound,

@@ -61,6 +61,14 @@ fn all() -> Vec<(E, Option<Reason>)> {
         (E::WorkspaceNotFound(workspace.clone()), Some(Reason::WorkspaceNotFound)),
         (E::ApiKeyNotFound(ApiKeyId::parse("a".repeat(16)).unwrap()), Some(Reason::ApiKeyNotFound)),
         (
+            E::ApiKeyNotRotatable {
+                key: ApiKeyId::parse("a".repeat(16)).unwrap(),
+                state: "REPLACED",
+                replaced_by: Some(ApiKeyId::parse("b".repeat(16)).unwrap()),
+            },
+            Some(Reason::ApiKeyNotRotatable),
+        ),
+        (
             E::SubjectAlreadyConnected { provider: meta(), connection: id },
             Some(Reason::SubjectAlreadyConnected),
         ),

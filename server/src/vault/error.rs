@@ -122,6 +122,16 @@ pub enum VaultError {
     /// No such API key.
     #[error("no API key {0}")]
     ApiKeyNotFound(ApiKeyId),
+    /// An API key that can't be replaced, since it has ended or was replaced already.
+    #[error("the API key {key} can't be rotated: {state}")]
+    ApiKeyNotRotatable {
+        /// Which key.
+        key: ApiKeyId,
+        /// `REVOKED`, `EXPIRED` or `REPLACED`.
+        state: &'static str,
+        /// What replaced it.
+        replaced_by: Option<ApiKeyId>,
+    },
     /// Another connection of the workspace has that subject.
     #[error("another connection of the workspace has this subject")]
     SubjectAlreadyConnected {

@@ -274,6 +274,7 @@ async fn found(
         expires_at: None,
         last_used_at: None,
         revoked_at: None,
+        replaced_by: None,
     };
     let mac = callers::row_mac(&authorization, &facts, &presented.hash());
     let admin = ApiKeyRecord { api_key: facts, hash: presented.hash(), mac: mac.to_vec() };
