@@ -13,6 +13,7 @@ pub mod crypto;
 pub mod fuzzing;
 pub mod jobs;
 pub mod model;
+pub mod oidc;
 pub mod provider;
 pub mod serve;
 pub mod store;

@@ -4,6 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
+
 use super::idempotency::{Begun, Owned};
 use super::{
     ApiKey, ApiKeyPage, CreateApiKey, FieldViolation, ListApiKeys, NewApiKey, RotateApiKey, RotatedApiKey,
@@ -14,6 +17,7 @@ use crate::model::{
     ApiKeyId, CertificateRule, ClientCertificate, Clock, Credential, Principal, RequestId, Secret, Timestamp,
     WorkspaceSet, check_principal_name,
 };
+use crate::oidc::{Issuer, NAME_PREFIX, Rejected};
 use crate::store::{Abort, ApiKeyFacts, ApiKeyRecord, RequestOutcome};
 
 /// A key's last use is written at most so often.
@@ -115,11 +119,15 @@ fn certified(rule: &CertificateRule, not_after: Timestamp) -> Principal {
 }
 
 impl Vault {
-    /// Who presents this key.
+    /// Who presents this key, or this token.
     ///
     /// # Errors
-    /// `ApiKeyInvalid` for what is no key of ours or was revoked, `ApiKeyExpired` for one past its end.
+    /// `ApiKeyInvalid` for what is no key of ours or was revoked, `ApiKeyExpired` for one past its end; of tokens
+    /// `TokenRejected`, `CallerTokenExpired`, `TokenUnmapped`, `IssuerUnavailable`.
     pub async fn authenticate(&self, key: &Secret) -> Result<Arc<Principal>, VaultError> {
+        if let Some(issuer) = self.issuer.as_ref().filter(|_| Issuer::could_be_token(key)) {
+            return self.authenticate_token(issuer, key).await;
+        }
         let presented = PresentedKey::parse(key).map_err(|_| VaultError::ApiKeyInvalid)?;
         let record = self.store.api_key_record(&presented.id).await?.ok_or(VaultError::ApiKeyInvalid)?;
         if !presented.matches(&record.hash) {
@@ -128,8 +136,40 @@ impl Vault {
         self.principal_in(&record).map(Arc::new)
     }
 
-    /// Whether this process has let a key of this id in before. For telling callers from guessers; it proves nothing.
+    async fn authenticate_token(&self, issuer: &Issuer, token: &Secret) -> Result<Arc<Principal>, VaultError> {
+        match issuer.identify(token, self.clock.now()).await {
+            Ok(principal) => {
+                if let Credential::Token { digest, .. } = &principal.credential {
+                    self.tokens_let_in.insert(*digest, ());
+                }
+                Ok(Arc::new(principal))
+            }
+            Err(why) => {
+                tracing::info!(%why, "a caller's token is not accepted");
+                Err(match why {
+                    Rejected::Invalid(_) => VaultError::TokenRejected,
+                    Rejected::Expired { at } => VaultError::CallerTokenExpired { at },
+                    Rejected::Unmapped(_) => VaultError::TokenUnmapped,
+                    Rejected::Unavailable => VaultError::IssuerUnavailable,
+                })
+            }
+        }
+    }
+
+    /// Keeps the keys of the issuer fresh until `stop`, if one is configured.
+    pub async fn follow_issuer(&self, stop: CancellationToken) {
+        if let Some(issuer) = self.issuer.clone() {
+            issuer.follow(stop).await;
+        }
+    }
+
+    /// Whether this process has let a key of this id, or this token, in before. For telling callers from guessers; it
+    /// proves nothing.
     pub fn has_let_in(&self, key: &Secret) -> bool {
+        if self.issuer.is_some() && Issuer::could_be_token(key) {
+            let digest: [u8; 32] = Sha256::digest(key.expose().as_bytes()).into();
+            return self.tokens_let_in.contains_key(&digest);
+        }
         PresentedKey::parse(key).is_ok_and(|presented| self.uses.knows(&presented.id))
     }
 
@@ -176,19 +216,23 @@ impl Vault {
         !self.certificates.iter().any(|rule| certificate.names.contains(&rule.san))
     }
 
-    /// Who holds this credential, as it is now.
+    /// Who holds this credential, as it is now. `None`: the same as ever, since a token says what it says until its end.
     ///
     /// # Errors
     /// As [`Vault::authenticate`] and [`Vault::authenticate_certificate`].
-    pub(super) async fn principal_of(&self, credential: &Credential) -> Result<Principal, VaultError> {
+    pub(super) async fn principal_of(&self, credential: &Credential) -> Result<Option<Principal>, VaultError> {
         match credential {
             Credential::ApiKey(id) => {
                 let record = self.store.api_key_record(id).await?.ok_or(VaultError::ApiKeyInvalid)?;
-                self.principal_in(&record)
+                self.principal_in(&record).map(Some)
             }
+            Credential::Token { not_after, .. } if *not_after <= self.clock.now() => {
+                Err(VaultError::CallerTokenExpired { at: *not_after })
+            }
+            Credential::Token { .. } => Ok(None),
             Credential::Certificate { san, not_after } => {
                 let certificate = ClientCertificate { names: vec![san.clone()], not_after: *not_after };
-                self.authenticate_certificate(&certificate).map(Arc::unwrap_or_clone)
+                self.authenticate_certificate(&certificate).map(Arc::unwrap_or_clone).map(Some)
             }
         }
     }
@@ -328,6 +372,10 @@ impl Vault {
         let mut violations = Vec::new();
         if let Err(bad) = check_principal_name(&command.principal) {
             violations.push(FieldViolation::new("principal", bad));
+        }
+        if command.principal.starts_with(NAME_PREFIX) {
+            let rule = "must not begin with oidc: — such names are of callers with tokens";
+            violations.push(FieldViolation::new("principal", rule));
         }
         if matches!(&command.workspaces, WorkspaceSet::Named(names) if names.is_empty()) {
             violations.push(FieldViolation::new(

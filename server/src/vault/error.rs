@@ -346,6 +346,21 @@ pub enum VaultError {
     /// A key on a connection that was opened with another principal's certificate.
     #[error("the certificate is another principal's than the API key")]
     CertificateOfAnother,
+    /// A token that is none, or not of the issuer that is configured, or not meant for this vault.
+    #[error("the token is not one that this vault accepts")]
+    TokenRejected,
+    /// A genuine token past its end.
+    #[error("the caller's token ended at {at}")]
+    CallerTokenExpired {
+        /// Its end.
+        at: Timestamp,
+    },
+    /// A genuine token whose claims give its bearer no name, role or workspace here.
+    #[error("the token's claims are nobody's here")]
+    TokenUnmapped,
+    /// The issuer's keys are not at hand, so that nobody knows whether a token is good.
+    #[error("the issuer of tokens can't be asked")]
+    IssuerUnavailable,
     /// The role may not do this.
     #[error("the role {} may not do this", role.as_str())]
     RoleInsufficient {

@@ -17,6 +17,7 @@ use crate::crypto::{
     mint_api_key,
 };
 use crate::model::{Clock, Incarnation, Role, Secret, WorkspaceSet};
+use crate::oidc::Issuer;
 use crate::provider::Providers;
 use crate::store::{
     Abort, ApiKeyFacts, ApiKeyRecord, Backend, MasterKeyRecord, Registration, Session, Store, StoreConfig,
@@ -52,6 +53,10 @@ impl Vault {
         providers: Providers,
         clock: Clock,
     ) -> Result<(Arc<Self>, FirstStart), OpenError> {
+        let issuer = match config.callers.oidc.clone().map(Issuer::new).transpose() {
+            Ok(issuer) => issuer.map(Arc::new),
+            Err(why) => return Err(OpenError(format!("auth.oidc: {why}"))),
+        };
         make_data_folder(&config)?;
         let source = key_source(&config)?;
         let incarnation = Incarnation::generate();
@@ -104,7 +109,7 @@ impl Vault {
         let ids = keys.ring().master.ids();
         let registration = Registration { name: name.clone(), master_keys: ids };
         store.register(registration, clock.now()).await?;
-        let vault = Self::assemble(Arc::new(store), keys, providers, clock, config, name, audit);
+        let vault = Self::assemble(Arc::new(store), keys, providers, clock, config, name, audit, issuer);
         // Another key may have become the active one just before this process was counted among the living.
         let (ring, mut session) = (vault.keys.ring(), vault.store.read().await?);
         check_master_keys(&ring.master, &vault.keys.vault, &mut session).await?;
