@@ -5,8 +5,8 @@ use std::fmt::{Debug, Formatter, Result};
 use crate::v1::exchange_token_request::NewToken;
 use crate::v1::store_token_request::Credential;
 use crate::v1::{
-    BearerCredential, CreateApiKeyResponse, Header, OAuth1Credential, ReportTokenErrorRequest, RequestPart, RotateApiKeyResponse,
-    StoreTokenRequest,
+    BearerCredential, CreateApiKeyResponse, Header, OAuth1Credential, ReportTokenErrorRequest, RequestPart,
+    RotateApiKeyResponse, StoreTokenRequest,
 };
 
 /// Stands where a secret stood.

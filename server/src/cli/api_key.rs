@@ -214,8 +214,18 @@ async fn list(args: ListArgs, flags: Flags) -> anyhow::Result<()> {
         return keys.iter().try_for_each(|key| say(describe(key)));
     }
     let mut rows = vec![
-        ["KEY ID", "PRINCIPAL", "ROLE", "WORKSPACES", "CREATED", "EXPIRES", "LAST USED", "REVOKED", "REPLACED BY"]
-            .map(str::to_owned),
+        [
+            "KEY ID",
+            "PRINCIPAL",
+            "ROLE",
+            "WORKSPACES",
+            "CREATED",
+            "EXPIRES",
+            "LAST USED",
+            "REVOKED",
+            "REPLACED BY",
+        ]
+        .map(str::to_owned),
     ];
     rows.extend(keys.iter().map(|key| {
         let workspaces = named(key).map_or("all".to_owned(), |ids| ids.join(","));

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use super::reader::{Reader, Table};
 use crate::api::ClientAuth;
-use crate::oidc::NAME_PREFIX;
 use crate::model::{
     BadValue, CertificateName, CertificateRule, Role, WorkspaceId, WorkspaceSet, check_principal_name,
 };
+use crate::oidc::NAME_PREFIX;
 
 const KEY: &str = "auth.certificates";
 

@@ -40,15 +40,13 @@ pub(super) fn read(reader: &mut Reader) -> Option<OidcConfig> {
     let roles = roles(reader);
     let rules = workspaces(reader);
     let everywhere = reader.flag(EVERYWHERE, false);
-    let refresh = reader.parsed("auth.oidc.refresh", 5 * MINUTE, |text| {
-        duration_between(text, SECOND, DAY, "1s", "24h")
-    });
+    let refresh = reader
+        .parsed("auth.oidc.refresh", 5 * MINUTE, |text| duration_between(text, SECOND, DAY, "1s", "24h"));
     let refresh_at_most_every = reader.parsed("auth.oidc.refresh_at_most_every", 10 * SECOND, |text| {
         duration_between(text, SECOND / 10, HOUR, "100ms", "1h")
     });
-    let stale_for = reader.parsed("auth.oidc.stale_for", HOUR, |text| {
-        duration_between(text, SECOND, 7 * DAY, "1s", "7d")
-    });
+    let stale_for = reader
+        .parsed("auth.oidc.stale_for", HOUR, |text| duration_between(text, SECOND, 7 * DAY, "1s", "7d"));
     let Some(issuer) = issuer else {
         let said = audience.is_some() || !roles.is_empty() || !rules.is_empty() || jwks_uri.is_some();
         if said && !reader.is_mistaken(ISSUER) {
@@ -57,13 +55,19 @@ pub(super) fn read(reader: &mut Reader) -> Option<OidcConfig> {
         return None;
     };
     if audience.is_none() {
-        reader.mistake(AUDIENCE, "must be set: a token for another service of the issuer is none for this vault");
+        reader.mistake(
+            AUDIENCE,
+            "must be set: a token for another service of the issuer is none for this vault",
+        );
     }
     if algorithms.is_empty() {
         reader.mistake("auth.oidc.algorithms", "must name at least one of RS256, ES256, EdDSA");
     }
     if roles.is_empty() && !reader.is_mistaken(ROLES) {
-        reader.mistake(ROLES, "must say what a token may do, such as [{ value = \"vault-ingestion\", role = \"ingestion\" }]");
+        reader.mistake(
+            ROLES,
+            "must say what a token may do, such as [{ value = \"vault-ingestion\", role = \"ingestion\" }]",
+        );
     }
     if stale_for < refresh {
         reader.mistake("auth.oidc.stale_for", "must be at least auth.oidc.refresh");

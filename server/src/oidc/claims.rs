@@ -37,7 +37,11 @@ impl Claims {
         let value = self.0.get(name)?;
         // Whole seconds are enough; a fraction is cut off, which is to the safe side for an end.
         let seconds = value.as_i64().or_else(|| value.as_f64().and_then(whole));
-        Some(seconds.filter(|seconds| (0..=253_402_300_799).contains(seconds)).map(Timestamp::from_unix_seconds))
+        Some(
+            seconds
+                .filter(|seconds| (0..=253_402_300_799).contains(seconds))
+                .map(Timestamp::from_unix_seconds),
+        )
     }
 }
 
@@ -63,8 +67,14 @@ mod tests {
         assert_eq!(claims.texts("groups"), ["a", "b"]);
         assert_eq!(claims.texts("realm_access.roles"), ["x"]);
         assert_eq!(claims.text("a.b"), Some("dotted"), "the name itself comes first");
-        assert_eq!((claims.text("empty"), claims.text("groups"), claims.text("nothing.at.all")), (None, None, None));
+        assert_eq!(
+            (claims.text("empty"), claims.text("groups"), claims.text("nothing.at.all")),
+            (None, None, None)
+        );
         assert_eq!(claims.time("exp"), Some(Some(Timestamp::from_unix_seconds(1_700_000_000))));
-        assert_eq!((claims.time("nbf"), claims.time("iat"), claims.time("auth_time")), (Some(None), Some(None), None));
+        assert_eq!(
+            (claims.time("nbf"), claims.time("iat"), claims.time("auth_time")),
+            (Some(None), Some(None), None)
+        );
     }
 }

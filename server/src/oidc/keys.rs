@@ -106,7 +106,8 @@ fn public_key(value: Value) -> Option<PublicKey> {
 
 impl KeySet {
     fn matching(&self, id: Option<&str>, signing: Signing) -> Vec<DecodingKey> {
-        let fits = |key: &&PublicKey| key.signing == signing && id.is_none_or(|id| key.id.as_deref() == Some(id));
+        let fits =
+            |key: &&PublicKey| key.signing == signing && id.is_none_or(|id| key.id.as_deref() == Some(id));
         self.keys.iter().filter(fits).take(MOST_TRIED).map(|key| key.key.clone()).collect()
     }
 }
@@ -206,7 +207,11 @@ impl Keys {
                 *self.known.write().unwrap_or_else(PoisonError::into_inner) = Some(set);
             }
             Err(why) => {
-                tracing::warn!(issuer = config.issuer, why, "the issuer's keys can't be read; those known are used for auth.oidc.stale_for");
+                tracing::warn!(
+                    issuer = config.issuer,
+                    why,
+                    "the issuer's keys can't be read; those known are used for auth.oidc.stale_for"
+                );
                 asked.failing = true;
             }
         }
@@ -217,7 +222,8 @@ impl Keys {
         let url = match &config.jwks_uri {
             Some(url) => url.clone(),
             None => {
-                let path = format!("{}/.well-known/openid-configuration", config.issuer.trim_end_matches('/'));
+                let path =
+                    format!("{}/.well-known/openid-configuration", config.issuer.trim_end_matches('/'));
                 let url = Url::parse(&path).map_err(|_| "the issuer is no URL")?;
                 let found: Discovery = self.get(url.clone()).await?;
                 if found.issuer != config.issuer {

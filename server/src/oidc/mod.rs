@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jsonwebtoken::{Algorithm, Validation, dangerous, decode, decode_header};
+use jsonwebtoken::{Algorithm, crypto, dangerous, decode_header};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -189,19 +189,17 @@ impl Issuer {
             return Err(invalid("the token's header has critical extensions"));
         }
         // Not believed yet: what is not meant for this vault is not worth a question to the issuer.
-        let claimed = dangerous::insecure_decode::<Claims>(text)
-            .map_err(|_| invalid("the token's claims are not understood"))?;
-        self.check_parties(&claimed.claims)?;
-        let candidates = self.keys.candidates(&self.config, header.kid.as_deref(), signing).await?;
-        let mut validation = Validation::new(header.alg);
-        // Times and parties are checked here: by the vault's clock, and each with words of its own.
-        validation.required_spec_claims.clear();
-        validation.validate_exp = false;
-        validation.validate_nbf = false;
-        validation.validate_aud = false;
-        let genuine = candidates.iter().find_map(|key| decode::<Claims>(text, key, &validation).ok());
-        let claims = genuine.ok_or_else(|| invalid("the token's signature is not its issuer's"))?.claims;
+        let claims = dangerous::insecure_decode::<Claims>(text)
+            .map_err(|_| invalid("the token's claims are not understood"))?
+            .claims;
         self.check_parties(&claims)?;
+        let candidates = self.keys.candidates(&self.config, header.kid.as_deref(), signing).await?;
+        // Only the signature is the library's to judge: times go by the vault's clock, and claims have words of their own.
+        let (message, signature) = text.rsplit_once('.').ok_or(invalid("the token has no signature"))?;
+        let signed = |key| crypto::verify(signature, message.as_bytes(), key, header.alg).unwrap_or(false);
+        if !candidates.iter().any(signed) {
+            return Err(invalid("the token's signature is not its issuer's"));
+        }
         let end = self.check_times(&claims, now)?;
         self.principal(&claims, text, end)
     }
@@ -235,7 +233,8 @@ impl Issuer {
         let unmapped = Rejected::Unmapped;
         let subject = claims.text(&self.config.principal_claim).ok_or(unmapped("it names no principal"))?;
         let name = format!("{NAME_PREFIX}{subject}");
-        crate::model::check_principal_name(&name).map_err(|_| unmapped("its principal can't be a name here"))?;
+        crate::model::check_principal_name(&name)
+            .map_err(|_| unmapped("its principal can't be a name here"))?;
         let values = claims.texts(&self.config.role_claim);
         let roles = self.config.roles.iter().filter(|rule| values.contains(&rule.value.as_str()));
         let mut roles: Vec<Role> = roles.map(|rule| rule.role).collect();

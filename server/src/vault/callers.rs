@@ -136,7 +136,11 @@ impl Vault {
         self.principal_in(&record).map(Arc::new)
     }
 
-    async fn authenticate_token(&self, issuer: &Issuer, token: &Secret) -> Result<Arc<Principal>, VaultError> {
+    async fn authenticate_token(
+        &self,
+        issuer: &Issuer,
+        token: &Secret,
+    ) -> Result<Arc<Principal>, VaultError> {
         match issuer.identify(token, self.clock.now()).await {
             Ok(principal) => {
                 if let Credential::Token { digest, .. } = &principal.credential {
@@ -220,7 +224,10 @@ impl Vault {
     ///
     /// # Errors
     /// As [`Vault::authenticate`] and [`Vault::authenticate_certificate`].
-    pub(super) async fn principal_of(&self, credential: &Credential) -> Result<Option<Principal>, VaultError> {
+    pub(super) async fn principal_of(
+        &self,
+        credential: &Credential,
+    ) -> Result<Option<Principal>, VaultError> {
         match credential {
             Credential::ApiKey(id) => {
                 let record = self.store.api_key_record(id).await?.ok_or(VaultError::ApiKeyInvalid)?;
@@ -493,7 +500,9 @@ impl Vault {
                 let claim = claim.clone();
                 Box::pin(async move {
                     let known = tx.api_key(&id).await?;
-                    let Some(mut old) = known else { return Err(Abort::Refused(VaultError::ApiKeyNotFound(id))) };
+                    let Some(mut old) = known else {
+                        return Err(Abort::Refused(VaultError::ApiKeyNotFound(id)));
+                    };
                     // Another rotation or a revocation may have come first.
                     check_rotatable(&old.api_key, now).map_err(Abort::Refused)?;
                     let end = old.api_key.expires_at.map_or(end, |own| own.min(end));

@@ -14,8 +14,8 @@ use crate::model::{
     ApiKeyId, BadValue, ProviderTrouble, RequestId, Role, Timestamp, WorkspaceId, WorkspaceSet,
 };
 use crate::vault::{
-    ApiKey, ApiKeyPage, CreateApiKey, ListApiKeys, NewApiKey, ProviderState, ReplicaState, RotateApiKey, RotatedApiKey, VaultError,
-    VaultStatus,
+    ApiKey, ApiKeyPage, CreateApiKey, ListApiKeys, NewApiKey, ProviderState, ReplicaState, RotateApiKey,
+    RotatedApiKey, VaultError, VaultStatus,
 };
 
 /// Counts up with every addition to `tokenvault.v1`.

@@ -16,8 +16,8 @@ pub use runs::*;
 
 pub use crate::model::ListOrder;
 use crate::model::{
-    ApiKeyId, Check, CheckResult, ConnectionId, Expiry, ProviderId, ProviderTrouble, RequestId, Role, Secret, SecretId,
-    Status, Timestamp, TokenVersion, WorkspaceId, WorkspaceSet,
+    ApiKeyId, Check, CheckResult, ConnectionId, Expiry, ProviderId, ProviderTrouble, RequestId, Role, Secret,
+    SecretId, Status, Timestamp, TokenVersion, WorkspaceId, WorkspaceSet,
 };
 use crate::provider::{ReportedRefusal, RequestPart, Usage};
 
