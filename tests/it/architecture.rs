@@ -23,6 +23,8 @@ const MODULES: [(&str, &[&str]); 13] = [
     ("config", &["api", "audit", "model", "oidc", "provider", "telemetry", "vault"]),
     ("serve", &["api", "config", "jobs", "model", "provider", "vault"]),
     ("cli", &["audit", "config", "crypto", "model", "serve", "telemetry", "vault"]),
+    // Compiled by `fuzz/run` only.
+    ("fuzzing", &["api", "config", "crypto", "model", "provider", "vault"]),
 ];
 
 /// Crates of others and of ours that stay behind one door, and which doors those are.
@@ -56,13 +58,14 @@ const CRATES: [(&str, &[&str]); 26] = [
 ];
 
 /// Each crate of the workspace by its folder, and those of ours that it may depend on.
-const MANIFESTS: [(&str, &[&str]); 5] = [
+const MANIFESTS: [(&str, &[&str]); 6] = [
     ("proto", &[]),
     ("server/sandbox", &[]),
     ("client", &["token-vault-proto"]),
     ("server", &["token-vault-client", "token-vault-proto", "token-vault-sandbox"]),
     // The server itself only for histories, which need its clock and its hands on two replicas at once.
     ("tests", &["token-vault", "token-vault-proto", "token-vault-sandbox"]),
+    ("fuzz", &["token-vault"]),
 ];
 
 fn workspace() -> PathBuf {
