@@ -15,7 +15,7 @@ use crate::certificates::{Authority, Secured};
 use crate::oidc::issuer::{Issuer, Signer};
 use crate::oidc::{bearer, claims, trusting};
 
-use Elsewhere::{Apart, Hidden, Unseen};
+use Elsewhere::{Apart, Hidden, Unseen, Whole};
 use Empty::{Answered, Told};
 use Role::{Admin, Alerting, Connector, Ingestion, Viewer};
 
@@ -35,8 +35,17 @@ enum Elsewhere {
     Hidden(Reason),
     /// Nothing: what it lists and watches is its own.
     Unseen,
-    /// The RPC is about no workspace.
+    /// That it takes somebody who may act in every workspace: the RPC is about all principals.
+    Whole,
+    /// Nothing: the RPC is about no workspace.
     Apart,
+}
+
+/// Where a caller may act.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Reach {
+    All,
+    Some,
 }
 
 const ROLES: [Role; 5] = [Connector, Ingestion, Alerting, Viewer, Admin];
@@ -64,8 +73,8 @@ const RPCS: &[(&str, &[Role], Empty, Elsewhere)] = &[
     ("VaultAdmin/ListJobs", &[Viewer, Admin], Answered, Apart),
     ("VaultAdmin/RunJob", &[Admin], Told, Apart),
     ("VaultAdmin/ListJobRuns", &[Viewer, Admin], Answered, Apart),
-    ("VaultAdmin/ListSubscriptions", &[Viewer, Admin], Answered, Apart),
-    ("VaultAdmin/DeleteSubscription", &[Admin], Told, Apart),
+    ("VaultAdmin/ListSubscriptions", &[Viewer, Admin], Answered, Whole),
+    ("VaultAdmin/DeleteSubscription", &[Admin], Told, Whole),
     ("VaultAdmin/RotateKey", &[Admin], Told, WORKSPACE),
     ("VaultAdmin/GetWorkspace", &[Viewer, Admin], Told, WORKSPACE),
     ("VaultAdmin/ListWorkspaces", &[Viewer, Admin], Answered, Unseen),
@@ -97,11 +106,13 @@ async fn call(caller: &Caller, rpc: &str) -> Result<(), Refusal> {
 }
 
 /// Calls everything: what the role may is answered, all else refused with role and RPC.
-async fn acts_as(caller: &Caller, role: Role, who: &str) {
-    for (rpc, may, empty, _) in RPCS {
+async fn acts_as(caller: &Caller, role: Role, reach: Reach, who: &str) {
+    for (rpc, may, empty, elsewhere) in RPCS {
         let outcome = call(caller, rpc).await;
         let case = format!("{who} calls {rpc}: {outcome:?}");
-        match (may.contains(&role), empty, outcome) {
+        // What takes every workspace is refused when it would be answered; of a wrong message that is told first.
+        let narrow = reach == Reach::Some && (*elsewhere, *empty) == (Whole, Answered);
+        match (may.contains(&role) && !narrow, empty, outcome) {
             (true, Answered, outcome) => assert!(outcome.is_ok(), "{case}"),
             (true, Told, outcome) => {
                 assert_eq!(outcome.expect_err(&case).code(), Code::InvalidArgument, "{case}")
@@ -160,17 +171,22 @@ async fn world_with_issuer(backend: Backend) -> (World, Issuer, Signer) {
 async fn each_role_may_call_its_rpcs_and_no_other_by_key_and_by_token(backend: Backend) {
     let (world, issuer, signer) = world_with_issuer(backend).await;
     for role in ROLES {
-        acts_as(&world.caller(role, &[]).await, role, &format!("a key of {}", name(role))).await;
-        acts_as(&world.caller(role, &["globex"]).await, role, &format!("a limited key of {}", name(role)))
-            .await;
+        acts_as(&world.caller(role, &[]).await, role, Reach::All, &format!("a key of {}", name(role))).await;
+        acts_as(
+            &world.caller(role, &["globex"]).await,
+            role,
+            Reach::Some,
+            &format!("a limited key of {}", name(role)),
+        )
+        .await;
         let token = signer.token(&claims(&world, &issuer.url(), &name(role)));
-        acts_as(&bearer(&world, &token), role, &format!("a token of {}", name(role))).await;
+        acts_as(&bearer(&world, &token), role, Reach::Some, &format!("a token of {}", name(role))).await;
     }
     let old = world.caller(Viewer, &[ACME]).await;
     let rotate = pb::RotateApiKeyRequest { key_id: old.key_id().into(), ..Default::default() };
     let new = world.admin().rotate_api_key(rotate).await.unwrap().key;
-    acts_as(&old, Viewer, "a replaced key within its overlap").await;
-    acts_as(&world.caller_with(&new, ""), Viewer, "a key that replaces another").await;
+    acts_as(&old, Viewer, Reach::Some, "a replaced key within its overlap").await;
+    acts_as(&world.caller_with(&new, ""), Viewer, Reach::Some, "a key that replaces another").await;
 }
 
 async fn whoever_brings_nothing_good_is_nobody_to_every_rpc(backend: Backend) {
@@ -267,6 +283,15 @@ async fn reach_for(
             let key = Some(pb::rotate_key_request::Key::WorkspaceId(ACME.into()));
             caller.rotate_key(pb::RotateKeyRequest { key, ..Default::default() }).await.map(drop)
         }
+        "VaultAdmin/ListSubscriptions" => caller.list_subscriptions(Default::default()).await.map(drop),
+        "VaultAdmin/DeleteSubscription" => {
+            let request = pb::DeleteSubscriptionRequest {
+                principal: "alerting-acme".into(),
+                name: "pager".into(),
+                ..Default::default()
+            };
+            caller.delete_subscription(request).await.map(drop)
+        }
         "VaultAdmin/GetWorkspace" => {
             caller.get_workspace(pb::GetWorkspaceRequest { workspace_id: ACME.into() }).await.map(drop)
         }
@@ -333,6 +358,10 @@ async fn another_tenant_reaches_nothing_and_learns_nothing(backend: Backend) {
                     let shown = shown.unwrap_or_else(|| panic!("{rpc} has no way to look"));
                     assert!(!shown.contains(ACME) && !shown.contains(&id), "{who} sees by {rpc}: {shown}");
                 }
+                Whole => {
+                    let no = reached.unwrap_or_else(|| panic!("{rpc} has no way to reach"));
+                    no.expect_err(rpc).is(Code::PermissionDenied, Reason::RoleInsufficient);
+                }
                 Apart => assert!(reached.is_none() && shown.is_none(), "{rpc} is about workspaces after all"),
             }
         }
@@ -388,7 +417,7 @@ async fn certificates_act_in_their_role_and_wrong_ones_and_plaintext_are_unheard
     };
     for role in ROLES {
         let caller = of(&[&format!("spiffe://acme/{}", name(role))], &clients);
-        acts_as(&caller, role, &format!("a certificate of {}", name(role))).await;
+        acts_as(&caller, role, Reach::All, &format!("a certificate of {}", name(role))).await;
     }
     is_nobody(&of(&["spiffe://acme/stranger"], &clients), Reason::ApiKeyInvalid, "a certificate of nobody")
         .await;
@@ -406,5 +435,6 @@ async fn certificates_act_in_their_role_and_wrong_ones_and_plaintext_are_unheard
     is_unheard(&of(&["spiffe://acme/admin"], &Authority::new("clients")), "a certificate of an unknown root")
         .await;
     is_unheard(&admin, "plaintext").await;
-    acts_as(&admin.through(secured.channel(&servers, None)), Admin, "the admin's key over TLS").await;
+    acts_as(&admin.through(secured.channel(&servers, None)), Admin, Reach::All, "the admin's key over TLS")
+        .await;
 }

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jsonwebtoken::{Algorithm, crypto, dangerous, decode_header};
+use jsonwebtoken::{Algorithm, dangerous, decode_header};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -196,7 +196,9 @@ impl Issuer {
         let candidates = self.keys.candidates(&self.config, header.kid.as_deref(), signing).await?;
         // Only the signature is the library's to judge: times go by the vault's clock, and claims have words of their own.
         let (message, signature) = text.rsplit_once('.').ok_or(invalid("the token has no signature"))?;
-        let signed = |key| crypto::verify(signature, message.as_bytes(), key, header.alg).unwrap_or(false);
+        let signed = |key| {
+            jsonwebtoken::crypto::verify(signature, message.as_bytes(), key, header.alg).unwrap_or(false)
+        };
         if !candidates.iter().any(signed) {
             return Err(invalid("the token's signature is not its issuer's"));
         }

@@ -204,7 +204,6 @@ impl Vault {
         config: VaultConfig,
         replica: String,
         audit: Arc<Audit>,
-        issuer: Option<Arc<Issuer>>,
     ) -> Self {
         let healthy = auditing::both(store.health(), audit.health());
         Self {
@@ -229,7 +228,7 @@ impl Vault {
             replays: Semaphore::new(REPLAYS),
             permits: Permits::new(config.callers.watches),
             certificates: config.callers.certificates,
-            issuer,
+            issuer: None,
             tokens_let_in: moka::sync::Cache::new(TOKENS_KNOWN),
             working: Working::default(),
             runs: Working::default(),

@@ -109,7 +109,8 @@ impl Vault {
         let ids = keys.ring().master.ids();
         let registration = Registration { name: name.clone(), master_keys: ids };
         store.register(registration, clock.now()).await?;
-        let vault = Self::assemble(Arc::new(store), keys, providers, clock, config, name, audit, issuer);
+        let mut vault = Self::assemble(Arc::new(store), keys, providers, clock, config, name, audit);
+        vault.issuer = issuer;
         // Another key may have become the active one just before this process was counted among the living.
         let (ring, mut session) = (vault.keys.ring(), vault.store.read().await?);
         check_master_keys(&ring.master, &vault.keys.vault, &mut session).await?;

@@ -73,8 +73,8 @@ fn named(fields: &mut Fields, list: pb::WorkspaceList) -> Option<WorkspaceSet> {
     Some(WorkspaceSet::Named(named))
 }
 
-/// The stable name of a caller.
-pub(super) fn principal(name: String) -> Result<String, BadValue> {
+/// The stable name of a caller with a key. Those with certificates and tokens may have more in theirs.
+fn principal(name: String) -> Result<String, BadValue> {
     let good = (1..=128).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b));
     if good { Ok(name) } else { Err(BadValue::new("must be 1 to 128 characters of A-Z a-z 0-9 . _ : -")) }
