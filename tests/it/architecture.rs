@@ -142,6 +142,8 @@ fn heads(rest: &str) -> Vec<String> {
 fn names(code: &str, depth: usize) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let bytes = code.as_bytes();
+    // A module below this file may have the name of one below the root.
+    let own: BTreeSet<_> = code.match_indices("mod ").map(|(at, _)| leading_word(&code[at + 4..])).collect();
     for (at, _) in code.match_indices("::") {
         let start = bytes[..at].iter().rposition(|&byte| !is_word(byte)).map_or(0, |before| before + 1);
         let (word, rest) = (&code[start..at], &code[at + 2..]);
@@ -160,7 +162,7 @@ fn names(code: &str, depth: usize) -> BTreeSet<String> {
                     found.extend(heads(rest));
                 }
             }
-            _ if begins => {
+            _ if begins && !own.contains(word) => {
                 found.insert(word.to_owned());
             }
             _ => {}
@@ -168,7 +170,10 @@ fn names(code: &str, depth: usize) -> BTreeSet<String> {
     }
     // `use name;` and `use name as other;` have no `::`.
     for (at, _) in code.match_indices("use ") {
-        found.insert(leading_word(&code[at + 4..]).to_owned());
+        let word = leading_word(&code[at + 4..]);
+        if !own.contains(word) {
+            found.insert(word.to_owned());
+        }
     }
     found
 }
@@ -266,6 +271,7 @@ fn the_checker_finds_planted_violations_and_nothing_else() {
         ("vault", 2, "use super::super::config::Config;"),
         ("crypto", 1, "fn f() -> sqlx::Error { todo!() }"),
         ("vault", 1, "use sqlx;"),
+        ("store", 1, "mod audit; use crate::audit::Sink;"),
         ("store", 1, "pub use ::reqwest::Url;"),
         ("provider", 3, "type Key = aes_gcm::Aes256Gcm;"),
         ("config", 1, "use tonic::Status;"),
@@ -285,6 +291,7 @@ fn the_checker_finds_planted_violations_and_nothing_else() {
             "// use sqlx::Row;\nlet a = \"sqlx::Row \\\" tonic::Code\"; let b = r#\"crate::api::\"#;",
         ),
         ("store", 1, "use sqlx::Row; use crate::model::Clock;"),
+        ("store", 1, "mod audit; pub use audit::Origin; fn f() { audit::g(); }"),
         ("model", 2, "let x = super::store::open(); let y = other::vault::f(); let z = <A>::sqlx::f();"),
     ];
     for (module, depth, source) in fine {

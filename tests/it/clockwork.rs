@@ -47,6 +47,9 @@ on_both_databases! {
             assert!(job.next_run_at.is_some() && job.cron.split(' ').count() == 6, "{job:?}");
             assert_eq!(admin.run(name).await.state(), State::Succeeded, "{name}");
         }
+        let limited = world.caller(Role::Admin, &[ACME]).await;
+        let everywhere = pb::RunJobRequest { job: DAILY.into(), ..Default::default() };
+        limited.run_job(everywhere).await.unwrap_err().is(Code::PermissionDenied, Reason::RoleInsufficient);
         let wrong = pb::RunJobRequest { job: "nightly".into(), ..Default::default() };
         admin.run_job(wrong).await.unwrap_err().is(Code::NotFound, Reason::JobNotFound).says("job", "nightly");
         let once = pb::RunJobRequest { job: DAILY.into(), request_id: "once".into() };
@@ -88,6 +91,21 @@ on_both_databases! {
         world.advance(DAY).await;
         let restored = feed.first(&his, Kind::Restored).await;
         assert_eq!((restored.token_version, restored.usable), (1, true));
+    }
+
+    async fn a_row_that_was_damaged_holds_up_no_other(world: World) {
+        let (ana, ben) = (world.person("ana"), world.person("ben"));
+        let (connector, feed) = (world.connector().await, world.viewer().await.watch_all().await);
+        let hers = connector.connect(ACME, &ana.long_lived_token()).await;
+        let his = connector.connect(ACME, &ben.long_lived_token()).await;
+        let damage = format!("UPDATE ad_platform_connections SET token_version = 0 WHERE connection_id = {}", world.database.uuid(&hers));
+        world.database.execute(damage).await;
+        ben.changes_password();
+        world.advance(DAY).await;
+        let run = next_run(&world.admin(), DAILY, 0).await;
+        assert_eq!((run.state(), run.done, run.total, run.failed), (State::Succeeded, 2, 2, 1));
+        feed.first(&his, Kind::Invalidated).await;
+        assert!(world.logs().contains("a connection's row can't be read"), "and the operator is told which");
     }
 
     async fn a_vault_that_was_down_for_days_makes_up_once(world: World) {

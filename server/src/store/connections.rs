@@ -535,7 +535,7 @@ impl Tx {
 }
 
 /// One row that can't be read must not hold up all others.
-fn readable(row: ConnectionRow) -> Option<Connection> {
+pub(super) fn readable(row: ConnectionRow) -> Option<Connection> {
     let id = row.connection_id;
     Connection::try_from(row)
         .inspect_err(|error| tracing::error!(connection = %id, %error, "a connection's row can't be read"))

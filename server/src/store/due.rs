@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use super::connections::readable;
 use super::rows::{ConnectionRow, connection_columns};
 use super::{Session, StoreError, Tx};
 use crate::model::{Connection, ConnectionId, EventKind, ProviderId, Timestamp};
@@ -104,22 +105,21 @@ impl Session {
         provider: &ProviderId,
         after: Option<ConnectionId>,
         limit: i64,
-    ) -> Result<Vec<Connection>, StoreError> {
-        self.query(concat!(
-            "SELECT ",
-            connection_columns!(),
-            " FROM ad_platform_connections c
+    ) -> Result<Vec<(ConnectionId, Option<Connection>)>, StoreError> {
+        let rows: Vec<ConnectionRow> = self
+            .query(concat!(
+                "SELECT ",
+                connection_columns!(),
+                " FROM ad_platform_connections c
              WHERE c.connection_id > $1 AND c.provider = $2 AND c.standing <> 'REVOKED'
              ORDER BY c.connection_id LIMIT $3"
-        ))
-        .bind(after.map_or(Uuid::nil(), ConnectionId::as_uuid))
-        .bind(provider.as_str().to_owned())
-        .bind(limit)
-        .fetch_all::<ConnectionRow>()
-        .await?
-        .into_iter()
-        .map(Connection::try_from)
-        .collect()
+            ))
+            .bind(after.map_or(Uuid::nil(), ConnectionId::as_uuid))
+            .bind(provider.as_str().to_owned())
+            .bind(limit)
+            .fetch_all()
+            .await?;
+        Ok(rows.into_iter().map(|row| (ConnectionId::from_uuid(row.connection_id), readable(row))).collect())
     }
 
     /// How many connections of a provider are not revoked.

@@ -1,11 +1,11 @@
 //! The vault's row, master keys, and wrapped keys: the vault's own and each workspace's.
 
-use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::cache::Change;
+use super::workspaces::Shredded;
 use super::{Session, StoreError, Tx};
-use crate::model::{ConnectionId, ProviderId, Sealed, SecretId, Timestamp, TokenVersion, WorkspaceId};
+use crate::model::{Timestamp, WorkspaceId};
 
 /// What this vault is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,55 +128,6 @@ pub struct WorkspaceKeyRows {
     pub index: Vec<WrappedKey>,
 }
 
-/// A sealed secret with what its sealing is bound to.
-#[derive(Debug, Clone)]
-pub struct SealedRow {
-    /// Whose.
-    pub connection: ConnectionId,
-    /// At which provider.
-    pub provider: ProviderId,
-    /// Which version of its secret.
-    pub version: TokenVersion,
-    /// Which secret.
-    pub secret_id: SecretId,
-    /// `CURRENT` or `PENDING`.
-    pub state: String,
-    /// The ciphertext.
-    pub sealed: Sealed,
-}
-
-/// A workspace as it stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WorkspaceFacts {
-    /// Its id.
-    pub id: WorkspaceId,
-    /// Its name for people.
-    pub display_name: String,
-    /// Where alerts go.
-    pub alert_emails: Vec<String>,
-    /// Alerts are not sent.
-    pub alerts_muted: bool,
-    /// Connections that are not revoked.
-    pub tokens: i64,
-    /// The version of the data key that seals now; 0 once shredded.
-    pub data_key_version: i32,
-    /// When it came into being.
-    pub created_at: Timestamp,
-    /// When its keys were destroyed.
-    pub shredded_at: Option<Timestamp>,
-}
-
-/// An entry of the shred ledger.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shredding {
-    /// Which workspace.
-    pub workspace: WorkspaceId,
-    /// When.
-    pub at: Timestamp,
-    /// By whom.
-    pub by: String,
-}
-
 #[derive(sqlx::FromRow)]
 struct VaultRow {
     vault_id: Uuid,
@@ -217,103 +168,19 @@ impl PlacedRow {
 }
 
 #[derive(sqlx::FromRow)]
-struct SecretRow {
-    connection_id: Uuid,
-    provider: String,
-    token_version: i64,
-    secret_id: Uuid,
-    state: String,
-    data_key_version: i64,
-    sealed: Vec<u8>,
-}
-
-impl SecretRow {
-    fn into_row(self) -> Result<SealedRow, StoreError> {
-        let row = self.connection_id.to_string();
-        let bad = |column| StoreError::Inconsistent { table: "connection_secrets", column, row: row.clone() };
-        let version =
-            i32::try_from(self.token_version).ok().and_then(|version| TokenVersion::new(version).ok());
-        let data_key_version = i32::try_from(self.data_key_version).map_err(|_| bad("data_key_version"))?;
-        Ok(SealedRow {
-            connection: ConnectionId::from_uuid(self.connection_id),
-            provider: ProviderId::parse(self.provider).map_err(|_| bad("provider"))?,
-            version: version.ok_or_else(|| bad("token_version"))?,
-            secret_id: SecretId::from_uuid(self.secret_id),
-            state: self.state,
-            sealed: Sealed { data_key_version, bytes: self.sealed },
-        })
-    }
+pub(super) struct Number {
+    pub(super) n: i64,
 }
 
 #[derive(sqlx::FromRow)]
-struct WorkspaceRow {
-    workspace_id: String,
-    display_name: String,
-    alert_emails: Json<Vec<String>>,
-    alerts_muted_at: Option<i64>,
-    tokens: i64,
-    data_key_version: i64,
-    created_at: i64,
-    shredded_at: Option<i64>,
-}
-
-impl WorkspaceRow {
-    fn into_facts(self) -> Result<WorkspaceFacts, StoreError> {
-        let id = WorkspaceId::parse(self.workspace_id.as_str()).map_err(|_| StoreError::Inconsistent {
-            table: "workspaces",
-            column: "workspace_id",
-            row: self.workspace_id,
-        })?;
-        Ok(WorkspaceFacts {
-            id,
-            display_name: self.display_name,
-            alert_emails: self.alert_emails.0,
-            alerts_muted: self.alerts_muted_at.is_some(),
-            tokens: self.tokens,
-            data_key_version: i32::try_from(self.data_key_version).unwrap_or(i32::MAX),
-            created_at: Timestamp::from_micros(self.created_at),
-            shredded_at: self.shredded_at.map(Timestamp::from_micros),
-        })
-    }
-}
-
-/// The columns of a workspace; `WorkspaceRow` reads them.
-macro_rules! workspaces_where {
-    ($rest:literal) => {
-        concat!(
-            "SELECT w.workspace_id, w.display_name, w.alert_emails, w.alerts_muted_at,
-                    (SELECT count(*) FROM ad_platform_connections c
-                      WHERE c.workspace_id = w.workspace_id AND c.standing IN ('LIVE', 'INVALID')) AS tokens,
-                    coalesce((SELECT max(k.version) FROM workspace_keys k
-                               WHERE k.workspace_id = w.workspace_id AND k.purpose = 'data'), 0) AS data_key_version,
-                    w.created_at, w.shredded_at
-               FROM workspaces w WHERE ",
-            $rest
-        )
-    };
+pub(super) struct Counted {
+    pub(super) name: String,
+    pub(super) n: i64,
 }
 
 #[derive(sqlx::FromRow)]
-struct LedgerRow {
-    workspace_id: String,
-    shredded_at: i64,
-    shredded_by: String,
-}
-
-#[derive(sqlx::FromRow)]
-struct Number {
-    n: i64,
-}
-
-#[derive(sqlx::FromRow)]
-struct Counted {
-    name: String,
-    n: i64,
-}
-
-#[derive(sqlx::FromRow)]
-struct Id {
-    connection_id: Uuid,
+pub(super) struct Id {
+    pub(super) connection_id: Uuid,
 }
 
 /// Which wrapped keys a walk is after.
@@ -324,13 +191,8 @@ enum Lacking {
 }
 
 #[derive(sqlx::FromRow)]
-struct Name {
-    name: String,
-}
-
-#[derive(sqlx::FromRow)]
-struct Shredded {
-    shredded_at: Option<i64>,
+pub(super) struct Name {
+    pub(super) name: String,
 }
 
 impl KeyRow {
@@ -564,158 +426,6 @@ impl Session {
             .await?;
         Ok(Timestamp::from_micros(row.n))
     }
-
-    /// Workspaces that have a data key which a newer one has followed, in order, and when the last of them got it.
-    pub async fn workspaces_with_old_keys(&mut self) -> Result<(Vec<WorkspaceId>, Timestamp), StoreError> {
-        let rows: Vec<Counted> = self
-            .query(
-                "SELECT workspace_id AS name, max(retired_at) AS n FROM workspace_keys
-                  WHERE retired_at IS NOT NULL AND purpose = 'data' GROUP BY workspace_id ORDER BY workspace_id",
-            )
-            .fetch_all()
-            .await?;
-        let latest = rows.iter().map(|row| row.n).max().unwrap_or(0);
-        let ids = rows.into_iter().filter_map(|row| WorkspaceId::parse(row.name).ok()).collect();
-        Ok((ids, Timestamp::from_micros(latest)))
-    }
-
-    /// How many secrets of a workspace are sealed under a data key older than `newest`.
-    pub async fn count_old_secrets(
-        &mut self,
-        workspace: &WorkspaceId,
-        newest: i32,
-    ) -> Result<i64, StoreError> {
-        let count: Number = self
-            .query(
-                "SELECT count(*) AS n FROM ad_platform_connections c
-                   JOIN connection_secrets s ON s.connection_id = c.connection_id
-                  WHERE c.workspace_id = $1 AND s.data_key_version < $2",
-            )
-            .bind(workspace.as_str().to_owned())
-            .bind(i64::from(newest))
-            .fetch_one()
-            .await?;
-        Ok(count.n)
-    }
-
-    /// Connections of a workspace after one, with a secret under a data key older than `newest`.
-    pub async fn connections_with_old_secrets(
-        &mut self,
-        workspace: &WorkspaceId,
-        newest: i32,
-        after: Option<ConnectionId>,
-        limit: i64,
-    ) -> Result<Vec<ConnectionId>, StoreError> {
-        let rows: Vec<Id> = self
-            .query(
-                "SELECT DISTINCT c.connection_id FROM ad_platform_connections c
-                   JOIN connection_secrets s ON s.connection_id = c.connection_id
-                  WHERE c.workspace_id = $1 AND c.connection_id > $2 AND s.data_key_version < $3
-                  ORDER BY c.connection_id LIMIT $4",
-            )
-            .bind(workspace.as_str().to_owned())
-            .bind(after.map_or_else(Uuid::nil, ConnectionId::as_uuid))
-            .bind(i64::from(newest))
-            .bind(limit)
-            .fetch_all()
-            .await?;
-        Ok(rows.into_iter().map(|row| ConnectionId::from_uuid(row.connection_id)).collect())
-    }
-
-    /// Connections of a workspace after one, ended ones too, in order.
-    pub async fn connections_of_workspace(
-        &mut self,
-        workspace: &WorkspaceId,
-        after: Option<ConnectionId>,
-        limit: i64,
-    ) -> Result<Vec<ConnectionId>, StoreError> {
-        let rows: Vec<Id> = self
-            .query(
-                "SELECT connection_id FROM ad_platform_connections
-                  WHERE workspace_id = $1 AND connection_id > $2 ORDER BY connection_id LIMIT $3",
-            )
-            .bind(workspace.as_str().to_owned())
-            .bind(after.map_or_else(Uuid::nil, ConnectionId::as_uuid))
-            .bind(limit)
-            .fetch_all()
-            .await?;
-        Ok(rows.into_iter().map(|row| ConnectionId::from_uuid(row.connection_id)).collect())
-    }
-
-    /// The last number of what caches must drop.
-    pub async fn last_revision(&mut self) -> Result<i64, StoreError> {
-        let row: Number =
-            self.query("SELECT coalesce(max(revision), 0) AS n FROM changes").fetch_one().await?;
-        Ok(row.n)
-    }
-
-    /// A workspace.
-    pub async fn workspace(&mut self, id: &WorkspaceId) -> Result<Option<WorkspaceFacts>, StoreError> {
-        let row: Option<WorkspaceRow> = self
-            .query(workspaces_where!("w.workspace_id = $1"))
-            .bind(id.as_str().to_owned())
-            .fetch_optional()
-            .await?;
-        row.map(WorkspaceRow::into_facts).transpose()
-    }
-
-    /// Workspaces after one, by id.
-    pub async fn workspaces_after(
-        &mut self,
-        after: &str,
-        limit: i64,
-    ) -> Result<Vec<WorkspaceFacts>, StoreError> {
-        let rows: Vec<WorkspaceRow> = self
-            .query(workspaces_where!("w.workspace_id > $1 ORDER BY w.workspace_id LIMIT $2"))
-            .bind(after.to_owned())
-            .bind(limit)
-            .fetch_all()
-            .await?;
-        rows.into_iter().map(WorkspaceRow::into_facts).collect()
-    }
-
-    /// Every workspace that was shredded, in the order in which it was done.
-    pub async fn shred_ledger(&mut self) -> Result<Vec<Shredding>, StoreError> {
-        let rows: Vec<LedgerRow> = self
-            .query(
-                "SELECT workspace_id, shredded_at, shredded_by FROM shred_ledger ORDER BY shredded_at, workspace_id",
-            )
-            .fetch_all()
-            .await?;
-        let entry = |row: LedgerRow| {
-            let at = Timestamp::from_micros(row.shredded_at);
-            WorkspaceId::parse(row.workspace_id).ok().map(|workspace| Shredding {
-                workspace,
-                at,
-                by: row.shredded_by,
-            })
-        };
-        Ok(rows.into_iter().filter_map(entry).collect())
-    }
-
-    /// Shredded workspaces that still have connections which are not ended, or secrets.
-    pub async fn workspaces_to_bury(&mut self) -> Result<Vec<WorkspaceId>, StoreError> {
-        let rows: Vec<Name> = self
-            .query(
-                "SELECT l.workspace_id AS name FROM shred_ledger l
-                  WHERE EXISTS (SELECT 1 FROM ad_platform_connections c
-                                 WHERE c.workspace_id = l.workspace_id AND (c.standing <> 'REVOKED' OR c.subject_name <> ''))
-                  ORDER BY l.workspace_id",
-            )
-            .fetch_all()
-            .await?;
-        Ok(rows.into_iter().filter_map(|row| WorkspaceId::parse(row.name).ok()).collect())
-    }
-
-    /// Writes SQLite's log back and cuts it to nothing. `false`: somebody was reading or writing.
-    pub(super) async fn cut_log(&mut self) -> Result<bool, StoreError> {
-        #[derive(sqlx::FromRow)]
-        struct Row {
-            busy: i64,
-        }
-        let row: Row = self.query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one().await?;
-        Ok(row.busy == 0)
-    }
 }
 
 impl Tx {
@@ -768,7 +478,7 @@ impl Tx {
     }
 
     /// The master key that wraps new keys; it stays so until the transaction ends.
-    async fn hold_active_master_key(&mut self) -> Result<String, StoreError> {
+    pub(super) async fn hold_active_master_key(&mut self) -> Result<String, StoreError> {
         let row: Name = self
             .query_for(
                 "SELECT active_master_key AS name FROM vault WHERE singleton = 1",
@@ -813,7 +523,7 @@ impl Tx {
         Ok(true)
     }
 
-    async fn insert_workspace_key(
+    pub(super) async fn insert_workspace_key(
         &mut self,
         workspace: &WorkspaceId,
         purpose: KeyPurpose,
@@ -906,201 +616,5 @@ impl Tx {
             self.changed(Change::Workspace(workspace));
         }
         Ok(written == 1)
-    }
-
-    /// A workspace, locked until the transaction ends: `Some(true)` when it was shredded.
-    pub async fn lock_workspace(&mut self, workspace: &WorkspaceId) -> Result<Option<bool>, StoreError> {
-        let row: Option<Shredded> = self
-            .query_for(
-                "SELECT shredded_at FROM workspaces WHERE workspace_id = $1",
-                "SELECT shredded_at FROM workspaces WHERE workspace_id = $1 FOR NO KEY UPDATE",
-            )
-            .bind(workspace.as_str().to_owned())
-            .fetch_optional()
-            .await?;
-        Ok(row.map(|row| row.shredded_at.is_some()))
-    }
-
-    /// Gives a workspace its next data key; those before seal nothing more. `false`: it is not the next, or not
-    /// wrapped by the master key that is active now.
-    pub async fn add_data_key(
-        &mut self,
-        workspace: &WorkspaceId,
-        key: &WrappedKey,
-        now: Timestamp,
-    ) -> Result<bool, StoreError> {
-        let active = self.hold_active_master_key().await?;
-        let newest: Number = self
-            .query(
-                "SELECT coalesce(max(version), 0) AS n FROM workspace_keys
-                  WHERE workspace_id = $1 AND purpose = 'data'",
-            )
-            .bind(workspace.as_str().to_owned())
-            .fetch_one()
-            .await?;
-        if key.master_key != active || i64::from(key.version) != newest.n + 1 {
-            return Ok(false);
-        }
-        self.query(
-            "UPDATE workspace_keys SET retired_at = $2
-              WHERE workspace_id = $1 AND purpose = 'data' AND retired_at IS NULL",
-        )
-        .bind(workspace.as_str().to_owned())
-        .bind(now.as_micros())
-        .execute()
-        .await?;
-        self.insert_workspace_key(workspace, KeyPurpose::Data, key, now).await?;
-        self.changed(Change::Workspace(workspace.clone()));
-        Ok(true)
-    }
-
-    /// Whether a data key is the one that seals now; it is not deleted before the transaction ends.
-    pub(super) async fn keep_data_key(
-        &mut self,
-        workspace: &WorkspaceId,
-        version: i32,
-    ) -> Result<bool, StoreError> {
-        let row: Option<Number> = self
-            .query_for(
-                "SELECT version AS n FROM workspace_keys
-                  WHERE workspace_id = $1 AND purpose = 'data' AND version = $2 AND retired_at IS NULL",
-                "SELECT version AS n FROM workspace_keys
-                  WHERE workspace_id = $1 AND purpose = 'data' AND version = $2 AND retired_at IS NULL FOR KEY SHARE",
-            )
-            .bind(workspace.as_str().to_owned())
-            .bind(i64::from(version))
-            .fetch_optional()
-            .await?;
-        Ok(row.is_some())
-    }
-
-    /// The secrets of connections that a data key older than `newest` seals.
-    pub async fn old_secrets(
-        &mut self,
-        connections: &[ConnectionId],
-        newest: i32,
-    ) -> Result<Vec<SealedRow>, StoreError> {
-        let rows: Vec<SecretRow> = self
-            .query_for(
-                "SELECT s.connection_id, c.provider, s.token_version, s.secret_id, s.state, s.data_key_version, s.sealed
-                   FROM connection_secrets s JOIN ad_platform_connections c ON c.connection_id = s.connection_id
-                  WHERE s.connection_id IN (SELECT unhex(value) FROM json_each($1)) AND s.data_key_version < $2",
-                "SELECT s.connection_id, c.provider, s.token_version, s.secret_id, s.state, s.data_key_version, s.sealed
-                   FROM connection_secrets s JOIN ad_platform_connections c ON c.connection_id = s.connection_id
-                  WHERE s.connection_id IN (SELECT (jsonb_array_elements_text($1))::uuid) AND s.data_key_version < $2",
-            )
-            .bind(Json(connections.iter().map(|id| id.as_uuid().simple().to_string()).collect::<Vec<_>>()))
-            .bind(i64::from(newest))
-            .fetch_all()
-            .await?;
-        rows.into_iter().map(SecretRow::into_row).collect()
-    }
-
-    /// Writes secrets that were sealed anew, each over the same secret.
-    /// `false`: the key that sealed them is no longer the workspace's newest, and nothing changed.
-    pub async fn put_resealed(
-        &mut self,
-        workspace: &WorkspaceId,
-        version: i32,
-        rows: &[SealedRow],
-    ) -> Result<bool, StoreError> {
-        if !self.keep_data_key(workspace, version).await? {
-            return Ok(false);
-        }
-        let told: Vec<_> = rows
-            .iter()
-            .map(|row| {
-                (
-                    row.connection.as_uuid().simple().to_string(),
-                    row.state.clone(),
-                    row.secret_id.as_uuid().simple().to_string(),
-                    row.sealed.data_key_version,
-                    hex::encode(&row.sealed.bytes),
-                )
-            })
-            .collect();
-        self.query_for(
-            "UPDATE connection_secrets AS s SET data_key_version = r.value->>3, sealed = unhex(r.value->>4)
-               FROM json_each($1) AS r
-              WHERE s.connection_id = unhex(r.value->>0) AND s.state = r.value->>1
-                AND s.secret_id = unhex(r.value->>2)",
-            "UPDATE connection_secrets AS s
-                SET data_key_version = (r.value->>3)::bigint, sealed = decode(r.value->>4, 'hex')
-               FROM jsonb_array_elements($1) AS r (value)
-              WHERE s.connection_id = (r.value->>0)::uuid AND s.state = r.value->>1
-                AND s.secret_id = (r.value->>2)::uuid",
-        )
-        .bind(Json(told))
-        .execute()
-        .await?;
-        for row in rows {
-            self.changed(Change::Connection(row.connection));
-        }
-        Ok(true)
-    }
-
-    /// Deletes a workspace's data keys older than `newest`, each only if it seals nothing any more. Says how many
-    /// are left.
-    pub async fn delete_old_data_keys(
-        &mut self,
-        workspace: &WorkspaceId,
-        newest: i32,
-    ) -> Result<i64, StoreError> {
-        // Whoever is about to seal with one of them ends first.
-        let old: Vec<Number> = self
-            .query_for(
-                "SELECT version AS n FROM workspace_keys
-                  WHERE workspace_id = $1 AND purpose = 'data' AND version < $2 AND retired_at IS NOT NULL",
-                "SELECT version AS n FROM workspace_keys
-                  WHERE workspace_id = $1 AND purpose = 'data' AND version < $2 AND retired_at IS NOT NULL FOR UPDATE",
-            )
-            .bind(workspace.as_str().to_owned())
-            .bind(i64::from(newest))
-            .fetch_all()
-            .await?;
-        let mut left = 0;
-        for Number { n: version } in old {
-            let deleted = self
-                .query(
-                    "DELETE FROM workspace_keys WHERE workspace_id = $1 AND purpose = 'data' AND version = $2
-                        AND NOT EXISTS (SELECT 1 FROM ad_platform_connections c
-                                          JOIN connection_secrets s ON s.connection_id = c.connection_id
-                                         WHERE c.workspace_id = $1 AND s.data_key_version = $2)",
-                )
-                .bind(workspace.as_str().to_owned())
-                .bind(version)
-                .execute()
-                .await?;
-            left += i64::from(deleted == 0);
-        }
-        self.changed(Change::Workspace(workspace.clone()));
-        Ok(left)
-    }
-
-    /// Destroys a workspace's keys for good. Its row stays as a tombstone, so that its id is never used again.
-    pub async fn shred_workspace(&mut self, entry: &Shredding) -> Result<(), StoreError> {
-        let id = entry.workspace.as_str();
-        self.query(
-            "UPDATE workspaces SET shredded_at = $2, display_name = '', alert_emails = '[]' WHERE workspace_id = $1",
-        )
-        .bind(id.to_owned())
-        .bind(entry.at.as_micros())
-        .execute()
-        .await?;
-        self.query("DELETE FROM workspace_keys WHERE workspace_id = $1")
-            .bind(id.to_owned())
-            .execute()
-            .await?;
-        self.query(
-            "INSERT INTO shred_ledger (workspace_id, shredded_at, shredded_by) VALUES ($1, $2, $3)
-             ON CONFLICT (workspace_id) DO NOTHING",
-        )
-        .bind(id.to_owned())
-        .bind(entry.at.as_micros())
-        .bind(entry.by.clone())
-        .execute()
-        .await?;
-        self.changed(Change::Workspace(entry.workspace.clone()));
-        Ok(())
     }
 }

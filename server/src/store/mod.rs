@@ -19,12 +19,14 @@ mod health;
 mod keys;
 mod list;
 mod policies;
+mod rekeying;
 mod replicas;
 mod requests;
 mod rows;
 mod runs;
 mod subscriptions;
 mod wake;
+mod workspaces;
 mod write;
 
 use std::fs::File;
@@ -44,14 +46,16 @@ pub use events::{AnnouncedEvents, EventDrive, FeedState, Scope};
 pub use feed::{Feed, Live, Recent};
 pub use health::ProviderHealth;
 pub use keys::{
-    BreakGlassWrap, KeyPlace, KeyPurpose, MasterKeyRecord, SealedRow, Shredding, StoredKey, VaultKeyPurpose,
-    VaultRecord, WorkspaceFacts, WorkspaceKeyRows, WrappedKey,
+    BreakGlassWrap, KeyPlace, KeyPurpose, MasterKeyRecord, StoredKey, VaultKeyPurpose, VaultRecord,
+    WorkspaceKeyRows, WrappedKey,
 };
 pub use list::{ListDrive, ListPosition, ListRange, StandingName};
+pub use rekeying::SealedRow;
 pub use replicas::{Registration, Replica};
 pub use requests::{Claim, Claimed, RequestOutcome};
 pub use runs::{JobRun, RunCause, RunState};
 pub use subscriptions::Bookmark;
+pub use workspaces::{Shredding, WorkspaceFacts};
 pub use write::{Abort, Needs, Numbered, Tx};
 
 use audit::Outbox;

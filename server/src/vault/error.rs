@@ -400,6 +400,12 @@ impl VaultError {
     /// How long to wait when a refusal names no time.
     pub(super) const WAIT: Duration = Duration::from_secs(30);
 
+    /// Whether something that the vault stands on is away: the database, the key service or the audit log. What was
+    /// begun goes on when it is back.
+    pub(super) const fn is_outage(&self) -> bool {
+        matches!(self, Self::StorageUnavailable | Self::KeyServiceUnavailable | Self::AuditUnavailable)
+    }
+
     /// What a provider's refusal of a token that is being brought in means.
     pub(super) fn from_intake_refusal(refusal: &Refusal, provider: &dyn Provider) -> Self {
         match &refusal.kind {

@@ -295,8 +295,8 @@ impl Vault {
         })
     }
 
-    /// Bookmarks belong to principals, not to workspaces: who may act in some only has no business with them.
-    fn must_reach_all(caller: &Principal) -> Result<(), VaultError> {
+    /// What belongs to no workspace, or to all of them, is not for callers who may act in some only.
+    pub(super) fn must_reach_all(caller: &Principal) -> Result<(), VaultError> {
         match caller.workspaces {
             WorkspaceSet::All => Ok(()),
             WorkspaceSet::Named(_) => Err(VaultError::RoleInsufficient { role: caller.role }),

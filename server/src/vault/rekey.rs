@@ -14,7 +14,7 @@ use super::keys::{KeyUse, Ring, TRIES, key_binding, key_service_failed, second_w
 use super::schedule::{Progress, RunFailed};
 use super::{JobKind, KeyToRotate, MasterKeyState, RotateKey, Vault, VaultError};
 use crate::crypto::{self, BreakGlassPublic, WrapError};
-use crate::model::{ConnectionId, Principal, WorkspaceId, WorkspaceSet};
+use crate::model::{ConnectionId, Principal, WorkspaceId};
 use crate::store::{
     Abort, JobRun, KeyPlace, MasterKeyRecord, Needs, RequestOutcome, RunCause, SealedRow, StoredKey, Tx,
     WrappedKey,
@@ -139,10 +139,10 @@ impl Vault {
         command: RotateKey,
     ) -> Result<JobRun, VaultError> {
         let named = match &command.key {
-            KeyToRotate::Master if caller.workspaces != WorkspaceSet::All => {
-                return Err(VaultError::RoleInsufficient { role: caller.role });
+            KeyToRotate::Master => {
+                Self::must_reach_all(caller)?;
+                ""
             }
-            KeyToRotate::Master => "",
             KeyToRotate::Workspace(id) if !caller.workspaces.contains(id) => {
                 return Err(VaultError::WorkspaceNotFound(id.clone()));
             }

@@ -324,12 +324,8 @@ impl Vault {
             Ok(()) => (RunState::Succeeded, String::new()),
             // It stays as it is: another process goes on with it.
             Err(RunFailed::Stopped) => return,
-            // The database, the key service or the audit log is away: the run is not over, it goes on from where it is.
-            Err(RunFailed::Error(
-                error @ (VaultError::StorageUnavailable
-                | VaultError::KeyServiceUnavailable
-                | VaultError::AuditUnavailable),
-            )) => {
+            // The run is not over, it goes on from where it is.
+            Err(RunFailed::Error(error)) if error.is_outage() => {
                 tracing::warn!(job = run.job, run = %run.id, %error, "job interrupted; it goes on by itself");
                 return;
             }
@@ -461,12 +457,13 @@ impl Vault {
     /// Runs a job now, or answers with the run in progress.
     ///
     /// # Errors
-    /// `JobNotFound`.
+    /// `JobNotFound`; `RoleInsufficient`, since a job works on every workspace's tokens.
     pub async fn run_job(
         self: &Arc<Self>,
         caller: &Principal,
         command: RunJob,
     ) -> Result<JobRun, VaultError> {
+        Self::must_reach_all(caller)?;
         let job = JobKind::parse(&command.job)?;
         let claim = match self
             .begin(caller, "RunJob", command.request_id.as_ref(), &[job.as_str().as_bytes()])

@@ -51,8 +51,12 @@ impl Vault {
                 .map_err(VaultError::from)?
                 .connections_after(&provider_id, after, PAGE)
                 .await?;
-            let Some(last) = page.last().map(|connection| connection.id) else { break };
-            let mut swept = futures::stream::iter(page)
+            let Some(last) = page.last().map(|(id, _)| *id) else { break };
+            let found = i64::try_from(page.len()).unwrap_or(i64::MAX);
+            let readable: Vec<_> = page.into_iter().filter_map(|(_, connection)| connection).collect();
+            let lost = found - i64::try_from(readable.len()).unwrap_or(i64::MAX);
+            (run.done, run.failed) = (run.done + lost, run.failed + lost);
+            let mut swept = futures::stream::iter(readable)
                 .map(|connection| {
                     let (vault, provider) = (Arc::clone(self), Arc::clone(&provider));
                     async move { vault.sweep_one(connection, provider).await }
@@ -114,8 +118,10 @@ impl Vault {
             if held.sealed.is_none() || self.provider_of(&held.connection).is_err() {
                 return Ok(Swept::Failed(Box::new(held.connection)));
             }
-            let Ok(secret) = self.open_secret(&held).await else {
-                return Ok(Swept::Failed(Box::new(held.connection)));
+            let secret = match self.open_secret(&held).await {
+                Ok(secret) => secret,
+                Err(error) if error.is_outage() => return Err(error.into()),
+                Err(_) => return Ok(Swept::Failed(Box::new(held.connection))),
             };
             let word = provider.inspect(&secret).await;
             let verdict = match &word {
@@ -134,7 +140,7 @@ impl Vault {
                 Ok(Recorded::Held) => return Ok(Swept::Failed(Box::new(held.connection))),
                 // It changed meanwhile: the answer is about something else; asked again once.
                 Ok(Recorded::Changed) => {}
-                Err(VaultError::StorageUnavailable) => return Err(VaultError::StorageUnavailable.into()),
+                Err(error) if error.is_outage() => return Err(error.into()),
                 // One connection that can't be written must not end the pass for all others.
                 Err(error) => {
                     tracing::error!(connection = %connection.id, %error, "what was learned of a token could not be written");

@@ -1,0 +1,279 @@
+//! Data keys that succeed each other, and secrets on their way from the old one to the new.
+
+use sqlx::types::Json;
+use uuid::Uuid;
+
+use super::cache::Change;
+use super::keys::{Counted, Id, KeyPurpose, Number, WrappedKey};
+use super::{Session, StoreError, Tx};
+use crate::model::{ConnectionId, ProviderId, Sealed, SecretId, Timestamp, TokenVersion, WorkspaceId};
+
+/// A sealed secret with what its sealing is bound to.
+#[derive(Debug, Clone)]
+pub struct SealedRow {
+    /// Whose.
+    pub connection: ConnectionId,
+    /// At which provider.
+    pub provider: ProviderId,
+    /// Which version of its secret.
+    pub version: TokenVersion,
+    /// Which secret.
+    pub secret_id: SecretId,
+    /// `CURRENT` or `PENDING`.
+    pub state: String,
+    /// The ciphertext.
+    pub sealed: Sealed,
+}
+
+#[derive(sqlx::FromRow)]
+struct SecretRow {
+    connection_id: Uuid,
+    provider: String,
+    token_version: i64,
+    secret_id: Uuid,
+    state: String,
+    data_key_version: i64,
+    sealed: Vec<u8>,
+}
+
+impl SecretRow {
+    fn into_row(self) -> Result<SealedRow, StoreError> {
+        let row = self.connection_id.to_string();
+        let bad = |column| StoreError::Inconsistent { table: "connection_secrets", column, row: row.clone() };
+        let version =
+            i32::try_from(self.token_version).ok().and_then(|version| TokenVersion::new(version).ok());
+        let data_key_version = i32::try_from(self.data_key_version).map_err(|_| bad("data_key_version"))?;
+        Ok(SealedRow {
+            connection: ConnectionId::from_uuid(self.connection_id),
+            provider: ProviderId::parse(self.provider).map_err(|_| bad("provider"))?,
+            version: version.ok_or_else(|| bad("token_version"))?,
+            secret_id: SecretId::from_uuid(self.secret_id),
+            state: self.state,
+            sealed: Sealed { data_key_version, bytes: self.sealed },
+        })
+    }
+}
+
+impl Session {
+    /// Workspaces that have a data key which a newer one has followed, in order, and when the last of them got it.
+    pub async fn workspaces_with_old_keys(&mut self) -> Result<(Vec<WorkspaceId>, Timestamp), StoreError> {
+        let rows: Vec<Counted> = self
+            .query(
+                "SELECT workspace_id AS name, max(retired_at) AS n FROM workspace_keys
+                  WHERE retired_at IS NOT NULL AND purpose = 'data' GROUP BY workspace_id ORDER BY workspace_id",
+            )
+            .fetch_all()
+            .await?;
+        let latest = rows.iter().map(|row| row.n).max().unwrap_or(0);
+        let ids = rows.into_iter().filter_map(|row| WorkspaceId::parse(row.name).ok()).collect();
+        Ok((ids, Timestamp::from_micros(latest)))
+    }
+
+    /// How many secrets of a workspace are sealed under a data key older than `newest`.
+    pub async fn count_old_secrets(
+        &mut self,
+        workspace: &WorkspaceId,
+        newest: i32,
+    ) -> Result<i64, StoreError> {
+        let count: Number = self
+            .query(
+                "SELECT count(*) AS n FROM ad_platform_connections c
+                   JOIN connection_secrets s ON s.connection_id = c.connection_id
+                  WHERE c.workspace_id = $1 AND s.data_key_version < $2",
+            )
+            .bind(workspace.as_str().to_owned())
+            .bind(i64::from(newest))
+            .fetch_one()
+            .await?;
+        Ok(count.n)
+    }
+
+    /// Connections of a workspace after one, with a secret under a data key older than `newest`.
+    pub async fn connections_with_old_secrets(
+        &mut self,
+        workspace: &WorkspaceId,
+        newest: i32,
+        after: Option<ConnectionId>,
+        limit: i64,
+    ) -> Result<Vec<ConnectionId>, StoreError> {
+        let rows: Vec<Id> = self
+            .query(
+                "SELECT DISTINCT c.connection_id FROM ad_platform_connections c
+                   JOIN connection_secrets s ON s.connection_id = c.connection_id
+                  WHERE c.workspace_id = $1 AND c.connection_id > $2 AND s.data_key_version < $3
+                  ORDER BY c.connection_id LIMIT $4",
+            )
+            .bind(workspace.as_str().to_owned())
+            .bind(after.map_or_else(Uuid::nil, ConnectionId::as_uuid))
+            .bind(i64::from(newest))
+            .bind(limit)
+            .fetch_all()
+            .await?;
+        Ok(rows.into_iter().map(|row| ConnectionId::from_uuid(row.connection_id)).collect())
+    }
+
+    /// The last number of what caches must drop.
+    pub async fn last_revision(&mut self) -> Result<i64, StoreError> {
+        let row: Number =
+            self.query("SELECT coalesce(max(revision), 0) AS n FROM changes").fetch_one().await?;
+        Ok(row.n)
+    }
+}
+
+impl Tx {
+    /// Gives a workspace its next data key; those before seal nothing more. `false`: it is not the next, or not
+    /// wrapped by the master key that is active now.
+    pub async fn add_data_key(
+        &mut self,
+        workspace: &WorkspaceId,
+        key: &WrappedKey,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let active = self.hold_active_master_key().await?;
+        let newest: Number = self
+            .query(
+                "SELECT coalesce(max(version), 0) AS n FROM workspace_keys
+                  WHERE workspace_id = $1 AND purpose = 'data'",
+            )
+            .bind(workspace.as_str().to_owned())
+            .fetch_one()
+            .await?;
+        if key.master_key != active || i64::from(key.version) != newest.n + 1 {
+            return Ok(false);
+        }
+        self.query(
+            "UPDATE workspace_keys SET retired_at = $2
+              WHERE workspace_id = $1 AND purpose = 'data' AND retired_at IS NULL",
+        )
+        .bind(workspace.as_str().to_owned())
+        .bind(now.as_micros())
+        .execute()
+        .await?;
+        self.insert_workspace_key(workspace, KeyPurpose::Data, key, now).await?;
+        self.changed(Change::Workspace(workspace.clone()));
+        Ok(true)
+    }
+
+    /// Whether a data key is the one that seals now; it is not deleted before the transaction ends.
+    pub(super) async fn keep_data_key(
+        &mut self,
+        workspace: &WorkspaceId,
+        version: i32,
+    ) -> Result<bool, StoreError> {
+        let row: Option<Number> = self
+            .query_for(
+                "SELECT version AS n FROM workspace_keys
+                  WHERE workspace_id = $1 AND purpose = 'data' AND version = $2 AND retired_at IS NULL",
+                "SELECT version AS n FROM workspace_keys
+                  WHERE workspace_id = $1 AND purpose = 'data' AND version = $2 AND retired_at IS NULL FOR KEY SHARE",
+            )
+            .bind(workspace.as_str().to_owned())
+            .bind(i64::from(version))
+            .fetch_optional()
+            .await?;
+        Ok(row.is_some())
+    }
+
+    /// The secrets of connections that a data key older than `newest` seals.
+    pub async fn old_secrets(
+        &mut self,
+        connections: &[ConnectionId],
+        newest: i32,
+    ) -> Result<Vec<SealedRow>, StoreError> {
+        let rows: Vec<SecretRow> = self
+            .query_for(
+                "SELECT s.connection_id, c.provider, s.token_version, s.secret_id, s.state, s.data_key_version, s.sealed
+                   FROM connection_secrets s JOIN ad_platform_connections c ON c.connection_id = s.connection_id
+                  WHERE s.connection_id IN (SELECT unhex(value) FROM json_each($1)) AND s.data_key_version < $2",
+                "SELECT s.connection_id, c.provider, s.token_version, s.secret_id, s.state, s.data_key_version, s.sealed
+                   FROM connection_secrets s JOIN ad_platform_connections c ON c.connection_id = s.connection_id
+                  WHERE s.connection_id IN (SELECT (jsonb_array_elements_text($1))::uuid) AND s.data_key_version < $2",
+            )
+            .bind(Json(connections.iter().map(|id| id.as_uuid().simple().to_string()).collect::<Vec<_>>()))
+            .bind(i64::from(newest))
+            .fetch_all()
+            .await?;
+        rows.into_iter().map(SecretRow::into_row).collect()
+    }
+
+    /// Writes secrets that were sealed anew, each over the same secret.
+    /// `false`: the key that sealed them is no longer the workspace's newest, and nothing changed.
+    pub async fn put_resealed(
+        &mut self,
+        workspace: &WorkspaceId,
+        version: i32,
+        rows: &[SealedRow],
+    ) -> Result<bool, StoreError> {
+        if !self.keep_data_key(workspace, version).await? {
+            return Ok(false);
+        }
+        let told: Vec<_> = rows
+            .iter()
+            .map(|row| {
+                (
+                    row.connection.as_uuid().simple().to_string(),
+                    row.state.clone(),
+                    row.secret_id.as_uuid().simple().to_string(),
+                    row.sealed.data_key_version,
+                    hex::encode(&row.sealed.bytes),
+                )
+            })
+            .collect();
+        self.query_for(
+            "UPDATE connection_secrets AS s SET data_key_version = r.value->>3, sealed = unhex(r.value->>4)
+               FROM json_each($1) AS r
+              WHERE s.connection_id = unhex(r.value->>0) AND s.state = r.value->>1
+                AND s.secret_id = unhex(r.value->>2)",
+            "UPDATE connection_secrets AS s
+                SET data_key_version = (r.value->>3)::bigint, sealed = decode(r.value->>4, 'hex')
+               FROM jsonb_array_elements($1) AS r (value)
+              WHERE s.connection_id = (r.value->>0)::uuid AND s.state = r.value->>1
+                AND s.secret_id = (r.value->>2)::uuid",
+        )
+        .bind(Json(told))
+        .execute()
+        .await?;
+        for row in rows {
+            self.changed(Change::Connection(row.connection));
+        }
+        Ok(true)
+    }
+
+    /// Deletes a workspace's data keys older than `newest`, each only if it seals nothing any more. Says how many
+    /// are left.
+    pub async fn delete_old_data_keys(
+        &mut self,
+        workspace: &WorkspaceId,
+        newest: i32,
+    ) -> Result<i64, StoreError> {
+        // Whoever is about to seal with one of them ends first.
+        let old: Vec<Number> = self
+            .query_for(
+                "SELECT version AS n FROM workspace_keys
+                  WHERE workspace_id = $1 AND purpose = 'data' AND version < $2 AND retired_at IS NOT NULL",
+                "SELECT version AS n FROM workspace_keys
+                  WHERE workspace_id = $1 AND purpose = 'data' AND version < $2 AND retired_at IS NOT NULL FOR UPDATE",
+            )
+            .bind(workspace.as_str().to_owned())
+            .bind(i64::from(newest))
+            .fetch_all()
+            .await?;
+        let mut left = 0;
+        for Number { n: version } in old {
+            let deleted = self
+                .query(
+                    "DELETE FROM workspace_keys WHERE workspace_id = $1 AND purpose = 'data' AND version = $2
+                        AND NOT EXISTS (SELECT 1 FROM ad_platform_connections c
+                                          JOIN connection_secrets s ON s.connection_id = c.connection_id
+                                         WHERE c.workspace_id = $1 AND s.data_key_version = $2)",
+                )
+                .bind(workspace.as_str().to_owned())
+                .bind(version)
+                .execute()
+                .await?;
+            left += i64::from(deleted == 0);
+        }
+        self.changed(Change::Workspace(workspace.clone()));
+        Ok(left)
+    }
+}

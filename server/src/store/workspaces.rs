@@ -1,0 +1,233 @@
+//! Workspaces, and the end of one: its keys are deleted, and the ledger keeps that it was.
+
+use sqlx::types::Json;
+use uuid::Uuid;
+
+use super::cache::Change;
+use super::keys::{Id, Name};
+use super::{Session, StoreError, Tx};
+use crate::model::{ConnectionId, Timestamp, WorkspaceId};
+
+/// A workspace as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkspaceFacts {
+    /// Its id.
+    pub id: WorkspaceId,
+    /// Its name for people.
+    pub display_name: String,
+    /// Where alerts go.
+    pub alert_emails: Vec<String>,
+    /// Alerts are not sent.
+    pub alerts_muted: bool,
+    /// Connections that are not revoked.
+    pub tokens: i64,
+    /// The version of the data key that seals now; 0 once shredded.
+    pub data_key_version: i32,
+    /// When it came into being.
+    pub created_at: Timestamp,
+    /// When its keys were destroyed.
+    pub shredded_at: Option<Timestamp>,
+}
+
+/// An entry of the shred ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shredding {
+    /// Which workspace.
+    pub workspace: WorkspaceId,
+    /// When.
+    pub at: Timestamp,
+    /// By whom.
+    pub by: String,
+}
+
+#[derive(sqlx::FromRow)]
+struct WorkspaceRow {
+    workspace_id: String,
+    display_name: String,
+    alert_emails: Json<Vec<String>>,
+    alerts_muted_at: Option<i64>,
+    tokens: i64,
+    data_key_version: i64,
+    created_at: i64,
+    shredded_at: Option<i64>,
+}
+
+impl WorkspaceRow {
+    fn into_facts(self) -> Result<WorkspaceFacts, StoreError> {
+        let id = WorkspaceId::parse(self.workspace_id.as_str()).map_err(|_| StoreError::Inconsistent {
+            table: "workspaces",
+            column: "workspace_id",
+            row: self.workspace_id,
+        })?;
+        Ok(WorkspaceFacts {
+            id,
+            display_name: self.display_name,
+            alert_emails: self.alert_emails.0,
+            alerts_muted: self.alerts_muted_at.is_some(),
+            tokens: self.tokens,
+            data_key_version: i32::try_from(self.data_key_version).unwrap_or(i32::MAX),
+            created_at: Timestamp::from_micros(self.created_at),
+            shredded_at: self.shredded_at.map(Timestamp::from_micros),
+        })
+    }
+}
+
+/// The columns of a workspace; `WorkspaceRow` reads them.
+macro_rules! workspaces_where {
+    ($rest:literal) => {
+        concat!(
+            "SELECT w.workspace_id, w.display_name, w.alert_emails, w.alerts_muted_at,
+                    (SELECT count(*) FROM ad_platform_connections c
+                      WHERE c.workspace_id = w.workspace_id AND c.standing IN ('LIVE', 'INVALID')) AS tokens,
+                    coalesce((SELECT max(k.version) FROM workspace_keys k
+                               WHERE k.workspace_id = w.workspace_id AND k.purpose = 'data'), 0) AS data_key_version,
+                    w.created_at, w.shredded_at
+               FROM workspaces w WHERE ",
+            $rest
+        )
+    };
+}
+
+#[derive(sqlx::FromRow)]
+struct LedgerRow {
+    workspace_id: String,
+    shredded_at: i64,
+    shredded_by: String,
+}
+
+#[derive(sqlx::FromRow)]
+pub(super) struct Shredded {
+    pub(super) shredded_at: Option<i64>,
+}
+
+impl Session {
+    /// Connections of a workspace after one, ended ones too, in order.
+    pub async fn connections_of_workspace(
+        &mut self,
+        workspace: &WorkspaceId,
+        after: Option<ConnectionId>,
+        limit: i64,
+    ) -> Result<Vec<ConnectionId>, StoreError> {
+        let rows: Vec<Id> = self
+            .query(
+                "SELECT connection_id FROM ad_platform_connections
+                  WHERE workspace_id = $1 AND connection_id > $2 ORDER BY connection_id LIMIT $3",
+            )
+            .bind(workspace.as_str().to_owned())
+            .bind(after.map_or_else(Uuid::nil, ConnectionId::as_uuid))
+            .bind(limit)
+            .fetch_all()
+            .await?;
+        Ok(rows.into_iter().map(|row| ConnectionId::from_uuid(row.connection_id)).collect())
+    }
+
+    /// A workspace.
+    pub async fn workspace(&mut self, id: &WorkspaceId) -> Result<Option<WorkspaceFacts>, StoreError> {
+        let row: Option<WorkspaceRow> = self
+            .query(workspaces_where!("w.workspace_id = $1"))
+            .bind(id.as_str().to_owned())
+            .fetch_optional()
+            .await?;
+        row.map(WorkspaceRow::into_facts).transpose()
+    }
+
+    /// Workspaces after one, by id.
+    pub async fn workspaces_after(
+        &mut self,
+        after: &str,
+        limit: i64,
+    ) -> Result<Vec<WorkspaceFacts>, StoreError> {
+        let rows: Vec<WorkspaceRow> = self
+            .query(workspaces_where!("w.workspace_id > $1 ORDER BY w.workspace_id LIMIT $2"))
+            .bind(after.to_owned())
+            .bind(limit)
+            .fetch_all()
+            .await?;
+        rows.into_iter().map(WorkspaceRow::into_facts).collect()
+    }
+
+    /// Every workspace that was shredded, in the order in which it was done.
+    pub async fn shred_ledger(&mut self) -> Result<Vec<Shredding>, StoreError> {
+        let rows: Vec<LedgerRow> = self
+            .query(
+                "SELECT workspace_id, shredded_at, shredded_by FROM shred_ledger ORDER BY shredded_at, workspace_id",
+            )
+            .fetch_all()
+            .await?;
+        let entry = |row: LedgerRow| {
+            let at = Timestamp::from_micros(row.shredded_at);
+            WorkspaceId::parse(row.workspace_id).ok().map(|workspace| Shredding {
+                workspace,
+                at,
+                by: row.shredded_by,
+            })
+        };
+        Ok(rows.into_iter().filter_map(entry).collect())
+    }
+
+    /// Shredded workspaces that still have connections which are not ended, or secrets.
+    pub async fn workspaces_to_bury(&mut self) -> Result<Vec<WorkspaceId>, StoreError> {
+        let rows: Vec<Name> = self
+            .query(
+                "SELECT l.workspace_id AS name FROM shred_ledger l
+                  WHERE EXISTS (SELECT 1 FROM ad_platform_connections c
+                                 WHERE c.workspace_id = l.workspace_id AND (c.standing <> 'REVOKED' OR c.subject_name <> ''))
+                  ORDER BY l.workspace_id",
+            )
+            .fetch_all()
+            .await?;
+        Ok(rows.into_iter().filter_map(|row| WorkspaceId::parse(row.name).ok()).collect())
+    }
+
+    /// Writes SQLite's log back and cuts it to nothing. `false`: somebody was reading or writing.
+    pub(super) async fn cut_log(&mut self) -> Result<bool, StoreError> {
+        #[derive(sqlx::FromRow)]
+        struct Row {
+            busy: i64,
+        }
+        let row: Row = self.query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one().await?;
+        Ok(row.busy == 0)
+    }
+}
+
+impl Tx {
+    /// A workspace, locked until the transaction ends: `Some(true)` when it was shredded.
+    pub async fn lock_workspace(&mut self, workspace: &WorkspaceId) -> Result<Option<bool>, StoreError> {
+        let row: Option<Shredded> = self
+            .query_for(
+                "SELECT shredded_at FROM workspaces WHERE workspace_id = $1",
+                "SELECT shredded_at FROM workspaces WHERE workspace_id = $1 FOR NO KEY UPDATE",
+            )
+            .bind(workspace.as_str().to_owned())
+            .fetch_optional()
+            .await?;
+        Ok(row.map(|row| row.shredded_at.is_some()))
+    }
+
+    /// Destroys a workspace's keys for good. Its row stays as a tombstone, so that its id is never used again.
+    pub async fn shred_workspace(&mut self, entry: &Shredding) -> Result<(), StoreError> {
+        let id = entry.workspace.as_str();
+        self.query(
+            "UPDATE workspaces SET shredded_at = $2, display_name = '', alert_emails = '[]' WHERE workspace_id = $1",
+        )
+        .bind(id.to_owned())
+        .bind(entry.at.as_micros())
+        .execute()
+        .await?;
+        self.query("DELETE FROM workspace_keys WHERE workspace_id = $1")
+            .bind(id.to_owned())
+            .execute()
+            .await?;
+        self.query(
+            "INSERT INTO shred_ledger (workspace_id, shredded_at, shredded_by) VALUES ($1, $2, $3)
+             ON CONFLICT (workspace_id) DO NOTHING",
+        )
+        .bind(id.to_owned())
+        .bind(entry.at.as_micros())
+        .bind(entry.by.clone())
+        .execute()
+        .await?;
+        self.changed(Change::Workspace(entry.workspace.clone()));
+        Ok(())
+    }
+}
