@@ -35,7 +35,7 @@ enum Elsewhere {
     Hidden(Reason),
     /// Nothing: what it lists and watches is its own.
     Unseen,
-    /// That it takes somebody who may act in every workspace: the RPC is about all principals.
+    /// That it takes somebody who may act in every workspace: the RPC is about all principals, or works on all.
     Whole,
     /// Nothing: the RPC is about no workspace.
     Apart,
@@ -71,7 +71,7 @@ const RPCS: &[(&str, &[Role], Empty, Elsewhere)] = &[
     ("VaultAdmin/RevokeApiKey", &[Admin], Told, KEY),
     ("VaultAdmin/RotateApiKey", &[Admin], Told, KEY),
     ("VaultAdmin/ListJobs", &[Viewer, Admin], Answered, Apart),
-    ("VaultAdmin/RunJob", &[Admin], Told, Apart),
+    ("VaultAdmin/RunJob", &[Admin], Told, Whole),
     ("VaultAdmin/ListJobRuns", &[Viewer, Admin], Answered, Apart),
     ("VaultAdmin/ListSubscriptions", &[Viewer, Admin], Answered, Whole),
     ("VaultAdmin/DeleteSubscription", &[Admin], Told, Whole),
@@ -282,6 +282,10 @@ async fn reach_for(
         "VaultAdmin/RotateKey" => {
             let key = Some(pb::rotate_key_request::Key::WorkspaceId(ACME.into()));
             caller.rotate_key(pb::RotateKeyRequest { key, ..Default::default() }).await.map(drop)
+        }
+        "VaultAdmin/RunJob" => {
+            let request = pb::RunJobRequest { job: "housekeeping".into(), ..Default::default() };
+            caller.run_job(request).await.map(drop)
         }
         "VaultAdmin/ListSubscriptions" => caller.list_subscriptions(Default::default()).await.map(drop),
         "VaultAdmin/DeleteSubscription" => {

@@ -313,6 +313,25 @@ async fn known_keys_are_used_for_a_while_when_the_issuer_goes_down_and_then_no_m
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_issuer_that_floods_hangs_or_poses_as_another_is_as_one_that_is_down() {
+    let cases: [(fn(&Issuer), &str); 3] = [
+        (Issuer::floods, "its answer is too long"),
+        (Issuer::hangs, "it did not answer in time"),
+        (|issuer| issuer.poses_as("http://127.0.0.1:1"), "is of another issuer"),
+    ];
+    for (misbehaves, why) in cases {
+        let signer = Signer::ec("k1");
+        let issuer = Issuer::start(&[&signer]).await;
+        misbehaves(&issuer);
+        let world = trusting(Backend::Sqlite, &issuer.url()).start().await;
+        let caller = bearer(&world, &signer.token(&claims(&world, &issuer.url(), "viewer")));
+        caller.list().await.unwrap_err().is(Code::Unavailable, Reason::IdentityProviderUnavailable);
+        assert!(world.logs().contains(why), "{why}");
+        world.admin().list().await.expect("who has a key needs no issuer");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn claims_are_mapped_as_the_operator_says() {
     let signer = Signer::ec("k1");
     let issuer = Issuer::start(&[&signer]).await;

@@ -138,6 +138,8 @@ struct Published {
     issuer: String,
     keys: Vec<Value>,
     away: bool,
+    floods: bool,
+    hangs: bool,
     asked: usize,
 }
 
@@ -162,8 +164,15 @@ async fn discovery(State(published): Shared) -> Json<Value> {
 }
 
 async fn keys(State(published): Shared) -> Response {
+    let hangs = published.lock().expect("no test panics here").hangs;
+    if hangs {
+        std::future::pending::<()>().await;
+    }
     let mut published = published.lock().expect("no test panics here");
     published.asked += 1;
+    if published.floods {
+        return vec![b' '; 1 << 20].into_response();
+    }
     if published.away {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
@@ -215,6 +224,21 @@ impl Issuer {
 
     pub(crate) fn publish(&self, keys: &[&Signer]) {
         self.published().keys = keys.iter().map(|key| key.jwk()).collect();
+    }
+
+    /// Answers a question for its keys with more than anybody wants.
+    pub(crate) fn floods(&self) {
+        self.published().floods = true;
+    }
+
+    /// Takes questions for its keys and never answers.
+    pub(crate) fn hangs(&self) {
+        self.published().hangs = true;
+    }
+
+    /// Says that it is somebody else.
+    pub(crate) fn poses_as(&self, issuer: &str) {
+        self.published().issuer = issuer.to_owned();
     }
 
     pub(crate) fn is_away(&self, away: bool) {
