@@ -314,7 +314,8 @@ async fn known_keys_are_used_for_a_while_when_the_issuer_goes_down_and_then_no_m
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_issuer_that_floods_hangs_or_poses_as_another_is_as_one_that_is_down() {
-    let cases: [(fn(&Issuer), &str); 3] = [
+    type Trick = fn(&Issuer);
+    let cases: [(Trick, &str); 3] = [
         (Issuer::floods, "its answer is too long"),
         (Issuer::hangs, "it did not answer in time"),
         (|issuer| issuer.poses_as("http://127.0.0.1:1"), "is of another issuer"),
