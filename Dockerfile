@@ -1,7 +1,7 @@
 # Token Vault: small, non-root, read-only root file system; only /data is written.
 #
 #   docker build -t token-vault .
-#   docker run --read-only --cap-drop ALL -v token-vault:/data token-vault
+#   docker run --read-only --cap-drop ALL --security-opt no-new-privileges --ulimit core=0 -v token-vault:/data token-vault
 #
 # Without TLS the vault listens on loopback only: give the container's callers its network namespace (a sidecar, or
 # --network host), or mount certificates and set TOKEN_VAULT__SERVER__LISTEN and TOKEN_VAULT__SERVER__TLS__* (README); the

@@ -28,6 +28,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
+    for exposed in exposures() {
+        tracing::warn!("{exposed}");
+    }
     let mut limits = config.server.limits.clone();
     let room = room_for_connections();
     if room < limits.max_connections {
@@ -135,6 +138,20 @@ pub fn providers(meta: Option<MetaApp>, clock: &Clock) -> anyhow::Result<Provide
     Ok(Providers::new(providers))
 }
 
+/// What `main` asked of the system to keep secrets in this process, and did not get.
+fn exposures() -> Vec<&'static str> {
+    use rustix::process::{Resource, getrlimit};
+    let mut exposed = Vec::new();
+    if getrlimit(Resource::Core).current != Some(0) {
+        exposed.push("the system did not let core files be turned off: one would hold secrets");
+    }
+    #[cfg(target_os = "linux")]
+    if !matches!(rustix::process::dumpable_behavior(), Ok(rustix::process::DumpableBehavior::NotDumpable)) {
+        exposed.push("the system lets other processes of this user read this one's memory and environment");
+    }
+    exposed
+}
+
 /// Open files that are none of the callers': the database, the providers, the log.
 const OWN_FILES: u64 = 256;
 
@@ -164,6 +181,9 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Option<Signal>,
+    /// Listened to and never asked: a limit on the size of files is then an error of the write, as a full disk is, and
+    /// not the end of the process.
+    _file_too_large: Option<Signal>,
 }
 
 impl Signals {
@@ -172,6 +192,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: Some(signal(SignalKind::hangup())?),
+            _file_too_large: signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).ok(),
         })
     }
 

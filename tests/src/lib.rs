@@ -8,6 +8,7 @@
 mod binary;
 mod caller;
 mod database;
+mod disk;
 mod feed;
 mod hunt;
 mod postgres;
@@ -19,6 +20,7 @@ mod world;
 pub use binary::{target_dir, token_vault};
 pub use caller::{Caller, days, request_id, seconds};
 pub use database::{Backend, Contents, Database};
+pub use disk::SmallDisk;
 pub use feed::Feed;
 pub use hunt::{Finding, Hunter, files_below};
 pub use postgres::{Cluster, shared_cluster};

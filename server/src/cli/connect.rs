@@ -12,9 +12,9 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tonic::{Request, Status};
 use zeroize::Zeroizing;
 
-use super::Mistake;
+use super::{Mistake, note};
 use crate::config::{Config, Flags};
-use crate::model::Secret;
+use crate::model::{Secret, exposure_of};
 
 /// The environment variable with the caller's API key.
 const API_KEY_ENV: &str = "TOKEN_VAULT_API_KEY";
@@ -118,7 +118,8 @@ impl CallerArgs {
     pub(super) async fn connect(&self, flags: Flags) -> anyhow::Result<Caller> {
         let key = match self.key(flags)? {
             Some(key) => {
-                let mut value: MetadataValue<Ascii> = format!("Bearer {}", key.expose().trim())
+                let line = Zeroizing::new(format!("Bearer {}", key.expose().trim()));
+                let mut value: MetadataValue<Ascii> = line
                     .parse()
                     .map_err(|_| Mistake("the API key holds characters that no key has".into()))?;
                 value.set_sensitive(true);
@@ -159,6 +160,9 @@ impl CallerArgs {
             _ if self.at.client_cert.is_some() => return Ok(None),
             _ => Config::load(flags)?.data_dir.join(BOOTSTRAP_KEY_FILE),
         };
+        if let Some(warning) = exposure_of(&file) {
+            note(warning);
+        }
         fs::read_to_string(&file).map(Secret::new).map(Some).with_context(|| {
             format!("cannot read an API key from {}; name one by --key-file or {API_KEY_ENV}", file.display())
         })

@@ -17,7 +17,7 @@ use super::table::table;
 use super::{Mistake, note, say};
 use crate::config::{Config, Flags};
 use crate::crypto::{BreakGlassPrivate, add_to_key_file, create_secret_file, fresh_key_id};
-use crate::model::Secret;
+use crate::model::{Secret, exposure_of};
 use crate::telemetry;
 use crate::vault::Vault;
 
@@ -237,6 +237,9 @@ fn generate_pair(args: &PairArgs) -> anyhow::Result<()> {
 }
 
 async fn recover(args: &RecoverArgs, flags: Flags) -> anyhow::Result<()> {
+    if let Some(warning) = exposure_of(&args.private_key) {
+        note(warning);
+    }
     let text = std::fs::read_to_string(&args.private_key)
         .map(Secret::new)
         .with_context(|| format!("cannot read {}", args.private_key.display()))?;

@@ -70,8 +70,8 @@ struct ConfigArgs {
     listen: Option<String>,
     /// Database: sqlite:PATH or postgres://… [key: storage.url] [default: in the data folder].
     ///
-    /// A URL with a password is better given as TOKEN_VAULT__STORAGE__URL: other users of the machine
-    /// can see arguments.
+    /// A URL with a password is refused here, since other users of the machine can see arguments: give it as
+    /// TOKEN_VAULT__STORAGE__URL or in the configuration file.
     #[arg(long, value_name = "URL", global = true)]
     database_url: Option<String>,
     /// Folder for database, master key and bootstrap key [key: data_dir] [default: ./data].

@@ -1,7 +1,6 @@
 //! Section `providers.meta`: the app at Meta, and its secrets, read from their files.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use url::Url;
 
 use super::MetaApp;
 use super::reader::Reader;
-use crate::model::Secret;
+use crate::model::{Secret, exposure_of};
 use crate::provider::{MetaConfig, is_loopback};
 
 /// Meta's own Graph API.
@@ -91,9 +90,8 @@ fn secret(reader: &mut Reader, key: &str, file: &Path) -> Option<Secret> {
             return None;
         }
     };
-    let mode = fs::metadata(file).map(|metadata| metadata.permissions().mode()).unwrap_or(0);
-    if mode & 0o077 != 0 {
-        reader.warn(format!("{shown} holds an app secret and others may read it; run: chmod 600 {shown}"));
+    if let Some(warning) = exposure_of(file) {
+        reader.warn(warning);
     }
     let trimmed = text.expose().trim();
     if trimmed.is_empty() || trimmed.len() > 256 || !trimmed.bytes().all(|b| b.is_ascii_graphic()) {

@@ -28,7 +28,7 @@ use figment::value::Dict;
 
 use crate::api::{ClientAuth, Limits, TlsFiles};
 use crate::audit::AuditConfig;
-use crate::model::{CertificateRule, Cron, Policy, RenewalPolicy, Secret, Timestamp};
+use crate::model::{CertificateRule, Cron, Policy, RenewalPolicy, Secret, Timestamp, exposure_of};
 use crate::oidc::OidcConfig;
 use crate::provider::MetaConfig;
 use crate::telemetry::{self, LogFormat};
@@ -199,13 +199,25 @@ impl Config {
     /// Reads file, environment and flags.
     pub fn load(flags: Flags) -> Result<Self, ConfigError> {
         let mut figment = Figment::new();
+        let mut exposed = None;
+        // What is refused is not repeated.
+        if flags.database_url.as_deref().is_some_and(holds_password) {
+            return Err(ConfigError(vec![
+                "--database-url must not hold a password, since every user of the machine can read arguments; \
+                 give the URL as TOKEN_VAULT__STORAGE__URL or as storage.url in the file"
+                    .to_owned(),
+            ]));
+        }
         if let Some(file) = &flags.file {
-            check_file(file)?;
+            exposed = check_file(file)?;
             figment = figment.merge(Toml::file_exact(file));
         }
         let master_key =
             std::env::var(MASTER_KEY_ENV).ok().filter(|text| !text.trim().is_empty()).map(Secret::new);
-        Self::from_sources(figment.merge(Env::prefixed(ENV_PREFIX).split("__")), flags, master_key)
+        let mut config =
+            Self::from_sources(figment.merge(Env::prefixed(ENV_PREFIX).split("__")), flags, master_key)?;
+        config.warnings.extend(exposed);
+        Ok(config)
     }
 
     fn from_sources(
@@ -291,15 +303,25 @@ impl Config {
 }
 
 /// Whether `file` is there and is TOML. The parser quotes the line that it stumbles over, which may hold a
-/// password: of what it says, only where and why is told.
-fn check_file(file: &Path) -> Result<(), ConfigError> {
+/// password: of what it says, only where and why is told. Gives a warning for a password that others may read.
+fn check_file(file: &Path) -> Result<Option<String>, ConfigError> {
     let wrong = |why: String| ConfigError(vec![format!("{} {why}", file.display())]);
     let text = fs::read_to_string(file).map_err(|error| wrong(format!("can't be read: {error}")))?;
-    Toml::from_str::<Dict>(&text).map(drop).map_err(|error| {
+    let read = Toml::from_str::<Dict>(&text).map(|read| {
+        let storage = read.get("storage").and_then(|storage| storage.find_ref("url"));
+        storage.and_then(|url| url.as_str()).is_some_and(holds_password)
+    });
+    read.map(|secret| if secret { exposure_of(file) } else { None }).map_err(|error| {
         let told = error.to_string();
         let lines: Vec<_> = told.lines().filter(|line| !line.contains('|')).map(str::trim).collect();
         wrong(format!("is not TOML: {}", lines.join("; ")))
     })
+}
+
+/// Whether a database's URL has a password, at either of the two places.
+fn holds_password(url: &str) -> bool {
+    let Ok(url) = url::Url::parse(url) else { return false };
+    url.password().is_some() || url.query_pairs().any(|(name, _)| name == "password" || name == "sslpassword")
 }
 
 fn storage(reader: &mut Reader, data_dir: &Path) -> Storage {

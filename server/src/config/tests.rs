@@ -267,6 +267,31 @@ fn limits_are_bounded_and_documented_by_their_defaults() {
 }
 
 #[test]
+fn a_password_is_no_argument_and_is_not_repeated() {
+    for url in ["postgres://u:hidden-pw@db/v", "postgres://db/v?user=u&password=hidden-pw"] {
+        let told = Config::load(Flags { database_url: Some(url.into()), ..Flags::default() }).unwrap_err();
+        let told = told.to_string();
+        assert!(told.contains("--database-url") && told.contains("TOKEN_VAULT__STORAGE__URL"), "{told}");
+        assert!(!told.contains("hidden-pw"), "{told}");
+    }
+    assert!(!holds_password("postgres://u@db/v") && !holds_password("sqlite:/data/a:b@c.db"));
+}
+
+#[test]
+fn a_configuration_file_with_a_password_is_for_its_owner() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("vault.toml");
+    let warned = |text: &str, mode: u32| {
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        check_file(&file).unwrap().is_some()
+    };
+    let secret = "[storage]\nurl = 'postgres://u:p@db/v'";
+    assert!(warned(secret, 0o640) && warned(secret, 0o604) && !warned(secret, 0o600));
+    assert!(!warned("[storage]\nurl = 'postgres://u@db/v'", 0o644));
+}
+
+#[test]
 fn an_app_needs_its_id_and_a_secret() {
     assert!(mistakes("[providers.meta]\napp_id = '12'")[0].starts_with("providers.meta.app_secret_files"));
     let told = mistakes("[providers.meta]\napp_secret_files = ['/no/such/file']");

@@ -22,7 +22,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::RawKey;
 use super::master::WrapError;
-use crate::model::Secret;
+use crate::model::{Secret, exposure_of};
 
 /// How long connecting may take, and one request.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -361,7 +361,12 @@ impl Transit {
 
     async fn log_in(&self) -> Result<Session, Refused> {
         let read = |file: &PathBuf| match fs::read_to_string(file) {
-            Ok(text) => Ok(Secret::new(Zeroizing::new(text).trim().to_owned())),
+            Ok(text) => {
+                if let Some(warning) = exposure_of(file) {
+                    tracing::warn!("{warning}");
+                }
+                Ok(Secret::new(Zeroizing::new(text).trim().to_owned()))
+            }
             Err(error) => Err(Refused::Away(format!("cannot read {}: {error}", file.display()))),
         };
         let understood = |_| Refused::Away("the key service's answer to a login is not understood".into());

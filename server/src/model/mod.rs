@@ -38,7 +38,7 @@ pub use id::{
 pub use list::ListOrder;
 pub use refusal::{Misconfiguration, Refusal, RefusalKind, RefusalReason};
 pub use remedy::{Check, CheckResult, Fixer, Problem, ProblemReason, Remedy, Severity};
-pub use secret::{Fingerprint, Sealed, Secret};
+pub use secret::{Fingerprint, Sealed, Secret, exposure_of};
 pub use time::{Clock, Timestamp};
 pub use token::{
     Badge, BadgeColor, Connection, Expiry, ExpirySource, Grant, GrantState, GranularScope, Observations,

@@ -1,6 +1,9 @@
 //! Secrets in the clear, sealed, and as a fingerprint. The types carry the promise that none leaks.
 
 use std::fmt;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use zeroize::Zeroizing;
 
@@ -19,10 +22,25 @@ impl Secret {
     }
 }
 
+impl From<Zeroizing<String>> for Secret {
+    fn from(value: Zeroizing<String>) -> Self {
+        Self(value)
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(***)")
     }
+}
+
+/// Says so, with the remedy, where a file that holds a secret may be read by more than its owner. It is a warning
+/// and no refusal: orchestrators mount secrets for a group, or for all within a container.
+pub fn exposure_of(file: &Path) -> Option<String> {
+    let mode = fs::metadata(file).map_or(0, |metadata| metadata.permissions().mode());
+    let shown = file.display();
+    (mode & 0o077 != 0)
+        .then(|| format!("{shown} holds a secret and others may read it; run: chmod 600 {shown}"))
 }
 
 /// A secret as the database may hold it. `crypto` makes one from a [`Secret`], and `store` accepts

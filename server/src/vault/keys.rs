@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{OpenError, Vault, VaultError};
 use crate::crypto::{BreakGlassPublic, DataKey, KeyBinding, MacKey, MasterKeys, RawKey, Transit, WrapError};
-use crate::model::{Secret, WorkspaceId};
+use crate::model::{Secret, WorkspaceId, exposure_of};
 use crate::store::{
     Abort, BreakGlassWrap, KeyPurpose, Session, VaultKeyPurpose, VaultRecord, WorkspaceKeyRows, WrappedKey,
 };
@@ -148,6 +148,9 @@ impl KeySource {
             Ok(text) => {
                 let parsed = parse(&text, &self.file.display().to_string());
                 if parsed.is_ok() {
+                    if let Some(warning) = exposure_of(&self.file) {
+                        tracing::warn!("{warning}");
+                    }
                     *self.adopted.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
                 }
                 parsed

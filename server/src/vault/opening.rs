@@ -16,7 +16,7 @@ use crate::crypto::{
     MacKey, MasterKeys, PresentedKey, RawKey, Transit, create_key_file, create_secret_file, fresh_key_id,
     mint_api_key,
 };
-use crate::model::{Clock, Incarnation, Role, Secret, WorkspaceSet};
+use crate::model::{Clock, Incarnation, Role, Secret, WorkspaceSet, exposure_of};
 use crate::oidc::Issuer;
 use crate::provider::Providers;
 use crate::store::{
@@ -218,6 +218,9 @@ fn default_key_file(config: &VaultConfig) -> PathBuf {
 }
 
 fn read_secret(path: &Path) -> io::Result<Secret> {
+    if let Some(warning) = exposure_of(path) {
+        tracing::warn!("{warning}");
+    }
     std::fs::read_to_string(path).map(Secret::new)
 }
 

@@ -72,7 +72,7 @@ impl Meta {
             usable.then(|| PageToken {
                 id: entry.id,
                 name: entry.name,
-                secret: Secret::new(entry.access_token),
+                secret: Secret::from(entry.access_token),
             })
         };
         Ok(entries.into_iter().filter_map(wire::read).filter_map(page).collect())

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use super::http::Call;
 use super::refusal::{self, Asked, Seen};
@@ -210,14 +211,14 @@ fn exchanged(body: &[u8]) -> Option<Exchanged> {
     let expires_in = seconds.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
     let plausible =
         !reply.access_token.is_empty() && reply.access_token.bytes().all(|b| b.is_ascii_graphic());
-    plausible.then(|| Exchanged { secret: Secret::new(reply.access_token), expires_in })
+    plausible.then(|| Exchanged { secret: Secret::from(reply.access_token), expires_in })
 }
 
 fn from_query_string(body: &[u8]) -> TokenReply {
     let mut reply = TokenReply::default();
     for (name, value) in url::form_urlencoded::parse(body) {
         match name.as_ref() {
-            "access_token" => reply.access_token = value.into_owned(),
+            "access_token" => reply.access_token = Zeroizing::new(value.into_owned()),
             "expires_in" => reply.expires_in = value.trim().parse().ok(),
             "expires" => reply.expires = value.trim().parse().ok(),
             _ => {}

@@ -3,6 +3,7 @@
 
 use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 /// `{"error":{…}}`, and the `error` within `debug_token`'s data.
 #[derive(Debug, Default, serde::Deserialize)]
@@ -63,12 +64,12 @@ pub(super) struct GranularScope {
     pub(super) target_ids: Vec<String>,
 }
 
-/// The token endpoint's answer.
-#[derive(Debug, Default, serde::Deserialize)]
+/// The token endpoint's answer. Holds a secret: no `Debug`.
+#[derive(Default, serde::Deserialize)]
 #[serde(default)]
 pub(super) struct TokenReply {
-    #[serde(deserialize_with = "text")]
-    pub(super) access_token: String,
+    #[serde(deserialize_with = "secret")]
+    pub(super) access_token: Zeroizing<String>,
     #[serde(deserialize_with = "integer")]
     pub(super) expires_in: Option<i64>,
     /// Its former name.
@@ -94,8 +95,8 @@ pub(super) struct PageEntry {
     pub(super) id: String,
     #[serde(deserialize_with = "text")]
     pub(super) name: String,
-    #[serde(deserialize_with = "text")]
-    pub(super) access_token: String,
+    #[serde(deserialize_with = "secret")]
+    pub(super) access_token: Zeroizing<String>,
 }
 
 /// One entry of `/me/adaccounts`.
@@ -173,6 +174,14 @@ fn as_text(value: &Value) -> Option<String> {
 
 fn text<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     Ok(as_text(&Value::deserialize(from)?).unwrap_or_default())
+}
+
+/// A text that is wiped, also the copy that the parser made.
+fn secret<'de, D: Deserializer<'de>>(from: D) -> Result<Zeroizing<String>, D::Error> {
+    Ok(match Value::deserialize(from)? {
+        Value::String(text) => Zeroizing::new(text),
+        other => Zeroizing::new(as_text(&other).unwrap_or_default()),
+    })
 }
 
 fn integer<'de, D: Deserializer<'de>>(from: D) -> Result<Option<i64>, D::Error> {
