@@ -28,6 +28,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     let pool = compiler.descriptor_pool();
     let secret = pool.all_messages().filter(holds_secret).map(|message| message.full_name().to_owned());
 
+    // Every RPC by its path: what says who may call which is compared with it when the server is compiled.
+    let methods = pool.services().flat_map(|service| {
+        let own = service.full_name().starts_with("tokenvault.v1.");
+        let methods: Vec<_> = if own { service.methods().collect() } else { Vec::new() };
+        methods.into_iter().map(move |method| format!("/{}/{}", service.full_name(), method.name()))
+    });
+    let methods: Vec<_> = methods.collect();
+    fs::write(out.join("tokenvault.v1.methods.rs"), format!("&{methods:?}"))?;
+
     tonic_prost_build::configure().skip_debug(secret).compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

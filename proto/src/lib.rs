@@ -16,6 +16,9 @@ pub mod v1 {
 
     /// The encoded `FileDescriptorSet` of the package and what it imports, comments included, for server reflection.
     pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tokenvault.v1.bin"));
+
+    /// Every RPC of the package, by the path of its request line: `/tokenvault.v1.TokenVault/GetToken`.
+    pub const METHODS: &[&str] = include!(concat!(env!("OUT_DIR"), "/tokenvault.v1.methods.rs"));
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::v1::exchange_token_request::NewToken;
 use crate::v1::store_token_request::Credential;
 use crate::v1::{
     BearerCredential, CreateApiKeyResponse, Header, OAuth1Credential, ReportTokenErrorRequest, RequestPart,
-    StoreTokenRequest,
+    RotateApiKeyResponse, StoreTokenRequest,
 };
 
 /// Stands where a secret stood.
@@ -141,6 +141,17 @@ impl Debug for CreateApiKeyResponse {
     }
 }
 
+impl Debug for RotateApiKeyResponse {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let Self { api_key, key, replaced } = self;
+        f.debug_struct("RotateApiKeyResponse")
+            .field("api_key", api_key)
+            .field("key", &Redacted(key))
+            .field("replaced", replaced)
+            .finish()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,6 +226,7 @@ mod tests {
                 ..Default::default()
             }),
             Box::new(CreateApiKeyResponse { key: secret(), ..Default::default() }),
+            Box::new(RotateApiKeyResponse { key: secret(), ..Default::default() }),
         ];
         for message in messages {
             for printed in [format!("{message:?}"), format!("{message:#?}")] {

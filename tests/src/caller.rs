@@ -137,6 +137,8 @@ impl Caller {
         list_api_keys: VaultAdminClient ListApiKeysRequest => ListApiKeysResponse;
         /// `RevokeApiKey`.
         revoke_api_key: VaultAdminClient RevokeApiKeyRequest => RevokeApiKeyResponse;
+        /// `RotateApiKey`.
+        rotate_api_key: VaultAdminClient RotateApiKeyRequest => RotateApiKeyResponse;
         /// `ListJobs`.
         list_jobs: VaultAdminClient ListJobsRequest => ListJobsResponse;
         /// `RunJob`.
@@ -157,6 +159,20 @@ impl Caller {
         delete_subscription: VaultAdminClient DeleteSubscriptionRequest => DeleteSubscriptionResponse;
         /// `GetVaultStatus`.
         get_vault_status: VaultAdminClient GetVaultStatusRequest => GetVaultStatusResponse;
+    }
+
+    /// Calls the RPC at this path, such as `/tokenvault.v1.TokenVault/GetToken`, with an empty message, and waits for
+    /// the first answer.
+    pub async fn call_empty(&self, path: &str) -> Result<(), Refusal> {
+        let mut client = tonic::client::Grpc::new(self.channel.clone());
+        let codec = tonic_prost::ProstCodec::<(), ()>::default();
+        let path = path.parse().expect("a path");
+        let outcome = async {
+            client.ready().await.map_err(|error| Status::unknown(error.to_string()))?;
+            let mut answers = client.server_streaming(self.request(()), path, codec).await?.into_inner();
+            answers.message().await?.ok_or_else(|| Status::unknown("no answer"))
+        };
+        self.note(outcome.await.map(Response::new))
     }
 
     /// Brings a token into a workspace.

@@ -1,11 +1,8 @@
 //! Who may call what: one row per RPC, and what each role may do.
 //!
-//! [`check_table`] compares the rows with the services' descriptors at start, so that an RPC without a
-//! row is never served.
+//! An RPC without a row, a row without an RPC and a row that stands twice do not compile.
 
-use std::collections::BTreeSet;
-
-use prost::Message;
+use token_vault_proto::v1::METHODS;
 
 use crate::model::Role;
 
@@ -32,7 +29,7 @@ pub(super) enum Permission {
     Status,
     /// Run jobs, rotate keys, end subscriptions and workspaces.
     Operate,
-    /// Make, list and revoke API keys.
+    /// Make, list, rotate and revoke API keys.
     ManageKeys,
 }
 
@@ -55,7 +52,7 @@ macro_rules! rows {
     (reads) => { false };
 }
 
-static TABLE: &[Rpc] = rows! {
+const TABLE: &[Rpc] = rows! {
     // The hot path stands first: rows are searched in order.
     "/tokenvault.v1.TokenVault/FetchAccessToken"   Fetch       reads,
     "/tokenvault.v1.TokenVault/GetToken"           Read        reads,
@@ -81,6 +78,7 @@ static TABLE: &[Rpc] = rows! {
     "/tokenvault.v1.VaultAdmin/CreateApiKey"       ManageKeys  changes,
     "/tokenvault.v1.VaultAdmin/ListApiKeys"        ManageKeys  reads,
     "/tokenvault.v1.VaultAdmin/RevokeApiKey"       ManageKeys  changes,
+    "/tokenvault.v1.VaultAdmin/RotateApiKey"       ManageKeys  changes,
 };
 
 impl Rpc {
@@ -119,46 +117,84 @@ const fn permissions(role: Role) -> &'static [Permission] {
     }
 }
 
-/// Compares the rows with the services that `descriptors` hold; tells every difference.
-pub(super) fn check_table(descriptors: &[u8]) -> Result<(), String> {
-    let set = prost_types::FileDescriptorSet::decode(descriptors)
-        .map_err(|e| format!("unreadable descriptors: {e}"))?;
-    let mut served = BTreeSet::new();
-    for file in &set.file {
-        for service in &file.service {
-            for method in &service.method {
-                served.insert(format!("/{}.{}/{}", file.package(), service.name(), method.name()));
-            }
+// The error names the RPC that is missing here or there.
+const _: () = {
+    let rows = paths::<{ TABLE.len() }>(TABLE);
+    if let Some(path) = first_missing(METHODS, &rows) {
+        panic!("{}", path);
+    }
+    if let Some(path) = first_missing(&rows, METHODS) {
+        panic!("{}", path);
+    }
+    assert!(TABLE.len() == METHODS.len(), "a row of the access table stands twice");
+};
+
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler only, which stops at a slip")]
+const fn paths<const N: usize>(table: &[Rpc]) -> [&'static str; N] {
+    let mut paths = [""; N];
+    let mut at = 0;
+    while at < N {
+        paths[at] = table[at].path;
+        at += 1;
+    }
+    paths
+}
+
+/// The first of `wanted` that is not among `there`.
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler only, which stops at a slip")]
+const fn first_missing<'a>(wanted: &[&'a str], there: &[&str]) -> Option<&'a str> {
+    let mut at = 0;
+    while at < wanted.len() {
+        let mut other = 0;
+        while other < there.len() && !same(wanted[at].as_bytes(), there[other].as_bytes()) {
+            other += 1;
         }
+        if other == there.len() {
+            return Some(wanted[at]);
+        }
+        at += 1;
     }
-    let rows: BTreeSet<_> = TABLE.iter().map(|rpc| rpc.path.to_owned()).collect();
-    let mut differences: Vec<_> = served.difference(&rows).map(|path| format!("{path} has no row")).collect();
-    differences.extend(rows.difference(&served).map(|path| format!("{path} is no RPC")));
-    if rows.len() != TABLE.len() {
-        differences.push("a row stands twice".to_owned());
+    None
+}
+
+const fn same(one: &[u8], other: &[u8]) -> bool {
+    match (one, other) {
+        ([], []) => true,
+        ([a, one @ ..], [b, other @ ..]) => *a == *b && same(one, other),
+        _ => false,
     }
-    if differences.is_empty() { Ok(()) } else { Err(format!("access table: {}", differences.join(", "))) }
 }
 
 #[cfg(test)]
 mod tests {
+    use prost::Message;
     use token_vault_proto::v1::FILE_DESCRIPTOR_SET;
 
     use super::*;
 
+    /// What the compiler compares the rows with is what is served.
     #[test]
-    fn every_rpc_has_a_row_and_every_row_an_rpc() {
-        assert_eq!(check_table(FILE_DESCRIPTOR_SET), Ok(()));
+    fn the_methods_are_those_of_the_descriptors() {
+        let set = prost_types::FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
+        let mut served = Vec::new();
+        for file in set.file.iter().filter(|file| file.package() == "tokenvault.v1") {
+            for service in &file.service {
+                let path = |method: &str| format!("/{}.{}/{method}", file.package(), service.name());
+                served.extend(service.method.iter().map(|method| path(method.name())));
+            }
+        }
+        let mut methods = METHODS.to_vec();
+        served.sort();
+        methods.sort();
+        assert_eq!(methods, served);
+        assert!(methods.len() > 20);
     }
 
     #[test]
     fn an_rpc_without_a_row_is_found() {
-        let mut set = prost_types::FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
-        let file = set.file.iter_mut().find(|file| !file.service.is_empty()).unwrap();
-        file.service[0].method[0].name = Some("Leak".into());
-        let told = check_table(&set.encode_to_vec()).unwrap_err();
-        assert!(told.contains("/Leak has no row"), "{told}");
-        assert!(told.contains("is no RPC"), "{told}");
+        assert_eq!(first_missing(&["/a/B", "/a/Leak"], &["/a/C", "/a/B"]), Some("/a/Leak"));
+        assert_eq!(first_missing(&["/a/B", "/a/C"], &["/a/C", "/a/B"]), None);
+        assert_eq!(first_missing(&["/a/B"], &["/a/", "/a/BB"]), Some("/a/B"));
     }
 
     #[test]

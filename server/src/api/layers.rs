@@ -38,8 +38,8 @@ const OPEN_STREAMS_PER_CONNECTION: usize = 16;
 const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
 /// The reason of a refusal that the audit log could not take.
 const AUDIT_UNAVAILABLE: &str = "AUDIT_UNAVAILABLE";
-/// Longest header that can hold a key.
-const LONGEST_KEY: usize = 512;
+/// Longest header that can hold a key, or a token.
+const LONGEST_KEY: usize = 8 * 1024 + 64;
 
 /// What a step calls next.
 pub(super) trait Inner: Service<Request<Body>, Response = Response<Body>, Error = Infallible> {}

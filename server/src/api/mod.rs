@@ -56,9 +56,6 @@ pub enum ServeError {
     /// The address can't be had.
     #[error("cannot listen on {0}: {1}")]
     Bind(SocketAddr, io::Error),
-    /// An RPC without a row in the access table, or the other way round.
-    #[error("{0}")]
-    AccessTable(String),
     /// Server reflection can't be built from the descriptors.
     #[error("reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -78,8 +75,6 @@ pub async fn serve(
     vault: Arc<Vault>,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
-    access::check_table(v1::FILE_DESCRIPTOR_SET).map_err(ServeError::AccessTable)?;
-
     let tokens = TokenVaultServer::new(token_vault::TokenVaultService::new(vault.clone()))
         .max_decoding_message_size(limits.max_request_bytes)
         .max_encoding_message_size(LARGEST_ANSWER);

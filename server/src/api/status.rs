@@ -137,6 +137,23 @@ fn refused(error: VaultError, call: &Call) -> Refused {
             "See the ids by ListApiKeys.",
         )
         .with("key_id", id),
+        E::ApiKeyNotRotatable { key, state, replaced_by } => {
+            let by = replaced_by.map_or(String::new(), |by| by.to_string());
+            let (what, remedy) = match state {
+                "REVOKED" => ("was revoked", "Make a new key by CreateApiKey.".to_owned()),
+                "EXPIRED" => ("has expired", "Make a new key by CreateApiKey.".to_owned()),
+                _ => ("was replaced already", format!("Rotate the key that replaced it, {by}.")),
+            };
+            Refused::new(
+                Code::FailedPrecondition,
+                Reason::ApiKeyNotRotatable,
+                format!("The API key {key} {what}."),
+                remedy,
+            )
+            .with("key_id", key)
+            .with("state", state)
+            .with("replaced_by", by)
+        }
         E::SubscriptionNotFound(name) => Refused::new(
             Code::NotFound,
             Reason::SubscriptionNotFound,
@@ -400,6 +417,34 @@ fn refused(error: VaultError, call: &Call) -> Refused {
             "The API key and the client certificate are not the same principal's.",
             "Send a key of the certificate's principal, or connect with a certificate of the key's.",
         ),
+        E::TokenRejected => Refused::new(
+            Code::Unauthenticated,
+            Reason::ApiKeyInvalid,
+            "The token is not one that this vault accepts.",
+            "Send a valid token of the issuer and audience that the vault is configured with; the vault's log says, \
+             under this call's id, what is wrong.",
+        ),
+        E::CallerTokenExpired { at } => Refused::new(
+            Code::Unauthenticated,
+            Reason::ApiKeyExpired,
+            "The token has expired.",
+            "Get a new one from its issuer.",
+        )
+        .with("expired_at", at),
+        E::TokenUnmapped => Refused::new(
+            Code::Unauthenticated,
+            Reason::ApiKeyInvalid,
+            "The token is genuine, and its claims give its bearer no name, role or workspace in this vault.",
+            "Have the operator look at auth.oidc, or the issuer's administrator at the token's claims; the vault's log says, \
+             under this call's id, what is missing.",
+        ),
+        E::IssuerUnavailable => Refused::new(
+            Code::Unavailable,
+            Reason::IdentityProviderUnavailable,
+            "The issuer of tokens does not answer, so that the vault can't tell whether this one is good.",
+            "Retry after the delay; call the operator if it lasts.",
+        )
+        .retry(SOON),
         E::RoleInsufficient { role } => Refused::new(
             Code::PermissionDenied,
             Reason::RoleInsufficient,

@@ -61,6 +61,14 @@ fn all() -> Vec<(E, Option<Reason>)> {
         (E::WorkspaceNotFound(workspace.clone()), Some(Reason::WorkspaceNotFound)),
         (E::ApiKeyNotFound(ApiKeyId::parse("a".repeat(16)).unwrap()), Some(Reason::ApiKeyNotFound)),
         (
+            E::ApiKeyNotRotatable {
+                key: ApiKeyId::parse("a".repeat(16)).unwrap(),
+                state: "REPLACED",
+                replaced_by: Some(ApiKeyId::parse("b".repeat(16)).unwrap()),
+            },
+            Some(Reason::ApiKeyNotRotatable),
+        ),
+        (
             E::SubjectAlreadyConnected { provider: meta(), connection: id },
             Some(Reason::SubjectAlreadyConnected),
         ),
@@ -128,6 +136,10 @@ fn all() -> Vec<(E, Option<Reason>)> {
         (E::CertificateUnknown, Some(Reason::ApiKeyInvalid)),
         (E::CertificateExpired { at: AT }, Some(Reason::ApiKeyExpired)),
         (E::CertificateOfAnother, Some(Reason::ApiKeyInvalid)),
+        (E::TokenRejected, Some(Reason::ApiKeyInvalid)),
+        (E::CallerTokenExpired { at: AT }, Some(Reason::ApiKeyExpired)),
+        (E::TokenUnmapped, Some(Reason::ApiKeyInvalid)),
+        (E::IssuerUnavailable, Some(Reason::IdentityProviderUnavailable)),
         (E::ShuttingDown, Some(Reason::ShuttingDown)),
         (E::CiphertextCorrupt { connection: id, version }, Some(Reason::CiphertextCorrupt)),
         (E::ApiKeyInvalid, Some(Reason::ApiKeyInvalid)),

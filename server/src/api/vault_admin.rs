@@ -54,6 +54,15 @@ impl VaultAdmin for VaultAdminService {
         call.close(outcome.await)
     }
 
+    async fn rotate_api_key(
+        &self,
+        request: Request<pb::RotateApiKeyRequest>,
+    ) -> Result<Response<pb::RotateApiKeyResponse>, Status> {
+        let (call, message) = Call::open(request)?;
+        let outcome = async { self.vault.rotate_api_key(call.caller()?, message.try_into()?).await };
+        call.close(outcome.await)
+    }
+
     async fn list_jobs(
         &self,
         request: Request<pb::ListJobsRequest>,

@@ -1,4 +1,4 @@
-//! `api-key`: make, list and revoke the keys that services call the vault with.
+//! `api-key`: make, list, rotate and revoke the keys that services call the vault with.
 
 use std::time::Duration;
 
@@ -9,7 +9,8 @@ use token_vault_proto::v1::api_key::{Role as PbRole, Workspaces};
 use token_vault_proto::v1::create_api_key_request::Workspaces as NewWorkspaces;
 use token_vault_proto::v1::vault_admin_client::VaultAdminClient;
 use token_vault_proto::v1::{
-    ApiKey, CreateApiKeyRequest, CreateApiKeyResponse, ListApiKeysRequest, RevokeApiKeyRequest, WorkspaceList,
+    ApiKey, CreateApiKeyRequest, CreateApiKeyResponse, ListApiKeysRequest, RevokeApiKeyRequest,
+    RotateApiKeyRequest, RotateApiKeyResponse, WorkspaceList,
 };
 use uuid::Uuid;
 
@@ -34,6 +35,13 @@ Examples:
     Create(CreateArgs),
     /// List the keys, revoked and expired ones too; never the keys themselves.
     List(ListArgs),
+    /// Make a key in another's place, of the same principal, role and workspaces, and print it, once, on stdout.
+    #[command(after_help = "\
+Examples:
+  token-vault api-key rotate abcdefghijklmnop > ingestion.key                 # the old key goes on for 24 hours
+  token-vault api-key rotate abcdefghijklmnop --overlap 7d --expires-in 90d
+  token-vault api-key rotate abcdefghijklmnop --overlap 0s                    # the old key ends at once")]
+    Rotate(RotateArgs),
     /// End a key; calls with it fail within a second.
     Revoke(RevokeArgs),
 }
@@ -74,6 +82,24 @@ pub(super) struct ListArgs {
     #[arg(long, value_name = "NAME")]
     principal: Option<String>,
     /// Print one JSON object a line instead of a table.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    caller: CallerArgs,
+}
+
+/// Arguments of `api-key rotate`.
+#[derive(Debug, Args)]
+pub(super) struct RotateArgs {
+    /// Id of the key, as `api-key list` shows it.
+    key_id: String,
+    /// How long the old key goes on, at most 30d; never past its own end [default: 24h].
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    overlap: Option<Duration>,
+    /// How long the new key works, such as 90d [default: as long as the old one was made to].
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    expires_in: Option<Duration>,
+    /// Print one JSON object instead of the bare key.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -125,6 +151,7 @@ pub(super) async fn run(command: Command, flags: Flags) -> anyhow::Result<()> {
         Command::Create(args) if args.offline => create_offline(args, flags).await,
         Command::Create(args) => create(args, flags).await,
         Command::List(args) => list(args, flags).await,
+        Command::Rotate(args) => rotate(args, flags).await,
         Command::Revoke(args) => revoke(args, flags).await,
     }
 }
@@ -145,7 +172,8 @@ async fn create(args: CreateArgs, flags: Flags) -> anyhow::Result<()> {
     };
     let request = caller.request(request);
     let answer = VaultAdminClient::new(caller.channel).create_api_key(request).await.map_err(refused)?;
-    show_new(&answer.into_inner(), args.json)
+    let CreateApiKeyResponse { api_key, key } = answer.into_inner();
+    show_new(api_key.as_ref(), &key, None, args.json)
 }
 
 async fn create_offline(args: CreateArgs, flags: Flags) -> anyhow::Result<()> {
@@ -164,7 +192,8 @@ async fn create_offline(args: CreateArgs, flags: Flags) -> anyhow::Result<()> {
     telemetry::init(config.log.format, &config.log.level)?;
     let (vault, _) = config.into_vault_config();
     let new = Vault::create_api_key_offline(vault, command).await?;
-    show_new(&new.into(), args.json)
+    let CreateApiKeyResponse { api_key, key } = new.into();
+    show_new(api_key.as_ref(), &key, None, args.json)
 }
 
 async fn list(args: ListArgs, flags: Flags) -> anyhow::Result<()> {
@@ -185,8 +214,18 @@ async fn list(args: ListArgs, flags: Flags) -> anyhow::Result<()> {
         return keys.iter().try_for_each(|key| say(describe(key)));
     }
     let mut rows = vec![
-        ["KEY ID", "PRINCIPAL", "ROLE", "WORKSPACES", "CREATED", "EXPIRES", "LAST USED", "REVOKED"]
-            .map(str::to_owned),
+        [
+            "KEY ID",
+            "PRINCIPAL",
+            "ROLE",
+            "WORKSPACES",
+            "CREATED",
+            "EXPIRES",
+            "LAST USED",
+            "REVOKED",
+            "REPLACED BY",
+        ]
+        .map(str::to_owned),
     ];
     rows.extend(keys.iter().map(|key| {
         let workspaces = named(key).map_or("all".to_owned(), |ids| ids.join(","));
@@ -199,9 +238,25 @@ async fn list(args: ListArgs, flags: Flags) -> anyhow::Result<()> {
             cell(key.expires_at),
             cell(key.last_used_at),
             cell(key.revoked_at),
+            key.replaced_by.clone().unwrap_or_else(|| "-".to_owned()),
         ]
     }));
     say(table(&rows))
+}
+
+async fn rotate(args: RotateArgs, flags: Flags) -> anyhow::Result<()> {
+    let caller = args.caller.connect(flags).await?;
+    let overlap = args.overlap.map(prost_types::Duration::try_from).transpose();
+    let request = RotateApiKeyRequest {
+        key_id: args.key_id,
+        overlap: overlap.map_err(|_| Mistake("--overlap is too long: at most 30d".to_owned()))?,
+        expires_at: args.expires_in.map(from_now).map(to_wire),
+        request_id: Uuid::new_v4().to_string(),
+    };
+    let request = caller.request(request);
+    let answer = VaultAdminClient::new(caller.channel).rotate_api_key(request).await.map_err(refused)?;
+    let RotateApiKeyResponse { api_key, key, replaced } = answer.into_inner();
+    show_new(api_key.as_ref(), &key, replaced.as_ref(), args.json)
 }
 
 async fn revoke(args: RevokeArgs, flags: Flags) -> anyhow::Result<()> {
@@ -218,17 +273,26 @@ async fn revoke(args: RevokeArgs, flags: Flags) -> anyhow::Result<()> {
 }
 
 /// The key itself goes to stdout alone, so that it can be piped; everything else to stderr.
-fn show_new(new: &CreateApiKeyResponse, as_json: bool) -> anyhow::Result<()> {
-    let key = new.api_key.as_ref().context("the vault answered without the key")?;
+fn show_new(
+    new: Option<&ApiKey>,
+    secret: &str,
+    replaced: Option<&ApiKey>,
+    as_json: bool,
+) -> anyhow::Result<()> {
+    let key = new.context("the vault answered without the key")?;
     if as_json {
         let mut told = describe(key);
         if let Some(fields) = told.as_object_mut() {
-            fields.insert("key".into(), json!(new.key));
+            fields.insert("key".into(), json!(secret));
+            fields.extend(replaced.map(|old| ("replaced".into(), describe(old))));
         }
         return say(told);
     }
+    if let Some(old) = replaced {
+        note(format_args!("it replaces {}, which ends {}", old.key_id, cell(old.expires_at)));
+    }
     note(format_args!("API key {} of {} ({}); it is shown only now:", key.key_id, key.principal, role(key)));
-    say(&new.key)
+    say(secret)
 }
 
 fn describe(key: &ApiKey) -> serde_json::Value {
@@ -242,6 +306,7 @@ fn describe(key: &ApiKey) -> serde_json::Value {
         "expires_at": time(key.expires_at),
         "last_used_at": time(key.last_used_at),
         "revoked_at": time(key.revoked_at),
+        "replaced_by": key.replaced_by,
     })
 }
 

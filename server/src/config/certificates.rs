@@ -7,6 +7,7 @@ use crate::api::ClientAuth;
 use crate::model::{
     BadValue, CertificateName, CertificateRule, Role, WorkspaceId, WorkspaceSet, check_principal_name,
 };
+use crate::oidc::NAME_PREFIX;
 
 const KEY: &str = "auth.certificates";
 
@@ -29,6 +30,9 @@ pub(super) fn read(reader: &mut Reader, client_auth: ClientAuth) -> Vec<Certific
 fn rule(reader: &mut Reader, mut table: Table, before: &[CertificateRule]) -> Option<CertificateRule> {
     let san = table.parsed("san", CertificateName::parse);
     let principal = table.parsed("principal", |text| check_principal_name(text).map(|()| text.to_owned()));
+    if principal.as_ref().is_ok_and(|name| name.starts_with(NAME_PREFIX)) {
+        table.mistake("principal", "must not begin with oidc: — such names are of callers with tokens");
+    }
     let role = table.parsed("role", Role::parse);
     let workspaces = table.texts("workspaces").and_then(|texts| workspaces(&texts));
     if let Ok(san) = &san
@@ -52,7 +56,8 @@ fn rule(reader: &mut Reader, mut table: Table, before: &[CertificateRule]) -> Op
     })
 }
 
-fn workspaces(texts: &[String]) -> Result<WorkspaceSet, BadValue> {
+/// Workspaces by their names, or `all`.
+pub(super) fn workspaces(texts: &[String]) -> Result<WorkspaceSet, BadValue> {
     match texts {
         [] => Err(BadValue::new("must be \"all\", or a list of at least one workspace")),
         [all] if all == "all" => Ok(WorkspaceSet::All),

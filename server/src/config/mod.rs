@@ -10,6 +10,7 @@ mod certificates;
 pub mod fuzzing;
 mod keys;
 mod meta;
+mod oidc;
 mod reader;
 mod server;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use figment::value::Dict;
 use crate::api::{ClientAuth, Limits, TlsFiles};
 use crate::audit::AuditConfig;
 use crate::model::{CertificateRule, Cron, Policy, RenewalPolicy, Secret, Timestamp, exposure_of};
+use crate::oidc::OidcConfig;
 use crate::provider::MetaConfig;
 use crate::telemetry::{self, LogFormat};
 use crate::vault::{BreakGlassPublic, CallerPolicy, Timetable, TransitConfig, VaultConfig, WatchLimits};
@@ -124,6 +126,8 @@ pub struct Auth {
     pub bootstrap_key_file: Option<PathBuf>,
     /// Who comes with which client certificate.
     pub certificates: Vec<CertificateRule>,
+    /// Whose tokens are good. Keys `auth.oidc.*`; `None` while no issuer is named.
+    pub oidc: Option<OidcConfig>,
 }
 
 /// Section `providers.meta`.
@@ -242,6 +246,7 @@ impl Config {
             auth: Auth {
                 bootstrap_key_file: reader.path("auth.bootstrap_key_file"),
                 certificates: certificates::read(&mut reader, client_auth),
+                oidc: oidc::read(&mut reader),
             },
             meta: meta::read(&mut reader),
             expiry: expiry(&mut reader),
@@ -286,7 +291,11 @@ impl Config {
                 optional_scopes,
             },
             timetable: self.jobs,
-            callers: CallerPolicy { certificates: self.auth.certificates, watches: self.watches },
+            callers: CallerPolicy {
+                certificates: self.auth.certificates,
+                oidc: self.auth.oidc,
+                watches: self.watches,
+            },
             audit: self.audit,
         };
         (vault, self.meta)

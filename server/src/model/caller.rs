@@ -147,6 +147,15 @@ pub enum Credential {
         /// The certificate's end.
         not_after: Timestamp,
     },
+    /// A token that an OpenID Connect issuer signed.
+    Token {
+        /// The principal that it makes of its bearer.
+        subject: String,
+        /// SHA-256 of the token: which one of the principal's it is.
+        digest: [u8; 32],
+        /// The token's end.
+        not_after: Timestamp,
+    },
 }
 
 impl Credential {
@@ -155,6 +164,7 @@ impl Credential {
         match self {
             Self::ApiKey(id) => id.as_str(),
             Self::Certificate { san, .. } => san.as_str(),
+            Self::Token { subject, .. } => subject,
         }
     }
 }
@@ -165,6 +175,7 @@ impl fmt::Display for Credential {
         let kind = match self {
             Self::ApiKey(_) => "api_key",
             Self::Certificate { .. } => "certificate",
+            Self::Token { .. } => "token",
         };
         write!(f, "{kind}:{}", self.as_str())
     }

@@ -36,6 +36,8 @@ pub struct ApiKeyFacts {
     pub last_used_at: Option<Timestamp>,
     /// When it was revoked.
     pub revoked_at: Option<Timestamp>,
+    /// The key that was made in its place.
+    pub replaced_by: Option<ApiKeyId>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -50,6 +52,7 @@ struct KeyRow {
     expires_at: Option<i64>,
     last_used_at: Option<i64>,
     revoked_at: Option<i64>,
+    replaced_by: Option<String>,
 }
 
 impl TryFrom<KeyRow> for ApiKeyRecord {
@@ -78,6 +81,11 @@ impl TryFrom<KeyRow> for ApiKeyRecord {
                 expires_at: row.expires_at.map(Timestamp::from_micros),
                 last_used_at: row.last_used_at.map(Timestamp::from_micros),
                 revoked_at: row.revoked_at.map(Timestamp::from_micros),
+                replaced_by: row
+                    .replaced_by
+                    .map(ApiKeyId::parse)
+                    .transpose()
+                    .map_err(|_| bad("replaced_by"))?,
             },
             hash: row.hash,
             mac: row.mac,
@@ -89,7 +97,8 @@ impl Session {
     /// The key of that id.
     pub async fn api_key(&mut self, id: &ApiKeyId) -> Result<Option<ApiKeyRecord>, StoreError> {
         self.query(
-            "SELECT api_key_id, principal, role, workspaces, hash, mac, created_at, expires_at, last_used_at, revoked_at
+            "SELECT api_key_id, principal, role, workspaces, hash, mac, created_at, expires_at, last_used_at, revoked_at,
+                    replaced_by
                FROM api_keys WHERE api_key_id = $1",
         )
         .bind(id.as_str().to_owned())
@@ -107,7 +116,8 @@ impl Session {
         limit: i64,
     ) -> Result<Vec<ApiKeyRecord>, StoreError> {
         self.query(
-            "SELECT api_key_id, principal, role, workspaces, hash, mac, created_at, expires_at, last_used_at, revoked_at
+            "SELECT api_key_id, principal, role, workspaces, hash, mac, created_at, expires_at, last_used_at, revoked_at,
+                    replaced_by
                FROM api_keys WHERE ($1 = '' OR principal = $1) AND api_key_id > $2 ORDER BY api_key_id LIMIT $3",
         )
         .bind(principal.to_owned())
@@ -165,6 +175,25 @@ impl Tx {
         .bind(mac)
         .execute()
         .await?;
+        self.changed(Change::ApiKey(id.clone()));
+        Ok(())
+    }
+
+    /// Marks a key as replaced by another, with the end that it has from now on, under its new mac.
+    pub async fn mark_api_key_replaced(
+        &mut self,
+        id: &ApiKeyId,
+        by: &ApiKeyId,
+        expires_at: Timestamp,
+        mac: Vec<u8>,
+    ) -> Result<(), StoreError> {
+        self.query("UPDATE api_keys SET replaced_by = $2, expires_at = $3, mac = $4 WHERE api_key_id = $1")
+            .bind(id.as_str().to_owned())
+            .bind(by.as_str().to_owned())
+            .bind(expires_at.as_micros())
+            .bind(mac)
+            .execute()
+            .await?;
         self.changed(Change::ApiKey(id.clone()));
         Ok(())
     }

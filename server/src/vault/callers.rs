@@ -4,17 +4,28 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::idempotency::Begun;
-use super::{ApiKey, ApiKeyPage, CreateApiKey, FieldViolation, ListApiKeys, NewApiKey, Vault, VaultError};
+use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
+
+use super::idempotency::{Begun, Owned};
+use super::{
+    ApiKey, ApiKeyPage, CreateApiKey, FieldViolation, ListApiKeys, NewApiKey, RotateApiKey, RotatedApiKey,
+    Vault, VaultError,
+};
 use crate::crypto::{MacKey, PresentedKey, mint_api_key};
 use crate::model::{
     ApiKeyId, CertificateRule, ClientCertificate, Clock, Credential, Principal, RequestId, Secret, Timestamp,
     WorkspaceSet, check_principal_name,
 };
+use crate::oidc::{Issuer, NAME_PREFIX, Rejected};
 use crate::store::{Abort, ApiKeyFacts, ApiKeyRecord, RequestOutcome};
 
 /// A key's last use is written at most so often.
 const USE_NOTED: Duration = Duration::from_secs(60);
+/// How long a replaced key goes on, unless its admin says otherwise.
+const OVERLAP: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long it may.
+const LONGEST_OVERLAP: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// When each key's use was last written.
 #[derive(Default)]
@@ -51,19 +62,35 @@ pub(super) fn row_mac(authorization: &MacKey, key: &ApiKeyFacts, hash: &[u8]) ->
         }
     };
     let time = |at: Option<Timestamp>| at.map_or(i64::MIN, Timestamp::as_micros).to_be_bytes();
-    authorization.mac(
-        "api-key",
-        &[
-            key.id.as_str().as_bytes(),
-            hash,
-            key.principal.as_bytes(),
-            key.role.as_str().as_bytes(),
-            workspaces.as_bytes(),
-            &key.created_at.as_micros().to_be_bytes(),
-            &time(key.expires_at),
-            &time(key.revoked_at),
-        ],
-    )
+    let (created_at, expires_at, revoked_at) =
+        (key.created_at.as_micros().to_be_bytes(), time(key.expires_at), time(key.revoked_at));
+    let mut parts = vec![
+        key.id.as_str().as_bytes(),
+        hash,
+        key.principal.as_bytes(),
+        key.role.as_str().as_bytes(),
+        workspaces.as_bytes(),
+        &created_at,
+        &expires_at,
+        &revoked_at,
+    ];
+    // Only where there is one: keys from before they could be replaced keep their mac.
+    parts.extend(key.replaced_by.iter().map(|by| by.as_str().as_bytes()));
+    authorization.mac("api-key", &parts)
+}
+
+/// Whether a key can be replaced: one that works, and that nothing replaces yet.
+fn check_rotatable(key: &ApiKeyFacts, now: Timestamp) -> Result<(), VaultError> {
+    let state = if key.revoked_at.is_some() {
+        "REVOKED"
+    } else if key.replaced_by.is_some() {
+        "REPLACED"
+    } else if key.expires_at.is_some_and(|end| end <= now) {
+        "EXPIRED"
+    } else {
+        return Ok(());
+    };
+    Err(VaultError::ApiKeyNotRotatable { key: key.id.clone(), state, replaced_by: key.replaced_by.clone() })
 }
 
 /// Nobody gives more than he has: an admin of some workspaces makes keys for those only.
@@ -92,11 +119,15 @@ fn certified(rule: &CertificateRule, not_after: Timestamp) -> Principal {
 }
 
 impl Vault {
-    /// Who presents this key.
+    /// Who presents this key, or this token.
     ///
     /// # Errors
-    /// `ApiKeyInvalid` for what is no key of ours or was revoked, `ApiKeyExpired` for one past its end.
+    /// `ApiKeyInvalid` for what is no key of ours or was revoked, `ApiKeyExpired` for one past its end; of tokens
+    /// `TokenRejected`, `CallerTokenExpired`, `TokenUnmapped`, `IssuerUnavailable`.
     pub async fn authenticate(&self, key: &Secret) -> Result<Arc<Principal>, VaultError> {
+        if let Some(issuer) = self.issuer.as_ref().filter(|_| Issuer::could_be_token(key)) {
+            return self.authenticate_token(issuer, key).await;
+        }
         let presented = PresentedKey::parse(key).map_err(|_| VaultError::ApiKeyInvalid)?;
         let record = self.store.api_key_record(&presented.id).await?.ok_or(VaultError::ApiKeyInvalid)?;
         if !presented.matches(&record.hash) {
@@ -105,8 +136,44 @@ impl Vault {
         self.principal_in(&record).map(Arc::new)
     }
 
-    /// Whether this process has let a key of this id in before. For telling callers from guessers; it proves nothing.
+    async fn authenticate_token(
+        &self,
+        issuer: &Issuer,
+        token: &Secret,
+    ) -> Result<Arc<Principal>, VaultError> {
+        match issuer.identify(token, self.clock.now()).await {
+            Ok(principal) => {
+                if let Credential::Token { digest, .. } = &principal.credential {
+                    self.tokens_let_in.insert(*digest, ());
+                }
+                Ok(Arc::new(principal))
+            }
+            Err(why) => {
+                tracing::info!(%why, "a caller's token is not accepted");
+                Err(match why {
+                    Rejected::Invalid(_) => VaultError::TokenRejected,
+                    Rejected::Expired { at } => VaultError::CallerTokenExpired { at },
+                    Rejected::Unmapped(_) => VaultError::TokenUnmapped,
+                    Rejected::Unavailable => VaultError::IssuerUnavailable,
+                })
+            }
+        }
+    }
+
+    /// Keeps the keys of the issuer fresh until `stop`, if one is configured.
+    pub async fn follow_issuer(&self, stop: CancellationToken) {
+        if let Some(issuer) = self.issuer.clone() {
+            issuer.follow(stop).await;
+        }
+    }
+
+    /// Whether this process has let a key of this id, or this token, in before. For telling callers from guessers; it
+    /// proves nothing.
     pub fn has_let_in(&self, key: &Secret) -> bool {
+        if self.issuer.is_some() && Issuer::could_be_token(key) {
+            let digest: [u8; 32] = Sha256::digest(key.expose().as_bytes()).into();
+            return self.tokens_let_in.contains_key(&digest);
+        }
         PresentedKey::parse(key).is_ok_and(|presented| self.uses.knows(&presented.id))
     }
 
@@ -153,28 +220,40 @@ impl Vault {
         !self.certificates.iter().any(|rule| certificate.names.contains(&rule.san))
     }
 
-    /// Who holds this credential, as it is now.
+    /// Who holds this credential, as it is now. `None`: the same as ever, since a token says what it says until its end.
     ///
     /// # Errors
     /// As [`Vault::authenticate`] and [`Vault::authenticate_certificate`].
-    pub(super) async fn principal_of(&self, credential: &Credential) -> Result<Principal, VaultError> {
+    pub(super) async fn principal_of(
+        &self,
+        credential: &Credential,
+    ) -> Result<Option<Principal>, VaultError> {
         match credential {
             Credential::ApiKey(id) => {
                 let record = self.store.api_key_record(id).await?.ok_or(VaultError::ApiKeyInvalid)?;
-                self.principal_in(&record)
+                self.principal_in(&record).map(Some)
             }
+            Credential::Token { not_after, .. } if *not_after <= self.clock.now() => {
+                Err(VaultError::CallerTokenExpired { at: *not_after })
+            }
+            Credential::Token { .. } => Ok(None),
             Credential::Certificate { san, not_after } => {
                 let certificate = ClientCertificate { names: vec![san.clone()], not_after: *not_after };
-                self.authenticate_certificate(&certificate).map(Arc::unwrap_or_clone)
+                self.authenticate_certificate(&certificate).map(Arc::unwrap_or_clone).map(Some)
             }
         }
     }
 
-    fn principal_in(&self, record: &ApiKeyRecord) -> Result<Principal, VaultError> {
-        if row_mac(&self.keys.authorization, &record.api_key, &record.hash).as_slice() != record.mac {
-            tracing::error!(api_key = %record.api_key.id, "an API key's row was altered outside the vault; it is refused");
-            return Err(VaultError::ApiKeyInvalid);
+    fn check_row(&self, record: &ApiKeyRecord) -> Result<(), VaultError> {
+        if row_mac(&self.keys.authorization, &record.api_key, &record.hash).as_slice() == record.mac {
+            return Ok(());
         }
+        tracing::error!(api_key = %record.api_key.id, "an API key's row was altered outside the vault; it is refused");
+        Err(VaultError::ApiKeyInvalid)
+    }
+
+    fn principal_in(&self, record: &ApiKeyRecord) -> Result<Principal, VaultError> {
+        self.check_row(record)?;
         let (facts, now) = (&record.api_key, self.clock.now());
         if facts.revoked_at.is_some() {
             return Err(VaultError::ApiKeyInvalid);
@@ -301,6 +380,10 @@ impl Vault {
         if let Err(bad) = check_principal_name(&command.principal) {
             violations.push(FieldViolation::new("principal", bad));
         }
+        if command.principal.starts_with(NAME_PREFIX) {
+            let rule = "must not begin with oidc: — such names are of callers with tokens";
+            violations.push(FieldViolation::new("principal", rule));
+        }
         if matches!(&command.workspaces, WorkspaceSet::Named(names) if names.is_empty()) {
             violations.push(FieldViolation::new(
                 "workspaces",
@@ -324,9 +407,119 @@ impl Vault {
             expires_at: command.expires_at,
             last_used_at: None,
             revoked_at: None,
+            replaced_by: None,
         };
         let mac = row_mac(&self.keys.authorization, &api_key, &presented.hash()).to_vec();
         Ok((key, ApiKeyRecord { api_key, hash: presented.hash(), mac }))
+    }
+
+    /// Makes a key in another's place: of the same principal, role and workspaces. The replaced one goes on for an
+    /// overlap, and never longer than it would have by itself.
+    ///
+    /// # Errors
+    /// Field violations; `ApiKeyNotFound`, `ApiKeyNotRotatable`; `RequestIdReused`, `RequestInProgress`.
+    pub async fn rotate_api_key(
+        &self,
+        caller: &Principal,
+        command: RotateApiKey,
+    ) -> Result<RotatedApiKey, VaultError> {
+        let now = self.clock.now();
+        let overlap = command.overlap.unwrap_or(OVERLAP);
+        let mut violations = Vec::new();
+        if overlap > LONGEST_OVERLAP {
+            violations.push(FieldViolation::new("overlap", "must be at most 30 days"));
+        }
+        if command.expires_at.is_some_and(|end| end <= now) {
+            violations.push(FieldViolation::new("expires_at", "must be in the future"));
+        }
+        if !violations.is_empty() {
+            return Err(VaultError::Fields(violations));
+        }
+        let old = self.reachable_key(caller, &command.key).await?;
+        let parts: [&[u8]; 3] = [
+            command.key.as_str().as_bytes(),
+            &overlap.as_nanos().to_be_bytes(),
+            &command.expires_at.map_or(0, Timestamp::as_micros).to_be_bytes(),
+        ];
+        let claim = match self.begin(caller, "RotateApiKey", command.request_id.as_ref(), &parts).await? {
+            Begun::Done(outcome) => {
+                let id = outcome
+                    .get("api_key")
+                    .and_then(|id| ApiKeyId::parse(id.clone()).ok())
+                    .ok_or(VaultError::Internal)?;
+                let api_key = self.reachable_key(caller, &id).await?.api_key;
+                let replaced = self.reachable_key(caller, &command.key).await?.api_key;
+                return Ok(RotatedApiKey { new: NewApiKey { api_key, key: None }, replaced });
+            }
+            Begun::Ours(claim) => claim,
+        };
+        let rotated = self.replace(caller, &command, &old, now + overlap, claim.clone()).await;
+        let (key, record, replaced) = self.settle(claim, rotated).await?;
+        tracing::info!(api_key = %record.id, replaces = %replaced.id, principal = record.principal, by = caller.name, "API key rotated");
+        // It is told once: the log has it before.
+        self.recorded_in_log().await?;
+        Ok(RotatedApiKey { new: NewApiKey { api_key: record, key: Some(key) }, replaced })
+    }
+
+    /// The key of that id, if all that it reaches is the caller's.
+    async fn reachable_key(&self, caller: &Principal, id: &ApiKeyId) -> Result<ApiKeyRecord, VaultError> {
+        let record = self.store.read().await?.api_key(id).await?;
+        record
+            .filter(|record| caller.workspaces.covers(&record.api_key.workspaces))
+            .ok_or_else(|| VaultError::ApiKeyNotFound(id.clone()))
+    }
+
+    /// Writes a key in `old`'s place, which ends at `end` at the latest.
+    async fn replace(
+        &self,
+        caller: &Principal,
+        command: &RotateApiKey,
+        old: &ApiKeyRecord,
+        end: Timestamp,
+        claim: Option<Owned>,
+    ) -> Result<(Secret, ApiKey, ApiKey), VaultError> {
+        let now = self.clock.now();
+        // What somebody wrote there from outside gets no key.
+        self.check_row(old).map_err(|_| VaultError::ApiKeyNotFound(old.api_key.id.clone()))?;
+        check_rotatable(&old.api_key, now)?;
+        self.may_name(caller, &old.api_key.principal).await?;
+        let life = old.api_key.expires_at.map(|end| end.since(old.api_key.created_at));
+        let (key, record) = self.mint(&CreateApiKey {
+            request_id: None,
+            principal: old.api_key.principal.clone(),
+            role: old.api_key.role,
+            workspaces: old.api_key.workspaces.clone(),
+            expires_at: command.expires_at.or_else(|| life.map(|life| now + life)),
+        })?;
+        let new = record.api_key.clone();
+        let (id, authorization) = (old.api_key.id.clone(), self.keys.authorization.clone());
+        let replaced = self
+            .store
+            .write(move |tx| {
+                let (id, record, authorization) = (id.clone(), record.clone(), authorization.clone());
+                let claim = claim.clone();
+                Box::pin(async move {
+                    let known = tx.api_key(&id).await?;
+                    let Some(mut old) = known else {
+                        return Err(Abort::Refused(VaultError::ApiKeyNotFound(id)));
+                    };
+                    // Another rotation or a revocation may have come first.
+                    check_rotatable(&old.api_key, now).map_err(Abort::Refused)?;
+                    let end = old.api_key.expires_at.map_or(end, |own| own.min(end));
+                    old.api_key.expires_at = Some(end);
+                    old.api_key.replaced_by = Some(record.api_key.id.clone());
+                    let mac = row_mac(&authorization, &old.api_key, &old.hash).to_vec();
+                    tx.insert_api_key(&record).await?;
+                    tx.mark_api_key_replaced(&id, &record.api_key.id, end, mac).await?;
+                    tx.audit_object(format!("api_key:{}", record.api_key.id), now);
+                    let outcome =
+                        RequestOutcome::from([("api_key".to_owned(), record.api_key.id.to_string())]);
+                    Self::finish(tx, claim.as_ref(), outcome).await?;
+                    Ok(old.api_key)
+                })
+            })
+            .await?;
+        Ok((key, new, replaced))
     }
 
     /// Pages through the keys, by id.

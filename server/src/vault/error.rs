@@ -122,6 +122,16 @@ pub enum VaultError {
     /// No such API key.
     #[error("no API key {0}")]
     ApiKeyNotFound(ApiKeyId),
+    /// An API key that can't be replaced, since it has ended or was replaced already.
+    #[error("the API key {key} can't be rotated: {state}")]
+    ApiKeyNotRotatable {
+        /// Which key.
+        key: ApiKeyId,
+        /// `REVOKED`, `EXPIRED` or `REPLACED`.
+        state: &'static str,
+        /// What replaced it.
+        replaced_by: Option<ApiKeyId>,
+    },
     /// Another connection of the workspace has that subject.
     #[error("another connection of the workspace has this subject")]
     SubjectAlreadyConnected {
@@ -336,6 +346,21 @@ pub enum VaultError {
     /// A key on a connection that was opened with another principal's certificate.
     #[error("the certificate is another principal's than the API key")]
     CertificateOfAnother,
+    /// A token that is none, or not of the issuer that is configured, or not meant for this vault.
+    #[error("the token is not one that this vault accepts")]
+    TokenRejected,
+    /// A genuine token past its end.
+    #[error("the caller's token ended at {at}")]
+    CallerTokenExpired {
+        /// Its end.
+        at: Timestamp,
+    },
+    /// A genuine token whose claims give its bearer no name, role or workspace here.
+    #[error("the token's claims are nobody's here")]
+    TokenUnmapped,
+    /// The issuer's keys are not at hand, so that nobody knows whether a token is good.
+    #[error("the issuer of tokens can't be asked")]
+    IssuerUnavailable,
     /// The role may not do this.
     #[error("the role {} may not do this", role.as_str())]
     RoleInsufficient {

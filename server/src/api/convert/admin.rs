@@ -14,12 +14,12 @@ use crate::model::{
     ApiKeyId, BadValue, ProviderTrouble, RequestId, Role, Timestamp, WorkspaceId, WorkspaceSet,
 };
 use crate::vault::{
-    ApiKey, ApiKeyPage, CreateApiKey, ListApiKeys, NewApiKey, ProviderState, ReplicaState, VaultError,
-    VaultStatus,
+    ApiKey, ApiKeyPage, CreateApiKey, ListApiKeys, NewApiKey, ProviderState, ReplicaState, RotateApiKey,
+    RotatedApiKey, VaultError, VaultStatus,
 };
 
 /// Counts up with every addition to `tokenvault.v1`.
-const API_REVISION: i32 = 3;
+const API_REVISION: i32 = 4;
 /// Most workspaces of one key.
 const MOST_WORKSPACES: usize = 1_000;
 
@@ -73,8 +73,8 @@ fn named(fields: &mut Fields, list: pb::WorkspaceList) -> Option<WorkspaceSet> {
     Some(WorkspaceSet::Named(named))
 }
 
-/// The stable name of a caller.
-pub(super) fn principal(name: String) -> Result<String, BadValue> {
+/// The stable name of a caller with a key. Those with certificates and tokens may have more in theirs.
+fn principal(name: String) -> Result<String, BadValue> {
     let good = (1..=128).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b));
     if good { Ok(name) } else { Err(BadValue::new("must be 1 to 128 characters of A-Z a-z 0-9 . _ : -")) }
@@ -114,6 +114,20 @@ impl TryFrom<pb::RevokeApiKeyRequest> for RevokeApiKey {
     }
 }
 
+impl TryFrom<pb::RotateApiKeyRequest> for RotateApiKey {
+    type Error = VaultError;
+
+    fn try_from(request: pb::RotateApiKeyRequest) -> Result<Self, VaultError> {
+        let mut fields = Fields::default();
+        let request_id = fields.request_id(request.request_id);
+        let key = fields.keep("key_id", ApiKeyId::parse(request.key_id));
+        let overlap = fields.length("overlap", request.overlap);
+        let expires_at = fields.instant("expires_at", request.expires_at);
+        let key = fields.finish(key)?;
+        Ok(Self { request_id, key, overlap, expires_at })
+    }
+}
+
 impl From<ApiKey> for pb::ApiKey {
     fn from(key: ApiKey) -> Self {
         let role = match key.role {
@@ -138,6 +152,7 @@ impl From<ApiKey> for pb::ApiKey {
             expires_at: key.expires_at.map(instant),
             last_used_at: key.last_used_at.map(instant),
             revoked_at: key.revoked_at.map(instant),
+            replaced_by: key.replaced_by.map(|by| by.to_string()),
         }
     }
 }
@@ -146,6 +161,13 @@ impl From<NewApiKey> for pb::CreateApiKeyResponse {
     fn from(new: NewApiKey) -> Self {
         let key = new.key.map_or(String::new(), |key| key.expose().to_owned());
         Self { api_key: Some(new.api_key.into()), key }
+    }
+}
+
+impl From<RotatedApiKey> for pb::RotateApiKeyResponse {
+    fn from(rotated: RotatedApiKey) -> Self {
+        let pb::CreateApiKeyResponse { api_key, key } = rotated.new.into();
+        Self { api_key, key, replaced: Some(rotated.replaced.into()) }
     }
 }
 

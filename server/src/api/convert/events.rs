@@ -13,11 +13,13 @@ use token_vault_proto::v1::watch_expiry_events_response::{
 };
 use token_vault_proto::v1::{deadline, token};
 
-use super::admin::principal;
 use super::fields::Fields;
 use super::time::{instant, length};
 use super::token::{count, refusal_reason, severity, status};
-use crate::model::{ConnectionId, DeadlineKind, Detail, EventKind, ProviderId, Severity, SubscriptionName};
+use crate::model::{
+    ConnectionId, DeadlineKind, Detail, EventKind, ProviderId, Severity, SubscriptionName,
+    check_principal_name,
+};
 use crate::vault::{
     AcknowledgeEvents, DeleteSubscription, EventFilter, EventPage, ListEvents, ListSubscriptions, SeenEvent,
     Subscription, SubscriptionPage, VaultError, WatchEvents, WatchItem, WatchStart, Watched,
@@ -157,7 +159,10 @@ impl TryFrom<pb::DeleteSubscriptionRequest> for DeleteSubscription {
     fn try_from(request: pb::DeleteSubscriptionRequest) -> Result<Self, VaultError> {
         let mut fields = Fields::default();
         let request_id = fields.request_id(request.request_id);
-        let principal = fields.keep("principal", principal(request.principal));
+        let principal = {
+            let known = check_principal_name(&request.principal).map(|()| request.principal);
+            fields.keep("principal", known)
+        };
         let name = fields.keep("name", SubscriptionName::parse(request.name));
         let (principal, name) = fields.finish(principal.zip(name))?;
         Ok(Self { request_id, principal, name })

@@ -16,8 +16,8 @@ pub use runs::*;
 
 pub use crate::model::ListOrder;
 use crate::model::{
-    Check, CheckResult, ConnectionId, Expiry, ProviderId, ProviderTrouble, RequestId, Role, Secret, SecretId,
-    Status, Timestamp, TokenVersion, WorkspaceId, WorkspaceSet,
+    ApiKeyId, Check, CheckResult, ConnectionId, Expiry, ProviderId, ProviderTrouble, RequestId, Role, Secret,
+    SecretId, Status, Timestamp, TokenVersion, WorkspaceId, WorkspaceSet,
 };
 use crate::provider::{ReportedRefusal, RequestPart, Usage};
 
@@ -393,6 +393,28 @@ pub struct NewApiKey {
     pub api_key: ApiKey,
     /// The key itself, once.
     pub key: Option<Secret>,
+}
+
+/// Makes an API key in another's place.
+#[derive(Debug)]
+pub struct RotateApiKey {
+    /// Idempotency key.
+    pub request_id: Option<RequestId>,
+    /// The key to replace.
+    pub key: ApiKeyId,
+    /// How long it goes on; `None` for the default.
+    pub overlap: Option<Duration>,
+    /// The new key's end; `None`: it lives as long as the replaced one was made to live.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A key in another's place.
+#[derive(Debug)]
+pub struct RotatedApiKey {
+    /// The new one, shown this once.
+    pub new: NewApiKey,
+    /// The one that it replaces, as it is now.
+    pub replaced: ApiKey,
 }
 
 /// Which keys.

@@ -1,0 +1,444 @@
+//! Who may call what: every RPC against everything that a caller may come with. The tables here are the expectation; an
+//! RPC of the protos without a row fails the tests.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use prost::Message as _;
+use serde_json::json;
+use token_vault_proto::v1::FILE_DESCRIPTOR_SET;
+use token_vault_proto::v1::create_api_key_request::Workspaces;
+use token_vault_tests::prelude::*;
+use token_vault_tests::{request_id, seconds};
+
+use crate::certificates::{Authority, Secured};
+use crate::oidc::issuer::{Issuer, Signer};
+use crate::oidc::{bearer, claims, trusting};
+
+use Elsewhere::{Apart, Hidden, Unseen, Whole};
+use Empty::{Answered, Told};
+use Role::{Admin, Alerting, Connector, Ingestion, Viewer};
+
+/// What somebody who is let in gets for an empty message.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Empty {
+    /// An answer.
+    Answered,
+    /// Which fields are wrong.
+    Told,
+}
+
+/// What a caller of another workspace learns who names what is not its own.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Elsewhere {
+    /// That there is no such thing.
+    Hidden(Reason),
+    /// Nothing: what it lists and watches is its own.
+    Unseen,
+    /// That it takes somebody who may act in every workspace: the RPC is about all principals, or works on all.
+    Whole,
+    /// Nothing: the RPC is about no workspace.
+    Apart,
+}
+
+/// Where a caller may act.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Reach {
+    All,
+    Some,
+}
+
+const ROLES: [Role; 5] = [Connector, Ingestion, Alerting, Viewer, Admin];
+const CONNECTION: Elsewhere = Hidden(Reason::ConnectionNotFound);
+const WORKSPACE: Elsewhere = Hidden(Reason::WorkspaceNotFound);
+const KEY: Elsewhere = Hidden(Reason::ApiKeyNotFound);
+
+/// Every RPC, the roles that may call it, and what they and strangers get.
+const RPCS: &[(&str, &[Role], Empty, Elsewhere)] = &[
+    ("TokenVault/StoreToken", &[Connector, Admin], Told, WORKSPACE),
+    ("TokenVault/ExchangeToken", &[Connector, Admin], Told, CONNECTION),
+    ("TokenVault/ValidateToken", &[Connector, Ingestion, Admin], Told, CONNECTION),
+    ("TokenVault/FetchAccessToken", &[Ingestion, Admin], Told, CONNECTION),
+    ("TokenVault/GetToken", &ROLES, Told, CONNECTION),
+    ("TokenVault/ListTokens", &ROLES, Answered, Unseen),
+    ("TokenVault/ReportTokenError", &[Ingestion, Admin], Told, CONNECTION),
+    ("TokenVault/RevokeToken", &[Connector, Admin], Told, CONNECTION),
+    ("TokenVault/WatchExpiryEvents", &ROLES, Answered, Unseen),
+    ("TokenVault/ListExpiryEvents", &ROLES, Answered, Unseen),
+    ("TokenVault/AcknowledgeEvents", &[Ingestion, Alerting, Admin], Told, Apart),
+    ("VaultAdmin/CreateApiKey", &[Admin], Told, WORKSPACE),
+    ("VaultAdmin/ListApiKeys", &[Admin], Answered, Unseen),
+    ("VaultAdmin/RevokeApiKey", &[Admin], Told, KEY),
+    ("VaultAdmin/RotateApiKey", &[Admin], Told, KEY),
+    ("VaultAdmin/ListJobs", &[Viewer, Admin], Answered, Apart),
+    ("VaultAdmin/RunJob", &[Admin], Told, Whole),
+    ("VaultAdmin/ListJobRuns", &[Viewer, Admin], Answered, Apart),
+    ("VaultAdmin/ListSubscriptions", &[Viewer, Admin], Answered, Whole),
+    ("VaultAdmin/DeleteSubscription", &[Admin], Told, Whole),
+    ("VaultAdmin/RotateKey", &[Admin], Told, WORKSPACE),
+    ("VaultAdmin/GetWorkspace", &[Viewer, Admin], Told, WORKSPACE),
+    ("VaultAdmin/ListWorkspaces", &[Viewer, Admin], Answered, Unseen),
+    ("VaultAdmin/ShredWorkspace", &[Admin], Told, WORKSPACE),
+    ("VaultAdmin/GetVaultStatus", &[Viewer, Admin], Answered, Apart),
+];
+
+/// Every method of every service of ours, as the descriptors have it.
+fn methods() -> BTreeSet<String> {
+    let set = prost_types::FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).expect("descriptors decode");
+    let ours = set.file.iter().filter(|file| file.package() == "tokenvault.v1");
+    let services = ours.flat_map(|file| &file.service);
+    services
+        .flat_map(|service| {
+            service.method.iter().map(|method| format!("{}/{}", service.name(), method.name()))
+        })
+        .collect()
+}
+
+#[test]
+fn every_rpc_of_the_protos_has_a_row_and_every_row_an_rpc() {
+    let rows: BTreeSet<_> = RPCS.iter().map(|(rpc, ..)| (*rpc).to_owned()).collect();
+    assert_eq!(rows, methods());
+    assert_eq!(rows.len(), RPCS.len(), "a row stands twice");
+}
+
+async fn call(caller: &Caller, rpc: &str) -> Result<(), Refusal> {
+    caller.call_empty(&format!("/tokenvault.v1.{rpc}")).await
+}
+
+/// Calls everything: what the role may is answered, all else refused with role and RPC.
+async fn acts_as(caller: &Caller, role: Role, reach: Reach, who: &str) {
+    for (rpc, may, empty, elsewhere) in RPCS {
+        let outcome = call(caller, rpc).await;
+        let case = format!("{who} calls {rpc}: {outcome:?}");
+        // What takes every workspace is refused when it would be answered; of a wrong message that is told first.
+        let narrow = reach == Reach::Some && (*elsewhere, *empty) == (Whole, Answered);
+        match (may.contains(&role) && !narrow, empty, outcome) {
+            (true, Answered, outcome) => assert!(outcome.is_ok(), "{case}"),
+            (true, Told, outcome) => {
+                assert_eq!(outcome.expect_err(&case).code(), Code::InvalidArgument, "{case}")
+            }
+            (false, _, outcome) => {
+                let no = outcome.expect_err(&case);
+                no.is(Code::PermissionDenied, Reason::RoleInsufficient)
+                    .says("role", role.as_str_name().trim_start_matches("ROLE_"));
+                assert!(no.fact("rpc").is_some_and(|told| told.ends_with(rpc)), "{case}");
+            }
+        }
+    }
+}
+
+/// Calls everything: nobody is let in, and all are told the same.
+async fn is_nobody(caller: &Caller, reason: Reason, who: &str) {
+    for (rpc, ..) in RPCS {
+        let outcome = call(caller, rpc).await;
+        let case = format!("{who} calls {rpc}: {outcome:?}");
+        let no = outcome.expect_err(&case);
+        assert_eq!((no.code(), no.reason()), (Code::Unauthenticated, reason.reason()), "{case}");
+    }
+}
+
+/// Calls everything, and nobody answers.
+async fn is_unheard(caller: &Caller, who: &str) {
+    for (rpc, ..) in RPCS {
+        let no = call(caller, rpc).await.expect_err(who);
+        let broken =
+            matches!(no.code(), Code::Unavailable | Code::Cancelled | Code::Unknown | Code::Internal);
+        assert!(broken && no.reason().is_empty(), "{who} calls {rpc}: {no:?}");
+    }
+}
+
+fn new_key(principal: &str, expires_at: Option<prost_types::Timestamp>) -> pb::CreateApiKeyRequest {
+    pb::CreateApiKeyRequest {
+        principal: principal.into(),
+        role: Viewer.into(),
+        workspaces: Some(Workspaces::AllWorkspaces(true)),
+        expires_at,
+        ..Default::default()
+    }
+}
+
+fn name(role: Role) -> String {
+    role.as_str_name().trim_start_matches("ROLE_").to_lowercase()
+}
+
+/// A vault with an issuer.
+async fn world_with_issuer(backend: Backend) -> (World, Issuer, Signer) {
+    let signer = Signer::ec("k1");
+    let issuer = Issuer::start(&[&signer]).await;
+    (trusting(backend, &issuer.url()).start().await, issuer, signer)
+}
+
+async fn each_role_may_call_its_rpcs_and_no_other_by_key_and_by_token(backend: Backend) {
+    let (world, issuer, signer) = world_with_issuer(backend).await;
+    for role in ROLES {
+        acts_as(&world.caller(role, &[]).await, role, Reach::All, &format!("a key of {}", name(role))).await;
+        acts_as(
+            &world.caller(role, &["globex"]).await,
+            role,
+            Reach::Some,
+            &format!("a limited key of {}", name(role)),
+        )
+        .await;
+        let token = signer.token(&claims(&world, &issuer.url(), &name(role)));
+        acts_as(&bearer(&world, &token), role, Reach::Some, &format!("a token of {}", name(role))).await;
+    }
+    let old = world.caller(Viewer, &[ACME]).await;
+    let rotate = pb::RotateApiKeyRequest { key_id: old.key_id().into(), ..Default::default() };
+    let new = world.admin().rotate_api_key(rotate).await.unwrap().key;
+    acts_as(&old, Viewer, Reach::Some, "a replaced key within its overlap").await;
+    acts_as(&world.caller_with(&new, ""), Viewer, Reach::Some, "a key that replaces another").await;
+}
+
+async fn whoever_brings_nothing_good_is_nobody_to_every_rpc(backend: Backend) {
+    let (world, issuer, signer) = world_with_issuer(backend).await;
+    let admin = world.admin();
+    admin.connect(ACME, &world.person("ana").long_lived_token()).await;
+    let soon = Some(prost_types::Timestamp { seconds: world.sandbox.clock().now() + 60, nanos: 0 });
+    let expired = admin.create_api_key(new_key("brief", soon)).await.unwrap().key;
+    let short_lived = {
+        let mut claims = claims(&world, &issuer.url(), "admin");
+        claims["exp"] = json!(world.sandbox.clock().now() + 60);
+        signer.token(&claims)
+    };
+    let (rotated, revoked) = (world.caller(Viewer, &[]).await, world.caller(Admin, &[]).await);
+    let rotate = pb::RotateApiKeyRequest {
+        key_id: rotated.key_id().into(),
+        overlap: seconds(60),
+        ..Default::default()
+    };
+    admin.rotate_api_key(rotate).await.unwrap();
+    let revoke = pb::RevokeApiKeyRequest { key_id: revoked.key_id().into(), ..Default::default() };
+    admin.revoke_api_key(revoke).await.unwrap();
+    let (id, secret) = admin.key().trim_start_matches("tva_").split_once('_').unwrap();
+    let mut wrong = secret.to_owned();
+    let last = if wrong.pop() == Some('A') { 'B' } else { 'A' };
+    wrong.push(last);
+    let good = claims(&world, &issuer.url(), "admin");
+    let forged = Signer::ec("k1").token(&good);
+    world.advance(Duration::from_secs(3_000)).await;
+    let before = world.database.rows("ad_platform_connections").await;
+
+    let say = |header: &str| admin.saying(Some(header));
+    let invalid = [
+        ("no header", admin.saying(None)),
+        ("an empty header", say("")),
+        ("a scheme alone", say("Bearer")),
+        ("an empty key", say("Bearer ")),
+        ("another scheme", say("Basic dXNlcjpwYXNz")),
+        ("no key", say("Bearer not-a-key")),
+        ("a wrong secret", say(&format!("Bearer tva_{id}_{wrong}"))),
+        ("a wrong id", say(&format!("Bearer tva_{}_{secret}", "a".repeat(id.len())))),
+        ("something long", say(&format!("Bearer {}", "x".repeat(4_000)))),
+        ("something too long", say(&format!("Bearer {}", "x".repeat(12_000)))),
+        ("a key without its scheme", say(admin.key())),
+        ("a revoked key", revoked),
+        ("a token of another's key", bearer(&world, &forged)),
+        ("a token that nobody signed", bearer(&world, &format!("{}.", forged.rsplit_once('.').unwrap().0))),
+    ];
+    for (who, caller) in invalid {
+        is_nobody(&caller, Reason::ApiKeyInvalid, who).await;
+    }
+    is_nobody(&world.caller_with(&expired, ""), Reason::ApiKeyExpired, "an expired key").await;
+    is_nobody(&rotated, Reason::ApiKeyExpired, "a key whose overlap is over").await;
+    is_nobody(&bearer(&world, &short_lived), Reason::ApiKeyExpired, "an expired token").await;
+    assert_eq!(world.database.rows("ad_platform_connections").await, before);
+    say(&format!("bearer {}", admin.key())).list().await.expect("the scheme knows no case");
+    bearer(&world, &signer.token(&good)).list().await.expect("the good token is let in");
+}
+
+/// Names what belongs to another workspace, in the RPC's own way. `None`: the RPC can't.
+async fn reach_for(
+    rpc: &str,
+    caller: &Caller,
+    world: &World,
+    id: &str,
+    key_id: &str,
+) -> Option<Result<(), Refusal>> {
+    let acme = || Workspaces::Named(pb::WorkspaceList { workspace_ids: vec![ACME.into()] });
+    Some(match rpc {
+        "TokenVault/StoreToken" => {
+            caller.store(ACME, &world.person("eve").short_lived_token()).await.map(drop)
+        }
+        "TokenVault/ExchangeToken" => caller.exchange(id).await.map(drop),
+        "TokenVault/ValidateToken" => caller.validate(id).await.map(drop),
+        "TokenVault/FetchAccessToken" => caller.fetch(id).await.map(drop),
+        "TokenVault/GetToken" => caller.get(id).await.map(drop),
+        "TokenVault/ReportTokenError" => {
+            caller.report(id, 1, 400, r#"{"error":{"code":190}}"#).await.map(drop)
+        }
+        "TokenVault/RevokeToken" => caller.revoke(id).await.map(drop),
+        "VaultAdmin/CreateApiKey" => {
+            let request = pb::CreateApiKeyRequest { workspaces: Some(acme()), ..new_key("sideways", None) };
+            caller.create_api_key(request).await.map(drop)
+        }
+        "VaultAdmin/RevokeApiKey" => {
+            let request = pb::RevokeApiKeyRequest { key_id: key_id.into(), request_id: request_id() };
+            caller.revoke_api_key(request).await.map(drop)
+        }
+        "VaultAdmin/RotateApiKey" => {
+            let request = pb::RotateApiKeyRequest { key_id: key_id.into(), ..Default::default() };
+            caller.rotate_api_key(request).await.map(drop)
+        }
+        "VaultAdmin/RotateKey" => {
+            let key = Some(pb::rotate_key_request::Key::WorkspaceId(ACME.into()));
+            caller.rotate_key(pb::RotateKeyRequest { key, ..Default::default() }).await.map(drop)
+        }
+        "VaultAdmin/RunJob" => {
+            let request = pb::RunJobRequest { job: "housekeeping".into(), ..Default::default() };
+            caller.run_job(request).await.map(drop)
+        }
+        "VaultAdmin/ListSubscriptions" => caller.list_subscriptions(Default::default()).await.map(drop),
+        "VaultAdmin/DeleteSubscription" => {
+            let request = pb::DeleteSubscriptionRequest {
+                principal: "alerting-acme".into(),
+                name: "pager".into(),
+                ..Default::default()
+            };
+            caller.delete_subscription(request).await.map(drop)
+        }
+        "VaultAdmin/GetWorkspace" => {
+            caller.get_workspace(pb::GetWorkspaceRequest { workspace_id: ACME.into() }).await.map(drop)
+        }
+        "VaultAdmin/ShredWorkspace" => {
+            let request = pb::ShredWorkspaceRequest {
+                workspace_id: ACME.into(),
+                confirm_workspace_id: ACME.into(),
+                ..Default::default()
+            };
+            caller.shred_workspace(request).await.map(drop)
+        }
+        _ => return None,
+    })
+}
+
+/// What a list or watch shows of another workspace, in the words of its answer.
+async fn seen(rpc: &str, caller: &Caller) -> Option<String> {
+    Some(match rpc {
+        "TokenVault/ListTokens" => format!("{:?}", caller.list().await.expect("it may list").tokens),
+        "TokenVault/WatchExpiryEvents" => format!("{:?}", caller.watch_all().await.caught_up().await),
+        "TokenVault/ListExpiryEvents" => {
+            format!("{:?}", caller.list_expiry_events(Default::default()).await.expect("it may list").events)
+        }
+        "VaultAdmin/ListApiKeys" => {
+            format!("{:?}", caller.list_api_keys(Default::default()).await.expect("it may list").api_keys)
+        }
+        "VaultAdmin/ListWorkspaces" => {
+            format!("{:?}", caller.list_workspaces(Default::default()).await.expect("it may list").workspaces)
+        }
+        _ => return None,
+    })
+}
+
+async fn another_tenant_reaches_nothing_and_learns_nothing(backend: Backend) {
+    let (world, issuer, signer) = world_with_issuer(backend).await;
+    let id = world.connector().await.connect(ACME, &world.person("ana").long_lived_token()).await;
+    let key_id = world.caller(Viewer, &[ACME]).await.key_id().to_owned();
+    let token = {
+        let mut claims = claims(&world, &issuer.url(), "admin");
+        claims["workspaces"] = json!(["globex"]);
+        signer.token(&claims)
+    };
+    let strangers = [
+        ("a key of another", world.caller(Admin, &["globex"]).await),
+        ("a token of another", bearer(&world, &token)),
+    ];
+    let before =
+        (world.database.rows("ad_platform_connections").await, world.database.rows("workspace_keys").await);
+    for (who, caller) in strangers {
+        for (rpc, _, _, elsewhere) in RPCS {
+            let reached = reach_for(rpc, &caller, &world, &id, &key_id).await;
+            let shown = seen(rpc, &caller).await;
+            match elsewhere {
+                Hidden(reason) => {
+                    let outcome = reached.unwrap_or_else(|| panic!("{rpc} has no way to reach"));
+                    let no = outcome.expect_err(&format!("{who} calls {rpc}"));
+                    assert_eq!(
+                        (no.code(), no.reason()),
+                        (Code::NotFound, reason.reason()),
+                        "{who}, {rpc}: {no:?}"
+                    );
+                }
+                Unseen => {
+                    let shown = shown.unwrap_or_else(|| panic!("{rpc} has no way to look"));
+                    assert!(!shown.contains(ACME) && !shown.contains(&id), "{who} sees by {rpc}: {shown}");
+                }
+                Whole => {
+                    let no = reached.unwrap_or_else(|| panic!("{rpc} has no way to reach"));
+                    no.expect_err(rpc).is(Code::PermissionDenied, Reason::RoleInsufficient);
+                }
+                Apart => assert!(reached.is_none() && shown.is_none(), "{rpc} is about workspaces after all"),
+            }
+        }
+    }
+    let after =
+        (world.database.rows("ad_platform_connections").await, world.database.rows("workspace_keys").await);
+    assert_eq!(after, before);
+}
+
+macro_rules! on_both {
+    ($($name:ident)*) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(super::Backend::Sqlite).await;
+            })*
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(super::Backend::Postgres).await;
+            })*
+        }
+    };
+}
+
+on_both! {
+    each_role_may_call_its_rpcs_and_no_other_by_key_and_by_token
+    whoever_brings_nothing_good_is_nobody_to_every_rpc
+    another_tenant_reaches_nothing_and_learns_nothing
+}
+
+/// Certificates never reach the database, so one is enough.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_act_in_their_role_and_wrong_ones_and_plaintext_are_unheard_by_every_rpc() {
+    let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));
+    let rules: Vec<_> = ROLES
+        .iter()
+        .map(|&role| {
+            let role = name(role);
+            format!("{{ san = \"spiffe://acme/{role}\", principal = \"{role}\", role = \"{role}\", workspaces = \"all\" }}")
+        })
+        .collect();
+    let secured = Secured::prepare(Backend::Sqlite, &servers.server(), Some((&clients, "optional"))).await;
+    let secured = secured
+        .set("auth.certificates", &format!("[{}]", rules.join(", ")))
+        .set("server.limits.failed_authentications_per_minute", "0");
+    secured.serve();
+    let admin = secured.world.admin();
+    let of = |names: &[&str], authority: &Authority| {
+        let pair = authority.client(names);
+        admin.saying(None).through(secured.channel(&servers, Some(&pair)))
+    };
+    for role in ROLES {
+        let caller = of(&[&format!("spiffe://acme/{}", name(role))], &clients);
+        acts_as(&caller, role, Reach::All, &format!("a certificate of {}", name(role))).await;
+    }
+    is_nobody(&of(&["spiffe://acme/stranger"], &clients), Reason::ApiKeyInvalid, "a certificate of nobody")
+        .await;
+    let two = of(&["spiffe://acme/viewer", "spiffe://acme/admin"], &clients);
+    is_nobody(&two, Reason::ApiKeyInvalid, "a certificate of two").await;
+    is_nobody(
+        &admin.saying(None).through(secured.channel(&servers, None)),
+        Reason::ApiKeyInvalid,
+        "no certificate",
+    )
+    .await;
+    let admins = clients.client(&["spiffe://acme/admin"]);
+    let another = admin.through(secured.channel(&servers, Some(&admins)));
+    is_nobody(&another, Reason::ApiKeyInvalid, "a key with another's certificate").await;
+    is_unheard(&of(&["spiffe://acme/admin"], &Authority::new("clients")), "a certificate of an unknown root")
+        .await;
+    is_unheard(&admin, "plaintext").await;
+    acts_as(&admin.through(secured.channel(&servers, None)), Admin, Reach::All, "the admin's key over TLS")
+        .await;
+}
