@@ -1,7 +1,7 @@
 //! Where fuzzing comes in. Compiled by `fuzz/run` only. Nothing that comes from outside may make the process panic, and
 //! each entry point holds what it reads against a promise or two.
 
-use crate::{api, config, crypto, model, provider, vault};
+use crate::{api, config, crypto, model, oidc, provider, vault};
 
 /// The first byte chooses the parser, so that one corpus serves them all.
 fn choice(data: &[u8]) -> Option<(u8, &[u8])> {
@@ -18,13 +18,19 @@ pub fn graph(data: &[u8]) {
 /// What callers say.
 pub fn caller(data: &[u8]) {
     let Some((choice, rest)) = choice(data) else { return };
-    match choice % 4 {
+    match choice % 6 {
         0 | 1 => api::fuzzing::message(rest),
         2 => vault::fuzzing::text(&String::from_utf8_lossy(rest)),
+        4 => oidc::fuzzing::token(&String::from_utf8_lossy(rest)),
+        5 => oidc::fuzzing::published(&String::from_utf8_lossy(rest)),
         _ => {
-            let key = model::Secret::new(String::from_utf8_lossy(rest).into_owned());
-            let shown = crypto::PresentedKey::parse(&key).err().map(|why| why.to_string());
-            assert!(!shown.is_some_and(|why| key.expose().len() > 40 && why.contains(key.expose())));
+            // With something in it that no error says by itself.
+            let text = String::from_utf8_lossy(rest);
+            for key in [text.clone().into_owned(), format!("{text}xq7Zk2m")] {
+                let shown =
+                    crypto::PresentedKey::parse(&model::Secret::new(key)).map_err(|why| why.to_string());
+                assert!(shown.err().is_none_or(|why| !why.contains("xq7Zk2m")), "the error repeats the key");
+            }
         }
     }
 }

@@ -3,12 +3,12 @@
 use prost::Message;
 use token_vault_proto::v1 as pb;
 
-use super::convert::RevokeApiKey;
+use super::convert::{GetWorkspace, RevokeApiKey};
 use super::tls;
 use crate::vault::{
     AcknowledgeEvents, CreateApiKey, DeleteSubscription, ExchangeToken, FetchAccessToken, ListEvents,
-    ListJobRuns, ListSubscriptions, ListTokens, ReportTokenError, RevokeToken, RunJob, StoreToken, Target,
-    ValidateToken, VaultError, WatchEvents,
+    ListJobRuns, ListSubscriptions, ListTokens, ListWorkspaces, ReportTokenError, RevokeToken, RotateApiKey,
+    RotateKey, RunJob, ShredWorkspace, StoreToken, Target, ValidateToken, VaultError, WatchEvents,
 };
 
 fn read<M: Message + Default, C: TryFrom<M, Error = VaultError>>(bytes: &[u8]) {
@@ -21,7 +21,7 @@ fn read<M: Message + Default, C: TryFrom<M, Error = VaultError>>(bytes: &[u8]) {
 /// The first byte says of which call it is the request.
 pub fn message(data: &[u8]) {
     let Some((which, bytes)) = data.split_first() else { return };
-    match which % 16 {
+    match which % 20 {
         0 => read::<pb::StoreTokenRequest, StoreToken>(bytes),
         1 => read::<pb::ExchangeTokenRequest, ExchangeToken>(bytes),
         2 => read::<pb::ValidateTokenRequest, ValidateToken>(bytes),
@@ -37,6 +37,13 @@ pub fn message(data: &[u8]) {
         12 => read::<pb::RevokeApiKeyRequest, RevokeApiKey>(bytes),
         13 => read::<pb::RunJobRequest, RunJob>(bytes),
         14 => read::<pb::ListJobRunsRequest, ListJobRuns>(bytes),
+        15 => read::<pb::RotateApiKeyRequest, RotateApiKey>(bytes),
+        16 => read::<pb::RotateKeyRequest, RotateKey>(bytes),
+        17 => read::<pb::ShredWorkspaceRequest, ShredWorkspace>(bytes),
+        18 => {
+            read::<pb::GetWorkspaceRequest, GetWorkspace>(bytes);
+            read::<pb::ListWorkspacesRequest, ListWorkspaces>(bytes);
+        }
         _ => {
             read::<pb::ListSubscriptionsRequest, ListSubscriptions>(bytes);
             read::<pb::DeleteSubscriptionRequest, DeleteSubscription>(bytes);

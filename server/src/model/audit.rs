@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::Timestamp;
+use super::{Role, Timestamp, WorkspaceSet};
 
 /// What a record is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +63,9 @@ pub struct AuditRecord {
     /// What else, by its id: `api_key:…`, `subscription:…`, `job_run:…`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub object: String,
+    /// Of an API key: what it lets its holder do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grants: Option<Grants>,
     /// The gRPC code: `OK`, `PERMISSION_DENIED` …
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub code: String,
@@ -92,6 +95,36 @@ pub struct AuditRecord {
     pub continues: String,
 }
 
+/// What an API key lets its holder do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grants {
+    /// As whom its holder calls.
+    pub principal: String,
+    /// In which role.
+    pub role: String,
+    /// In which workspaces; absent: in all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspaces: Option<Vec<String>>,
+    /// Until when, as RFC 3339 in UTC; absent: until it is revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+}
+
+impl Grants {
+    /// As they are written.
+    pub fn new(principal: &str, role: Role, workspaces: &WorkspaceSet, end: Option<Timestamp>) -> Self {
+        Self {
+            principal: principal.to_owned(),
+            role: role.as_str().to_owned(),
+            workspaces: match workspaces {
+                WorkspaceSet::All => None,
+                WorkspaceSet::Named(named) => Some(named.iter().map(ToString::to_string).collect()),
+            },
+            expires_at: end.map(|end| end.to_string()),
+        }
+    }
+}
+
 impl AuditRecord {
     /// A record of that kind, at that moment, with nothing else in it yet.
     pub fn new(kind: AuditKind, at: Timestamp) -> Self {
@@ -108,6 +141,7 @@ impl AuditRecord {
             connection: String::new(),
             version: None,
             object: String::new(),
+            grants: None,
             code: String::new(),
             reason: String::new(),
             request_id: String::new(),

@@ -21,7 +21,7 @@ mod token;
 
 pub use account::{AdAccount, AdAccountState};
 pub use announce::{AccountChange, Cause};
-pub use audit::{AuditKind, AuditRecord};
+pub use audit::{AuditKind, AuditRecord, Grants};
 pub use caller::{
     CertificateName, CertificateRule, ClientCertificate, Credential, Principal, Role, WorkspaceSet,
     check_principal_name,

@@ -289,3 +289,12 @@ mod tests {
         }
     }
 }
+
+/// Every reading of a key set.
+#[cfg(fuzzing)]
+pub(super) fn fuzz(text: &str) {
+    if let Ok(published) = serde_json::from_str::<Published>(text) {
+        let _ = published.keys.into_iter().filter_map(public_key).count();
+    }
+    let _ = serde_json::from_str::<Discovery>(text);
+}

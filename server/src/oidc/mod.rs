@@ -4,6 +4,8 @@
 //! workspace's one cryptography. Nothing in here knows what a role may do.
 
 mod claims;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod keys;
 mod verify;
 

@@ -11,10 +11,11 @@ use sqlx::types::Json;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
+use super::api_keys::ApiKeyFacts;
 use super::db::{Address, Backend, Pool};
 use super::{Session, StoreError, Tx};
 use crate::model::{
-    AuditKind, AuditRecord, Connection, ConnectionId, Incarnation, Principal, RequestId, Timestamp,
+    AuditKind, AuditRecord, Connection, ConnectionId, Grants, Incarnation, Principal, RequestId, Timestamp,
     TokenVersion, WorkspaceId,
 };
 
@@ -245,6 +246,15 @@ impl Tx {
     /// Records that something else changed, named by its kind and id: `api_key:…`.
     pub fn audit_object(&mut self, object: String, now: Timestamp) {
         self.audit(object.clone(), now, |record| record.object = object);
+    }
+
+    /// Records that an API key changed, and what it lets its holder do.
+    pub fn audit_api_key(&mut self, key: &ApiKeyFacts, now: Timestamp) {
+        let object = format!("api_key:{}", key.id);
+        self.audit(object.clone(), now, |record| {
+            record.object = object;
+            record.grants = Some(Grants::new(&key.principal, key.role, &key.workspaces, key.expires_at));
+        });
     }
 
     /// Whether a job of the vault's own is at work.

@@ -329,7 +329,7 @@ impl Vault {
                 let (record, claim) = (record.clone(), unit_claim.clone());
                 Box::pin(async move {
                     tx.insert_api_key(&record).await?;
-                    tx.audit_object(format!("api_key:{}", record.api_key.id), now);
+                    tx.audit_api_key(&record.api_key, now);
                     let outcome =
                         RequestOutcome::from([("api_key".to_owned(), record.api_key.id.to_string())]);
                     Self::finish(tx, claim.as_ref(), outcome).await
@@ -366,7 +366,7 @@ impl Vault {
             .write(move |tx| {
                 let record = record.clone();
                 Box::pin(async move {
-                    tx.audit_object(format!("api_key:{}", record.api_key.id), record.api_key.created_at);
+                    tx.audit_api_key(&record.api_key, record.api_key.created_at);
                     Ok::<_, Abort<VaultError>>(tx.insert_api_key(&record).await?)
                 })
             })
@@ -511,7 +511,7 @@ impl Vault {
                     let mac = row_mac(&authorization, &old.api_key, &old.hash).to_vec();
                     tx.insert_api_key(&record).await?;
                     tx.mark_api_key_replaced(&id, &record.api_key.id, end, mac).await?;
-                    tx.audit_object(format!("api_key:{}", record.api_key.id), now);
+                    tx.audit_api_key(&record.api_key, now);
                     let outcome =
                         RequestOutcome::from([("api_key".to_owned(), record.api_key.id.to_string())]);
                     Self::finish(tx, claim.as_ref(), outcome).await?;
@@ -594,7 +594,7 @@ impl Vault {
                         let mac = row_mac(&authorization, &record.api_key, &record.hash);
                         tx.mark_api_key_revoked(&id, now, mac.to_vec()).await?;
                     }
-                    tx.audit_object(format!("api_key:{}", record.api_key.id), now);
+                    tx.audit_api_key(&record.api_key, now);
                     Self::finish(tx, claim.as_ref(), RequestOutcome::new()).await?;
                     Ok(record.api_key)
                 })

@@ -298,7 +298,7 @@ async fn found(
                 let won = tx.found_vault(&record, &master, &keys, now).await?;
                 if won {
                     tx.insert_api_key(&admin).await?;
-                    tx.audit_object(format!("api_key:{}", admin.api_key.id), now);
+                    tx.audit_api_key(&admin.api_key, now);
                 }
                 Ok::<_, Abort<VaultError>>(won)
             })

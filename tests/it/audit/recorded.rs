@@ -9,7 +9,7 @@ use token_vault_tests::request_id;
 use super::*;
 
 /// What a call of each RPC leaves in the log: its kind and code, or nothing. An RPC that is not here fails the test.
-const EXPECTED: [(&str, Option<(&str, &str)>); 24] = [
+const EXPECTED: [(&str, Option<(&str, &str)>); 25] = [
     ("FetchAccessToken", Some(("handed_out", "OK"))),
     ("GetToken", None),
     ("ListTokens", None),
@@ -29,6 +29,7 @@ const EXPECTED: [(&str, Option<(&str, &str)>); 24] = [
     ("DeleteSubscription", Some(("changed", "OK"))),
     ("CreateApiKey", Some(("changed", "OK"))),
     ("ListApiKeys", None),
+    ("RotateApiKey", Some(("changed", "OK"))),
     ("RevokeApiKey", Some(("changed", "OK"))),
     ("RotateKey", Some(("changed", "OK"))),
     ("GetWorkspace", None),
@@ -87,6 +88,10 @@ async fn call(world: &World, rpc: &str, admin: &Caller, connection: &str, key: &
             world.know("made key", &admin.create_api_key(request).await.expect(rpc).key);
         }
         "ListApiKeys" => drop(admin.list_api_keys(Default::default()).await.expect(rpc)),
+        "RotateApiKey" => {
+            let request = pb::RotateApiKeyRequest { key_id: key.into(), request_id, ..Default::default() };
+            world.know("successor", &admin.rotate_api_key(request).await.expect(rpc).key);
+        }
         "RevokeApiKey" => {
             let request = pb::RevokeApiKeyRequest { key_id: key.into(), request_id };
             drop(admin.revoke_api_key(request).await.expect(rpc));
@@ -159,6 +164,10 @@ on_both_databases! {
                 "RevokeApiKey" => {
                     assert_eq!(record["object"], format!("api_key:{}", viewer.key_id()), "{record:#}");
                 }
+                "CreateApiKey" => {
+                    let grants = serde_json::json!({"principal": "new", "role": "viewer"});
+                    assert_eq!(record["grants"], grants, "{record:#}");
+                }
                 "ShredWorkspace" => assert_eq!(record["object"], format!("workspace:{ACME}"), "{record:#}"),
                 "RotateKey" => assert_eq!(record["object"], format!("data_key:{ACME}"), "{record:#}"),
                 _ => assert!(record["object"].is_string(), "{record:#}"),
@@ -168,6 +177,7 @@ on_both_databases! {
                 "DeleteSubscription",
                 "CreateApiKey",
                 "RevokeApiKey",
+                "RotateApiKey",
                 "RotateKey",
                 "ShredWorkspace",
             ];
