@@ -83,6 +83,13 @@ on_both_databases! {
         admin.connect("initech", &world.person("eve").long_lived_token()).await;
         let status = admin.get_vault_status(Default::default()).await.unwrap();
         assert_eq!(status.master_keys[0].key_id, "k-new");
+        // That it was used stands in the log, and nobody needs to have been there.
+        eventually_async("the recovery is recorded", Duration::from_secs(30), async || {
+            let text = fs::read_to_string(world.data().join("audit.jsonl")).unwrap();
+            text.lines().any(|line| {
+                line.contains(r#""principal":"system:break-glass""#) && line.contains("master_key:k-new")
+            }).then_some(())
+        }).await;
     }
 }
 

@@ -108,6 +108,30 @@ on_both_databases! {
         assert!(world.logs().contains("a connection's row can't be read"), "and the operator is told which");
     }
 
+    async fn a_clock_that_is_set_back_an_hour_says_nothing_twice_and_takes_nothing_back(world: World) {
+        let (connector, feed) = (world.connector().await, world.viewer().await.watch_all().await);
+        let life = Duration::from_secs(7 * 86_400 + 1_800);
+        let hers = connector.connect(ACME, &world.person("ana").long_lived_token_with_life(life)).await;
+        world.advance(Duration::from_secs(3_600)).await;
+        let warned = feed.first(&hers, Kind::Expiring).await;
+        let before = world.sandbox.clock().now();
+        world.sandbox.clock().set(before - 3_600);
+        eventually_async("the vault's clock is back", LIMIT, async || {
+            let told = status(&world).await.server_time.expect("a status tells the time");
+            (told.seconds < before - 1_800).then_some(())
+        })
+        .await;
+        assert!(world.ingestion().await.fetch(&hers).await.is_ok(), "custody goes on");
+        let his = connector.connect(ACME, &world.person("ben").long_lived_token()).await;
+        let born = feed.first(&his, Kind::Connected).await;
+        let micros = |at: Option<prost_types::Timestamp>| at.map(|at| (at.seconds, at.nanos)).expect("a time");
+        assert!(micros(born.recorded_at) >= micros(warned.recorded_at), "recorded_at never decreases");
+        world.advance(Duration::from_secs(7_200)).await;
+        assert_eq!(feed.kinds_of(&hers), [Kind::Connected, Kind::Expiring], "one warning");
+        let told = world.launch().env("TOKEN_VAULT__LOG__LEVEL", "warn").instead(["audit", "verify"]).run();
+        assert_eq!(told.code, Some(0), "{told:?}");
+    }
+
     async fn a_vault_that_was_down_for_days_makes_up_once(world: World) {
         let connector = world.connector().await;
         let life = |days: u64| Duration::from_secs(days * 86_400 + 3_600);

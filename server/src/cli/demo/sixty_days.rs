@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use futures::StreamExt;
-use token_vault_client::v1::ExpiryEvent;
 use token_vault_client::v1::expiry_event::Kind;
+use token_vault_client::v1::{ExpiryEvent, GetVaultStatusRequest};
 use token_vault_client::{EventStream, Start, Vault, WatchItem, WatchOptions};
 use token_vault_sandbox::{ExchangeMood, Sandbox, User};
 
@@ -28,7 +28,7 @@ const LEFT_OF_BENS: u32 = 26;
 pub(super) async fn tell(
     sandbox: &Sandbox,
     connector: &Vault,
-    watcher: &Vault,
+    admin: &Vault,
     days_per_second: u32,
 ) -> anyhow::Result<()> {
     step(
@@ -39,8 +39,8 @@ pub(super) async fn tell(
     let options = WatchOptions::new().start(Start::Earliest).heartbeat(Duration::from_secs(1));
     let began = sandbox.clock().now();
     let speed = days_per_second.saturating_mul(u32::try_from(DAY).unwrap_or(u32::MAX));
-    let feed = watcher.watch(options);
-    let mut days = Days { sandbox, connector, feed, began, speed, seen: Vec::new() };
+    let feed = admin.watch(options);
+    let mut days = Days { sandbox, connector, admin, feed, began, speed, seen: Vec::new() };
     let told = days.play().await;
     sandbox.clock().run_at(1);
     sandbox.set_mood(ExchangeMood::default());
@@ -50,6 +50,7 @@ pub(super) async fn tell(
 struct Days<'a> {
     sandbox: &'a Sandbox,
     connector: &'a Vault,
+    admin: &'a Vault,
     feed: EventStream,
     /// Day 0, in seconds since 1970.
     began: i64,
@@ -124,7 +125,26 @@ impl Days<'_> {
             }
         }
         clock.freeze();
-        Ok(())
+        self.time_is_the_same().await
+    }
+
+    /// Waits until the vault has heard that time stands still: at this speed it is hours ahead in an instant.
+    async fn time_is_the_same(&self) -> anyhow::Result<()> {
+        let patience = tokio::time::Instant::now() + PATIENCE;
+        // Twice in a row: one that still runs may just pass by.
+        let mut agreed = 0;
+        loop {
+            let told = self.admin.get_vault_status(GetVaultStatusRequest {}).await?.server_time;
+            let same = told.is_some_and(|told| told.seconds.abs_diff(self.sandbox.clock().now()) < 60);
+            agreed = if same { agreed + 1 } else { 0 };
+            if agreed == 2 {
+                return Ok(());
+            }
+            if tokio::time::Instant::now() > patience {
+                bail!("the vault's time is not the sandbox's");
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Shows what comes until so many events of a kind have come about a person.
