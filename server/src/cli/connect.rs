@@ -185,7 +185,7 @@ impl Caller {
 pub(super) fn refused(status: Status) -> anyhow::Error {
     let first = std::error::Error::source(&status);
     if first.is_none() {
-        return anyhow!("{:?}: {}", status.code(), status.message());
+        return token_vault_client::Error::from(status).into();
     }
     let causes = std::iter::successors(first, |cause| cause.source()).map(ToString::to_string);
     anyhow!("the connection to the vault broke: {}", causes.collect::<Vec<_>>().join(": "))
