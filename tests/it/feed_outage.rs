@@ -86,7 +86,7 @@ async fn fifty_watchers_lose_nothing_while_postgresql_goes_and_comes_back() {
         Some(status.head_sequence)
     };
     // The first outage lasts, the second is as short as can be.
-    for (from, lasts) in [(last / 4, Duration::from_secs(3)), (last / 2, Duration::ZERO)] {
+    for (from, lasts) in [(last / 4, Duration::from_secs(5)), (last / 2, Duration::ZERO)] {
         eventually_async("some events", LIMIT, async || head().await.filter(|&head| head >= from)).await;
         world.cluster().down();
         tokio::time::sleep(lasts).await;

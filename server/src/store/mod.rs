@@ -119,7 +119,7 @@ impl Store {
         };
         // SQLite has one writer; its connection is its own. Readers are few: a read is CPU, not waiting.
         let (readers, hot) = (Pool::new(&address, 4), Pool::new(&address, 2));
-        let (writers, pulse) = (Pool::new(&address, 1), Pool::new(&address, 1));
+        let (writers, pulse, beat) = (Pool::new(&address, 1), Pool::new(&address, 1), Pool::new(&address, 1));
         // The feed's reader; on PostgreSQL also one connection that listens and one that notifies.
         let (tail, wake) = (Pool::new(&address, 1), Pool::new(&address, 2));
         migrate(&writers, config.migrate).await?;
@@ -170,6 +170,7 @@ impl Store {
         store.tasks.spawn(async move { feed.run(tail, coherence, stop).await });
         store.tasks.spawn(wake::run(wake, Arc::clone(&store.feed), store.stop.clone()));
         store.watch_changes(pulse, health);
+        store.keep_beating(beat);
         Ok(store)
     }
 
@@ -318,17 +319,12 @@ impl Store {
         Err(StoreError::Unavailable("the log could not be cut: the database is busy".into()))
     }
 
-    /// Polls changes and beats this replica's row, on a connection of its own, until closed. Health follows.
+    /// Polls changes, on a connection of its own, until closed. Health follows.
     fn watch_changes(&self, pulse: Pool, health: watch::Sender<bool>) {
         let (coherence, stop) = (Arc::clone(&self.coherence), self.stop.clone());
-        let clock_guard = Arc::clone(&self.clock_guard);
-        let (registration, clock) = (Arc::clone(&self.registration), self.clock.clone());
-        let (writer, observer, incarnation) =
-            (self.writer.clone(), Arc::clone(&self.observer), self.incarnation);
         self.tasks.spawn(async move {
             let mut tick = tokio::time::interval(cache::POLL);
             tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            let mut polls = 0_u64;
             loop {
                 tokio::select! { () = stop.cancelled() => break, _ = tick.tick() => {} }
                 let answer = match tokio::time::timeout(Duration::from_secs(2), coherence.poll(&pulse)).await {
@@ -345,11 +341,30 @@ impl Store {
                     tracing::info!("the database is back");
                 }
                 health.send_if_modified(|was| std::mem::replace(was, well) != well);
-                polls += 1;
-                if !well || !polls.is_multiple_of(BEAT) {
+            }
+        });
+    }
+
+    /// Beats this replica's row every second, until closed. A task of its own: a beat goes through the writer, and one
+    /// that waits there for a database that is away must not keep the poll from seeing that.
+    fn keep_beating(&self, pool: Pool) {
+        let (coherence, stop) = (Arc::clone(&self.coherence), self.stop.clone());
+        let clock_guard = Arc::clone(&self.clock_guard);
+        let (registration, clock) = (Arc::clone(&self.registration), self.clock.clone());
+        let (writer, observer, incarnation) =
+            (self.writer.clone(), Arc::clone(&self.observer), self.incarnation);
+        let healthy = self.healthy.clone();
+        self.tasks.spawn(async move {
+            let mut tick = tokio::time::interval(BEAT);
+            tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            let mut beats = 0_u64;
+            loop {
+                tokio::select! { () = stop.cancelled() => break, _ = tick.tick() => {} }
+                if !*healthy.borrow() {
                     continue;
                 }
-                let looked = tokio::time::timeout(Duration::from_secs(2), clock_guard.look(&pulse)).await;
+                beats += 1;
+                let looked = tokio::time::timeout(Duration::from_secs(2), clock_guard.look(&pool)).await;
                 if let Ok(Err(error)) = looked {
                     tracing::debug!(%error, "the clocks could not be compared");
                 }
@@ -359,9 +374,13 @@ impl Store {
                     clock_offset: clock_guard.offset(),
                     master_keys: registered.as_ref().map(|registered| registered.master_keys.clone()),
                 };
-                let beat = replicas::beat(&writer, &pulse, &observer, incarnation, state);
+                let beat = replicas::beat(&writer, &pool, &observer, incarnation, state);
                 let lives = tokio::time::timeout(Duration::from_secs(5), beat).await.unwrap_or(true);
-                if !lives && let Some(registration) = registered {
+                // One that is closing ended its row itself.
+                if !lives
+                    && !stop.is_cancelled()
+                    && let Some(registration) = registered
+                {
                     // The others thought us dead and took our claims over; what we cached may be old.
                     tracing::error!("this replica was taken for dead; it registers anew");
                     coherence.drop_all();
@@ -370,7 +389,7 @@ impl Store {
                         tracing::warn!(%error, "this replica could not register anew");
                     }
                 }
-                if polls.is_multiple_of(PRUNE) {
+                if beats.is_multiple_of(PRUNE) {
                     prune(&writer, clock.now()).await;
                 }
             }
@@ -390,9 +409,9 @@ impl Store {
 
 /// How often cutting the log is tried.
 const SCRUBS: u32 = 100;
-/// A beat every so many polls, and a pruning.
-const BEAT: u64 = 5;
-const PRUNE: u64 = 300;
+/// How often this replica's row is beaten, and after how many beats there is a pruning.
+const BEAT: Duration = Duration::from_secs(1);
+const PRUNE: u64 = 60;
 
 /// Forgets changes that every living replica has long applied, and outcomes that are no longer kept. The last
 /// change stays: numbers go on from it.
