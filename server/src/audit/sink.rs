@@ -46,7 +46,8 @@ pub struct Audit {
 #[derive(Debug)]
 struct Job {
     bodies: Vec<String>,
-    reply: oneshot::Sender<()>,
+    /// Gets a number that the job's last record has at most.
+    reply: oneshot::Sender<u64>,
     last: bool,
 }
 
@@ -197,8 +198,8 @@ impl Audit {
     ///
     /// # Errors
     /// The sink failed, fails already, or did not answer within two seconds.
-    pub async fn append(&self, bodies: Vec<String>) -> Result<(), AuditUnavailable> {
-        let Some(queue) = &self.queue else { return Ok(()) };
+    pub async fn append(&self, bodies: Vec<String>) -> Result<u64, AuditUnavailable> {
+        let Some(queue) = &self.queue else { return Ok(0) };
         self.check()?;
         self.hand_over(queue, bodies, false).await
     }
@@ -208,13 +209,13 @@ impl Audit {
         queue: &SyncSender<Job>,
         bodies: Vec<String>,
         last: bool,
-    ) -> Result<(), AuditUnavailable> {
+    ) -> Result<u64, AuditUnavailable> {
         let (reply, answer) = oneshot::channel();
         if queue.try_send(Job { bodies, reply, last }).is_err() {
             return Err(AuditUnavailable);
         }
         match tokio::time::timeout(PATIENCE, answer).await {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(number)) => Ok(number),
             Ok(Err(_)) => Err(AuditUnavailable),
             Err(_) => {
                 self.shared.fails(&"a write was not done within two seconds");
@@ -367,7 +368,7 @@ impl Writer {
                     self.shared.works();
                     let last = batch.iter().any(|job| job.last);
                     for job in batch.drain(..) {
-                        let _ = job.reply.send(());
+                        let _ = job.reply.send(self.head.number);
                     }
                     if last {
                         break;

@@ -32,6 +32,8 @@ const TRIES: u32 = 2;
 const PAUSE: Duration = Duration::from_millis(200);
 /// No answer that is wanted comes near it.
 const LONGEST_ANSWER: usize = 64 * 1024;
+/// Seconds that a token is believed to live at most.
+const LONGEST_LEASE: u64 = 365 * 86_400;
 /// How often the versions of the key are asked for.
 const LOOK: Duration = Duration::from_secs(10);
 
@@ -457,7 +459,9 @@ impl Refused {
 
 /// A token is renewed when two thirds of its life are left behind.
 fn renewal(seconds: u64, renewable: bool) -> Option<Instant> {
-    (renewable && seconds > 0).then(|| Instant::now() + Duration::from_secs(seconds) * 2 / 3)
+    // However long the service says: sums of times have an end.
+    let life = Duration::from_secs(seconds.min(LONGEST_LEASE));
+    (renewable && seconds > 0).then(|| Instant::now() + life * 2 / 3)
 }
 
 /// What the service says is wrong.

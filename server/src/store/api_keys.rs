@@ -132,6 +132,18 @@ impl Session {
 }
 
 impl Tx {
+    /// The key of that id, which nobody else changes until the transaction ends.
+    pub async fn lock_api_key(&mut self, id: &ApiKeyId) -> Result<Option<ApiKeyRecord>, StoreError> {
+        self.query_for(
+            "SELECT api_key_id FROM api_keys WHERE api_key_id = $1",
+            "SELECT api_key_id FROM api_keys WHERE api_key_id = $1 FOR UPDATE",
+        )
+        .bind(id.as_str().to_owned())
+        .execute()
+        .await?;
+        self.api_key(id).await
+    }
+
     /// Adds a key.
     pub async fn insert_api_key(&mut self, record: &ApiKeyRecord) -> Result<(), StoreError> {
         let key = &record.api_key;

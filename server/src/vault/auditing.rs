@@ -118,7 +118,8 @@ impl Vault {
         let origin = Origin::current().unwrap_or_else(|| Arc::new(Origin::system("vault")));
         let mut record = origin.record(AuditKind::HandedOut, self.clock.now());
         record.code = "OK".to_owned();
-        Ok(self.audit.append(vec![body(&record)]).await?)
+        self.audit.append(vec![body(&record)]).await?;
+        Ok(())
     }
 
     /// Waits until the log has what this call changed: what it hands out may leave then.
@@ -143,7 +144,8 @@ impl Vault {
         }
         let mut record = origin.record(AuditKind::Unchanged, self.clock.now());
         (record.code, record.reason) = (code.to_owned(), reason.to_owned());
-        Ok(self.audit.append(vec![body(&record)]).await?)
+        self.audit.append(vec![body(&record)]).await?;
+        Ok(())
     }
 
     /// Records that a caller was turned away, unless there were too many of late. The answer is no anyway.
@@ -286,15 +288,13 @@ impl Relay {
         self.anchor(&mut relayed, &mut dropped, &mut anchored).await;
     }
 
-    async fn pass_on(&self, waiting: &mut VecDeque<Record>, relayed: &mut Vec<Uuid>) {
+    async fn pass_on(&self, waiting: &mut VecDeque<Record>, relayed: &mut Vec<(Uuid, u64)>) {
         while !waiting.is_empty() {
             let piece: Vec<String> = waiting.iter().take(PIECE).map(|(_, body, _)| body.clone()).collect();
             let length = piece.len();
-            if self.audit.append(piece).await.is_err() {
-                return;
-            }
+            let Ok(number) = self.audit.append(piece).await else { return };
             for (id, _, origin) in waiting.drain(..length) {
-                relayed.push(id);
+                relayed.push((id, number));
                 if let Some(origin) = origin {
                     origin.mark_relayed();
                 }
@@ -348,7 +348,12 @@ impl Relay {
     }
 
     /// Notes how far the log has come, and forgets what it has. Only once it is on the disk.
-    async fn anchor(&self, relayed: &mut Vec<Uuid>, dropped: &mut Vec<Head>, anchored: &mut Option<Head>) {
+    async fn anchor(
+        &self,
+        relayed: &mut Vec<(Uuid, u64)>,
+        dropped: &mut Vec<Head>,
+        anchored: &mut Option<Head>,
+    ) {
         let flushed = self.audit.flushed();
         dropped.extend(self.audit.take_dropped());
         if flushed == *anchored && relayed.is_empty() && dropped.is_empty() {
@@ -362,7 +367,9 @@ impl Relay {
             mac: head.mac.to_vec(),
             dropped_to: 0,
         };
-        let (ids, gone, now) = (relayed.clone(), dropped.clone(), self.clock.now());
+        // What was written and is not on the disk yet stays in the outbox.
+        let ids: Vec<_> = relayed.iter().filter(|(_, n)| *n <= head.number).map(|(id, _)| *id).collect();
+        let (gone, now) = (dropped.clone(), self.clock.now());
         let done = self
             .store
             .write(move |tx| {
@@ -379,7 +386,7 @@ impl Relay {
             .await;
         if done.is_ok() {
             *anchored = Some(head);
-            relayed.clear();
+            relayed.retain(|(_, number)| *number > head.number);
             dropped.clear();
         }
     }

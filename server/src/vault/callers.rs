@@ -499,8 +499,12 @@ impl Vault {
                 let (id, record, authorization) = (id.clone(), record.clone(), authorization.clone());
                 let claim = claim.clone();
                 Box::pin(async move {
-                    let known = tx.api_key(&id).await?;
-                    let Some(mut old) = known else {
+                    // Read anew, and looked at anew: only what the vault wrote gets a MAC again.
+                    let known = tx.lock_api_key(&id).await?;
+                    let own = |key: &ApiKeyRecord| {
+                        row_mac(&authorization, &key.api_key, &key.hash).as_slice() == key.mac
+                    };
+                    let Some(mut old) = known.filter(own) else {
                         return Err(Abort::Refused(VaultError::ApiKeyNotFound(id)));
                     };
                     // Another rotation or a revocation may have come first.
@@ -585,7 +589,7 @@ impl Vault {
                 Box::pin(async move {
                     // A key that reaches further than the caller is none of its business.
                     let known =
-                        tx.api_key(&id).await?.filter(|record| reach.covers(&record.api_key.workspaces));
+                        tx.lock_api_key(&id).await?.filter(|record| reach.covers(&record.api_key.workspaces));
                     let Some(mut record) = known else {
                         return Err(Abort::Refused(VaultError::ApiKeyNotFound(id)));
                     };
