@@ -290,3 +290,8 @@ fn secret_of(answer: &pb::FetchAccessTokenResponse) -> String {
         other => panic!("not a bearer token: {other:?}"),
     }
 }
+
+/// The part of an API key, `tva_<key id>_<secret>`, that is known to its holder alone; the whole of what is no key.
+pub fn secret_part(key: &str) -> &str {
+    key.splitn(3, '_').nth(2).unwrap_or(key)
+}

@@ -18,7 +18,7 @@ mod wait;
 mod world;
 
 pub use binary::{target_dir, token_vault};
-pub use caller::{Caller, days, request_id, seconds};
+pub use caller::{Caller, days, request_id, seconds, secret_part};
 pub use database::{Backend, Contents, Database};
 pub use disk::SmallDisk;
 pub use feed::Feed;

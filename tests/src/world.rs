@@ -17,7 +17,7 @@ use token_vault_proto::v1::{self as pb, create_api_key_request::Workspaces};
 use token_vault_sandbox::{App, Sandbox, SandboxConfig, User};
 use tonic::transport::Channel;
 
-use crate::caller::{Caller, pasted, request_id};
+use crate::caller::{Caller, pasted, request_id, secret_part};
 use crate::database::{Backend, Database};
 use crate::hunt::{Finding, Hunter};
 use crate::postgres::{Cluster, shared_cluster};
@@ -335,7 +335,7 @@ impl World {
     }
 
     fn caller_at(&self, endpoint: &str, key: &str, key_id: &str) -> Caller {
-        lock(&self.secrets).add("API key", key.rsplit('_').next().unwrap_or_default());
+        lock(&self.secrets).add("API key", secret_part(key));
         Caller::new(channel_to(endpoint), key.to_owned(), key_id.to_owned(), Arc::clone(&self.secrets))
     }
 

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 pub use chain::{Head, Line, Link};
 pub use files::{FileSet, file_sets};
 pub use search::{Query, search};
-pub use sink::{Audit, Dropped};
+pub use sink::{Audit, Surplus};
 pub use verify::{Anchor, Damage, Finding, Report, verify};
 
 /// Where records go.

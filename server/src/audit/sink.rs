@@ -2,10 +2,12 @@
 //!
 //! The file ends with a whole line at all times but during a write: what a failed write left is cut off again, and
 //! what a crash left is sealed at the next start. While the sink fails it is tried four times a second, and works
-//! again by itself.
+//! again by itself, once there is room for more than the next line. What a failed flush may have lost is written
+//! once more, from memory, before anything else.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -13,6 +15,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 use tokio::sync::{oneshot, watch};
 
 use super::chain::{Head, Line, torn_mac};
@@ -31,9 +35,19 @@ const FLUSH: Duration = Duration::from_millis(50);
 const QUEUE: usize = 4_096;
 /// Callers whose records share one write.
 const BATCH: usize = 512;
+/// Room that a disk which was full must have before the log goes on, in bytes: not for the next line only.
+const ROOM: u64 = 64 * 1024;
+/// Most bytes that wait for their flush. They are kept in memory until then.
+const UNFLUSHED: usize = 64 * 1024 * 1024;
 
-/// Records of a chain that went with an old file: up to this one, that one included.
-pub type Dropped = Head;
+/// A file of which there are more than are to be kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Surplus {
+    /// The file.
+    pub file: PathBuf,
+    /// The last record of each chain in it.
+    pub heads: Vec<Head>,
+}
 
 /// The sink. Without one, nothing is recorded and everything is allowed.
 #[derive(Debug)]
@@ -57,16 +71,42 @@ struct Shared {
     healthy: watch::Sender<bool>,
     progress: Mutex<Progress>,
     work: Condvar,
+    /// One flush at a time: of two, the system tells only one of an error.
+    flushing: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct Progress {
     /// What was written and is to be flushed.
-    written: Option<(Arc<File>, Head)>,
+    written: Option<Written>,
     /// What is on the disk.
     flushed: Option<Head>,
-    dropped: Vec<Dropped>,
+    /// The length of the file up to there.
+    flushed_length: u64,
+    /// A flush failed: what was written since the last good one may be gone, and no later flush would tell.
+    lost: bool,
+    surplus: Vec<Surplus>,
     ended: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Written {
+    file: Arc<File>,
+    head: Head,
+    length: u64,
+}
+
+impl Progress {
+    fn advance(&mut self, written: &Written) {
+        // The other thread may have flushed more meanwhile.
+        if self
+            .flushed
+            .is_none_or(|known| known.chain != written.head.chain || known.number < written.head.number)
+        {
+            self.flushed = Some(written.head);
+            self.flushed_length = written.length;
+        }
+    }
 }
 
 impl Shared {
@@ -81,7 +121,25 @@ impl Shared {
         self.healthy.send_if_modified(|was| std::mem::replace(was, false));
     }
 
+    /// Flushes what was written. After a failure nothing counts as flushed until it was written again.
+    fn flush(&self, written: &Written) -> io::Result<()> {
+        let _alone = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.progress().lost {
+            return Err(io::Error::other("an earlier flush failed"));
+        }
+        let outcome = flush_file(&written.file);
+        let mut progress = self.progress();
+        match &outcome {
+            Ok(()) => progress.advance(written),
+            Err(_) => progress.lost = true,
+        }
+        outcome
+    }
+
     fn works(&self) {
+        if self.progress().lost {
+            return;
+        }
         if self.failing.swap(false, Ordering::AcqRel) {
             tracing::info!("the audit log can be written again");
         }
@@ -98,6 +156,7 @@ impl Audit {
             healthy,
             progress: Mutex::default(),
             work: Condvar::new(),
+            flushing: Mutex::default(),
         };
         Self { place: String::new(), queue: None, shared: Arc::new(shared) }
     }
@@ -143,6 +202,7 @@ impl Audit {
             healthy,
             progress: Mutex::default(),
             work: Condvar::new(),
+            flushing: Mutex::default(),
         });
         let mut writer = Writer {
             target,
@@ -238,9 +298,10 @@ impl Audit {
         self.shared.progress().flushed
     }
 
-    /// What went with old files since this was last asked.
-    pub fn take_dropped(&self) -> Vec<Dropped> {
-        std::mem::take(&mut self.shared.progress().dropped)
+    /// Old files that may go, since this was last asked. They stay until the caller deletes them: the database has
+    /// to know before, or their loss would look like tampering.
+    pub fn take_surplus(&self) -> Vec<Surplus> {
+        std::mem::take(&mut self.shared.progress().surplus)
     }
 }
 
@@ -272,12 +333,21 @@ struct LogFile {
     length: u64,
     /// Whether bytes of a failed write may stand behind that.
     dirty: bool,
+    /// What was written since the last flush that is known to have succeeded.
+    unflushed: Vec<u8>,
     _lock: File,
 }
 
 impl Target {
     fn file(set: FileSet, lock: File) -> Self {
-        Self::File(Box::new(LogFile { set, file: None, length: 0, dirty: false, _lock: lock }))
+        Self::File(Box::new(LogFile {
+            set,
+            file: None,
+            length: 0,
+            dirty: false,
+            unflushed: Vec::new(),
+            _lock: lock,
+        }))
     }
 }
 
@@ -300,6 +370,33 @@ impl LogFile {
         }
         Ok(file)
     }
+
+    /// Sees to it that a disk which was full takes more than the next line. Where room can't be had in advance, on
+    /// a pipe or an old file system, the next line shows it.
+    fn make_room(&mut self) -> io::Result<()> {
+        let file = self.open()?;
+        match fallocate(&file, FallocateFlags::KEEP_SIZE, self.length, ROOM) {
+            Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG | Errno::IO) => {
+                Err(io::Error::new(io::ErrorKind::StorageFull, "the disk has no room for 64 KiB"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes once more what a failed flush may have lost: the system may have thrown it away, and forgotten that.
+    fn restore(&self, flushed_length: u64) -> io::Result<()> {
+        // Opened anew: an appending file can't be written in its middle, and only a new one tells its own errors.
+        let file = OpenOptions::new().write(true).open(&self.set.base)?;
+        file.write_all_at(&self.unflushed, flushed_length)?;
+        flush_file(&file)
+    }
+
+    /// Forgets what is on the disk.
+    fn forget_flushed(&mut self, flushed_length: u64) {
+        let kept = self.length.saturating_sub(flushed_length);
+        let gone = self.unflushed.len().saturating_sub(usize::try_from(kept).unwrap_or(usize::MAX));
+        self.unflushed.drain(..gone);
+    }
 }
 
 struct Writer {
@@ -321,6 +418,7 @@ impl Writer {
         let mut sealed = Vec::new();
         if let Target::File(log) = &mut self.target {
             let file = log.open()?;
+            self.shared.progress().flushed_length = log.length;
             let (last, torn) = end_of(&file, log.length)?;
             record.follows = match last {
                 Some(line) => line,
@@ -352,9 +450,8 @@ impl Writer {
     fn run(mut self, jobs: &Receiver<Job>) {
         let mut batch = Vec::new();
         loop {
-            let wait =
-                if self.shared.failing.load(Ordering::Acquire) { PROBE } else { Duration::from_secs(3600) };
-            match jobs.recv_timeout(wait) {
+            // The other thread, too, may have found that the sink fails.
+            match jobs.recv_timeout(PROBE) {
                 Ok(job) => {
                     batch.push(job);
                     batch.extend(jobs.try_iter().take(BATCH - 1));
@@ -392,6 +489,7 @@ impl Writer {
         if kept.is_empty() && !failing {
             return Ok(());
         }
+        self.mend()?;
         let bytes: usize = kept.iter().map(|body| body.len() + 256).sum();
         self.rotate_before(bytes)?;
         let before = self.head;
@@ -417,16 +515,41 @@ impl Writer {
         }
     }
 
+    /// After a failure: what may be lost is written again, and there must be room.
+    fn mend(&mut self) -> io::Result<()> {
+        let Target::File(log) = &mut self.target else { return Ok(()) };
+        let (lost, flushed_length) = {
+            let progress = self.shared.progress();
+            (progress.lost, progress.flushed_length)
+        };
+        if lost {
+            log.restore(flushed_length)?;
+            log.unflushed.clear();
+            let mut progress = self.shared.progress();
+            progress.written = None;
+            progress.flushed = Some(self.head);
+            progress.flushed_length = log.length;
+            progress.lost = false;
+        }
+        if self.shared.failing.load(Ordering::Acquire) { log.make_room() } else { Ok(()) }
+    }
+
     /// Writes the buffer to its end, and has it flushed soon.
     fn put(&mut self) -> io::Result<()> {
         match &mut self.target {
             Target::File(log) => {
+                let flushed_length = self.shared.progress().flushed_length;
+                log.forget_flushed(flushed_length);
+                if log.unflushed.len() > UNFLUSHED {
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, "the disk is far behind"));
+                }
                 let file = log.open()?;
                 log.dirty = true;
                 (&*file).write_all(&self.buffer)?;
                 log.dirty = false;
                 log.length += u64::try_from(self.buffer.len()).unwrap_or(u64::MAX);
-                self.shared.progress().written = Some((file, self.head));
+                log.unflushed.extend_from_slice(&self.buffer);
+                self.shared.progress().written = Some(Written { file, head: self.head, length: log.length });
                 self.shared.work.notify_all();
                 Ok(())
             }
@@ -482,11 +605,8 @@ impl Writer {
 
     fn flush_now(&mut self) -> io::Result<()> {
         if let Target::File(log) = &mut self.target {
-            let file = log.open()?;
-            flush_file(&file)?;
-            let mut progress = self.shared.progress();
-            progress.written = None;
-            progress.flushed = Some(self.head);
+            let written = Written { file: log.open()?, head: self.head, length: log.length };
+            self.shared.flush(&written)?;
         }
         Ok(())
     }
@@ -504,7 +624,9 @@ impl Writer {
         let aside = log.set.next_aside()?;
         fs::rename(&log.set.base, &aside)?;
         log.file = None;
+        log.unflushed.clear();
         log.open()?;
+        self.shared.progress().flushed_length = 0;
         let mut record = AuditRecord::new(AuditKind::Continued, self.clock.now());
         record.continues =
             aside.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -515,12 +637,12 @@ impl Writer {
             self.head = before;
             return Err(error);
         }
-        self.drop_old();
+        self.find_surplus();
         Ok(())
     }
 
-    /// Deletes what is more than is to be kept. That this fails harms nobody.
-    fn drop_old(&mut self) {
+    /// Names what is more than is to be kept. That this fails harms nobody.
+    fn find_surplus(&mut self) {
         let (Target::File(log), Some(keep)) = (&self.target, self.keep) else { return };
         let files: Vec<PathBuf> = match log.set.aside() {
             Ok(files) => files.into_iter().map(|(_, path)| path).collect(),
@@ -530,8 +652,11 @@ impl Writer {
             }
         };
         for file in files.iter().take(files.len().saturating_sub(keep)) {
+            if self.shared.progress().surplus.iter().any(|known| known.file == *file) {
+                continue;
+            }
             let Ok(text) = fs::read(file) else { continue };
-            let mut heads: Vec<Dropped> = Vec::new();
+            let mut heads: Vec<Head> = Vec::new();
             for line in text.split(|byte| *byte == b'\n').filter_map(|line| Line::read(&self.key, line)) {
                 let head = Head { chain: line.chain, number: line.number, mac: line.mac };
                 match heads.iter_mut().find(|known| known.chain == line.chain) {
@@ -539,10 +664,7 @@ impl Writer {
                     None => heads.push(head),
                 }
             }
-            match fs::remove_file(file) {
-                Ok(()) => self.shared.progress().dropped.extend(heads),
-                Err(error) => tracing::warn!(%error, file = %file.display(), "an old audit file stays"),
-            }
+            self.shared.progress().surplus.push(Surplus { file: file.clone(), heads });
         }
     }
 }
@@ -588,7 +710,7 @@ fn flush_file(file: &File) -> io::Result<()> {
 /// Flushes what was written, beside the writing.
 fn flush(shared: &Shared) {
     loop {
-        let (file, head) = {
+        let written = {
             let mut progress = shared.progress();
             loop {
                 if let Some(next) = progress.written.take() {
@@ -600,15 +722,8 @@ fn flush(shared: &Shared) {
                 progress = shared.work.wait(progress).unwrap_or_else(PoisonError::into_inner);
             }
         };
-        match flush_file(&file) {
-            Ok(()) => {
-                let mut progress = shared.progress();
-                // The writer may have flushed more meanwhile.
-                if progress.flushed.is_none_or(|known| known.number < head.number) {
-                    progress.flushed = Some(head);
-                }
-            }
-            Err(error) => shared.fails(&error),
+        if let Err(error) = shared.flush(&written) {
+            shared.fails(&error);
         }
         thread::sleep(FLUSH);
     }

@@ -232,8 +232,17 @@ async fn a_chain_goes_on_from_file_to_file_and_old_files_may_go() {
         audit.append(vec![record(n)]).await.unwrap();
     }
     audit.close(&Clock::system()).await;
-    let dropped = audit.take_dropped().last().copied().expect("old files went");
-    assert_eq!(FileSet::new(&other).aside().unwrap().len(), 2);
+    let surplus = audit.take_surplus();
+    assert_eq!(FileSet::new(&other).aside().unwrap().len(), surplus.len() + 2, "each is named once");
+    let heads = surplus.iter().flat_map(|surplus| &surplus.heads);
+    let dropped = heads.max_by_key(|head| head.number).copied().expect("there are old files");
+    // Before they are deleted, after some are, and once all are: the database knew first.
+    let knows =
+        |dropped_to| Anchor { head: audit.flushed().unwrap(), place: audit.place().to_owned(), dropped_to };
+    for Surplus { file, .. } in &surplus {
+        assert_eq!(check(&other, &[knows(dropped.number)]).finding, None);
+        fs::remove_file(file).unwrap();
+    }
     let anchor = Anchor {
         head: audit.flushed().unwrap(),
         place: audit.place().to_owned(),

@@ -225,9 +225,10 @@ fn walk(
             anchors.iter().find(|anchor| anchor.head.chain == line.chain).map_or(0, |a| a.dropped_to);
         let before = match begun {
             Some(head) => head,
-            // The first of its chain that is there: what went before it went with old files.
-            None if dropped > 0 && line.number == dropped + 1 => {
-                Head { chain: line.chain, number: dropped, mac: line.prev }
+            // The first of its chain that is there: what went before it went with old files. Some that may go may
+            // be there yet.
+            None if line.number > 1 && line.number <= dropped + 1 => {
+                Head { chain: line.chain, number: line.number - 1, mac: line.prev }
             }
             None => Head { chain: line.chain, number: 0, mac: [0; 32] },
         };

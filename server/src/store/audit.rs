@@ -341,13 +341,22 @@ impl Tx {
         Ok(())
     }
 
-    /// Notes that records of a chain up to this one went with an old file.
-    pub async fn drop_chain_to(&mut self, chain: Uuid, number: i64) -> Result<(), StoreError> {
-        self.query("UPDATE audit_chains SET dropped_to = $2 WHERE chain_id = $1 AND dropped_to < $2")
-            .bind(chain)
-            .bind(number)
-            .execute()
-            .await?;
+    /// Notes that records of a chain up to this one, that one included, go with an old file.
+    pub async fn drop_chain_to(&mut self, chain: &ChainState, now: Timestamp) -> Result<(), StoreError> {
+        // A chain may be too short to have been noted before.
+        self.query(
+            "INSERT INTO audit_chains (chain_id, place, number, mac, anchored_at, dropped_to)
+                  VALUES ($1, $2, $3, $4, $5, $3)
+             ON CONFLICT (chain_id) DO UPDATE SET dropped_to = excluded.dropped_to
+                   WHERE audit_chains.dropped_to < excluded.dropped_to",
+        )
+        .bind(chain.chain)
+        .bind(chain.place.clone())
+        .bind(chain.number)
+        .bind(chain.mac.clone())
+        .bind(now.as_micros())
+        .execute()
+        .await?;
         Ok(())
     }
 }

@@ -17,7 +17,8 @@ use super::keys::Keys;
 use super::opening::{check_master_keys, key_source, no_key};
 use super::{OpenError, Vault, VaultConfig, VaultError};
 use crate::audit::{
-    Anchor, Audit, AuditUnavailable, FileSet, Head, Query, Report, SinkConfig, file_sets, search, verify,
+    Anchor, Audit, AuditUnavailable, FileSet, Head, Query, Report, SinkConfig, Surplus, file_sets, search,
+    verify,
 };
 use crate::model::{AuditKind, AuditRecord, Clock, Connection};
 use crate::store::{Abort, ChainState, Origin, Outgoing, Store, open_for_reading};
@@ -250,7 +251,7 @@ impl Relay {
     /// Until told to stop; then what waits is written if it can be, and the log is closed.
     pub(super) async fn run(self, mut outgoing: UnboundedReceiver<Outgoing>) {
         let mut waiting: VecDeque<Record> = VecDeque::new();
-        let (mut relayed, mut doubtful, mut dropped) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut relayed, mut doubtful, mut surplus) = (Vec::new(), Vec::new(), Vec::new());
         let (mut ticks, mut anchored) = (0_u32, None);
         let mut tick = tokio::time::interval(ANCHOR);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -276,7 +277,7 @@ impl Relay {
                 }
                 ticks = ticks.wrapping_add(1);
                 self.settle(&mut doubtful, &mut waiting).await;
-                self.anchor(&mut relayed, &mut dropped, &mut anchored).await;
+                self.anchor(&mut relayed, &mut surplus, &mut anchored).await;
             }
         }
         while let Ok(came) = outgoing.try_recv() {
@@ -285,7 +286,7 @@ impl Relay {
         self.settle(&mut doubtful, &mut waiting).await;
         self.pass_on(&mut waiting, &mut relayed).await;
         self.audit.close(&self.clock).await;
-        self.anchor(&mut relayed, &mut dropped, &mut anchored).await;
+        self.anchor(&mut relayed, &mut surplus, &mut anchored).await;
     }
 
     async fn pass_on(&self, waiting: &mut VecDeque<Record>, relayed: &mut Vec<(Uuid, u64)>) {
@@ -351,34 +352,35 @@ impl Relay {
     async fn anchor(
         &self,
         relayed: &mut Vec<(Uuid, u64)>,
-        dropped: &mut Vec<Head>,
+        surplus: &mut Vec<Surplus>,
         anchored: &mut Option<Head>,
     ) {
         let flushed = self.audit.flushed();
-        dropped.extend(self.audit.take_dropped());
-        if flushed == *anchored && relayed.is_empty() && dropped.is_empty() {
+        surplus.extend(self.audit.take_surplus());
+        if flushed == *anchored && relayed.is_empty() && surplus.is_empty() {
             return;
         }
         let Some(head) = flushed else { return };
-        let chain = ChainState {
+        let state = |head: &Head| ChainState {
             chain: head.chain,
             place: self.audit.place().to_owned(),
             number: i64::try_from(head.number).unwrap_or(i64::MAX),
             mac: head.mac.to_vec(),
             dropped_to: 0,
         };
+        let chain = state(&head);
         // What was written and is not on the disk yet stays in the outbox.
         let ids: Vec<_> = relayed.iter().filter(|(_, n)| *n <= head.number).map(|(id, _)| *id).collect();
-        let (gone, now) = (dropped.clone(), self.clock.now());
+        let gone: Vec<_> = surplus.iter().flat_map(|file| &file.heads).map(state).collect();
+        let now = self.clock.now();
         let done = self
             .store
             .write(move |tx| {
-                let (chain, ids, dropped) = (chain.clone(), ids.clone(), gone.clone());
+                let (chain, ids, gone) = (chain.clone(), ids.clone(), gone.clone());
                 Box::pin(async move {
                     tx.anchor_chain(&chain, now).await?;
-                    for gone in dropped {
-                        let number = i64::try_from(gone.number).unwrap_or(i64::MAX);
-                        tx.drop_chain_to(gone.chain, number).await?;
+                    for chain in &gone {
+                        tx.drop_chain_to(chain, now).await?;
                     }
                     Ok::<_, Abort<VaultError>>(tx.forget_relayed(&ids).await?)
                 })
@@ -387,7 +389,12 @@ impl Relay {
         if done.is_ok() {
             *anchored = Some(head);
             relayed.retain(|(_, number)| *number > head.number);
-            dropped.clear();
+            for Surplus { file, .. } in surplus.drain(..) {
+                // Named again when the next file is put aside.
+                if let Err(error) = tokio::fs::remove_file(&file).await {
+                    tracing::warn!(%error, file = %file.display(), "an old audit file stays");
+                }
+            }
         }
     }
 }

@@ -105,6 +105,52 @@ async fn a_full_disk_stops_secrets_and_changes_on_postgres() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_failed_flush_lost_is_written_again() {
+    let world = World::builder(Backend::Sqlite).prepare().await;
+    let (library, flag) = (world.folder().join("failing_flush.so"), world.folder().join("fail"));
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/it/audit/failing_flush.c");
+    let mut compiler = Command::new("cc");
+    let made = compiler.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).arg("-ldl").status();
+    assert!(made.expect("cc runs").success());
+    let launch = world
+        .launch()
+        .env("LD_PRELOAD", library.display().to_string())
+        .env("FAIL_FLUSH", flag.display().to_string());
+    world.try_start_as(&launch).unwrap();
+    let admin = world.admin();
+    let id = admin.connect(ACME, &world.person("ana").long_lived_token()).await;
+    let handed_out = std::sync::atomic::AtomicUsize::new(0);
+    let fetched = async || {
+        let works = admin.fetch(&id).await.is_ok();
+        handed_out.fetch_add(usize::from(works), std::sync::atomic::Ordering::Relaxed);
+        works
+    };
+    for _ in 0..3 {
+        fs::write(&flag, "").unwrap();
+        token_vault_tests::eventually_async("a flush fails", Duration::from_secs(30), async || {
+            fetched().await;
+            (!flag.exists()).then_some(())
+        })
+        .await;
+        token_vault_tests::eventually_async("it works again", Duration::from_secs(30), async || {
+            fetched().await.then_some(())
+        })
+        .await;
+    }
+    assert!(world.logs().contains("the audit log can't be written"), "not a word in the log");
+    all_is_relayed(&world).await;
+    world.stop();
+    let verified = world.launch().env("TOKEN_VAULT__LOG__LEVEL", "warn").instead(["audit", "verify"]).run();
+    assert_eq!(verified.code, Some(0), "{verified:#?}");
+    let records = records_in(&log_of(&world));
+    assert_eq!(
+        records.iter().filter(|record| record["kind"] == "handed_out").count(),
+        handed_out.into_inner()
+    );
+    assert!(records.iter().any(|record| record["kind"] == "resumed"), "{records:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sink_that_hangs_is_given_up_in_bounded_time() {
     let world = World::builder(Backend::Sqlite).prepare().await;
     let pipe = world.folder().join("pipe");
