@@ -21,6 +21,7 @@ mod fleet;
 mod hardening;
 mod history;
 mod idempotency;
+mod in_flight;
 mod key_rotation;
 mod keys;
 mod leaks;

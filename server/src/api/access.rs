@@ -42,14 +42,18 @@ pub(super) struct Rpc {
     pub(super) permission: Permission,
     /// Whether it changes anything; such calls are logged at `info`.
     pub(super) changes: bool,
+    /// Whether its answer is a stream without an end.
+    pub(super) watches: bool,
 }
 
 macro_rules! rows {
     ($($path:literal $permission:ident $effect:ident,)*) => {
-        &[$(Rpc { path: $path, permission: Permission::$permission, changes: rows!($effect) },)*]
+        &[$(Rpc { path: $path, permission: Permission::$permission, changes: rows!(@changes $effect), watches: rows!(@watches $effect) },)*]
     };
-    (changes) => { true };
-    (reads) => { false };
+    (@changes changes) => { true };
+    (@changes $other:ident) => { false };
+    (@watches watches) => { true };
+    (@watches $other:ident) => { false };
 }
 
 const TABLE: &[Rpc] = rows! {
@@ -63,7 +67,7 @@ const TABLE: &[Rpc] = rows! {
     "/tokenvault.v1.TokenVault/ExchangeToken"      Exchange    changes,
     "/tokenvault.v1.TokenVault/RevokeToken"        Revoke      changes,
     "/tokenvault.v1.TokenVault/AcknowledgeEvents"  Acknowledge changes,
-    "/tokenvault.v1.TokenVault/WatchExpiryEvents"  Read        reads,
+    "/tokenvault.v1.TokenVault/WatchExpiryEvents"  Read        watches,
     "/tokenvault.v1.TokenVault/ListExpiryEvents"   Read        reads,
     "/tokenvault.v1.VaultAdmin/GetVaultStatus"     Status      reads,
     "/tokenvault.v1.VaultAdmin/ListJobs"           Status      reads,

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
@@ -17,14 +16,15 @@ use tonic::{Code, Status};
 use tower::{Layer, Service};
 use tracing::Instrument;
 
+use super::bodies::{Arriving, hold, until_read};
 use super::call::{Call, LogAtEnd};
 use super::limits::Limits;
 use super::listener::Peer;
 use super::rate::{Guesses, PrincipalRates};
 use super::refused::Refused;
 use super::status::refuse;
-use crate::model::{Principal, Secret};
-use crate::vault::{Vault, VaultError};
+use crate::model::{Principal, Role, Secret};
+use crate::vault::{Shares, Vault, VaultError};
 
 /// How long a call may take whose caller names no deadline.
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
@@ -122,26 +122,32 @@ pub(super) async fn catch_panic<S: Inner>((): (), request: Request<Body>, mut in
     }
 }
 
-/// The places for calls.
+/// The places for those of whom it is not known yet who they are.
 #[derive(Clone)]
 pub(super) struct Places {
     /// For calls with a key.
-    calls: Arc<Semaphore>,
+    arriving: Arc<Semaphore>,
     /// For streams of the standard services.
     open_streams: Arc<Semaphore>,
+}
+
+fn places(most: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)))
 }
 
 impl Places {
     /// As many as the limits say.
     pub(super) fn new(limits: &Limits) -> Self {
-        let places = |most: usize| Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
-        Self { calls: places(limits.max_calls), open_streams: places(limits.max_open_streams) }
+        Self { arriving: places(limits.max_calls), open_streams: places(limits.max_open_streams) }
     }
 }
 
-/// Refuses at once when too many calls are in flight. The standard services have places of their own, of which
+/// A place of [`Places::arriving`], which is given back once it is known who calls.
+type Arrival = Arc<OwnedSemaphorePermit>;
+
+/// Refuses at once when too many calls arrive. The standard services have places of their own, of which
 /// `Health/Check` needs none: a probe always gets through.
-pub(super) async fn admit<S: Inner>(places: Places, request: Request<Body>, mut inner: S) -> Outcome {
+pub(super) async fn admit<S: Inner>(places: Places, mut request: Request<Body>, mut inner: S) -> Outcome {
     let call = call_of(&request);
     let path = request.uri().path();
     if path == HEALTH_CHECK {
@@ -155,18 +161,13 @@ pub(super) async fn admit<S: Inner>(places: Places, request: Request<Body>, mut 
         return Ok(hold(inner.call(request).await?, place));
     }
     let busy = call.peer().busy();
-    match places.calls.try_acquire() {
-        Ok(_place) => Ok(hold(inner.call(request).await?, busy)),
+    match Arc::clone(&places.arriving).try_acquire_owned() {
+        Ok(place) => {
+            request.extensions_mut().insert(Arrival::new(place));
+            Ok(hold(inner.call(request).await?, busy))
+        }
         Err(_) => Ok(Refused::overloaded().into_status(&call).into_http()),
     }
-}
-
-/// The answer, which holds `guard` until its end.
-fn hold<G: Send + Unpin + 'static>(response: Response<Body>, guard: G) -> Response<Body> {
-    if http_body::Body::is_end_stream(response.body()) {
-        return response;
-    }
-    response.map(|body| Body::new(Held { body, _guard: guard }))
 }
 
 /// A place for one stream of the standard services: among all, and among those of its connection.
@@ -190,32 +191,6 @@ impl Drop for OpenStream {
     }
 }
 
-/// See [`hold`].
-struct Held<G> {
-    body: Body,
-    _guard: G,
-}
-
-impl<G: Unpin> http_body::Body for Held<G> {
-    type Data = <Body as http_body::Body>::Data;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Self::Data>, Status>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
-    }
-}
-
 /// Ends the waiting for an answer at the caller's deadline, or the default one.
 pub(super) async fn deadline<S: Inner>((): (), request: Request<Body>, mut inner: S) -> Outcome {
     let call = call_of(&request);
@@ -234,14 +209,30 @@ struct GateState {
     vault: Arc<Vault>,
     rates: PrincipalRates,
     guesses: Guesses,
+    /// The places for calls in flight.
+    calls: Arc<Semaphore>,
+    /// Those beside them that admins may take: whoever fills the vault can be stopped.
+    reserved: Arc<Semaphore>,
+    shares: Shares,
 }
+
+/// A place among the calls in flight, and one of the principal's share.
+type Place = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
 impl Gate {
     /// The gate of this vault.
     pub(super) fn new(vault: Arc<Vault>, limits: &Limits) -> Self {
         let rates = PrincipalRates::new(limits.per_principal_rps, limits.per_principal_burst);
         let guesses = Guesses::new(limits.failed_authentications_per_minute);
-        Self(Arc::new(GateState { vault, rates, guesses }))
+        let reserved = limits.max_calls / 16;
+        Self(Arc::new(GateState {
+            vault,
+            rates,
+            guesses,
+            calls: places(limits.max_calls.saturating_sub(reserved)),
+            reserved: places(reserved),
+            shares: Shares::new(limits.max_calls_per_principal),
+        }))
     }
 }
 
@@ -251,10 +242,10 @@ impl GateState {
         let peer = call.peer();
         // A certificate alone is no guess: its chain was verified.
         let guess = key.is_some() || peer.certificate().is_none();
-        // Nor is a key that was let in before, whoever else is behind the same address.
+        // Many may be behind an address. Who guesses at random has no key that costs so little.
         if guess
             && let Some(wait) = self.guesses.shut(peer.address().ip())
-            && !key.as_ref().is_some_and(|key| self.vault.has_let_in(key))
+            && !key.as_ref().is_some_and(|key| self.vault.is_cheap_to_judge(key))
         {
             return Err(Refused::too_many_failures(wait).into_status(call));
         }
@@ -272,6 +263,18 @@ impl GateState {
                 None => refused,
             }
         })
+    }
+}
+
+impl GateState {
+    /// A place among the calls in flight. No principal can take them all.
+    fn place_for(&self, principal: &Principal) -> Result<Place, Refused> {
+        let share = self.shares.try_take(&principal.name).ok_or_else(Refused::too_many_calls)?;
+        let place = Arc::clone(&self.calls).try_acquire_owned().or_else(|full| match principal.role {
+            Role::Admin => Arc::clone(&self.reserved).try_acquire_owned(),
+            _ => Err(full),
+        });
+        Ok((place.map_err(|_| Refused::overloaded())?, share))
     }
 }
 
@@ -298,10 +301,20 @@ pub(super) async fn authenticate<S: Inner>(gate: Gate, mut request: Request<Body
         let taken = gate.0.rates.take(&principal.name);
         call.authenticated(principal);
         taken.map_err(|wait| Refused::too_often(wait).into_status(&call))?;
-        if row.allows(role) { Ok(()) } else { Err(refuse(VaultError::RoleInsufficient { role }, &call)) }
+        if !row.allows(role) {
+            return Err(refuse(VaultError::RoleInsufficient { role }, &call));
+        }
+        let caller = call.caller().map_err(|error| refuse(error, &call))?;
+        gate.0.place_for(caller).map_err(|full| full.into_status(&call))
     };
     match known.await {
-        Ok(()) => inner.call(request).await,
+        Ok(place) => {
+            drop(request.extensions_mut().remove::<Arrival>());
+            let request = request.map(|body| Body::new(Arriving::new(body, Arc::clone(&call))));
+            let response = inner.call(request).await?;
+            // A watch has bounds of its own.
+            Ok(if row.watches { response } else { until_read(response, place) })
+        }
         Err(status) => {
             // A database that is away turns nobody away; it only does not answer. Who guesses too often is nobody yet.
             let turned_away = match status.code() {

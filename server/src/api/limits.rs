@@ -27,8 +27,11 @@ pub struct Limits {
     pub max_header_bytes: u32,
     /// Bytes of a request's message.
     pub max_request_bytes: usize,
-    /// Calls in flight at once, over all connections. A watch is in flight until its headers are sent.
+    /// Calls in flight at once, over all connections; a sixteenth of them is for admins alone. A call is in flight
+    /// until its answer is read, a watch until its headers are sent.
     pub max_calls: usize,
+    /// How many of them may be of one principal.
+    pub max_calls_per_principal: usize,
     /// Calls per second of one principal, with all its keys and certificates; 0 is no bound.
     pub per_principal_rps: u32,
     /// Calls that it may make at once, after a pause.
@@ -53,6 +56,7 @@ impl Default for Limits {
             max_header_bytes: 16 * 1024,
             max_request_bytes: 4 * 1024 * 1024,
             max_calls: 1024,
+            max_calls_per_principal: 256,
             per_principal_rps: 5_000,
             per_principal_burst: 10_000,
             failed_authentications_per_minute: 120,

@@ -6,6 +6,7 @@
 
 mod access;
 mod admin_http;
+mod bodies;
 mod call;
 mod convert;
 #[cfg(fuzzing)]

@@ -97,6 +97,18 @@ impl Refused {
         .retry(SOON)
     }
 
+    /// The principal has as many calls in flight as it may.
+    pub(super) fn too_many_calls() -> Self {
+        Self::new(
+            Code::ResourceExhausted,
+            Reason::RateLimited,
+            "The principal has as many calls in flight as it may.",
+            "Await their answers, then retry after the delay, with jitter.",
+        )
+        .with("limit", "max_calls_per_principal")
+        .retry(SOON)
+    }
+
     /// Health and reflection have as many streams as they may.
     pub(super) fn too_many_open_streams() -> Self {
         Self::new(
@@ -151,6 +163,16 @@ impl Refused {
             None,
             "The call's deadline passed before the answer was there.",
             "Repeat it with the same request_id and more time.",
+        )
+    }
+
+    /// The request message does not come.
+    pub(super) fn too_slow(limit: Duration) -> Self {
+        Self::new(
+            Code::DeadlineExceeded,
+            None,
+            format!("The request's message did not arrive within {} seconds.", limit.as_secs()),
+            "Send it right after the headers.",
         )
     }
 

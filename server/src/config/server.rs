@@ -137,6 +137,11 @@ fn limits(reader: &mut Reader) -> Limits {
         max_connections: number("max_connections", default.max_connections, (1, 1_000_000)),
         max_open_streams: number("max_open_streams", default.max_open_streams, (1, 100_000)),
         max_calls: number("max_calls", default.max_calls, (1, 100_000)),
+        max_calls_per_principal: number(
+            "max_calls_per_principal",
+            default.max_calls_per_principal,
+            (1, 100_000),
+        ),
         max_request_bytes: number("max_request_bytes", default.max_request_bytes, (65_536, 64 << 20)),
         max_streams_per_connection: small(
             reader,

@@ -246,6 +246,7 @@ fn limits_are_bounded_and_documented_by_their_defaults() {
     for (key, bad) in [
         ("max_connections", "0"),
         ("max_calls", "many"),
+        ("max_calls_per_principal", "0"),
         ("max_request_bytes", "1"),
         ("max_header_bytes", "99999999"),
         ("per_principal_burst", "0"),

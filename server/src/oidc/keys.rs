@@ -11,7 +11,7 @@ use reqwest::{Certificate, Client};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -26,6 +26,8 @@ const LONGEST_ANSWER: usize = 256 * 1024;
 const MOST_KEYS: usize = 64;
 /// Most keys that are tried on a token that does not say which one signed it.
 const MOST_TRIED: usize = 8;
+/// Most callers that wait for the issuer at once.
+const MOST_WAITING: usize = 16;
 /// How soon the issuer is asked again after it did not answer, at most.
 const RETRY: Duration = Duration::from_secs(15);
 
@@ -55,6 +57,8 @@ pub(super) struct Keys {
     known: RwLock<Option<Arc<KeySet>>>,
     /// Held while the issuer is asked: others wait for the answer and do not ask too.
     asked: Mutex<Asked>,
+    /// Callers that may wait for it. A place among all calls is worth more than the answer of an issuer that hangs.
+    waiting: Semaphore,
 }
 
 #[derive(Deserialize)]
@@ -138,7 +142,12 @@ impl Keys {
             builder = builder.tls_certs_only(certificates);
         }
         let client = builder.build().map_err(|error| format!("the HTTP client can't be set up: {error}"))?;
-        Ok(Self { client, known: RwLock::default(), asked: Mutex::default() })
+        Ok(Self {
+            client,
+            known: RwLock::default(),
+            asked: Mutex::default(),
+            waiting: Semaphore::new(MOST_WAITING),
+        })
     }
 
     /// Asks by the clock until `stop`.
@@ -166,7 +175,10 @@ impl Keys {
         if let Some(found) = self.find(config, id, signing) {
             return Ok(found);
         }
-        let answers = self.ask(config).await;
+        let answers = match self.waiting.try_acquire() {
+            Ok(_turn) => self.ask(config).await,
+            Err(_) => return Err(Rejected::Unavailable),
+        };
         match self.find(config, id, signing) {
             Some(found) => Ok(found),
             // What is not among the keys of an issuer that answers is not the issuer's.

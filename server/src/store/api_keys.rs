@@ -1,5 +1,7 @@
 //! Table `api_keys`.
 
+use std::collections::HashSet;
+
 use sqlx::types::Json;
 
 use super::cache::Change;
@@ -106,6 +108,13 @@ impl Session {
         .await?
         .map(ApiKeyRecord::try_from)
         .transpose()
+    }
+
+    /// The id of every key.
+    pub async fn api_key_ids(&mut self) -> Result<HashSet<ApiKeyId>, StoreError> {
+        let ids = self.query("SELECT api_key_id FROM api_keys").fetch_all::<(String,)>().await?;
+        // One that is none is nobody's.
+        Ok(ids.iter().filter_map(|(id,)| ApiKeyId::parse(id).ok()).collect())
     }
 
     /// Keys after `after` by id, of one principal (empty: of all); at most `limit`.

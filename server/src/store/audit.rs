@@ -109,6 +109,11 @@ impl Origin {
         self.relayed.send_replace(true);
     }
 
+    /// Who calls; `None` for work of the vault's own.
+    pub fn principal(&self) -> Option<&Principal> {
+        self.principal.as_deref()
+    }
+
     fn is_call(&self) -> bool {
         self.system.is_empty()
     }

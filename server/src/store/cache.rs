@@ -4,6 +4,7 @@
 //! that table, drops what is named, and only then moves `fresh_until`. A hit counts only while fresh;
 //! otherwise the read goes to the database: coherence wins over availability.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -70,6 +71,8 @@ pub(super) struct Coherence {
     connections: Cache<ConnectionId, Arc<HeldToken>>,
     api_keys: Cache<ApiKeyId, Arc<ApiKeyRecord>>,
     workspaces: Cache<WorkspaceId, Arc<WorkspaceKeyRows>>,
+    /// The keys that there are, or were: far fewer than could be guessed.
+    key_ids: RwLock<HashSet<ApiKeyId>>,
     /// Counts drops. Readers of the lock insert, the writer drops: a row that was loaded before a drop
     /// can't be kept after it.
     drops: RwLock<()>,
@@ -103,6 +106,7 @@ impl Coherence {
                 .build(),
             api_keys: Cache::new(API_KEYS),
             workspaces: Cache::new(WORKSPACES),
+            key_ids: RwLock::default(),
             drops: RwLock::new(()),
             dropped: AtomicU64::new(0),
             applied: RwLock::default(),
@@ -125,6 +129,11 @@ impl Coherence {
 
     pub(super) fn api_key(&self, id: &ApiKeyId) -> Option<Arc<ApiKeyRecord>> {
         if self.is_fresh() { self.api_keys.get(id) } else { None }
+    }
+
+    /// Whether there is a key of this id, or was.
+    pub(super) fn knows_api_key(&self, id: &ApiKeyId) -> bool {
+        self.key_ids.read().unwrap_or_else(PoisonError::into_inner).contains(id)
     }
 
     pub(super) fn workspace(&self, id: &WorkspaceId) -> Option<Arc<WorkspaceKeyRows>> {
@@ -164,7 +173,10 @@ impl Coherence {
         for change in changes {
             match change {
                 Change::Connection(id) => self.connections.invalidate(id),
-                Change::ApiKey(id) => self.api_keys.invalidate(id),
+                Change::ApiKey(id) => {
+                    self.api_keys.invalidate(id);
+                    self.key_ids.write().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
+                }
                 Change::Workspace(id) => self.workspaces.invalidate(id),
             }
         }
@@ -193,6 +205,9 @@ impl Coherence {
     /// Drops everything, and goes on from the last change there is.
     async fn begin_anew(&self, session: &mut Session) -> Result<(), StoreError> {
         let last = last_change(session).await?;
+        // Not before: a key that is made in between is among them, or among the changes.
+        let ids = session.api_key_ids().await?;
+        *self.key_ids.write().unwrap_or_else(PoisonError::into_inner) = ids;
         self.drop_all();
         self.apply_up_to(last);
         Ok(())

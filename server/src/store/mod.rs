@@ -245,6 +245,11 @@ impl Store {
         self.token_flights.join(&id, load).await
     }
 
+    /// Whether there is an API key of this id, or was. Asks no database.
+    pub fn knows_api_key(&self, id: &ApiKeyId) -> bool {
+        self.coherence.knows_api_key(id)
+    }
+
     /// An API key's row, from the coherent cache or the database.
     pub async fn api_key_record(&self, id: &ApiKeyId) -> Result<Option<Arc<ApiKeyRecord>>, StoreError> {
         if let Some(hit) = self.coherence.api_key(id) {

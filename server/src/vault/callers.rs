@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::idempotency::{Begun, Owned};
@@ -32,11 +31,6 @@ const LONGEST_OVERLAP: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 pub(super) struct Uses(Mutex<HashMap<ApiKeyId, Instant>>);
 
 impl Uses {
-    /// Whether this process has let the key in before.
-    fn knows(&self, id: &ApiKeyId) -> bool {
-        self.0.lock().is_ok_and(|noted| noted.contains_key(id))
-    }
-
     fn is_due(&self, id: &ApiKeyId) -> bool {
         let Ok(mut noted) = self.0.lock() else { return false };
         match noted.get_mut(id) {
@@ -142,12 +136,7 @@ impl Vault {
         token: &Secret,
     ) -> Result<Arc<Principal>, VaultError> {
         match issuer.identify(token, self.clock.now()).await {
-            Ok(principal) => {
-                if let Credential::Token { digest, .. } = &principal.credential {
-                    self.tokens_let_in.insert(*digest, ());
-                }
-                Ok(Arc::new(principal))
-            }
+            Ok(principal) => Ok(Arc::new(principal)),
             Err(why) => {
                 tracing::info!(%why, "a caller's token is not accepted");
                 Err(match why {
@@ -167,14 +156,13 @@ impl Vault {
         }
     }
 
-    /// Whether this process has let a key of this id, or this token, in before. For telling callers from guessers; it
-    /// proves nothing.
-    pub fn has_let_in(&self, key: &Secret) -> bool {
+    /// Whether looking at this costs next to nothing: there is a key of this id, or it is to be judged by its
+    /// signature. For telling callers from guessers; it proves nothing.
+    pub fn is_cheap_to_judge(&self, key: &Secret) -> bool {
         if self.issuer.is_some() && Issuer::could_be_token(key) {
-            let digest: [u8; 32] = Sha256::digest(key.expose().as_bytes()).into();
-            return self.tokens_let_in.contains_key(&digest);
+            return true;
         }
-        PresentedKey::parse(key).is_ok_and(|presented| self.uses.knows(&presented.id))
+        PresentedKey::parse(key).is_ok_and(|presented| self.store.knows_api_key(&presented.id))
     }
 
     /// Who comes with this certificate, whose chain the transport has verified.

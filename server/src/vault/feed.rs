@@ -157,7 +157,7 @@ impl Vault {
         self.may_filter(caller, &query.filter)?;
         let parts = format!("{:?} {:?} {:?} {}", query.filter, query.since, query.until, query.oldest_first);
         let hash = self.query_hash(caller, "ListExpiryEvents", &[parts.as_bytes()]);
-        let _turn = self.lists.acquire().await.map_err(|_| VaultError::ShuttingDown)?;
+        let _turn = self.list_turn(caller).await?;
         let mut session = self.store.read().await?;
         let mut place = match query.page_token.as_str() {
             "" => {

@@ -34,6 +34,7 @@ mod rekey;
 mod report;
 mod rotation;
 mod schedule;
+mod shares;
 mod shredding;
 mod sweep;
 mod verdict;
@@ -46,7 +47,7 @@ use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -57,6 +58,7 @@ pub use feed::Watch;
 pub use permits::WatchLimits;
 pub use recovery::Recovered;
 pub use schedule::{JobKind, Timetable};
+pub use shares::Shares;
 pub use view::TokenView;
 
 use crate::audit::{Audit, AuditConfig};
@@ -132,10 +134,11 @@ pub struct FirstStart {
 
 /// Detached work at once, each with a provider call or a write of its own.
 const ROOM: usize = 512;
-/// Lists and counts at once; more wait.
+/// A principal's share of it.
+const ROOM_EACH: usize = ROOM / 4;
+/// Lists and counts at once; more wait, and those of one principal for each other.
 const LISTS: usize = 2;
-/// Callers' tokens that are known again.
-const TOKENS_KNOWN: u64 = 10_000;
+const LISTS_EACH: usize = 1;
 /// Watchers that read history from the database at once; more wait.
 const REPLAYS: usize = 2;
 
@@ -154,7 +157,9 @@ pub struct Vault {
     in_progress: InProgress,
     /// Room for detached work, and for lists: neither may crowd out the rest.
     room: Arc<Semaphore>,
+    rooms: Shares,
     lists: Semaphore,
+    lists_of: Shares,
     /// How many watchers may read history from the database at once.
     replays: Semaphore,
     permits: Permits,
@@ -162,8 +167,6 @@ pub struct Vault {
     certificates: Vec<CertificateRule>,
     /// Whose tokens are good.
     issuer: Option<Arc<Issuer>>,
-    /// The tokens that were let in, by their digests: who brings one again is no guesser.
-    tokens_let_in: moka::sync::Cache<[u8; 32], ()>,
     /// Exchanges, and runs of jobs, that this process works on.
     working: Working,
     runs: Working,
@@ -224,12 +227,13 @@ impl Vault {
             uses: Uses::default(),
             in_progress: InProgress::default(),
             room: Arc::new(Semaphore::new(ROOM)),
+            rooms: Shares::new(ROOM_EACH),
             lists: Semaphore::new(LISTS),
+            lists_of: Shares::new(LISTS_EACH),
             replays: Semaphore::new(REPLAYS),
             permits: Permits::new(config.callers.watches),
             certificates: config.callers.certificates,
             issuer: None,
-            tokens_let_in: moka::sync::Cache::new(TOKENS_KNOWN),
             working: Working::default(),
             runs: Working::default(),
             lying: Lying::default(),
@@ -320,8 +324,18 @@ impl Vault {
         Arc::clone(&self.store).close().await;
     }
 
-    /// Runs work that must not end with its caller. Such work is bounded in number, whatever its callers'
-    /// deadlines are: beyond that, calls are refused at once.
+    /// A turn at a list or a count. Whoever asks for many waits for himself.
+    async fn list_turn(
+        &self,
+        caller: &Principal,
+    ) -> Result<(SemaphorePermit<'_>, OwnedSemaphorePermit), VaultError> {
+        let own = self.lists_of.take(&caller.name).await.ok_or(VaultError::ShuttingDown)?;
+        let turn = self.lists.acquire().await.map_err(|_| VaultError::ShuttingDown)?;
+        Ok((turn, own))
+    }
+
+    /// Runs work that must not end with its caller. Such work is bounded in number, over all and for each
+    /// principal, whatever its callers' deadlines are: beyond that, calls are refused at once.
     async fn detached<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, VaultError>> + Send + 'static,
@@ -330,10 +344,14 @@ impl Vault {
             return Err(VaultError::ShuttingDown);
         }
         let origin = Origin::current();
+        let share = match origin.as_ref().and_then(|origin| origin.principal()) {
+            Some(principal) => Some(self.rooms.try_take(&principal.name).ok_or(VaultError::Overloaded)?),
+            None => None,
+        };
         let permit = Arc::clone(&self.room).try_acquire_owned().map_err(|_| VaultError::Overloaded)?;
         let work = async move {
             let outcome = work.await;
-            drop(permit);
+            drop((permit, share));
             outcome
         };
         // Whose work it is stays known.
