@@ -2,26 +2,33 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use token_vault_tests::prelude::*;
 use token_vault_tests::{Launch, eventually_async, master_key_line};
 
 const MASTER: &str = "TOKEN_VAULT_MASTER_KEY";
-const PUBLIC: &str = "TOKEN_VAULT__KEYS__BREAK_GLASS_PUBLIC_KEY";
+const SEALING: &str = "TOKEN_VAULT__KEYS__BREAK_GLASS_SEALING_KEY_FILE";
 
-/// Makes a pair; gives the public half and the private half's file.
-fn pair(world: &World, name: &str) -> (String, std::path::PathBuf) {
-    let file = world.folder().join(name);
-    let made = Launch::new(["keys", "break-glass", "generate", "--private-key"]).arg(&file).run();
+/// Makes a pair; gives the files of the sealing key and of the opening key.
+fn pair(world: &World, name: &str) -> (PathBuf, PathBuf) {
+    let [sealing, opening] =
+        ["sealing", "opening"].map(|half| world.folder().join(format!("{name}-{half}.key")));
+    let generate = || {
+        let launch = Launch::new(["keys", "break-glass", "generate", "--opening-key"]).arg(&opening);
+        launch.arg("--sealing-key").arg(&sealing).run()
+    };
+    let made = generate();
     assert_eq!(made.code, Some(0), "{made:?}");
-    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-    let private = fs::read_to_string(&file).unwrap();
-    world.know("break-glass key", private.trim().rsplit(':').next().unwrap());
-    assert!(!made.stdout.contains(private.trim()) && !made.stderr.contains(private.trim()));
-    let again = Launch::new(["keys", "break-glass", "generate", "--private-key"]).arg(&file).run();
-    assert_eq!(again.code, Some(1), "a key is never written over");
-    (made.stdout.trim().to_owned(), file)
+    for file in [&sealing, &opening] {
+        assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
+        let key = fs::read_to_string(file).unwrap();
+        world.know("break-glass key", key.trim().rsplit(':').next().unwrap());
+        assert!(!made.stdout.contains(key.trim()) && !made.stderr.contains(key.trim()));
+    }
+    assert_eq!(generate().code, Some(1), "a key is never written over");
+    (sealing, opening)
 }
 
 on_both_databases! {
@@ -31,9 +38,9 @@ on_both_databases! {
         let ana = admin.connect(ACME, &world.person("ana").long_lived_token()).await;
         let mut secrets = vec![(ana.clone(), admin.secret(&ana).await)];
         world.stop();
-        let (public, private) = pair(&world, "break-glass.key");
-        let (_, stranger) = pair(&world, "stranger.key");
-        let launch = world.launch().env(PUBLIC, &public);
+        let (sealing, opening) = pair(&world, "own");
+        let (_, stranger) = pair(&world, "strange");
+        let launch = world.launch().env(SEALING, sealing.display().to_string());
         world.try_start_as(&launch).unwrap();
         let admin = world.admin();
         let bob = admin.connect("globex", &world.person("bob").long_lived_token()).await;
@@ -61,8 +68,8 @@ on_both_databases! {
         let lost = launch.clone().env(MASTER, "");
         let ended = world.try_start_as(&lost).unwrap_err();
         assert!(ended.stderr.contains("master key"), "{}", ended.stderr);
-        let recover = |private: &std::path::Path, key: &str| {
-            lost.clone().env(MASTER, key).instead(["keys", "recover", "--private-key"]).arg_after(3, private).run()
+        let recover = |opening: &Path, key: &str| {
+            lost.clone().env(MASTER, key).instead(["keys", "recover", "--opening-key"]).arg_after(3, opening).run()
         };
         let new = master_key_line("k-new");
         world.know("master key", new.rsplit(':').next().unwrap());
@@ -71,7 +78,7 @@ on_both_databases! {
         assert_eq!(wrong.code, Some(1), "{wrong:?}");
         assert!(wrong.stderr.contains("nothing was changed"), "{}", wrong.stderr);
         assert_eq!(world.database.rows("workspace_keys").await, before);
-        let recovered = recover(&private, &new);
+        let recovered = recover(&opening, &new);
         assert_eq!(recovered.code, Some(0), "{recovered:?}");
         assert!(recovered.stdout.contains("wrapped 7 keys by master key k-new"), "{recovered:?}");
 
@@ -94,10 +101,11 @@ on_both_databases! {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_public_key_that_is_none_is_a_mistake_of_configuration() {
-    let world =
-        World::builder(Backend::Sqlite).config("keys.break_glass_public_key", "nonsense").prepare().await;
-    let ended = world.try_start().unwrap_err();
+async fn a_sealing_key_that_is_none_is_a_mistake_of_configuration() {
+    let world = World::builder(Backend::Sqlite).prepare().await;
+    let file = world.folder().join("nonsense.key");
+    fs::write(&file, "nonsense").unwrap();
+    let ended = world.try_start_as(&world.launch().env(SEALING, file.display().to_string())).unwrap_err();
     assert_eq!(ended.code, Some(2));
-    assert!(ended.stderr.contains("keys.break_glass_public_key"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("keys.break_glass_sealing_key_file"), "{}", ended.stderr);
 }

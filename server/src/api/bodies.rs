@@ -72,9 +72,12 @@ pub(super) fn until_read<G: Send + 'static>(response: Response<Body>, guard: G) 
     })
 }
 
+/// An answer and what it holds; nothing once it was thrown away.
+type Kept<G> = Arc<Mutex<Option<(Body, Option<G>)>>>;
+
 /// See [`until_read`].
 struct Answer<G> {
-    answer: Arc<Mutex<Option<(Body, Option<G>)>>>,
+    answer: Kept<G>,
     watch: AbortHandle,
 }
 

@@ -268,13 +268,15 @@ impl GateState {
 
 impl GateState {
     /// A place among the calls in flight. No principal can take them all.
-    fn place_for(&self, principal: &Principal) -> Result<Place, Refused> {
-        let share = self.shares.try_take(&principal.name).ok_or_else(Refused::too_many_calls)?;
+    fn place_for(&self, call: &Call) -> Result<Place, Status> {
+        let principal = call.caller().map_err(|error| refuse(error, call))?;
+        let share = self.shares.try_take(&principal.name);
+        let share = share.ok_or_else(|| Refused::too_many_calls().into_status(call))?;
         let place = Arc::clone(&self.calls).try_acquire_owned().or_else(|full| match principal.role {
             Role::Admin => Arc::clone(&self.reserved).try_acquire_owned(),
             _ => Err(full),
         });
-        Ok((place.map_err(|_| Refused::overloaded())?, share))
+        Ok((place.map_err(|_| Refused::overloaded().into_status(call))?, share))
     }
 }
 
@@ -304,8 +306,7 @@ pub(super) async fn authenticate<S: Inner>(gate: Gate, mut request: Request<Body
         if !row.allows(role) {
             return Err(refuse(VaultError::RoleInsufficient { role }, &call));
         }
-        let caller = call.caller().map_err(|error| refuse(error, &call))?;
-        gate.0.place_for(caller).map_err(|full| full.into_status(&call))
+        gate.0.place_for(&call)
     };
     match known.await {
         Ok(place) => {

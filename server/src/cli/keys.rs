@@ -16,7 +16,7 @@ use super::connect::{Caller, CallerArgs, refused};
 use super::table::table;
 use super::{Mistake, note, say};
 use crate::config::{Config, Flags};
-use crate::crypto::{BreakGlassPrivate, add_to_key_file, create_secret_file, fresh_key_id};
+use crate::crypto::{BreakGlassOpeningKey, add_to_key_file, create_secret_file, fresh_key_id};
 use crate::model::{Secret, exposure_of};
 use crate::telemetry;
 use crate::vault::Vault;
@@ -45,7 +45,7 @@ Examples:
     /// The key pair for the day when the master key is lost.
     #[command(subcommand)]
     BreakGlass(BreakGlassCommand),
-    /// Wrap every key by the newest configured master key, opening them with the break-glass private key.
+    /// Wrap every key by the newest configured master key, opening them with the break-glass opening key.
     ///
     /// For the day when the master key is lost. Needs the database, which no vault may be using, and a new master
     /// key: take the lost one's line out of the configuration and run `keys generate` first.
@@ -55,8 +55,8 @@ Examples:
 /// Commands about the break-glass key.
 #[derive(Debug, Subcommand)]
 pub(super) enum BreakGlassCommand {
-    /// Make a pair: the private half into a new file, which belongs offline; the public half on stdout, for
-    /// keys.break_glass_public_key. Needs no vault and no database.
+    /// Make a pair, in two new files: the opening key, which belongs offline, and the sealing key, for
+    /// keys.break_glass_sealing_key_file of every vault. Needs no vault and no database.
     Generate(PairArgs),
 }
 
@@ -104,17 +104,20 @@ pub(super) struct RotateArgs {
 /// Arguments of `keys break-glass generate`.
 #[derive(Debug, Args)]
 pub(super) struct PairArgs {
-    /// New file for the private half.
+    /// New file for the half that opens.
     #[arg(long, value_name = "FILE")]
-    private_key: PathBuf,
+    opening_key: PathBuf,
+    /// New file for the half that seals. It opens nothing, but who has it can pass a key of his off as the vault's.
+    #[arg(long, value_name = "FILE")]
+    sealing_key: PathBuf,
 }
 
 /// Arguments of `keys recover`.
 #[derive(Debug, Args)]
 pub(super) struct RecoverArgs {
-    /// File with the break-glass private key.
+    /// File with the break-glass opening key.
     #[arg(long, value_name = "FILE")]
-    private_key: PathBuf,
+    opening_key: PathBuf,
 }
 
 /// Runs one of them.
@@ -225,29 +228,32 @@ fn state(run: &JobRun) -> String {
 }
 
 fn generate_pair(args: &PairArgs) -> anyhow::Result<()> {
-    let (private, public) = BreakGlassPrivate::generate();
-    let line = Secret::new(format!("{}\n", private.expose()));
-    create_secret_file(&args.private_key, &line)
-        .with_context(|| format!("cannot write {}", args.private_key.display()))?;
+    let (opening, sealing) = BreakGlassOpeningKey::generate();
+    for (file, key) in [(&args.opening_key, opening), (&args.sealing_key, sealing)] {
+        let line = Secret::new(format!("{}\n", key.expose()));
+        create_secret_file(file, &line).with_context(|| format!("cannot write {}", file.display()))?;
+    }
     note(format_args!(
-        "wrote the private key to {}: keep it offline, away from the vault; the public key is",
-        args.private_key.display()
+        "wrote the opening key to {}: keep it offline, away from the vault; {} is for \
+         keys.break_glass_sealing_key_file of every vault",
+        args.opening_key.display(),
+        args.sealing_key.display()
     ));
-    say(public)
+    Ok(())
 }
 
 async fn recover(args: &RecoverArgs, flags: Flags) -> anyhow::Result<()> {
-    if let Some(warning) = exposure_of(&args.private_key) {
+    if let Some(warning) = exposure_of(&args.opening_key) {
         note(warning);
     }
-    let text = std::fs::read_to_string(&args.private_key)
+    let text = std::fs::read_to_string(&args.opening_key)
         .map(Secret::new)
-        .with_context(|| format!("cannot read {}", args.private_key.display()))?;
-    let private = BreakGlassPrivate::parse(&text)
-        .map_err(|error| Mistake(format!("{} {error}", args.private_key.display())))?;
+        .with_context(|| format!("cannot read {}", args.opening_key.display()))?;
+    let opening = BreakGlassOpeningKey::parse(&text)
+        .map_err(|error| Mistake(format!("{} {error}", args.opening_key.display())))?;
     let config = Config::load(flags)?;
     telemetry::init(config.log.format, &config.log.level)?;
     let (vault, _) = config.into_vault_config();
-    let recovered = Vault::recover_keys(vault, &private).await?;
+    let recovered = Vault::recover_keys(vault, &opening).await?;
     say(format_args!("wrapped {} keys by master key {}", recovered.keys, recovered.master_key))
 }

@@ -5,7 +5,9 @@ use url::Url;
 use super::reader::Reader;
 use super::{Keys, MASTER_KEY_ENV};
 use crate::model::Secret;
-use crate::vault::{BreakGlassPublic, TransitConfig, TransitLogin};
+use crate::vault::{BreakGlassSealingKey, TransitConfig, TransitLogin};
+
+const SEALING_KEY_FILE: &str = "keys.break_glass_sealing_key_file";
 
 pub(super) fn read(reader: &mut Reader, master_key: Option<Secret>) -> Keys {
     let master_key_file = reader.path("keys.master_key_file");
@@ -15,8 +17,9 @@ pub(super) fn read(reader: &mut Reader, master_key: Option<Secret>) -> Keys {
             format!("is set, and so is {MASTER_KEY_ENV}; keep one of the two"),
         );
     }
-    let break_glass = reader.parsed("keys.break_glass_public_key", None, |text| {
-        BreakGlassPublic::parse(text).map(Some).map_err(|error| error.to_string())
+    let break_glass = reader.path(SEALING_KEY_FILE).and_then(|file| {
+        let key = BreakGlassSealingKey::parse(&reader.secret(SEALING_KEY_FILE, &file)?);
+        key.map_err(|error| reader.mistake(SEALING_KEY_FILE, format!("{} {error}", file.display()))).ok()
     });
     Keys { master_key_file, master_key, transit: transit(reader), break_glass }
 }

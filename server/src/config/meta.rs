@@ -1,6 +1,5 @@
 //! Section `providers.meta`: the app at Meta, and its secrets, read from their files.
 
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use url::Url;
 
 use super::MetaApp;
 use super::reader::Reader;
-use crate::model::{Secret, exposure_of};
+use crate::model::Secret;
 use crate::provider::{MetaConfig, is_loopback};
 
 /// Meta's own Graph API.
@@ -54,7 +53,7 @@ pub(super) fn read(reader: &mut Reader) -> Option<MetaApp> {
         );
     }
     let app_secrets: Vec<Secret> =
-        files.iter().filter_map(|file| secret(reader, SECRETS, Path::new(file))).collect();
+        files.iter().filter_map(|file| reader.secret(SECRETS, Path::new(file))).collect();
     let app_id = match (app_id, files.is_empty()) {
         (Some(app_id), false) => app_id,
         (Some(_), true) => {
@@ -78,27 +77,6 @@ pub(super) fn read(reader: &mut Reader) -> Option<MetaApp> {
         optional_scopes,
     };
     Some(MetaApp { config, dialog_url: dialog_url?, follow_sandbox_clock })
-}
-
-/// One app secret from its file.
-fn secret(reader: &mut Reader, key: &str, file: &Path) -> Option<Secret> {
-    let shown = file.display();
-    let text = match fs::read_to_string(file) {
-        Ok(text) => Secret::new(text),
-        Err(error) => {
-            reader.mistake(key, format!("names {shown}, which can't be read: {error}"));
-            return None;
-        }
-    };
-    if let Some(warning) = exposure_of(file) {
-        reader.warn(warning);
-    }
-    let trimmed = text.expose().trim();
-    if trimmed.is_empty() || trimmed.len() > 256 || !trimmed.bytes().all(|b| b.is_ascii_graphic()) {
-        reader.mistake(key, format!("names {shown}, which must hold one app secret and nothing else"));
-        return None;
-    }
-    Some(Secret::new(trimmed.to_owned()))
 }
 
 fn parse(url: &str) -> Option<Url> {

@@ -32,7 +32,7 @@ use crate::model::{CertificateRule, Cron, Policy, RenewalPolicy, Secret, Timesta
 use crate::oidc::OidcConfig;
 use crate::provider::MetaConfig;
 use crate::telemetry::{self, LogFormat};
-use crate::vault::{BreakGlassPublic, CallerPolicy, Timetable, TransitConfig, VaultConfig, WatchLimits};
+use crate::vault::{BreakGlassSealingKey, CallerPolicy, Timetable, TransitConfig, VaultConfig, WatchLimits};
 use reader::Reader;
 
 /// Environment variables of this prefix name keys: `TOKEN_VAULT__SERVER__LISTEN` is `server.listen`.
@@ -116,7 +116,7 @@ pub struct Keys {
     /// A key service that holds a master key: section `keys.transit`.
     pub transit: Option<TransitConfig>,
     /// The public key that every key is encrypted to as well.
-    pub break_glass: Option<BreakGlassPublic>,
+    pub break_glass: Option<BreakGlassSealingKey>,
 }
 
 /// Section `auth`.

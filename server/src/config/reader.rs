@@ -1,12 +1,13 @@
 //! Takes keys out of the merged sources one by one, and gathers what is wrong with them.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use figment::value::{Dict, Num, Value};
 use figment::{Figment, Profile, Provider, Source};
 
 use super::{ConfigError, ENV_PREFIX};
-use crate::model::BadValue;
+use crate::model::{BadValue, Secret, exposure_of};
 
 /// The merged sources. What nobody has taken at the end is an unknown key.
 pub(super) struct Reader {
@@ -55,6 +56,27 @@ impl Reader {
     /// A path.
     pub(super) fn path(&mut self, key: &str) -> Option<PathBuf> {
         self.text(key).map(PathBuf::from)
+    }
+
+    /// The one secret in a file, without the white space around it.
+    pub(super) fn secret(&mut self, key: &str, file: &Path) -> Option<Secret> {
+        let shown = file.display();
+        let text = match fs::read_to_string(file) {
+            Ok(text) => Secret::new(text),
+            Err(error) => {
+                self.mistake(key, format!("names {shown}, which can't be read: {error}"));
+                return None;
+            }
+        };
+        if let Some(warning) = exposure_of(file) {
+            self.warn(warning);
+        }
+        let trimmed = text.expose().trim();
+        if trimmed.is_empty() || trimmed.len() > 256 || !trimmed.bytes().all(|b| b.is_ascii_graphic()) {
+            self.mistake(key, format!("names {shown}, which must hold one secret and nothing else"));
+            return None;
+        }
+        Some(Secret::new(trimmed.to_owned()))
     }
 
     /// A text that `parse` understands.

@@ -1,5 +1,6 @@
-//! The way back in when the master key is lost: every key is also encrypted to a public key, whose private half
-//! is kept offline. HPKE (RFC 9180) with X25519, HKDF-SHA256 and AES-256-GCM.
+//! The way back in when the master key is lost: every key is also encrypted so that a key which is kept offline
+//! opens it. HPKE (RFC 9180) with X25519, HKDF-SHA256 and AES-256-GCM, in its mode with a pre-shared key: who can
+//! only write to the database, which has neither half, can't make a key that a recovery would take for ours.
 
 use std::fmt;
 
@@ -8,64 +9,89 @@ use base64::engine::general_purpose::STANDARD;
 use hpke::aead::AesGcm256;
 use hpke::kdf::HkdfSha256;
 use hpke::kem::X25519HkdfSha256;
-use hpke::{Deserializable, Kem, OpModeR, OpModeS, Serializable};
+use hpke::{Deserializable, Kem, OpModeR, OpModeS, PskBundle, Serializable};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::{CorruptCiphertext, KeyBinding, RawKey};
 use crate::model::{BadValue, Secret};
 
-/// What a public key begins with, and a private one.
-const PUBLIC: &str = "tvbg1-public:";
-const PRIVATE: &str = "tvbg1-private:";
+/// What a sealing key begins with, and an opening key.
+const SEALING: &str = "tvbg1-sealing:";
+const OPENING: &str = "tvbg1-opening:";
 /// First byte of every ciphertext: which layout follows. 1 is the encapsulated key (32 bytes) and the ciphertext.
 const FORMAT: u8 = 1;
 const ENCAPSULATED: usize = 32;
+const PSK_ID: &[u8] = b"token-vault break-glass 1";
 
 type PublicKey = <X25519HkdfSha256 as Kem>::PublicKey;
 type PrivateKey = <X25519HkdfSha256 as Kem>::PrivateKey;
 type Encapsulated = <X25519HkdfSha256 as Kem>::EncappedKey;
 
-/// The public half: encrypts keys, opens nothing.
+/// What both halves share. It shows that a key was sealed by a vault.
+type Shared = Zeroizing<[u8; 32]>;
+
+fn bundle(shared: &Shared) -> Result<PskBundle<'_>, CorruptCiphertext> {
+    PskBundle::new(shared.as_slice(), PSK_ID).map_err(|_| CorruptCiphertext)
+}
+
+/// The half that vaults have: encrypts keys, opens nothing. A secret all the same: see the module.
 #[derive(Clone)]
-pub struct BreakGlassPublic {
+pub struct BreakGlassSealingKey {
     key: PublicKey,
+    shared: Shared,
     id: String,
 }
 
-/// The private half. It has no place near a server.
-pub struct BreakGlassPrivate(PrivateKey);
-
-fn decode(text: &str, prefix: &str) -> Option<Zeroizing<Vec<u8>>> {
-    STANDARD.decode(text.trim().strip_prefix(prefix)?).ok().map(Zeroizing::new)
+/// The half that opens. It has no place near a server.
+pub struct BreakGlassOpeningKey {
+    key: PrivateKey,
+    shared: Shared,
 }
 
-impl BreakGlassPublic {
-    /// Reads `tvbg1-public:<base64 of 32 bytes>`.
+/// A half's 32 bytes, and the 32 that both share.
+fn decode(text: &Secret, prefix: &str) -> Result<(Zeroizing<[u8; 32]>, Shared), BadValue> {
+    let rule = || BadValue::new(format!("must hold {prefix}<base64 of 64 bytes>"));
+    let encoded = text.expose().trim().strip_prefix(prefix).ok_or_else(rule)?;
+    let bytes = STANDARD.decode(encoded).map(Zeroizing::new).map_err(|_| rule())?;
+    let (own, shared) = bytes.split_at_checked(32).ok_or_else(rule)?;
+    let own = Zeroizing::new(<[u8; 32]>::try_from(own).map_err(|_| rule())?);
+    Ok((own, Zeroizing::new(shared.try_into().map_err(|_| rule())?)))
+}
+
+fn encode(prefix: &str, own: &[u8], shared: &Shared) -> Secret {
+    let bytes = Zeroizing::new([own, shared.as_slice()].concat());
+    let encoded = Zeroizing::new(STANDARD.encode(&*bytes));
+    Secret::new(format!("{prefix}{}", encoded.as_str()))
+}
+
+impl BreakGlassSealingKey {
+    /// Reads `tvbg1-sealing:<base64 of 64 bytes>`.
     ///
     /// # Errors
-    /// It is of another form.
-    pub fn parse(text: &str) -> Result<Self, BadValue> {
-        let rule = || BadValue::new(format!("must be {PUBLIC}<base64 of 32 bytes>"));
-        let bytes = decode(text, PUBLIC).ok_or_else(rule)?;
-        PublicKey::from_bytes(&bytes).map(Self::new).map_err(|_| rule())
+    /// It is of another form. Never repeats the text.
+    pub fn parse(text: &Secret) -> Result<Self, BadValue> {
+        let (own, shared) = decode(text, SEALING)?;
+        let rule = |_| BadValue::new(format!("must hold {SEALING}<base64 of 64 bytes>"));
+        PublicKey::from_bytes(own.as_slice()).map(|key| Self::new(key, shared)).map_err(rule)
     }
 
-    fn new(key: PublicKey) -> Self {
-        let digest = Sha256::digest(key.to_bytes());
+    fn new(key: PublicKey, shared: Shared) -> Self {
+        let digest = Sha256::new().chain_update(key.to_bytes()).chain_update(shared.as_slice()).finalize();
         let id = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        Self { key, id }
+        Self { key, shared, id }
     }
 
-    /// Names the key: the beginning of its SHA-256.
+    /// Names the pair: the beginning of the SHA-256 of this half.
     pub fn id(&self) -> &str {
         &self.id
     }
 
     /// Encrypts a key, bound to what it belongs to.
     pub fn seal(&self, binding: &KeyBinding<'_>, key: &RawKey) -> Result<Vec<u8>, CorruptCiphertext> {
+        let mode = OpModeS::Psk(bundle(&self.shared)?);
         let (encapsulated, sealed) = hpke::single_shot_seal::<AesGcm256, HkdfSha256, X25519HkdfSha256>(
-            &OpModeS::Base,
+            &mode,
             &self.key,
             &binding.encode(),
             key.as_bytes(),
@@ -79,34 +105,31 @@ impl BreakGlassPublic {
     }
 }
 
-impl BreakGlassPrivate {
-    /// A fresh pair, as the two texts.
-    pub fn generate() -> (Secret, String) {
+impl BreakGlassOpeningKey {
+    /// A fresh pair, as texts: the opening key and the sealing key.
+    pub fn generate() -> (Secret, Secret) {
         let (private, public) = X25519HkdfSha256::gen_keypair();
         let private = Zeroizing::new(private.to_bytes().to_vec());
-        let encoded = Zeroizing::new(STANDARD.encode(&*private));
-        (
-            Secret::new(format!("{PRIVATE}{}", encoded.as_str())),
-            format!("{PUBLIC}{}", STANDARD.encode(public.to_bytes())),
-        )
+        let shared = Zeroizing::new(*RawKey::generate().as_bytes());
+        (encode(OPENING, &private, &shared), encode(SEALING, &public.to_bytes(), &shared))
     }
 
-    /// Reads `tvbg1-private:<base64 of 32 bytes>`.
+    /// Reads `tvbg1-opening:<base64 of 64 bytes>`.
     ///
     /// # Errors
     /// It is of another form. Never repeats the text.
     pub fn parse(text: &Secret) -> Result<Self, BadValue> {
-        let rule = || BadValue::new(format!("must hold {PRIVATE}<base64 of 32 bytes>"));
-        let bytes = decode(text.expose(), PRIVATE).ok_or_else(rule)?;
-        PrivateKey::from_bytes(&bytes).map(Self).map_err(|_| rule())
+        let (own, shared) = decode(text, OPENING)?;
+        let rule = |_| BadValue::new(format!("must hold {OPENING}<base64 of 64 bytes>"));
+        PrivateKey::from_bytes(own.as_slice()).map(|key| Self { key, shared }).map_err(rule)
     }
 
-    /// Its public half.
-    pub fn public(&self) -> BreakGlassPublic {
-        BreakGlassPublic::new(X25519HkdfSha256::sk_to_pk(&self.0))
+    /// Its other half.
+    pub fn sealing(&self) -> BreakGlassSealingKey {
+        BreakGlassSealingKey::new(X25519HkdfSha256::sk_to_pk(&self.key), self.shared.clone())
     }
 
-    /// Inverse of [`BreakGlassPublic::seal`].
+    /// Inverse of [`BreakGlassSealingKey::seal`].
     pub fn open(&self, binding: &KeyBinding<'_>, sealed: &[u8]) -> Result<RawKey, CorruptCiphertext> {
         let (format, rest) = sealed.split_first().ok_or(CorruptCiphertext)?;
         let (encapsulated, sealed) = rest.split_at_checked(ENCAPSULATED).ok_or(CorruptCiphertext)?;
@@ -114,9 +137,10 @@ impl BreakGlassPrivate {
             return Err(CorruptCiphertext);
         }
         let encapsulated = Encapsulated::from_bytes(encapsulated).map_err(|_| CorruptCiphertext)?;
+        let mode = OpModeR::Psk(bundle(&self.shared)?);
         let plain = hpke::single_shot_open::<AesGcm256, HkdfSha256, X25519HkdfSha256>(
-            &OpModeR::Base,
-            &self.0,
+            &mode,
+            &self.key,
             &encapsulated,
             &binding.encode(),
             sealed,
@@ -129,15 +153,15 @@ impl BreakGlassPrivate {
     }
 }
 
-impl fmt::Debug for BreakGlassPublic {
+impl fmt::Debug for BreakGlassSealingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "BreakGlassPublic({})", self.id)
+        write!(f, "BreakGlassSealingKey({})", self.id)
     }
 }
 
-impl fmt::Debug for BreakGlassPrivate {
+impl fmt::Debug for BreakGlassOpeningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("BreakGlassPrivate(***)")
+        f.write_str("BreakGlassOpeningKey(***)")
     }
 }
 
@@ -151,31 +175,57 @@ mod tests {
         KeyBinding { vault: Uuid::nil(), purpose: "data", workspace, key_id: Uuid::nil(), version: 1 }
     }
 
+    fn pair() -> (BreakGlassOpeningKey, BreakGlassSealingKey) {
+        let (opening, sealing) = BreakGlassOpeningKey::generate();
+        (BreakGlassOpeningKey::parse(&opening).unwrap(), BreakGlassSealingKey::parse(&sealing).unwrap())
+    }
+
     #[test]
-    fn only_the_private_half_opens_and_only_what_is_bound_so() {
-        let (private, public) = BreakGlassPrivate::generate();
-        let (private, public) =
-            (BreakGlassPrivate::parse(&private).unwrap(), BreakGlassPublic::parse(&public).unwrap());
-        assert_eq!(private.public().id(), public.id());
-        let sealed = public.seal(&binding("acme"), &RawKey::from_bytes([7; 32])).unwrap();
-        assert_eq!(private.open(&binding("acme"), &sealed).unwrap().as_bytes(), &[7; 32]);
-        assert!(private.open(&binding("other"), &sealed).is_err());
-        let (stranger, _) = BreakGlassPrivate::generate();
-        assert!(BreakGlassPrivate::parse(&stranger).unwrap().open(&binding("acme"), &sealed).is_err());
+    fn only_the_opening_key_opens_and_only_what_is_bound_so() {
+        let (opening, sealing) = pair();
+        assert_eq!(opening.sealing().id(), sealing.id());
+        let sealed = sealing.seal(&binding("acme"), &RawKey::from_bytes([7; 32])).unwrap();
+        assert_eq!(opening.open(&binding("acme"), &sealed).unwrap().as_bytes(), &[7; 32]);
+        assert!(opening.open(&binding("other"), &sealed).is_err());
+        assert!(pair().0.open(&binding("acme"), &sealed).is_err());
         for at in 0..sealed.len() {
             let mut forged = sealed.clone();
             forged[at] ^= 1;
-            assert!(private.open(&binding("acme"), &forged).is_err(), "byte {at}");
-            assert!(private.open(&binding("acme"), &sealed[..at]).is_err(), "cut to {at}");
+            assert!(opening.open(&binding("acme"), &forged).is_err(), "byte {at}");
+            assert!(opening.open(&binding("acme"), &sealed[..at]).is_err(), "cut to {at}");
         }
     }
 
     #[test]
+    fn who_has_only_the_public_part_seals_nothing_that_opens() {
+        let (opening, sealing) = pair();
+        let forger = BreakGlassSealingKey::new(sealing.key.clone(), pair().1.shared.clone());
+        assert_ne!(forger.id(), sealing.id());
+        let planted = forger.seal(&binding("acme"), &RawKey::from_bytes([7; 32])).unwrap();
+        assert!(opening.open(&binding("acme"), &planted).is_err());
+        let (encapsulated, sealed) = hpke::single_shot_seal::<AesGcm256, HkdfSha256, X25519HkdfSha256>(
+            &OpModeS::Base,
+            &sealing.key,
+            &binding("acme").encode(),
+            &[7; 32],
+            &[],
+        )
+        .unwrap();
+        let planted = [&[FORMAT][..], &encapsulated.to_bytes(), &sealed].concat();
+        assert!(opening.open(&binding("acme"), &planted).is_err());
+    }
+
+    #[test]
     fn texts_of_another_form_are_refused_without_repeating_them() {
-        for bad in ["", "tvbg1-public:", "tvbg1-public:AAAA", "tvbg1-private:AAAA", "nonsense"] {
-            let told = BreakGlassPublic::parse(bad).unwrap_err().to_string();
-            assert!(!told.contains("nonsense"), "{told}");
-            assert!(BreakGlassPrivate::parse(&Secret::new(bad.to_owned())).is_err());
+        let short = format!("{SEALING}{}", STANDARD.encode([1; 32]));
+        for bad in ["", "tvbg1-sealing:", "tvbg1-opening:", "tvbg1-opening:AAAA", "nonsense", &short] {
+            let bad = Secret::new(bad.to_owned());
+            let told = BreakGlassSealingKey::parse(&bad).unwrap_err().to_string();
+            assert!(!told.contains("nonsense") && told.contains(SEALING), "{told}");
+            assert!(BreakGlassOpeningKey::parse(&bad).is_err());
         }
+        let (opening, sealing) = pair();
+        assert_eq!(format!("{opening:?}"), "BreakGlassOpeningKey(***)");
+        assert_eq!(format!("{sealing:?}"), format!("BreakGlassSealingKey({})", sealing.id()));
     }
 }

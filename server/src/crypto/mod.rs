@@ -11,7 +11,7 @@ mod master;
 mod transit;
 
 pub use api_key::{PresentedKey, mint as mint_api_key};
-pub use break_glass::{BreakGlassPrivate, BreakGlassPublic};
+pub use break_glass::{BreakGlassOpeningKey, BreakGlassSealingKey};
 pub use key::{DataKey, RawKey};
 pub use mac::MacKey;
 pub use master::{

@@ -12,7 +12,9 @@ use moka::sync::Cache;
 use uuid::Uuid;
 
 use super::{OpenError, Vault, VaultError};
-use crate::crypto::{BreakGlassPublic, DataKey, KeyBinding, MacKey, MasterKeys, RawKey, Transit, WrapError};
+use crate::crypto::{
+    BreakGlassSealingKey, DataKey, KeyBinding, MacKey, MasterKeys, RawKey, Transit, WrapError,
+};
 use crate::model::{Secret, WorkspaceId, exposure_of};
 use crate::store::{
     Abort, BreakGlassWrap, KeyPurpose, Session, VaultKeyPurpose, VaultRecord, WorkspaceKeyRows, WrappedKey,
@@ -45,7 +47,7 @@ pub(super) struct KeySource {
 pub(super) struct Keys {
     ring: RwLock<Arc<Ring>>,
     pub(super) source: KeySource,
-    pub(super) break_glass: Option<BreakGlassPublic>,
+    pub(super) break_glass: Option<BreakGlassSealingKey>,
     /// What this vault is. Which master key is active stands in the ring: it changes.
     pub(super) vault: VaultRecord,
     /// MACs rows of API keys.
@@ -94,24 +96,24 @@ pub(super) struct KeyUse<'a> {
 pub(super) async fn fresh_wrapped(
     ring: &Ring,
     vault: Uuid,
-    break_glass: Option<&BreakGlassPublic>,
+    break_glass: Option<&BreakGlassSealingKey>,
     key_use: KeyUse<'_>,
 ) -> Result<WrappedKey, WrapError> {
     let KeyUse { purpose, workspace, version } = key_use;
     let (key_id, key) = (Uuid::new_v4(), RawKey::generate());
     let binding = KeyBinding { vault, purpose, workspace, key_id, version };
     let wrapped = ring.master.wrap(&ring.active, &binding, &key).await?;
-    let break_glass = break_glass.map(|public| second_wrap(public, &binding, &key)).transpose()?;
+    let break_glass = break_glass.map(|sealing| second_wrap(sealing, &binding, &key)).transpose()?;
     Ok(WrappedKey { version, key_id, master_key: ring.active.clone(), wrapped, break_glass })
 }
 
 /// A key encrypted to the break-glass key.
 pub(super) fn second_wrap(
-    public: &BreakGlassPublic,
+    sealing: &BreakGlassSealingKey,
     binding: &KeyBinding<'_>,
     key: &RawKey,
 ) -> Result<BreakGlassWrap, WrapError> {
-    Ok(BreakGlassWrap { recipient: public.id().to_owned(), sealed: public.seal(binding, key)? })
+    Ok(BreakGlassWrap { recipient: sealing.id().to_owned(), sealed: sealing.seal(binding, key)? })
 }
 
 /// What a wrapped key is bound to.
@@ -184,7 +186,7 @@ impl Keys {
     /// Unwraps the vault's own keys.
     pub(super) async fn load(
         source: KeySource,
-        break_glass: Option<BreakGlassPublic>,
+        break_glass: Option<BreakGlassSealingKey>,
         master: MasterKeys,
         vault: VaultRecord,
         session: &mut Session,

@@ -62,7 +62,7 @@ pub use shares::Shares;
 pub use view::TokenView;
 
 use crate::audit::{Audit, AuditConfig};
-pub use crate::crypto::{BreakGlassPublic, TransitConfig, TransitLogin};
+pub use crate::crypto::{BreakGlassSealingKey, TransitConfig, TransitLogin};
 use crate::model::{
     CertificateRule, Clock, Connection, EventKind, Misconfiguration, Policy, Principal, ProviderId, Secret,
 };
@@ -92,7 +92,7 @@ pub struct VaultConfig {
     /// A key service that holds a master key.
     pub transit: Option<TransitConfig>,
     /// The public key that every key is encrypted to as well.
-    pub break_glass: Option<BreakGlassPublic>,
+    pub break_glass: Option<BreakGlassSealingKey>,
     /// File with the bootstrap admin key to adopt at first start, in place of a generated one.
     pub bootstrap_key_file: Option<PathBuf>,
     /// Apply migrations at start.

@@ -1,4 +1,4 @@
-//! When the master key is lost: every key is opened with the break-glass private key and wrapped by a new master
+//! When the master key is lost: every key is opened with the break-glass opening key and wrapped by a new master
 //! key. Done offline, beside a vault that does not run.
 
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use super::keys::key_binding;
 use super::opening::{key_source, make_data_folder};
 use super::{OpenError, Vault, VaultConfig, VaultError};
 use crate::audit::SinkConfig;
-use crate::crypto::{BreakGlassPrivate, RawKey, WrapError};
+use crate::crypto::{BreakGlassOpeningKey, RawKey, WrapError};
 use crate::model::{Clock, Incarnation};
 use crate::store::{Abort, KeyPlace, MasterKeyRecord, Origin, Store, StoreConfig, StoredKey, WrappedKey};
 
@@ -26,14 +26,14 @@ pub struct Recovered {
 }
 
 impl Vault {
-    /// Wraps every key by the newest configured master key, opening them with the break-glass private key. Nothing
+    /// Wraps every key by the newest configured master key, opening them with the break-glass opening key. Nothing
     /// is changed unless every key can be opened so; a run that was cut short is simply repeated.
     ///
     /// # Errors
     /// With a sentence for the operator.
     pub async fn recover_keys(
         config: VaultConfig,
-        private: &BreakGlassPrivate,
+        opening: &BreakGlassOpeningKey,
     ) -> Result<Recovered, OpenError> {
         make_data_folder(&config)?;
         let store = std::sync::Arc::new(
@@ -47,7 +47,7 @@ impl Vault {
             .await?,
         );
         let origin = std::sync::Arc::new(Origin::system("break-glass"));
-        let outcome = origin.scope(recover(&store, &config, private)).await;
+        let outcome = origin.scope(recover(&store, &config, opening)).await;
         store.close().await;
         outcome
     }
@@ -56,7 +56,7 @@ impl Vault {
 async fn recover(
     store: &Store,
     config: &VaultConfig,
-    private: &BreakGlassPrivate,
+    opening: &BreakGlassOpeningKey,
 ) -> Result<Recovered, OpenError> {
     let record = store
         .read()
@@ -94,7 +94,7 @@ async fn recover(
         let Some(last) = page.last() else { break };
         after = last.place.clone();
         for stored in page {
-            match open(&stored, record.vault_id, private) {
+            match open(&stored, record.vault_id, opening) {
                 Some(key) => {
                     let KeyPlace { workspace, purpose } = &stored.place;
                     let binding = key_binding(record.vault_id, purpose, workspace, &stored.key);
@@ -111,7 +111,7 @@ async fn recover(
     }
     if let Some(first) = lacking.first() {
         return Err(OpenError(format!(
-            "{} keys do not open with this private key ({first}, …): they are encrypted to another break-glass key or to \
+            "{} keys do not open with this opening key ({first}, …): they are encrypted to another break-glass key or to \
              none, or were altered; nothing was changed",
             lacking.len()
         )));
@@ -137,10 +137,10 @@ async fn recover(
     Ok(Recovered { keys: u64::try_from(keys).unwrap_or(u64::MAX), master_key: target })
 }
 
-fn open(stored: &StoredKey, vault: uuid::Uuid, private: &BreakGlassPrivate) -> Option<RawKey> {
+fn open(stored: &StoredKey, vault: uuid::Uuid, opening: &BreakGlassOpeningKey) -> Option<RawKey> {
     let KeyPlace { workspace, purpose } = &stored.place;
     let sealed = &stored.key.break_glass.as_ref()?.sealed;
-    private.open(&key_binding(vault, purpose, workspace, &stored.key), sealed).ok()
+    opening.open(&key_binding(vault, purpose, workspace, &stored.key), sealed).ok()
 }
 
 /// A running vault would go on with the keys that it holds, and write by them.

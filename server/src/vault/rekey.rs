@@ -13,7 +13,7 @@ use super::idempotency::Begun;
 use super::keys::{KeyUse, Ring, TRIES, key_binding, key_service_failed, second_wrap};
 use super::schedule::{Progress, RunFailed};
 use super::{JobKind, KeyToRotate, MasterKeyState, RotateKey, Vault, VaultError};
-use crate::crypto::{self, BreakGlassPublic, WrapError};
+use crate::crypto::{self, BreakGlassSealingKey, WrapError};
 use crate::model::{ConnectionId, Principal, WorkspaceId};
 use crate::store::{
     Abort, JobRun, KeyPlace, MasterKeyRecord, Needs, RequestOutcome, RunCause, SealedRow, StoredKey, Tx,
@@ -357,8 +357,8 @@ impl Vault {
                 !workspaces.is_empty() && last.is_none_or(|last| last < since)
             }
             JobKind::BreakGlass => {
-                let Some(public) = &self.keys.break_glass else { return Ok(false) };
-                self.is_time_to_back_fill() && session.count_keys_not_for(public.id()).await? > 0
+                let Some(sealing) = &self.keys.break_glass else { return Ok(false) };
+                self.is_time_to_back_fill() && session.count_keys_not_for(sealing.id()).await? > 0
             }
             JobKind::Shredding => !session.workspaces_to_bury().await?.is_empty(),
             _ => false,
@@ -424,15 +424,15 @@ impl Vault {
 
     /// Encrypts every key to the break-glass key that lacks it.
     pub(super) async fn back_fill(&self, run: &mut JobRun, progress: &Progress<'_>) -> Result<(), RunFailed> {
-        let Some(public) = &self.keys.break_glass else { return Ok(()) };
+        let Some(sealing) = &self.keys.break_glass else { return Ok(()) };
         let mut after = KeyPlace::default();
         run.done -= std::mem::take(&mut run.failed);
-        run.total = run.done + self.store.read().await?.count_keys_not_for(public.id()).await?;
+        run.total = run.done + self.store.read().await?.count_keys_not_for(sealing.id()).await?;
         loop {
-            let page = self.store.read().await?.keys_not_for(public.id(), &after, REWRAPPED_AT_ONCE).await?;
+            let page = self.store.read().await?.keys_not_for(sealing.id(), &after, REWRAPPED_AT_ONCE).await?;
             let Some(last) = page.last() else { return Ok(()) };
             after = last.place.clone();
-            self.write_keys(run, progress, page, &Wrapping::BreakGlass(public.clone())).await?;
+            self.write_keys(run, progress, page, &Wrapping::BreakGlass(sealing.clone())).await?;
         }
     }
 
@@ -628,7 +628,7 @@ enum Wrapping {
     /// By the active master key of a ring.
     Master(Arc<Ring>),
     /// For the day when master keys are lost.
-    BreakGlass(BreakGlassPublic),
+    BreakGlass(BreakGlassSealingKey),
 }
 
 impl Wrapping {
@@ -644,8 +644,8 @@ impl Wrapping {
                 let wrapped = ring.master.wrap(&ring.active, binding, &key).await?;
                 Ok(WrappedKey { master_key: ring.active.clone(), wrapped, ..before.clone() })
             }
-            Self::BreakGlass(public) => {
-                let wrap = second_wrap(public, binding, &key)?;
+            Self::BreakGlass(sealing) => {
+                let wrap = second_wrap(sealing, binding, &key)?;
                 Ok(WrappedKey { break_glass: Some(wrap), ..before.clone() })
             }
         }
