@@ -24,7 +24,7 @@ use super::rate::{Guesses, PrincipalRates};
 use super::refused::Refused;
 use super::status::refuse;
 use crate::model::{Principal, Role, Secret};
-use crate::vault::{Shares, Vault, VaultError};
+use crate::vault::{Origin, Shares, Vault, VaultError};
 
 /// How long a call may take whose caller names no deadline.
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
@@ -331,6 +331,20 @@ pub(super) async fn authenticate<S: Inner>(gate: Gate, mut request: Request<Body
     }
 }
 
+/// A call that may be dropped before it has an answer.
+struct Abandoned<'a> {
+    vault: &'a Arc<Vault>,
+    origin: Option<Arc<Origin>>,
+}
+
+impl Drop for Abandoned<'_> {
+    fn drop(&mut self) {
+        if let Some(origin) = self.origin.take() {
+            self.vault.record_abandoned(origin);
+        }
+    }
+}
+
 /// Says on whose behalf the call is made, lets no change begin that could not be recorded, and records how a call
 /// ended that changed nothing. What it changes or hands out, the vault records where that happens.
 pub(super) async fn audit<S: Inner>(vault: Arc<Vault>, request: Request<Body>, mut inner: S) -> Outcome {
@@ -342,7 +356,9 @@ pub(super) async fn audit<S: Inner>(vault: Arc<Vault>, request: Request<Body>, m
     {
         return Ok(refuse(error, &call).into_http());
     }
+    let mut abandoned = Abandoned { vault: &vault, origin: row.changes.then(|| Arc::clone(&origin)) };
     let response = Arc::clone(&origin).scope(inner.call(request)).await?;
+    abandoned.origin = None;
     let code = code_of(&response);
     // The gate has closed meanwhile: its refusal needs no record, and could have none.
     if !row.changes || call.reason() == AUDIT_UNAVAILABLE {

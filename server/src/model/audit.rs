@@ -108,6 +108,9 @@ pub struct Grants {
     /// Until when, as RFC 3339 in UTC; absent: until it is revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<String>,
+    /// The id of the key that stands in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced_by: Option<String>,
 }
 
 impl Grants {
@@ -116,6 +119,7 @@ impl Grants {
         Self {
             principal: principal.to_owned(),
             role: role.as_str().to_owned(),
+            replaced_by: None,
             workspaces: match workspaces {
                 WorkspaceSet::All => None,
                 WorkspaceSet::Named(named) => Some(named.iter().map(ToString::to_string).collect()),

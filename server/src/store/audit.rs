@@ -258,7 +258,10 @@ impl Tx {
         let object = format!("api_key:{}", key.id);
         self.audit(object.clone(), now, |record| {
             record.object = object;
-            record.grants = Some(Grants::new(&key.principal, key.role, &key.workspaces, key.expires_at));
+            record.grants = Some(Grants {
+                replaced_by: key.replaced_by.as_ref().map(ToString::to_string),
+                ..Grants::new(&key.principal, key.role, &key.workspaces, key.expires_at)
+            });
         });
     }
 

@@ -33,6 +33,8 @@ const AGAIN: Duration = Duration::from_millis(200);
 const PIECE: usize = 500;
 /// Longest wait for the relay before a one-time key is handed out.
 const RELAYED: Duration = Duration::from_secs(3);
+/// How often it is looked whether an abandoned call has ended.
+const ABANDONED: Duration = Duration::from_millis(100);
 /// Refusals that are recorded at once, and per second after that: a flood of them must not fill the disk.
 const REFUSALS: (u32, u32) = (100, 10);
 
@@ -147,6 +149,29 @@ impl Vault {
         (record.code, record.reason) = (code.to_owned(), reason.to_owned());
         self.audit.append(vec![body(&record)]).await?;
         Ok(())
+    }
+
+    /// Records that a caller hung up, or ran out of time, on a call that could have changed something. What the call
+    /// began goes on without it: the record is written once that has ended, if it changed nothing.
+    pub fn record_abandoned(self: &Arc<Self>, origin: Arc<Origin>) {
+        if !self.audit.is_on() {
+            return;
+        }
+        let vault = Arc::clone(self);
+        self.tasks.spawn(async move {
+            while Arc::strong_count(&origin) > 1 && !vault.relay_stop.is_cancelled() {
+                tokio::time::sleep(ABANDONED).await;
+            }
+            if origin.is_recorded() {
+                return;
+            }
+            // Hanging up is cheap: a flood of it must not fill the disk.
+            let Some(suppressed) = vault.refusals.take() else { return };
+            let mut record = origin.record(AuditKind::Unchanged, vault.clock.now());
+            (record.code, record.suppressed) =
+                ("CANCELLED".to_owned(), (suppressed > 0).then_some(suppressed));
+            let _ = vault.audit.append(vec![body(&record)]).await;
+        });
     }
 
     /// Records that a caller was turned away, unless there were too many of late. The answer is no anyway.

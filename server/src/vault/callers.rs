@@ -503,6 +503,7 @@ impl Vault {
                     let mac = row_mac(&authorization, &old.api_key, &old.hash).to_vec();
                     tx.insert_api_key(&record).await?;
                     tx.mark_api_key_replaced(&id, &record.api_key.id, end, mac).await?;
+                    tx.audit_api_key(&old.api_key, now);
                     tx.audit_api_key(&record.api_key, now);
                     let outcome =
                         RequestOutcome::from([("api_key".to_owned(), record.api_key.id.to_string())]);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use prost::Message;
 use prost_types::FileDescriptorSet;
-use token_vault_tests::request_id;
+use token_vault_tests::{eventually_async, request_id};
 
 use super::*;
 
@@ -145,7 +145,9 @@ on_both_databases! {
                 assert!(by_calls.is_empty(), "{rpc} is a read: {by_calls:#?}");
                 continue;
             };
-            assert_eq!(by_calls.len(), 1, "{rpc}: {fresh:#?}");
+            // A rotated key, and the one in its place.
+            let things = if rpc == "RotateApiKey" { 2 } else { 1 };
+            assert_eq!(by_calls.len(), things, "{rpc}: {fresh:#?}");
             let record = by_calls[0];
             assert_eq!(record["kind"], *kind, "{record:#}");
             assert_eq!(record["code"], *code, "{record:#}");
@@ -168,6 +170,13 @@ on_both_databases! {
                     let grants = serde_json::json!({"principal": "new", "role": "viewer"});
                     assert_eq!(record["grants"], grants, "{record:#}");
                 }
+                "RotateApiKey" => {
+                    let new = &by_calls[1];
+                    assert_eq!(record["object"], format!("api_key:{}", viewer.key_id()), "{record:#}");
+                    let by = record["grants"]["replaced_by"].as_str().expect("it says by which");
+                    assert_eq!(new["object"], format!("api_key:{by}"), "{new:#}");
+                    assert!(record["grants"]["expires_at"].is_string(), "and until when it goes on: {record:#}");
+                }
                 "ShredWorkspace" => assert_eq!(record["object"], format!("workspace:{ACME}"), "{record:#}"),
                 "RotateKey" => assert_eq!(record["object"], format!("data_key:{ACME}"), "{record:#}"),
                 _ => assert!(record["object"].is_string(), "{record:#}"),
@@ -184,6 +193,29 @@ on_both_databases! {
             assert_eq!(record["request_id"].is_string(), repeatable.contains(&rpc.as_str()), "{record:#}");
         }
         is_intact(&world);
+    }
+
+    async fn a_call_that_its_caller_abandons_is_recorded_by_how_it_ended(world: World) {
+        let admin = world.admin();
+        // One that would have been stored, and one that would not.
+        for token in [world.person("ana").long_lived_token(), "EAAnonsense".repeat(8)] {
+            world.know("abandoned token", &token);
+            let stall = FaultKind::StallFirstByte(Duration::from_secs(2));
+            world.sandbox.fault(Fault::on(Endpoint::Any).with(stall));
+            let (admin, before) = (admin.clone(), world.sandbox.requests().len());
+            let call = tokio::spawn(async move { drop(admin.store(ACME, &token).await) });
+            eventually("it is on its way", Duration::from_secs(60), || world.sandbox.requests().len() > before);
+            call.abort();
+            let _ = call.await;
+        }
+        let records = eventually_async("both are recorded", Duration::from_secs(60), async || {
+            let all = records_in(&log_of(&world));
+            let records: Vec<_> = of_rpc(&all, "StoreToken").into_iter().cloned().collect();
+            (records.len() == 2).then_some(records)
+        }).await;
+        let mut told: Vec<_> = records.iter().map(|record| (&record["kind"], &record["code"])).collect();
+        told.sort_by_key(|(kind, _)| kind.to_string());
+        assert_eq!(told, [(&"changed".into(), &"OK".into()), (&"unchanged".into(), &"CANCELLED".into())]);
     }
 
     async fn who_is_turned_away_is_recorded_but_a_flood_of_them_is_not(world: World) {
