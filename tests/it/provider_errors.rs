@@ -1,5 +1,7 @@
 //! Every error of the provider's own table: what it says of a token, of us, and of nothing at all.
 
+use std::time::Duration;
+
 use token_vault_proto::v1::check::Result as Checked;
 use token_vault_proto::v1::report_token_error_response::{Advice, Verdict};
 use token_vault_proto::v1::token::Status;
@@ -103,6 +105,8 @@ const DEAD: &[(u32, pb::RefusalReason)] = &[
 ];
 
 on_both_databases! {
+    with |builder| builder.moving_time();
+
     async fn reported_errors_that_are_not_the_tokens_fault_leave_it_usable(world: World) {
         let (id, secret, _) = furnished(&world).await;
         let ingestion = world.ingestion().await;
@@ -136,6 +140,32 @@ on_both_databases! {
         assert_eq!(ingestion.secret(&id).await, secret);
     }
 
+    async fn who_reports_a_token_over_and_over_does_not_spend_the_providers_calls(world: World) {
+        let ana = world.person("ana");
+        let (id, _, _) = furnished(&world).await;
+        let (one, other) = (world.ingestion().await, world.admin());
+        let asked = || world.sandbox.count(Endpoint::DebugToken);
+        let before = asked();
+        let slow = FaultKind::StallFirstByte(Duration::from_millis(500));
+        world.sandbox.fault(Fault::on(Endpoint::DebugToken).with(slow));
+        let reports = (0..20).map(|n| {
+            let (caller, id) = (if n % 2 == 0 { one.clone() } else { other.clone() }, id.clone());
+            // Another refusal each time: what the caller says is his own choice.
+            tokio::spawn(async move { caller.report(&id, 1, 400, &body(190, Some(460 + n), "x")).await })
+        });
+        for report in reports.collect::<Vec<_>>() {
+            let report = report.await.unwrap().unwrap();
+            assert_eq!((report.verdict(), report.advice()), (Verdict::StillValid, Advice::RetryAfter));
+            assert!(report.retry_after.is_some_and(|after| after.seconds <= 30), "{:?}", report.retry_after);
+        }
+        assert_eq!(asked() - before, 1, "all of them have the answer of one question");
+        // Time stands still for the token, not for the truth.
+        ana.changes_password();
+        world.advance(Duration::from_secs(11)).await;
+        let report = one.report(&id, 1, 400, &body(190, Some(460), "x")).await.unwrap();
+        assert_eq!(report.verdict(), Verdict::Invalidated);
+    }
+
     async fn every_kind_of_death_is_confirmed_and_named(world: World) {
         let ana = world.person("ana");
         let (id, _, _) = furnished(&world).await;
@@ -145,6 +175,7 @@ on_both_databases! {
             let report = ingestion.report(&id, 1, 400, &seen).await.unwrap();
             assert_eq!(report.verdict(), Verdict::StillValid, "190/{subcode} of a token that works");
             ana.falls_into(*subcode);
+            world.advance(Duration::from_secs(11)).await;
             let report = ingestion.report(&id, 1, 400, &seen).await.unwrap();
             assert_eq!(
                 (report.verdict(), report.advice()),

@@ -365,6 +365,8 @@ impl Vault {
         self.held(caller, &command.target).await?;
         let (vault, caller) = (Arc::clone(self), caller.clone());
         self.detached(async move {
+            // Each asks the provider several times: one at a time about a connection.
+            let _turn = vault.inquiries.turn(command.target.connection).await;
             // A verdict lands only on the token that it is about: asked again once if that changed meanwhile.
             for _ in 0..2 {
                 let held = vault.held_now(&caller, &command.target).await?;

@@ -77,6 +77,7 @@ use idempotency::InProgress;
 use keys::Keys;
 use permits::Permits;
 use rekey::Told;
+use report::Inquiries;
 
 /// What the vault needs to open.
 #[derive(Debug)]
@@ -162,6 +163,7 @@ pub struct Vault {
     lists_of: Shares,
     /// How many watchers may read history from the database at once.
     replays: Semaphore,
+    inquiries: Inquiries,
     permits: Permits,
     /// Who comes with which certificate.
     certificates: Vec<CertificateRule>,
@@ -231,6 +233,7 @@ impl Vault {
             lists: Semaphore::new(LISTS),
             lists_of: Shares::new(LISTS_EACH),
             replays: Semaphore::new(REPLAYS),
+            inquiries: Inquiries::default(),
             permits: Permits::new(config.callers.watches),
             certificates: config.callers.certificates,
             issuer: None,

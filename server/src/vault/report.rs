@@ -4,15 +4,68 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use moka::sync::Cache;
+use tokio::sync::OwnedSemaphorePermit;
+
 use super::verdict::{Learned, Recorded};
-use super::{Advice, ReportOutcome, ReportTokenError, ReportedSecret, Vault, VaultError, Verdict};
-use crate::model::{Connection, Misconfiguration, Principal, Refusal, RefusalKind, Standing, Status};
+use super::{Advice, ReportOutcome, ReportTokenError, ReportedSecret, Shares, Vault, VaultError, Verdict};
+use crate::model::{
+    Connection, ConnectionId, Misconfiguration, Principal, Refusal, RefusalKind, SecretId, Standing, Status,
+    Timestamp,
+};
 use crate::store::HeldToken;
 
 /// How long to wait where nobody says.
 const WAIT: Duration = Duration::from_secs(30);
+/// How long the provider's word answers for it, at most. A death is found so much later at worst, and the report of
+/// one token over and over costs the provider six calls a minute.
+const STANDS: Duration = Duration::from_secs(10);
+/// Words of the provider that are kept, and for how long.
+const KEPT: (u64, Duration) = (100_000, Duration::from_secs(60));
 /// How long to wait while the operator mends our configuration, or a block is lifted.
 const LONG_WAIT: Duration = Duration::from_secs(15 * 60);
+
+/// What the provider said of late: who reports one token over and over does not spend the provider's calls.
+pub(super) struct Inquiries {
+    last: Cache<(ConnectionId, SecretId), Said>,
+    /// One question at a time about a connection: who comes meanwhile has its answer.
+    turns: Shares,
+}
+
+/// What the provider said of a secret, short of its death.
+#[derive(Debug, Clone, Copy)]
+struct Said {
+    verdict: Verdict,
+    at: Timestamp,
+    wait: Duration,
+}
+
+impl Default for Inquiries {
+    fn default() -> Self {
+        let last = Cache::builder().max_capacity(KEPT.0).time_to_live(KEPT.1).build();
+        Self { last, turns: Shares::new(1) }
+    }
+}
+
+impl Inquiries {
+    /// A turn at asking about this connection.
+    pub(super) async fn turn(&self, connection: ConnectionId) -> Option<OwnedSemaphorePermit> {
+        self.turns.take(&connection.to_string()).await
+    }
+
+    /// What still stands of this secret, and for how much longer its reporter was told to wait.
+    fn standing(&self, connection: &Connection, now: Timestamp) -> Option<(Verdict, Duration)> {
+        let said = self.last.get(&(connection.id, connection.secret_id))?;
+        // A clock that was set back makes nothing younger.
+        let age = if now < said.at { return None } else { now.since(said.at) };
+        (age < said.wait).then(|| (said.verdict, said.wait.saturating_sub(age)))
+    }
+
+    fn note(&self, connection: &Connection, verdict: Verdict, wait: Duration, at: Timestamp) {
+        let wait = wait.min(STANDS);
+        self.last.insert((connection.id, connection.secret_id), Said { verdict, at, wait });
+    }
+}
 
 impl Vault {
     /// Judges a refusal that a caller saw.
@@ -34,6 +87,7 @@ impl Vault {
         caller: &Principal,
         report: &ReportTokenError,
     ) -> Result<ReportOutcome, VaultError> {
+        let _turn = self.inquiries.turn(report.target.connection).await;
         let held = self.held_now(caller, &report.target).await?;
         let connection = &held.connection;
         let is_current = match report.secret {
@@ -80,7 +134,7 @@ impl Vault {
     }
 
     /// A death is believed only when the provider's own inspection says so: refusals of tokens that work a
-    /// moment later do happen.
+    /// moment later do happen. Who comes back before the delay that he was told hears the same again.
     async fn confirm(
         self: &Arc<Self>,
         held: &HeldToken,
@@ -88,6 +142,9 @@ impl Vault {
         reported: Refusal,
     ) -> Result<ReportOutcome, VaultError> {
         let connection = &held.connection;
+        if let Some((verdict, wait)) = self.inquiries.standing(connection, self.clock.now()) {
+            return self.told(connection.clone(), verdict, Advice::RetryAfter, wait).await;
+        }
         let provider = self.provider_of(connection)?;
         let secret = self.open_secret(held).await?;
         let word = provider.inspect(&secret).await;
@@ -122,6 +179,7 @@ impl Vault {
             _ => None,
         };
         let learned = Learned { accounts: None, last_success_at: report.last_success_at, named };
+        let asked_at = self.clock.now();
         let connection = match self.record(connection, word, learned).await? {
             Recorded::Kept(connection) => *connection,
             Recorded::Held => {
@@ -135,6 +193,9 @@ impl Vault {
                 return self.told(now_held, Verdict::StaleReport, Advice::FetchAgain, Duration::ZERO).await;
             }
         };
+        if matches!(advice, Advice::RetryAfter) {
+            self.inquiries.note(&connection, verdict, wait, asked_at);
+        }
         self.told(connection, verdict, advice, wait).await
     }
 
