@@ -105,6 +105,26 @@ on_both_databases! {
             .is(Code::NotFound, Reason::WorkspaceNotFound);
     }
 
+    async fn a_caller_of_some_workspaces_is_told_nothing_of_the_whole_vault(world: World) {
+        let run = pb::RunJobRequest { job: "meta-token-expiry".into(), ..Default::default() };
+        world.admin().connect(ACME, &world.person("ana").long_lived_token()).await;
+        world.admin().run_job(run).await.unwrap();
+        let ended = eventually_async("the run ends", Duration::from_secs(60), async || {
+            world.admin().runs("meta-token-expiry").await.into_iter().find(|run| run.ended_at.is_some())
+        });
+        assert_eq!(ended.await.done, 1);
+        let (limited, whole) = (world.caller(Role::Viewer, &["globex"]).await, world.viewer().await);
+        let status = limited.get_vault_status(Default::default()).await.unwrap();
+        assert!(status.master_keys.is_empty() && status.replicas.is_empty() && status.replica.is_empty(), "{status:?}");
+        let status = whole.get_vault_status(Default::default()).await.unwrap();
+        assert!(!status.master_keys.is_empty() && !status.replicas.is_empty(), "{status:?}");
+        let told = limited.runs("meta-token-expiry").await.remove(0);
+        assert_eq!((told.done, told.total, told.replica.as_str()), (0, 0, ""), "{told:?}");
+        let job = limited.list_jobs(Default::default()).await.unwrap().jobs.into_iter().find_map(|job| job.last_run);
+        assert_eq!(job.map(|run| (run.done, run.replica)), Some((0, String::new())));
+        assert_eq!(whole.runs("meta-token-expiry").await.remove(0).done, 1);
+    }
+
     async fn a_limited_admin_makes_no_key_that_reaches_further(world: World) {
         let limited = world.caller(Role::Admin, &["globex"]).await;
         let before = world.database.contents().await;

@@ -261,6 +261,14 @@ async fn a_new_key_of_the_issuer_is_asked_for_and_unknown_ones_do_not_hammer_it(
     });
     is_refused(&no.await);
     with_new.list().await.expect("the new one goes on");
+    issuer.publish(&[]);
+    let no = eventually_async("every key is withdrawn", LIMIT, || async {
+        let _ = of(&Signer::ec("another")).list().await;
+        with_new.list().await.err()
+    });
+    is_refused(&no.await);
+    issuer.publish(&[&new]);
+    eventually_async("the key is back", LIMIT, || async { with_new.list().await.ok() }).await;
     // Nobody asks the issuer for a token that is not meant for this vault.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let before = issuer.asked();

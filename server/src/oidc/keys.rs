@@ -251,7 +251,14 @@ impl Keys {
         };
         let published: Published = self.get(url).await?;
         let keys: Vec<_> = published.keys.into_iter().take(MOST_KEYS).filter_map(public_key).collect();
-        if keys.is_empty() { Err("it publishes no key that can be used") } else { Ok(keys) }
+        if keys.is_empty() {
+            // It answered: that is how all of them are withdrawn.
+            tracing::warn!(
+                issuer = config.issuer,
+                "the issuer publishes no key that can be used: none of its tokens is accepted"
+            );
+        }
+        Ok(keys)
     }
 
     async fn get<T: DeserializeOwned>(&self, url: Url) -> Result<T, &'static str> {

@@ -270,14 +270,16 @@ impl Vault {
     /// # Errors
     /// `StorageUnavailable`.
     pub async fn status(&self, caller: &Principal) -> Result<VaultStatus, VaultError> {
-        let master_keys = self.master_key_states().await?;
+        // What is of the whole vault is not for a caller of some of its workspaces.
+        let reaches_all = Self::must_reach_all(caller).is_ok();
+        let master_keys = if reaches_all { self.master_key_states().await? } else { Vec::new() };
         let mut session = self.store.read().await?;
         let feed = session.feed_state().await?;
-        let overdue_tokens = session.count_open_incidents(EventKind::Overdue).await?;
+        let overdue_tokens =
+            if reaches_all { session.count_open_incidents(EventKind::Overdue).await? } else { 0 };
         let own = self.store.incarnation();
-        let replicas = session
-            .replicas()
-            .await?
+        let replicas = if reaches_all { session.replicas().await? } else { Vec::new() };
+        let replicas = replicas
             .into_iter()
             .map(|replica| ReplicaState {
                 is_this_one: replica.incarnation == own,
@@ -292,7 +294,7 @@ impl Vault {
             version: env!("CARGO_PKG_VERSION"),
             server_time: self.clock.now(),
             backend: self.store.backend().as_str(),
-            replica: self.replica.clone(),
+            replica: if reaches_all { self.replica.clone() } else { String::new() },
             cursor: self.cursor(),
             head_sequence: feed.head.sequence,
             oldest_sequence: feed.oldest,

@@ -431,7 +431,7 @@ impl Vault {
     ///
     /// # Errors
     /// `StorageUnavailable`.
-    pub async fn list_jobs(&self, _caller: &Principal) -> Result<Vec<Job>, VaultError> {
+    pub async fn list_jobs(&self, caller: &Principal) -> Result<Vec<Job>, VaultError> {
         let now = self.clock.now();
         let mut session = self.store.read().await?;
         let mut jobs = Vec::with_capacity(JobKind::ALL.len());
@@ -448,7 +448,7 @@ impl Vault {
                     (JobKind::ExpiryDeadlines, _) => Some(now + Duration::from_secs(1)),
                     (_, cron) => cron.and_then(|cron| cron.next_after(now)),
                 },
-                last_run: session.last_run(job.as_str()).await?,
+                last_run: session.last_run(job.as_str()).await?.map(|run| told_to(caller, run)),
             });
         }
         Ok(jobs)
@@ -535,10 +535,21 @@ impl Vault {
         let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
         let more = runs.len() > wanted;
         runs.truncate(wanted);
+        let runs: Vec<_> = runs.into_iter().map(|run| told_to(caller, run)).collect();
         let next_page_token = match runs.last() {
             Some(last) if more => self.write_page_token(&last.id.to_string(), &hash)?,
             _ => String::new(),
         };
         Ok(JobRunPage { runs, next_page_token })
+    }
+}
+
+/// A run as this caller may see it: what ended it, where, and on how much it worked is of the whole vault.
+fn told_to(caller: &Principal, run: JobRun) -> JobRun {
+    match Vault::must_reach_all(caller) {
+        Ok(()) => run,
+        Err(_) => {
+            JobRun { done: 0, total: 0, failed: 0, replica: String::new(), error: String::new(), ..run }
+        }
     }
 }
