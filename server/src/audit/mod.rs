@@ -7,6 +7,7 @@
 
 mod chain;
 mod files;
+mod reading;
 mod search;
 mod sink;
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! Reads a log. Nothing here is a proof: [`verify`](super::verify()) is.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io;
 
 use super::chain::Line;
 use super::files::FileSet;
+use super::reading::Log;
 use crate::model::AuditRecord;
 
 /// Which records. An unset field asks for nothing.
@@ -53,11 +53,12 @@ pub fn search(sets: &[FileSet], query: &Query) -> io::Result<Vec<AuditRecord>> {
     let mut found = Vec::new();
     let mut seen = BTreeSet::new();
     for set in sets {
-        for file in set.all()? {
-            let text = fs::read(file)?;
-            let lines = text.split(|byte| *byte == b'\n').filter_map(Line::read_unchecked);
-            let wanted = lines.map(|line| line.record).filter(|record| query.wants(record));
-            found.extend(wanted.filter(|record| seen.insert(record.id)));
+        let mut log = Log::open(set)?;
+        while let Some(place) = log.next_line()? {
+            let Some(line) = Line::read_unchecked(&place.bytes) else { continue };
+            if query.wants(&line.record) && seen.insert(line.record.id) {
+                found.push(line.record);
+            }
         }
     }
     found.sort_by(|a, b| a.at.cmp(&b.at));

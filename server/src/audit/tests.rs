@@ -316,3 +316,27 @@ fn a_line_of_format_one_reads_as_it_always_did() {
     let line = Line::read(&key(), known.trim_end().as_bytes()).unwrap();
     assert_eq!((line.number, line.record.principal.as_str(), line.record.version), (1, "p", Some(3)));
 }
+
+#[tokio::test]
+async fn what_only_looks_like_the_vaults_own_word_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("audit.jsonl");
+    let anchor = one_life(&config(SinkConfig::File(file.clone())), 3).await;
+    let text = fs::read(&file).unwrap();
+    let with = |line: &str| {
+        let planted = [line.as_bytes(), b"\n", &text].concat();
+        found(&file, &planted, std::slice::from_ref(&anchor))
+    };
+    assert_eq!(with("token-vault ready: grpc=127.0.0.1:50051 admin=[::1]:9090"), None);
+    for planted in [
+        "token-vault ready: ",
+        "token-vault ready: grpc=127.0.0.1:50051",
+        "token-vault ready: grpc=127.0.0.1:50051 admin=127.0.0.1:9090 and more",
+        "token-vault ready: grpc=somewhere admin=127.0.0.1:9090",
+    ] {
+        let finding = with(planted).expect("the vault says no such thing");
+        assert_eq!((finding.line, finding.damage), (1, Damage::Inserted), "{planted}");
+    }
+    let long = format!("{{\"chain\":\"{}\"}}", "x".repeat(3 * 1024 * 1024));
+    assert_eq!(with(&long).map(|finding| finding.damage), Some(Damage::Inserted), "a line without measure");
+}

@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use uuid::Uuid;
 
 use super::chain::{Head, Line, Link, torn_mac};
 use super::files::FileSet;
+use super::reading::{Log, Place};
 use crate::crypto::MacKey;
 use crate::model::AuditKind;
 
@@ -88,12 +89,10 @@ pub struct Report {
     pub finding: Option<Finding>,
 }
 
-/// A line where it stands.
-struct Place<'a> {
-    file: &'a Path,
-    line: usize,
-    bytes: &'a [u8],
-    read: Option<Line>,
+/// Which line of a chain, or what it is known by.
+enum Wanted {
+    Number(Uuid, u64),
+    Mac(String),
 }
 
 /// Checks logs against their MACs and the database's anchors.
@@ -106,13 +105,9 @@ pub fn verify(key: &MacKey, sets: &[FileSet], anchors: &[Anchor]) -> io::Result<
     let mut places = BTreeSet::new();
     for set in sets {
         places.insert(set.place());
-        let files = set.all()?;
-        let texts: Vec<(PathBuf, Vec<u8>)> = files
-            .into_iter()
-            .map(|file| fs::read(&file).map(|text| (file, text)))
-            .collect::<Result<_, _>>()?;
-        report.files += texts.len();
-        let finding = walk(key, &texts, anchors, &mut ends, &mut report);
+        let mut log = Log::open(set)?;
+        report.files += log.files();
+        let finding = walk(key, set, &mut log, anchors, &mut ends, &mut report)?;
         if report.finding.is_none() {
             report.finding = finding;
         }
@@ -157,44 +152,39 @@ pub fn verify(key: &MacKey, sets: &[FileSet], anchors: &[Anchor]) -> io::Result<
     Ok(report)
 }
 
+/// Reads a log once, a line and the next at a time. Only what is broken is looked up by reading it again.
 fn walk(
     key: &MacKey,
-    texts: &[(PathBuf, Vec<u8>)],
+    set: &FileSet,
+    log: &mut Log,
     anchors: &[Anchor],
     ends: &mut BTreeMap<Uuid, (Head, PathBuf, usize)>,
     report: &mut Report,
-) -> Option<Finding> {
-    let lines: Vec<Place<'_>> = texts.iter().flat_map(|(file, text)| lines_of(key, file, text)).collect();
-    let genuine: BTreeMap<(Uuid, u64), Link> = lines
-        .iter()
-        .filter_map(|place| place.read.as_ref())
-        .map(|line| ((line.chain, line.number), line.mac))
-        .collect();
+) -> io::Result<Option<Finding>> {
     let mut last: Option<Link> = None;
-    for (at, place) in lines.iter().enumerate() {
+    let read = |place: Option<Place>| place.map(|place| (Line::read(key, &place.bytes), place));
+    let mut coming = read(log.next_line()?);
+    while let Some((line, place)) = coming {
+        coming = read(log.next_line()?);
+        let next = coming.as_ref().and_then(|(next, _)| next.as_ref());
         let find = |damage, detail: String| {
-            Some(Finding { file: place.file.to_path_buf(), line: place.line, damage, detail })
+            Ok(Some(Finding { file: place.file.clone(), line: place.line, damage, detail }))
         };
-        let Some(line) = &place.read else {
-            let next = lines.get(at + 1);
-            let sealed =
-                next.and_then(|next| next.read.as_ref()).is_some_and(|next| seals(key, next, place.bytes));
-            if sealed {
+        let Some(line) = line else {
+            if next.is_some_and(|next| seals(key, next, &place.bytes)) {
                 report.recovered += 1;
                 continue;
             }
-            // The vault's own word on stdout, when that is the sink.
-            if place.bytes.starts_with(b"token-vault ready: ") {
+            if is_ready_line(&place.bytes) {
                 continue;
             }
-            if next.is_none() && !ends_whole(texts) {
+            if coming.is_none() && !place.ended {
                 // A crash's last word; the next start seals it. The anchors say whether more is missing.
                 continue;
             }
             // Does the next line of a chain follow on what stood before?
-            let expected = next
-                .and_then(|next| next.read.as_ref())
-                .map(|next| next.number == ends.get(&next.chain).map_or(0, |(head, ..)| head.number) + 1);
+            let expected =
+                next.map(|next| next.number == ends.get(&next.chain).map_or(0, |(head, ..)| head.number) + 1);
             return if expected == Some(true) {
                 find(Damage::Inserted, "the vault did not write this line".into())
             } else {
@@ -203,13 +193,12 @@ fn walk(
         };
         let follows = &line.record.follows;
         if line.number == 1 && !follows.is_empty() && last.map(hex::encode).as_ref() != Some(follows) {
-            let stands = |mac: &Link| hex::encode(mac) == *follows;
             // What stood before the first line that is kept went with old files.
             let dropped = last.is_none()
-                && anchors
-                    .iter()
-                    .any(|anchor| anchor.dropped_to >= anchor.head.number && stands(&anchor.head.mac));
-            if genuine.values().any(stands) {
+                && anchors.iter().any(|anchor| {
+                    anchor.dropped_to >= anchor.head.number && hex::encode(anchor.head.mac) == *follows
+                });
+            if stands(key, set, &Wanted::Mac(follows.clone()))? {
                 return find(
                     Damage::Reordered,
                     "the line that stood before this one stands elsewhere".into(),
@@ -233,15 +222,11 @@ fn walk(
             None => Head { chain: line.chain, number: 0, mac: [0; 32] },
         };
         if line.number <= before.number {
-            let known = genuine.get(&(line.chain, line.number)) == Some(&line.mac);
-            return find(
-                Damage::Inserted,
-                format!("record {} stands here again{}", line.number, if known { "" } else { ", otherwise" }),
-            );
+            return find(Damage::Inserted, format!("record {} stands here again", line.number));
         }
         if line.number > before.number + 1 {
             let wanted = before.number + 1;
-            return if genuine.contains_key(&(line.chain, wanted)) {
+            return if stands(key, set, &Wanted::Number(line.chain, wanted))? {
                 find(Damage::Reordered, format!("record {wanted} stands after record {}", line.number))
             } else {
                 find(
@@ -266,27 +251,40 @@ fn walk(
             );
         }
         let head = Head { chain: line.chain, number: line.number, mac: line.mac };
-        ends.insert(line.chain, (head, place.file.to_path_buf(), place.line));
+        ends.insert(line.chain, (head, place.file, place.line));
         report.records += 1;
     }
-    None
+    Ok(None)
+}
+
+/// Whether a genuine line stands anywhere in the log.
+fn stands(key: &MacKey, set: &FileSet, wanted: &Wanted) -> io::Result<bool> {
+    let mut log = Log::open(set)?;
+    while let Some(place) = log.next_line()? {
+        let is_it = Line::read(key, &place.bytes).is_some_and(|line| match wanted {
+            Wanted::Number(chain, number) => line.chain == *chain && line.number == *number,
+            Wanted::Mac(mac) => hex::encode(line.mac) == *mac,
+        });
+        if is_it {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The vault's own word on stdout, which may be the sink.
+fn is_ready_line(bytes: &[u8]) -> bool {
+    let addresses = || {
+        let rest = std::str::from_utf8(bytes).ok()?.strip_prefix("token-vault ready: grpc=")?;
+        rest.split_once(" admin=")
+    };
+    addresses().is_some_and(|(grpc, admin)| {
+        grpc.parse::<SocketAddr>().is_ok() && admin.parse::<SocketAddr>().is_ok()
+    })
 }
 
 fn seals(key: &MacKey, line: &Line, torn: &[u8]) -> bool {
     line.record.kind == AuditKind::Recovered
         && line.record.torn_bytes == u64::try_from(torn.len()).ok()
         && line.record.torn_mac == torn_mac(key, torn)
-}
-
-fn ends_whole(texts: &[(PathBuf, Vec<u8>)]) -> bool {
-    texts.last().is_none_or(|(_, text)| text.is_empty() || text.ends_with(b"\n"))
-}
-
-fn lines_of<'a>(key: &MacKey, file: &'a Path, text: &'a [u8]) -> Vec<Place<'a>> {
-    let whole = text.strip_suffix(b"\n").unwrap_or(text);
-    if text.is_empty() {
-        return Vec::new();
-    }
-    let lines = whole.split(|byte| *byte == b'\n').enumerate();
-    lines.map(|(at, bytes)| Place { file, line: at + 1, bytes, read: Line::read(key, bytes) }).collect()
 }

@@ -1,0 +1,86 @@
+//! Reads a log line by line: what is kept of it in memory does not grow with it.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::PathBuf;
+
+use super::files::FileSet;
+
+/// Longest line that is taken for one. No record comes near it; more of a longer line is not kept.
+const LONGEST: u64 = 1024 * 1024;
+/// How often the files are listed anew when one was put aside meanwhile.
+const TRIES: usize = 5;
+
+/// A line where it stands.
+pub(super) struct Place {
+    pub(super) file: PathBuf,
+    /// From 1.
+    pub(super) line: usize,
+    /// Without its end.
+    pub(super) bytes: Vec<u8>,
+    /// Whether it has one.
+    pub(super) ended: bool,
+}
+
+/// The files of a log, opened: one that is put aside meanwhile stays the one that it was.
+pub(super) struct Log {
+    files: Vec<(PathBuf, BufReader<File>)>,
+    at: usize,
+    line: usize,
+}
+
+impl Log {
+    /// Opens every file of the set.
+    pub(super) fn open(set: &FileSet) -> io::Result<Self> {
+        let mut names = set.all()?;
+        for _ in 0..TRIES {
+            let opened: io::Result<Vec<_>> = names.iter().map(File::open).collect();
+            let now = set.all()?;
+            if now == names {
+                let files = names.into_iter().zip(opened?.into_iter().map(BufReader::new)).collect();
+                return Ok(Self { files, at: 0, line: 0 });
+            }
+            names = now;
+        }
+        Err(io::Error::other("its files change faster than they can be listed"))
+    }
+
+    /// How many there are.
+    pub(super) fn files(&self) -> usize {
+        self.files.len()
+    }
+
+    /// The next line, oldest file first.
+    pub(super) fn next_line(&mut self) -> io::Result<Option<Place>> {
+        while let Some((name, file)) = self.files.get_mut(self.at) {
+            let mut bytes = Vec::new();
+            if file.by_ref().take(LONGEST).read_until(b'\n', &mut bytes)? == 0 {
+                (self.at, self.line) = (self.at + 1, 0);
+                continue;
+            }
+            self.line += 1;
+            let mut ended = bytes.pop_if(|byte| *byte == b'\n').is_some();
+            if !ended && u64::try_from(bytes.len()).is_ok_and(|length| length == LONGEST) {
+                ended = skip_line(file)?;
+            }
+            return Ok(Some(Place { file: name.clone(), line: self.line, bytes, ended }));
+        }
+        Ok(None)
+    }
+}
+
+/// Passes over the rest of a line; says whether it has an end.
+fn skip_line(file: &mut BufReader<File>) -> io::Result<bool> {
+    loop {
+        let chunk = file.fill_buf()?;
+        if chunk.is_empty() {
+            return Ok(false);
+        }
+        let end = chunk.iter().position(|byte| *byte == b'\n');
+        let passed = end.map_or(chunk.len(), |end| end + 1);
+        file.consume(passed);
+        if end.is_some() {
+            return Ok(true);
+        }
+    }
+}
