@@ -1,44 +1,34 @@
-//! The verbs. Each file is one `impl Vault` block: `intake` takes tokens, `custody` hands them out and ends
-//! them, `doctor` examines them, `exchange` lengthens them, `report` judges refusals, `listing` lists them,
-//! `callers` knows who calls. `opening` builds it all; `keys`, `position` and `idempotency` serve the rest.
+//! The verbs. Each file is one `impl Vault` block, and each folder is a wing:
+//!
+//! - `opening`: the start of a process, the very first start, and what is done to a vault that does not run.
+//! - `access`: who calls, and the API keys that say so.
+//! - `token`: storing, fetching, validating, exchanging, reporting, listing and revoking tokens.
+//! - `feed`: following the events.
+//! - `jobs`: work by the clock, a file per job.
+//! - `keys`: the keys that everything is encrypted by, and their rotation.
+//! - `workspace`: workspaces and their end.
+//! - `once`: what makes a repeated or a concurrent request happen once.
+//! - `audit`: what is written to the audit log, and when.
 //!
 //! The vault knows no wire type, no SQL and no HTTP. A caller's hang-up loses nothing: from its first side
 //! effect on, an operation runs detached from its caller.
 
-mod auditing;
-mod callers;
-mod candidate;
-mod change;
-mod claims;
+mod access;
+mod audit;
 mod command;
-mod custody;
-mod deadlines;
-mod doctor;
 mod error;
-mod exchange;
 mod feed;
 #[cfg(fuzzing)]
 pub mod fuzzing;
-mod health;
-mod idempotency;
-mod intake;
+mod jobs;
 mod keys;
-mod listing;
+mod once;
 mod opening;
-mod pages;
-mod permits;
-mod policy;
 mod position;
-mod recovery;
-mod rekey;
-mod report;
-mod rotation;
-mod schedule;
+mod provider_health;
 mod shares;
-mod shredding;
-mod sweep;
-mod verdict;
-mod view;
+mod token;
+mod workspace;
 
 use std::fmt;
 use std::future::Future;
@@ -54,12 +44,11 @@ use tokio_util::task::TaskTracker;
 pub use crate::store::Origin;
 pub use command::*;
 pub use error::{FieldViolation, VaultError};
-pub use feed::Watch;
-pub use permits::WatchLimits;
-pub use recovery::Recovered;
-pub use schedule::{JobKind, Timetable};
+pub use feed::{permits::WatchLimits, watch::Watch};
+pub use jobs::schedule::{JobKind, Timetable};
+pub use opening::recover::Recovered;
 pub use shares::Shares;
-pub use view::TokenView;
+pub use token::view::TokenView;
 
 use crate::audit::{Audit, AuditConfig};
 pub use crate::crypto::{BreakGlassSealingKey, TransitConfig, TransitLogin};
@@ -69,15 +58,15 @@ use crate::model::{
 use crate::oidc::{Issuer, OidcConfig};
 use crate::provider::{Provider, Providers};
 use crate::store::Store;
-use auditing::Refusals;
-use callers::Uses;
-use claims::Working;
-use deadlines::Lying;
-use idempotency::InProgress;
-use keys::Keys;
-use permits::Permits;
-use rekey::Told;
-use report::Inquiries;
+use access::callers::Uses;
+use audit::auditing::{Refusals, both};
+use feed::permits::Permits;
+use jobs::deadlines::Lying;
+use keys::keyring::Keys;
+use keys::rekey::Told;
+use once::claims::Working;
+use once::idempotency::InProgress;
+use token::report::Inquiries;
 
 /// What the vault needs to open.
 #[derive(Debug)]
@@ -210,7 +199,7 @@ impl Vault {
         replica: String,
         audit: Arc<Audit>,
     ) -> Self {
-        let healthy = auditing::both(store.health(), audit.health());
+        let healthy = both(store.health(), audit.health());
         Self {
             store,
             reported_keys: Mutex::new(keys.ring().master.ids()),

@@ -1,0 +1,3 @@
+//! Who calls: authentication, and the API keys.
+
+pub(super) mod callers;

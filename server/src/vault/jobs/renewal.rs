@@ -1,0 +1,382 @@
+//! Rotation: attempt, then proof. The vault renews what the provider lets it renew, in time and once, and asks for
+//! a person where it can't.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+
+use crate::model::{
+    Connection, ConnectionId, Expiry, Refusal, RefusalKind, Standing, Timestamp, TokenVersion,
+};
+use crate::provider::Provider;
+use crate::store::{Abort, HeldToken, Needs, Scope};
+use crate::vault::once::claims::Fence;
+use crate::vault::token::change;
+use crate::vault::token::exchange::movement;
+use crate::vault::token::intake::{Accepted, check_replaces};
+use crate::vault::token::verdict::{Learned, Recorded, is_death};
+use crate::vault::{ExchangeOutcome, IntakeOptions, Vault, VaultError};
+
+/// Due connections taken at once.
+const BATCH: i64 = 64;
+/// Exchanges at once in this process.
+const AT_ONCE: usize = 4;
+/// How long to wait while the operator mends our configuration.
+const LONG_WAIT: Duration = Duration::from_secs(15 * 60);
+/// How long to wait where a provider could not be asked for a token's end.
+const SHORT_WAIT: Duration = Duration::from_secs(5 * 60);
+
+/// How long after a provider named no end it is asked again: within the hour.
+const ASK_AGAIN: Duration = Duration::from_secs(50 * 60);
+
+/// How one attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::vault) enum Attempt {
+    /// The end moved, or there was nothing to do.
+    Done,
+    /// It did not.
+    Failed,
+    /// Somebody else is at it.
+    Busy,
+}
+
+/// Why the end did not move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Setback {
+    /// The provider could not be asked, or stumbled.
+    Failed,
+    /// It answered, and the end stayed where it was.
+    Ceiling,
+    /// What it gave can't replace what is held.
+    Unfit,
+    /// No attempt was made.
+    NotTried(Option<Timestamp>),
+    /// Nothing to do until the token that it is read with changes from what it was then.
+    Asleep(Option<ParentSeen>),
+}
+
+/// What of a parent its children follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct ParentSeen {
+    version: TokenVersion,
+    lives: bool,
+}
+
+impl ParentSeen {
+    fn of(parent: &Connection) -> Self {
+        Self { version: parent.version, lives: parent.standing == Standing::Live }
+    }
+}
+
+impl Vault {
+    /// How many connections' renewals are due, at most a batch.
+    ///
+    /// # Errors
+    /// `StorageUnavailable`.
+    pub(in crate::vault) async fn due_renewals(&self) -> Result<Vec<ConnectionId>, VaultError> {
+        Ok(self.store.read().await?.due_renewals(self.clock.now(), BATCH).await?)
+    }
+
+    /// Tries to renew these; the answer is how each attempt ended.
+    pub(in crate::vault) async fn renew_all(self: &Arc<Self>, due: Vec<ConnectionId>) -> Vec<Attempt> {
+        futures::stream::iter(due)
+            .map(|id| {
+                let vault = Arc::clone(self);
+                async move {
+                    let mut attempt = vault.renew(id).await;
+                    // Somebody else, the daily pass perhaps, changed it meanwhile: asked again once.
+                    if let Err(VaultError::ConcurrentChange(_)) = attempt {
+                        attempt = vault.renew(id).await;
+                    }
+                    match attempt {
+                        Ok(attempt) => attempt,
+                        // It is looked at again if it is still due.
+                        Err(VaultError::ConcurrentChange(_)) => Attempt::Busy,
+                        Err(error) => {
+                            tracing::warn!(connection = %id, %error, "a token could not be renewed");
+                            Attempt::Failed
+                        }
+                    }
+                }
+            })
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await
+    }
+
+    /// One attempt, under a claim that only one task of all replicas has.
+    async fn renew(self: &Arc<Self>, id: ConnectionId) -> Result<Attempt, VaultError> {
+        let Some(claimed) = self.claim_exchange(id).await? else { return Ok(Attempt::Busy) };
+        let outcome = self.renew_claimed(id, &claimed.fence).await;
+        if let Err(error) = &outcome
+            && !matches!(error, VaultError::ConcurrentChange(_) | VaultError::StorageUnavailable)
+        {
+            // It must not stand before the others' again and again.
+            self.put_off(id, &claimed.fence, SHORT_WAIT).await?;
+        }
+        self.release(claimed).await;
+        outcome
+    }
+
+    /// Looks at it again later, whatever came of it now.
+    async fn put_off(&self, id: ConnectionId, fence: &Fence, wait: Duration) -> Result<(), VaultError> {
+        let Some(held) = self.store.read().await?.held_token(id).await? else { return Ok(()) };
+        self.set_back(&held, fence, Setback::NotTried(Some(self.clock.now() + wait))).await
+    }
+
+    async fn renew_claimed(self: &Arc<Self>, id: ConnectionId, fence: &Fence) -> Result<Attempt, VaultError> {
+        let Some(held) = self.store.read().await?.held_token(id).await? else { return Ok(Attempt::Done) };
+        let (connection, now) = (&held.connection, self.clock.now());
+        if connection.schedule.next_renewal_at.is_none_or(|at| at > now) {
+            return Ok(Attempt::Done);
+        }
+        let provider = match self.provider_of(connection) {
+            Ok(provider) => provider,
+            Err(error) => {
+                self.set_back(&held, fence, Setback::NotTried(Some(now + LONG_WAIT))).await?;
+                return Err(error);
+            }
+        };
+        if self.is_held_back(&provider) {
+            self.set_back(&held, fence, Setback::NotTried(Some(now + Duration::from_secs(15)))).await?;
+            return Ok(Attempt::Busy);
+        }
+        if connection.parent.is_some() {
+            return self.follow_parent(&held, &*provider, fence).await;
+        }
+        if connection.facts.expiry == Expiry::Unknown {
+            return self.ask_for_end(&held, &*provider, fence).await;
+        }
+        if connection.renewable_end().is_none_or(|end| end <= now) {
+            self.set_back(&held, fence, Setback::NotTried(None)).await?;
+            return Ok(Attempt::Done);
+        }
+        self.rotate(&held, &*provider, fence).await
+    }
+
+    async fn rotate(
+        self: &Arc<Self>,
+        held: &HeldToken,
+        provider: &dyn Provider,
+        fence: &Fence,
+    ) -> Result<Attempt, VaultError> {
+        let connection = &held.connection;
+        let secret = self.open_secret(held).await?;
+        self.confirm_claim(fence, connection.id).await?;
+        let exchanged = match provider.exchange(&secret, connection.facts.kind).await {
+            Ok(exchanged) => exchanged,
+            Err(refusal) => {
+                // A refusal may be the first news of a death: it is believed once inspection confirms it.
+                if matches!(refusal.kind, RefusalKind::Dead { .. }) {
+                    let word = provider.inspect(&secret).await;
+                    let died = match &word {
+                        Ok(_) => false,
+                        Err(word) if is_death(word) => true,
+                        // Nobody can say now: it is asked again later.
+                        Err(word) => return self.setback_of(held, fence, word).await,
+                    };
+                    if matches!(self.record(connection, word, Learned::default()).await?, Recorded::Held) {
+                        self.put_off(connection.id, fence, LONG_WAIT).await?;
+                        return Ok(Attempt::Failed);
+                    }
+                    if died {
+                        return Ok(Attempt::Failed);
+                    }
+                }
+                return self.setback_of(held, fence, &refusal).await;
+            }
+        };
+        let word = match provider.inspect(&exchanged.secret).await {
+            Ok(word) => word,
+            Err(refusal) => return self.setback_of(held, fence, &refusal).await,
+        };
+        let (now, policy) = (self.clock.now(), self.policy());
+        if let Err(error) = check_replaces(connection, &word, IntakeOptions::default(), now, &policy) {
+            tracing::error!(connection = %connection.id, %error, "an exchange gave a token that can't replace the one held; it was discarded");
+            self.set_back(held, fence, Setback::Unfit).await?;
+            return Ok(Attempt::Failed);
+        }
+        match movement(word.facts.expiry, connection.facts.expiry) {
+            outcome @ (ExchangeOutcome::Extended | ExchangeOutcome::NowNeverExpires) => {
+                let accepted =
+                    Accepted { secret: exchanged.secret, word, pasted_expiry: connection.facts.expiry };
+                let kept = self.keep_exchanged(held, Some(accepted), outcome, None, Some(fence)).await?;
+                tracing::info!(connection = %kept.id, workspace = %kept.workspace, version = %kept.version, "token rotated");
+                Ok(Attempt::Done)
+            }
+            ExchangeOutcome::AtCeiling => {
+                self.set_back(held, fence, Setback::Ceiling).await?;
+                Ok(Attempt::Failed)
+            }
+            ExchangeOutcome::Shortened => {
+                tracing::error!(connection = %connection.id, "an exchange gave a token that ends earlier; it was discarded");
+                self.set_back(held, fence, Setback::Unfit).await?;
+                Ok(Attempt::Failed)
+            }
+        }
+    }
+
+    /// A page token is read with the token of the person who manages the page, and follows it.
+    async fn follow_parent(
+        self: &Arc<Self>,
+        held: &HeldToken,
+        provider: &dyn Provider,
+        fence: &Fence,
+    ) -> Result<Attempt, VaultError> {
+        let connection = &held.connection;
+        let parent = match connection.parent {
+            Some(parent) => self.store.read().await?.held_token(parent).await?,
+            None => None,
+        };
+        let seen = parent.as_ref().map(|parent| ParentSeen::of(&parent.connection));
+        let secret = match parent {
+            Some(parent) if self.check_usable(&parent.connection).is_ok() => {
+                let parent_secret = self.open_secret(&parent).await?;
+                let pages = match provider.pages(&parent_secret).await {
+                    Ok(pages) => pages,
+                    Err(refusal) => return self.setback_of(held, fence, &refusal).await,
+                };
+                match pages.into_iter().find(|page| page.id == connection.subject.id) {
+                    Some(page) => page.secret,
+                    // The person manages it no more: whether the old token still works, the provider knows.
+                    None => self.open_secret(held).await?,
+                }
+            }
+            // The parent is dead: perhaps its page tokens are too, perhaps not. The provider knows.
+            _ => self.open_secret(held).await?,
+        };
+        let word = match provider.inspect(&secret).await {
+            Ok(word) => word,
+            Err(refusal) if is_death(&refusal) => {
+                let setback = match self.record(connection, Err(refusal), Learned::default()).await? {
+                    Recorded::Held => Setback::NotTried(Some(self.clock.now() + LONG_WAIT)),
+                    Recorded::Kept(_) | Recorded::Changed => Setback::Asleep(seen),
+                };
+                self.set_back(held, fence, setback).await?;
+                return Ok(Attempt::Failed);
+            }
+            Err(refusal) => return self.setback_of(held, fence, &refusal).await,
+        };
+        let (now, policy) = (self.clock.now(), self.policy());
+        if let Err(error) = check_replaces(connection, &word, IntakeOptions::default(), now, &policy) {
+            tracing::error!(connection = %connection.id, %error, "a page token that was read anew can't replace the one held");
+            self.set_back(held, fence, Setback::Unfit).await?;
+            return Ok(Attempt::Failed);
+        }
+        let accepted = Accepted { secret, word, pasted_expiry: connection.facts.expiry };
+        let outcome = ExchangeOutcome::Extended;
+        let connection = self.keep_exchanged(held, Some(accepted), outcome, None, Some(fence)).await?;
+        let held = HeldToken { connection, sealed: None };
+        self.set_back(&held, fence, Setback::Asleep(seen)).await?;
+        Ok(Attempt::Done)
+    }
+
+    /// An end that nobody told is asked for again.
+    async fn ask_for_end(
+        self: &Arc<Self>,
+        held: &HeldToken,
+        provider: &dyn Provider,
+        fence: &Fence,
+    ) -> Result<Attempt, VaultError> {
+        let secret = self.open_secret(held).await?;
+        let word = provider.inspect(&secret).await;
+        let verdict = match &word {
+            Ok(_) => true,
+            Err(refusal) => is_death(refusal),
+        };
+        if verdict {
+            let wait = match self.record(&held.connection, word, Learned::default()).await? {
+                Recorded::Kept(now_known) if now_known.facts.expiry != Expiry::Unknown => {
+                    return Ok(Attempt::Done);
+                }
+                Recorded::Kept(_) => ASK_AGAIN,
+                Recorded::Changed | Recorded::Held => SHORT_WAIT,
+            };
+            self.put_off(held.connection.id, fence, wait).await?;
+            return Ok(Attempt::Done);
+        }
+        self.set_back(held, fence, Setback::NotTried(Some(self.clock.now() + SHORT_WAIT))).await?;
+        Ok(Attempt::Failed)
+    }
+
+    /// What a refusal of the provider means for the next attempt.
+    async fn setback_of(
+        &self,
+        held: &HeldToken,
+        fence: &Fence,
+        refusal: &Refusal,
+    ) -> Result<Attempt, VaultError> {
+        let now = self.clock.now();
+        let setback = match &refusal.kind {
+            RefusalKind::Transient { .. } => Setback::Failed,
+            RefusalKind::Throttled { retry_after, .. } => {
+                Setback::NotTried(Some(now + (*retry_after).max(Duration::from_secs(1))))
+            }
+            RefusalKind::Ours(_) => Setback::NotTried(Some(now + LONG_WAIT)),
+            // It accepts the token and will not renew it.
+            RefusalKind::Dead { .. }
+            | RefusalKind::OtherApp
+            | RefusalKind::Permission { .. }
+            | RefusalKind::Blocked => Setback::Unfit,
+        };
+        tracing::warn!(connection = %held.connection.id, provider_code = refusal.provider_code(), detail = %refusal.detail, "a token was not renewed");
+        self.set_back(held, fence, setback).await?;
+        Ok(Attempt::Failed)
+    }
+
+    /// Writes when to try again, and asks for a person where that is of no use.
+    async fn set_back(&self, held: &HeldToken, fence: &Fence, setback: Setback) -> Result<(), VaultError> {
+        let (id, secret_id) = (held.connection.id, held.connection.secret_id);
+        let (fence, now, policy) = (fence.clone(), self.clock.now(), self.policy());
+        self.store
+            .write_with(Needs { connections: vec![id], alone: false }, move |tx| {
+                let (fence, policy) = (fence.clone(), Arc::clone(&policy));
+                Box::pin(async move {
+                    let Some(before) = tx.lock_connection(id).await? else { return Ok(()) };
+                    if before.secret_id != secret_id || matches!(before.standing, Standing::Revoked { .. }) {
+                        return Ok(());
+                    }
+                    fence.check(tx, id).await?;
+                    let mut after = before.clone();
+                    let scope = Scope::Connection(id);
+                    let mut announced = tx.announced(&scope).await?;
+                    announced.catch_up(&before, now, &policy);
+                    match setback {
+                        Setback::NotTried(next) => after.schedule.next_renewal_at = next,
+                        Setback::Asleep(seen) => {
+                            // If the parent changed meanwhile, its wake-up must not be lost.
+                            let parent = match before.parent {
+                                Some(parent) => tx.connection(parent).await?,
+                                None => None,
+                            };
+                            let same = parent.as_ref().map(ParentSeen::of) == seen;
+                            after.schedule.next_renewal_at = (!same).then_some(now);
+                        }
+                        Setback::Failed => {
+                            after.schedule.attempts += 1;
+                            after.schedule.next_renewal_at = after.retry_after_failure(now);
+                        }
+                        Setback::Ceiling | Setback::Unfit => {
+                            after.schedule.attempts += 1;
+                            after.schedule.next_renewal_at = after.retry_at_ceiling(now);
+                        }
+                    }
+                    let next = after.schedule.next_renewal_at;
+                    let hopeless = match setback {
+                        Setback::NotTried(_) | Setback::Asleep(_) => false,
+                        Setback::Failed => next.is_none() || after.renewal_is_hopeless(now, &policy),
+                        Setback::Ceiling | Setback::Unfit => true,
+                    };
+                    if hopeless {
+                        let at_ceiling = setback == Setback::Ceiling;
+                        announced.rotation_failed(&after, at_ceiling, next, now, &policy);
+                    }
+                    change::write(tx, scope, announced, &before, &mut after, now, &policy).await?;
+                    Ok::<_, Abort<VaultError>>(())
+                })
+            })
+            .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,172 @@
+//! The daily pass over a provider's connections: every token is asked about, and one line is logged for each.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+
+use crate::model::{Connection, ConnectionId, ProviderId, Status};
+use crate::provider::Provider;
+use crate::store::JobRun;
+use crate::vault::jobs::schedule::{Progress, RunFailed};
+use crate::vault::token::verdict::{Learned, Recorded, is_death};
+use crate::vault::{Vault, VaultError};
+
+/// Connections between two notes of progress.
+const PAGE: i64 = 100;
+/// From this utilisation on the pass waits: the callers' own calls come first.
+const BUSY_PERCENT: f64 = 80.0;
+/// How often a pass that waits looks again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What became of one connection.
+enum Swept {
+    /// The provider was asked, and its answer stands in the facts.
+    Asked(Box<Connection>),
+    /// There was nothing to ask.
+    Left(Box<Connection>),
+    /// It could not be asked about.
+    Failed(Box<Connection>),
+}
+
+impl Vault {
+    /// Asks the provider about every connection that is not revoked, from where the run stands.
+    pub(in crate::vault) async fn sweep(
+        self: &Arc<Self>,
+        run: &mut JobRun,
+        progress: &Progress<'_>,
+    ) -> Result<(), RunFailed> {
+        let provider_id = ProviderId::parse("meta").map_err(|_| VaultError::Internal)?;
+        let Some(provider) = self.providers.get(&provider_id).cloned() else { return Ok(()) };
+        let mut tally: BTreeMap<&'static str, u64> = BTreeMap::new();
+        run.total =
+            self.store.read().await.map_err(VaultError::from)?.count_of_provider(&provider_id).await?;
+        loop {
+            let after = ConnectionId::parse(&run.position).ok();
+            let page = self
+                .store
+                .read()
+                .await
+                .map_err(VaultError::from)?
+                .connections_after(&provider_id, after, PAGE)
+                .await?;
+            let Some(last) = page.last().map(|(id, _)| *id) else { break };
+            let found = i64::try_from(page.len()).unwrap_or(i64::MAX);
+            let readable: Vec<_> = page.into_iter().filter_map(|(_, connection)| connection).collect();
+            let lost = found - i64::try_from(readable.len()).unwrap_or(i64::MAX);
+            (run.done, run.failed) = (run.done + lost, run.failed + lost);
+            let mut swept = futures::stream::iter(readable)
+                .map(|connection| {
+                    let (vault, provider) = (Arc::clone(self), Arc::clone(&provider));
+                    async move { vault.sweep_one(connection, provider).await }
+                })
+                .buffer_unordered(self.timetable.sweep_concurrency);
+            while let Some(swept) = swept.next().await {
+                run.done += 1;
+                let (connection, outcome) = match &swept? {
+                    Swept::Asked(connection) => (connection.clone(), "asked"),
+                    Swept::Left(connection) => (connection.clone(), "left"),
+                    Swept::Failed(connection) => {
+                        run.failed += 1;
+                        (connection.clone(), "failed")
+                    }
+                };
+                *tally.entry(self.tell(&connection, outcome)).or_default() += 1;
+            }
+            run.position = last.to_string();
+            progress.note(run).await?;
+        }
+        tracing::info!(job = run.job, done = run.done, failed = run.failed, tokens = ?tally, "every connection was looked at");
+        Ok(())
+    }
+
+    /// The line about one connection.
+    fn tell(&self, connection: &Connection, outcome: &str) -> &'static str {
+        let (now, policy) = (self.clock.now(), self.policy());
+        let status = connection.status(now, &policy);
+        let days_left = connection.badge(now, &policy).days_left;
+        let name = match status {
+            Status::Active => "active",
+            Status::Expiring => "expiring",
+            Status::Expired => "expired",
+            Status::Invalid => "invalid",
+            Status::Revoked => "revoked",
+        };
+        tracing::info!(connection = %connection.id, workspace = %connection.workspace, status = name, days_left, outcome, "token looked at");
+        name
+    }
+
+    async fn sweep_one(
+        self: &Arc<Self>,
+        connection: Connection,
+        provider: Arc<dyn Provider>,
+    ) -> Result<Swept, RunFailed> {
+        let status = connection.status(self.clock.now(), &self.policy());
+        // A token past its end can't come back; asking would only cost calls.
+        if status == Status::Expired {
+            return Ok(Swept::Left(Box::new(connection)));
+        }
+        for _ in 0..2 {
+            self.may_change()?;
+            self.wait_for_room(&provider).await?;
+            let Some(held) =
+                self.store.read().await.map_err(VaultError::from)?.held_token(connection.id).await?
+            else {
+                return Ok(Swept::Left(Box::new(connection)));
+            };
+            if held.sealed.is_none() || self.provider_of(&held.connection).is_err() {
+                return Ok(Swept::Failed(Box::new(held.connection)));
+            }
+            let secret = match self.open_secret(&held).await {
+                Ok(secret) => secret,
+                Err(error) if error.is_outage() => return Err(error.into()),
+                Err(_) => return Ok(Swept::Failed(Box::new(held.connection))),
+            };
+            let word = provider.inspect(&secret).await;
+            let verdict = match &word {
+                Ok(_) => true,
+                Err(refusal) => is_death(refusal),
+            };
+            if !verdict {
+                return Ok(Swept::Failed(Box::new(held.connection)));
+            }
+            let accounts = match &word {
+                Ok(_) => provider.ad_accounts(&secret).await.ok(),
+                Err(_) => None,
+            };
+            match self.record(&held.connection, word, Learned::accounts(accounts)).await {
+                Ok(Recorded::Kept(connection)) => return Ok(Swept::Asked(connection)),
+                Ok(Recorded::Held) => return Ok(Swept::Failed(Box::new(held.connection))),
+                // It changed meanwhile: the answer is about something else; asked again once.
+                Ok(Recorded::Changed) => {}
+                Err(error) if error.is_outage() => return Err(error.into()),
+                // One connection that can't be written must not end the pass for all others.
+                Err(error) => {
+                    tracing::error!(connection = %connection.id, %error, "what was learned of a token could not be written");
+                    return Ok(Swept::Failed(Box::new(held.connection)));
+                }
+            }
+        }
+        Ok(Swept::Failed(Box::new(connection)))
+    }
+
+    /// Waits while the provider is at fault, or its limit is near.
+    async fn wait_for_room(&self, provider: &Arc<dyn Provider>) -> Result<(), RunFailed> {
+        loop {
+            if self.stopping.is_cancelled() {
+                return Err(RunFailed::Stopped);
+            }
+            let busy = provider.usage().is_some_and(|usage| {
+                usage.utilization_percent >= BUSY_PERCENT || !usage.retry_after.is_zero()
+            });
+            if !busy && !self.is_held_back(provider) {
+                return Ok(());
+            }
+            tokio::select! {
+                () = tokio::time::sleep(PAUSE) => {}
+                () = self.stopping.cancelled() => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! The start of a process, and what is done to a vault that does not run.
+
+pub(super) mod recover;
+pub(super) mod start;

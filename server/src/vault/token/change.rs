@@ -1,0 +1,104 @@
+//! The one way in which a connection's row changes: facts, what they are announced as, and when the vault has
+//! to look again, in one transaction. No change without its event, no event without its change.
+
+use crate::model::{AccountChange, Announced, Cause, Connection, Policy, Standing, Timestamp};
+use crate::store::{Abort, Numbered, Scope, Tx};
+use crate::vault::VaultError;
+
+/// Writes a connection that is new.
+pub(in crate::vault) async fn connect(
+    tx: &mut Tx,
+    connection: &mut Connection,
+    now: Timestamp,
+    policy: &Policy,
+) -> Result<(), Abort<VaultError>> {
+    let mut announced = Announced::new(Vec::new(), tx.events_so_far());
+    announced.born(connection, now, policy);
+    schedule(None, connection, now, policy);
+    let events = tx.announce(vec![(Scope::Connection(connection.id), announced.into_drafts())]).await?;
+    connection.last_event = events.last;
+    tx.insert_connection(connection).await?;
+    tx.audit_connection(connection, now);
+    Ok(())
+}
+
+/// Writes `after` over `before`, which the transaction has locked. `accounts`: ad accounts that came and went.
+pub(in crate::vault) async fn apply(
+    tx: &mut Tx,
+    before: &Connection,
+    after: &mut Connection,
+    cause: Cause,
+    accounts: AccountChange,
+    now: Timestamp,
+    policy: &Policy,
+) -> Result<(), Abort<VaultError>> {
+    let scope = Scope::Connection(before.id);
+    let mut announced = tx.announced(&scope).await?;
+    announced.changed(before, after, cause, now, policy);
+    announced.ad_accounts_changed(after, accounts, now, policy);
+    write(tx, scope, announced, before, after, now, policy).await
+}
+
+/// Writes `after`, with whatever more was announced.
+pub(in crate::vault) async fn write(
+    tx: &mut Tx,
+    scope: Scope,
+    announced: Announced,
+    before: &Connection,
+    after: &mut Connection,
+    now: Timestamp,
+    policy: &Policy,
+) -> Result<(), Abort<VaultError>> {
+    schedule(Some(before), after, now, policy);
+    after.revision = before.revision + 1;
+    after.updated_at = now;
+    let events = tx.announce(vec![(scope, announced.into_drafts())]).await?;
+    if events.count > 0 {
+        after.last_event = events.last;
+    }
+    if !tx.update_connection(after).await? {
+        return Err(Abort::Refused(VaultError::ConcurrentChange(before.id)));
+    }
+    // What the vault looks at by itself changes nothing that counts, most of the time.
+    if !tx.is_system() || events.count > 0 || counts(before, after) {
+        tx.audit_connection(after, now);
+    }
+    // Tokens that are read with this one follow it: to its next version, and to its death.
+    let ended = before.standing == Standing::Live && after.standing != Standing::Live;
+    if before.version != after.version || ended {
+        tx.wake_children(after.id, now).await?;
+    }
+    Ok(())
+}
+
+/// Whether something changed that somebody would ask about.
+fn counts(before: &Connection, after: &Connection) -> bool {
+    before.version != after.version
+        || before.secret_id != after.secret_id
+        || before.standing != after.standing
+        || before.facts.expiry != after.facts.expiry
+}
+
+/// When the vault has to look again. Another token, or another end, begins its renewal anew.
+fn schedule(before: Option<&Connection>, after: &mut Connection, now: Timestamp, policy: &Policy) {
+    after.schedule.next_deadline_at = after.next_deadline(now, policy);
+    let same = before.is_some_and(|before| {
+        before.version == after.version
+            && before.facts.expiry == after.facts.expiry
+            && before.standing == after.standing
+    });
+    if !same {
+        after.schedule.attempts = 0;
+        after.schedule.next_renewal_at = after.first_renewal(policy);
+    }
+    // A dead token is not renewed; one that is read with another's token may come back with that.
+    if after.standing != Standing::Live && after.parent.is_none() {
+        after.schedule.next_renewal_at = None;
+    }
+}
+
+/// A connection as it is after the commit that numbered its events.
+pub(in crate::vault) fn numbered(mut connection: Connection, numbers: Numbered) -> Connection {
+    connection.last_event = numbers.resolve(connection.last_event);
+    connection
+}

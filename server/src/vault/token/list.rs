@@ -1,0 +1,272 @@
+//! ListTokens: several ordered walks, merged into one page.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{
+    Connection, ConnectionId, Policy, Principal, Status, Timestamp, WorkspaceId, WorkspaceSet,
+};
+use crate::store::{ListDrive, ListPosition, ListRange, Session, StandingName};
+use crate::vault::{ListOrder, ListTokens, TokenPage, TokenView, Vault, VaultError};
+
+/// Up to so many workspaces are walked each on its own index; more are one walk over all, filtered.
+const WALKS: usize = 32;
+/// A page that filters leave empty is looked for in at most so many steps, and then ends short.
+const STEPS: usize = 20;
+
+/// Where a list stands. Travels in the page token; list's now and cursor stay what they were.
+#[derive(Serialize, Deserialize)]
+struct Place {
+    as_of: i64,
+    cursor: String,
+    end: i64,
+    id: String,
+}
+
+impl Vault {
+    /// One page of tokens. `as_of` and `cursor` are taken before the first page and come back on every one.
+    ///
+    /// # Errors
+    /// `WorkspaceNotFound` for a workspace that the caller may not see; `PageTokenInvalid`, `PageTokenMismatch`.
+    pub async fn list_tokens(&self, caller: &Principal, query: ListTokens) -> Result<TokenPage, VaultError> {
+        if let Some(hidden) = query.workspaces.iter().find(|workspace| !caller.workspaces.contains(workspace))
+        {
+            return Err(VaultError::WorkspaceNotFound(hidden.clone()));
+        }
+        let fingerprint = self.query_hash(
+            caller,
+            "ListTokens",
+            &query_parts(&query).iter().map(Vec::as_slice).collect::<Vec<_>>(),
+        );
+        let (as_of, cursor, mut after) = match query.page_token.as_str() {
+            "" => (self.clock.now(), self.cursor(), None),
+            token => {
+                let place: Place = serde_json::from_str(&self.read_page_token(token, &fingerprint)?)
+                    .map_err(|_| VaultError::PageTokenInvalid)?;
+                let id = ConnectionId::parse(&place.id).map_err(|_| VaultError::PageTokenInvalid)?;
+                (Timestamp::from_micros(place.as_of), place.cursor, Some(ListPosition { end: place.end, id }))
+            }
+        };
+        let page_size = usize::try_from(query.page_size.clamp(1, 1_000)).unwrap_or(1_000);
+        let policy = self.policy();
+        let plan = Plan::of(&query, caller, as_of, &policy);
+        let _turn = self.list_turn(caller).await?;
+        let mut session = self.store.read().await?;
+        let mut tokens = Vec::with_capacity(page_size);
+        let mut more = false;
+        'page: for _ in 0..STEPS {
+            let (found, exhausted) = plan.next(&mut session, query.order, after, page_size + 1).await?;
+            for (connection, shared) in found {
+                if tokens.len() == page_size {
+                    more = true;
+                    break 'page;
+                }
+                after = Some(ListPosition { end: connection.facts.expiry.sort_key(), id: connection.id });
+                if plan.keeps(&connection) {
+                    tokens.push(TokenView::new(connection, shared, as_of, &policy));
+                }
+            }
+            more = !exhausted;
+            if exhausted {
+                break;
+            }
+        }
+        let next_page_token = match after {
+            Some(after) if more => {
+                let place = Place {
+                    as_of: as_of.as_micros(),
+                    cursor: cursor.clone(),
+                    end: after.end,
+                    id: after.id.to_string(),
+                };
+                let text = serde_json::to_string(&place).map_err(|_| VaultError::Internal)?;
+                self.write_page_token(&text, &fingerprint)?
+            }
+            _ => String::new(),
+        };
+        Ok(TokenPage { tokens, next_page_token, cursor, as_of })
+    }
+
+    /// How many tokens of each status the caller may see.
+    pub(in crate::vault) async fn count_by_status(
+        &self,
+        caller: &Principal,
+    ) -> Result<Vec<(Status, u64)>, VaultError> {
+        let now = self.clock.now();
+        let _turn = self.list_turn(caller).await?;
+        let mut session = self.store.read().await?;
+        let workspaces: Vec<&str> = match &caller.workspaces {
+            WorkspaceSet::All => vec![""],
+            WorkspaceSet::Named(names) => names.iter().map(WorkspaceId::as_str).collect(),
+        };
+        let mut counts = Vec::new();
+        for status in Status::ALL {
+            let mut count = 0;
+            for range in ranges(&[status], None, now, &self.policy()) {
+                for workspace in &workspaces {
+                    count += session.count_connections(workspace, range).await?;
+                }
+            }
+            counts.push((status, count));
+        }
+        Ok(counts)
+    }
+}
+
+/// What the query asks, without page size and token.
+fn query_parts(query: &ListTokens) -> Vec<Vec<u8>> {
+    vec![
+        format!("{:?}", query.workspaces).into_bytes(),
+        format!("{:?}", query.providers).into_bytes(),
+        format!("{:?}", query.statuses).into_bytes(),
+        format!("{:?}", query.expiring_within).into_bytes(),
+        format!("{:?}", query.ad_account_id).into_bytes(),
+        format!("{:?}", query.subject_id).into_bytes(),
+        format!("{:?}", query.order).into_bytes(),
+    ]
+}
+
+/// The walks of a query, and what no index leads.
+struct Plan<'q> {
+    walks: Vec<(ListDrive, ListRange)>,
+    query: &'q ListTokens,
+    visible: WorkspaceSet,
+}
+
+impl<'q> Plan<'q> {
+    fn of(query: &'q ListTokens, caller: &Principal, now: Timestamp, policy: &Policy) -> Self {
+        let visible = match (query.workspaces.is_empty(), &caller.workspaces) {
+            (false, _) => WorkspaceSet::Named(query.workspaces.clone()),
+            (true, all) => all.clone(),
+        };
+        let drives = match (&query.ad_account_id, &query.subject_id, &visible) {
+            (Some(account), _, _) => vec![ListDrive::AdAccount(account.clone())],
+            (None, Some(subject), _) => vec![ListDrive::Subject(subject.clone())],
+            (None, None, WorkspaceSet::Named(names)) if names.len() <= WALKS => {
+                names.iter().cloned().map(ListDrive::Workspace).collect()
+            }
+            _ => vec![ListDrive::Everywhere],
+        };
+        let ranges = ranges(&query.statuses, query.expiring_within, now, policy);
+        let walks =
+            drives.iter().flat_map(|drive| ranges.iter().map(|range| (drive.clone(), *range))).collect();
+        Self { walks, query, visible }
+    }
+
+    /// The next connections in order, and whether there are no more.
+    async fn next(
+        &self,
+        session: &mut Session,
+        order: ListOrder,
+        after: Option<ListPosition>,
+        limit: usize,
+    ) -> Result<(Vec<(Connection, u32)>, bool), VaultError> {
+        let rows = i64::try_from(limit).unwrap_or(i64::MAX);
+        let mut found = Vec::new();
+        let mut exhausted = true;
+        for (drive, range) in &self.walks {
+            let part = session.list_connections(drive, order, *range, after, rows).await?;
+            exhausted &= part.len() < limit;
+            found.extend(part);
+        }
+        match order {
+            ListOrder::ExpiresFirst => found.sort_by_key(|(c, _)| (c.facts.expiry.sort_key(), c.id)),
+            ListOrder::CreatedFirst => found.sort_by_key(|(c, _)| c.id),
+            ListOrder::CreatedLast => found.sort_by_key(|(c, _)| std::cmp::Reverse(c.id)),
+        }
+        exhausted &= found.len() <= limit;
+        found.truncate(limit);
+        Ok((found, exhausted))
+    }
+
+    /// What the walks did not decide.
+    fn keeps(&self, connection: &Connection) -> bool {
+        let provider_ok =
+            self.query.providers.is_empty() || self.query.providers.contains(&connection.provider);
+        let subject_ok =
+            self.query.subject_id.as_ref().is_none_or(|subject| *subject == connection.subject.id);
+        provider_ok && subject_ok && self.visible.contains(&connection.workspace)
+    }
+}
+
+/// The parts of the index that hold these statuses: a status is a standing and bounds of the end.
+fn ranges(statuses: &[Status], within: Option<Duration>, now: Timestamp, policy: &Policy) -> Vec<ListRange> {
+    let not_revoked = [Status::Active, Status::Expiring, Status::Expired, Status::Invalid];
+    let wanted = if statuses.is_empty() { &not_revoked[..] } else { statuses };
+    let (now_micros, warned) = (now.as_micros(), (now + policy.warning_window).as_micros());
+    let last = within.map_or(i64::MAX, |within| (now + within).as_micros());
+    // An unknown end (0) is within no time.
+    let first = i64::from(within.is_some());
+    let mut live: Vec<(i64, i64)> = Vec::new();
+    let mut ranges = Vec::new();
+    for status in wanted {
+        match status {
+            Status::Active => live.extend([(0, 0), (warned.saturating_add(1), i64::MAX)]),
+            Status::Expiring => live.push((now_micros.saturating_add(1), warned)),
+            Status::Expired => live.push((1, now_micros)),
+            Status::Invalid => ranges.push((StandingName::Invalid, 0, i64::MAX)),
+            Status::Revoked => ranges.push((StandingName::Revoked, 0, i64::MAX)),
+        }
+    }
+    // Neighbours become one walk.
+    live.sort_unstable();
+    let mut joined: Vec<(i64, i64)> = Vec::new();
+    for (low, high) in live {
+        match joined.last_mut() {
+            Some((_, end)) if low <= end.saturating_add(1) => *end = (*end).max(high),
+            _ => joined.push((low, high)),
+        }
+    }
+    ranges.extend(joined.into_iter().map(|(low, high)| (StandingName::Live, low, high)));
+    ranges.sort_by_key(|(standing, low, high)| (*standing != StandingName::Live, *low, *high));
+    ranges.dedup();
+    ranges
+        .into_iter()
+        .map(|(standing, low, high)| ListRange { standing, low: low.max(first), high: high.min(last) })
+        .filter(|range| range.low <= range.high)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_unix_seconds(1_800_000_000);
+
+    fn bounds(statuses: &[Status], within: Option<Duration>) -> Vec<(StandingName, i64, i64)> {
+        ranges(statuses, within, NOW, &Policy::default())
+            .into_iter()
+            .map(|r| (r.standing, r.low, r.high))
+            .collect()
+    }
+
+    #[test]
+    fn all_but_revoked_is_two_walks() {
+        assert_eq!(
+            bounds(&[], None),
+            [(StandingName::Live, 0, i64::MAX), (StandingName::Invalid, 0, i64::MAX)]
+        );
+    }
+
+    #[test]
+    fn statuses_meet_at_their_edges_without_overlap() {
+        let now = NOW.as_micros();
+        let warned = (NOW + Policy::default().warning_window).as_micros();
+        assert_eq!(bounds(&[Status::Expired], None), [(StandingName::Live, 1, now)]);
+        assert_eq!(bounds(&[Status::Expiring], None), [(StandingName::Live, now + 1, warned)]);
+        assert_eq!(
+            bounds(&[Status::Active], None),
+            [(StandingName::Live, 0, 0), (StandingName::Live, warned + 1, i64::MAX)]
+        );
+        assert_eq!(bounds(&[Status::Expiring, Status::Expired], None), [(StandingName::Live, 1, warned)]);
+    }
+
+    #[test]
+    fn within_a_time_leaves_out_unknown_and_never() {
+        let day = Duration::from_secs(86_400);
+        let end = (NOW + day).as_micros();
+        assert_eq!(bounds(&[], Some(day)), [(StandingName::Live, 1, end), (StandingName::Invalid, 1, end)]);
+        assert_eq!(bounds(&[Status::Active], Some(day)), []);
+    }
+}

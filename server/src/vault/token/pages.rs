@@ -1,0 +1,90 @@
+//! Pages of a person, each connected as a connection of its own whose token is read with the person's and follows
+//! it. A page token is never exchanged: when the person's token changes, the page's is read anew.
+
+use std::sync::Arc;
+
+use crate::model::{Check, CheckResult, Connection, ConnectionId, Fixer, Remedy, Secret};
+use crate::provider::{PageToken, Provider};
+use crate::vault::token::intake::{Accepted, Destination};
+use crate::vault::{IntakeOptions, Vault, VaultError};
+
+impl Vault {
+    /// Connects every page that the person behind `parent` manages. After the commit there is no error: what did
+    /// not work, the check says.
+    pub(in crate::vault) async fn connect_pages(
+        &self,
+        parent: &Connection,
+        secret: &Secret,
+        provider: &dyn Provider,
+    ) -> (Vec<ConnectionId>, Check) {
+        let pages = match provider.pages(secret).await {
+            Ok(pages) => pages,
+            Err(refusal) => {
+                let remedy = Remedy::new(
+                    Fixer::WorkspaceOwner,
+                    "The person's pages could not be listed.",
+                    "See that pages_show_list is granted, and store the token again with connect_pages.",
+                );
+                let check = Check::new("pages", CheckResult::Warn, remedy)
+                    .with("provider_code", refusal.provider_code());
+                return (Vec::new(), check);
+            }
+        };
+        let (mut connected, mut failed) = (Vec::new(), 0_usize);
+        for page in pages {
+            match self.connect_page(parent, page, provider).await {
+                Ok(id) => connected.push(id),
+                Err(error) => {
+                    failed += 1;
+                    tracing::warn!(parent = %parent.id, %error, "a page could not be connected");
+                }
+            }
+        }
+        let told = format!("{} pages are connected.", connected.len());
+        let check = if failed == 0 {
+            Check::new("pages", CheckResult::Pass, Remedy::none(told))
+        } else {
+            let remedy = Remedy::new(
+                Fixer::Operator,
+                format!("{told} {failed} could not be."),
+                "See the vault's log, and store the token again with connect_pages.",
+            );
+            Check::new("pages", CheckResult::Warn, remedy)
+        };
+        let check = check.with("connected", connected.len()).with("failed", failed);
+        (connected, check)
+    }
+
+    async fn connect_page(
+        &self,
+        parent: &Connection,
+        page: PageToken,
+        provider: &dyn Provider,
+    ) -> Result<ConnectionId, VaultError> {
+        let mut word = provider
+            .inspect(&page.secret)
+            .await
+            .map_err(|refusal| VaultError::from_provider_trouble(&refusal, provider.id()))?;
+        if word.subject.id != page.id {
+            return Err(VaultError::SubjectMismatch {
+                connection: None,
+                expected: page.id,
+                actual: word.subject.id,
+            });
+        }
+        word.subject.name = page.name;
+        let destination = Destination {
+            workspace: parent.workspace.clone(),
+            provider: parent.provider.clone(),
+            connection: None,
+            parent: Some(parent.id),
+            if_version: None,
+            options: IntakeOptions::default(),
+            claim: None,
+        };
+        let pasted_expiry = word.facts.expiry;
+        let accepted = Accepted { secret: page.secret, word, pasted_expiry };
+        let (connection, _) = self.save(&destination, Arc::new(accepted)).await?;
+        Ok(connection.id)
+    }
+}

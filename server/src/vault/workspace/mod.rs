@@ -1,0 +1,3 @@
+//! Workspaces and their end.
+
+pub(super) mod shred;
