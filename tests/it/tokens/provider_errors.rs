@@ -7,7 +7,7 @@ use token_vault_proto::v1::report_token_error_response::{Advice, Verdict};
 use token_vault_proto::v1::token::Status;
 use token_vault_tests::prelude::*;
 
-use crate::provider_trouble::{furnished, refused};
+use super::provider_trouble::{furnished, refused};
 
 fn graph_error(http: u16, code: i64, subcode: Option<u32>, message: Option<&str>) -> FaultKind {
     FaultKind::GraphError {

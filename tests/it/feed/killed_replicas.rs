@@ -10,7 +10,7 @@ use token_vault_tests::prelude::*;
 use token_vault_tests::{Process, eventually_async, request_id};
 use uuid::Uuid;
 
-use crate::fleet::{Crowd, Dice, Memory, history, ids, turn};
+use super::fleet::{Crowd, Dice, Memory, history, ids, turn};
 
 const CONNECTIONS: usize = 10_000;
 /// Those of them with a token.

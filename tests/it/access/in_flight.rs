@@ -12,7 +12,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
-use crate::abuse::{PREFACE, frame, headers, key_of};
+use crate::transport::abuse::{PREFACE, frame, headers, key_of};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const GET: &str = "/tokenvault.v1.TokenVault/ListTokens";

@@ -2,7 +2,7 @@
 
 use token_vault_tests::prelude::*;
 
-use crate::bad_input::{furnished, unchanged};
+use super::bad_input::{furnished, unchanged};
 
 on_both_databases! {
     async fn declined_scopes_are_named_and_nothing_is_stored_unless_allowed(world: World) {

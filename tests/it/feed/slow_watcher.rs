@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tonic::Streaming;
 use tonic::transport::Endpoint as Transport;
 
-use crate::fleet::{Crowd, ids, turn};
+use super::fleet::{Crowd, ids, turn};
 
 const FAST: usize = 1_000;
 /// Fast watchers that share a connection.

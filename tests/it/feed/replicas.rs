@@ -8,7 +8,7 @@ use token_vault_tests::prelude::*;
 use token_vault_tests::{Feed, request_id};
 use tokio::sync::mpsc;
 
-use crate::fleet::{Crowd, Dice, ids};
+use super::fleet::{Crowd, Dice, ids};
 
 const CHANGES: usize = 60;
 

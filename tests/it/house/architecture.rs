@@ -181,7 +181,7 @@ fn names(code: &str, depth: usize) -> BTreeSet<String> {
 /// What a file of the module `module`, so many modules deep, uses and may not.
 fn violations(module: &str, depth: usize, source: &str) -> Vec<String> {
     let (_, allowed) = MODULES.iter().find(|(name, _)| *name == module).unwrap_or_else(|| {
-        panic!("the module {module} is new: say in tests/it/architecture.rs what it may use")
+        panic!("the module {module} is new: say in tests/it/house/architecture.rs what it may use")
     });
     let used = names(&code_of(source), depth);
     let modules = MODULES.iter().map(|(name, _)| *name);

@@ -11,9 +11,9 @@ use token_vault_proto::v1::create_api_key_request::Workspaces;
 use token_vault_tests::prelude::*;
 use token_vault_tests::{request_id, seconds};
 
-use crate::certificates::{Authority, Secured};
-use crate::oidc::issuer::{Issuer, Signer};
-use crate::oidc::{bearer, claims, trusting};
+use super::oidc::issuer::{Issuer, Signer};
+use super::oidc::{bearer, claims, trusting};
+use crate::transport::certificates::{Authority, Secured};
 
 use Elsewhere::{Apart, Hidden, Unseen, Whole};
 use Empty::{Answered, Told};

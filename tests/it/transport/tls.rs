@@ -13,8 +13,8 @@ use token_vault_tests::{Launch, eventually, eventually_async, seconds};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::certificates::{Authority, DAY, End, Pair, Secured, replace};
-use crate::reflection::grpcurl;
+use super::certificates::{Authority, DAY, End, Pair, Secured, replace};
+use super::reflection::grpcurl;
 
 const LIMIT: Duration = Duration::from_secs(30);
 const INGESTION: &str = "spiffe://acme/ingestion";

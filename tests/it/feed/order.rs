@@ -10,7 +10,7 @@ use token_vault_tests::eventually_async;
 use token_vault_tests::prelude::*;
 use uuid::Uuid;
 
-use crate::fleet::{Crowd, Dice, Left, Memory, history, ids, turn};
+use super::fleet::{Crowd, Dice, Left, Memory, history, ids, turn};
 
 const WRITERS: usize = 16;
 const WATCHERS: usize = 20;

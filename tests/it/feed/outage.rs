@@ -13,7 +13,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use uuid::Uuid;
 
-use crate::fleet::{Crowd, Left, Memory, history, ids, turn};
+use super::fleet::{Crowd, Left, Memory, history, ids, turn};
 
 const WATCHERS: usize = 50;
 const WRITERS: usize = 4;

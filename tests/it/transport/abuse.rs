@@ -18,17 +18,17 @@ use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::certificates::{Authority, Secured};
-use crate::fleet::turn;
-use crate::transport::Steady;
+use super::certificates::{Authority, Secured};
+use super::tls::Steady;
+use crate::feed::fleet::turn;
 
 const LIMIT: Duration = Duration::from_secs(60);
-pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// An empty frame of settings.
 const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 
 /// A frame of HTTP/2.
-pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("a frame").to_be_bytes();
     let mut frame = length[1..].to_vec();
     frame.extend([kind, flags]);
@@ -38,7 +38,7 @@ pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
 }
 
 /// Headers of a call, as HPACK writes them without any compression.
-pub(super) fn headers(path: &str) -> Vec<u8> {
+pub(crate) fn headers(path: &str) -> Vec<u8> {
     let mut block = Vec::new();
     let fields = [
         (":method", "POST"),
@@ -89,7 +89,7 @@ fn admin_with_key(world: &World) -> impl Fn() -> Caller + Send + 'static {
     move || admin.through(World::channel_to(&endpoint))
 }
 
-pub(super) async fn key_of(world: &World, principal: &str, role: Role) -> Caller {
+pub(crate) async fn key_of(world: &World, principal: &str, role: Role) -> Caller {
     let request = pb::CreateApiKeyRequest {
         principal: principal.into(),
         role: role.into(),

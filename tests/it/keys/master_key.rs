@@ -7,7 +7,7 @@ use std::time::Duration;
 use token_vault_tests::prelude::*;
 use token_vault_tests::{Database, eventually_async, master_key_line};
 
-use crate::key_rotation::{plant, with_key_file};
+use super::rotation::{plant, with_key_file};
 
 const MASTER: &str = "TOKEN_VAULT_MASTER_KEY";
 

@@ -16,7 +16,7 @@ use token_vault_tests::prelude::*;
 use token_vault_tests::{Launch, Process, eventually_async, master_key_line, request_id};
 use uuid::Uuid;
 
-use crate::fleet::{Dice, ids, turn};
+use crate::feed::fleet::{Dice, ids, turn};
 
 const LIMIT: Duration = Duration::from_secs(300);
 /// Tokens of the ordinary run. `TOKEN_VAULT_TEST_ROTATED_TOKENS=50000` asks for the full size.

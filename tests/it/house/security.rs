@@ -48,6 +48,6 @@ fn every_test_that_security_md_names_exists() {
     let names = named(&text);
     assert!(names.len() > 50, "only {} tests are named", names.len());
     assert_eq!(missing(root, &text), Vec::<String>::new());
-    let invented = "`security::every_test_that_nobody_wrote` and `keys::no_such_test_there`, but `std::mem::take` is none";
+    let invented = "`house::security::every_test_that_nobody_wrote` and `keys::master_key::no_such_test`, but `std::mem::take` is none";
     assert_eq!(missing(root, invented).len(), 2);
 }

@@ -1,0 +1,7 @@
+//! Who may call what, how a caller proves who it is, and how much it may take.
+
+mod api_keys;
+mod callers;
+mod in_flight;
+mod matrix;
+mod oidc;

@@ -1,0 +1,6 @@
+//! What the vault does by itself as time goes by: jobs, and the renewal of tokens.
+
+mod jobs;
+mod rotation;
+mod rotation_pace;
+mod time;

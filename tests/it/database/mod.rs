@@ -1,0 +1,5 @@
+//! The database: what survives a crash, how its tables come about, and what it may be trusted with.
+
+mod durability;
+mod migrations;
+mod tampering;

@@ -1,0 +1,5 @@
+//! The process: how it starts and ends, what its commands say, and what it keeps to itself.
+
+mod hardening;
+mod leaks;
+mod lifecycle;

@@ -1,0 +1,12 @@
+//! Tokens: how they come in, are kept, handed out, examined and end.
+
+mod bad_input;
+mod endings;
+mod idempotency;
+mod listing;
+mod make_before_break;
+mod one_exchange;
+mod pages;
+mod provider_errors;
+mod provider_trouble;
+mod store_and_fetch;
