@@ -2,7 +2,7 @@
 //! five ways out (`store`, `provider`, `crypto`, `oidc`, `audit`), one vocabulary (`model`).
 //!
 //! Dependencies point downwards only: `serve` → {`api`, `jobs`} → `vault` → {`store`, `provider`, `oidc`, `audit` → `crypto`}
-//! → `model`. A test (`tests/it/architecture.rs`) checks it. Start reading at [`model`], then `vault`.
+//! → `model`. A test (`tests/it/house/architecture`) checks it. Start reading at [`model`], then `vault`.
 
 pub mod api;
 pub mod audit;

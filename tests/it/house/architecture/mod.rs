@@ -1,0 +1,270 @@
+//! Who may use whom: read out of the source itself, since the compiler allows every module of a crate to use
+//! every other.
+
+mod source;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use source::{Source, Target};
+
+/// Each module of the server, and those of ours that it may use. `main.rs` and `lib.rs` are left out: they
+/// hold everything.
+const MODULES: [(&str, &[&str]); 14] = [
+    ("model", &[]),
+    ("crypto", &["model"]),
+    ("audit", &["crypto", "model"]),
+    ("provider", &["model"]),
+    ("store", &["model"]),
+    ("oidc", &["model"]),
+    ("telemetry", &[]),
+    ("vault", &["audit", "crypto", "model", "oidc", "provider", "store"]),
+    // Of `provider`, its words only: what a caller reports, and what belongs to a request.
+    ("api", &["model", "provider", "vault"]),
+    ("jobs", &["model", "vault"]),
+    // What `api` and the others are configured with is theirs to say.
+    ("config", &["api", "audit", "model", "oidc", "provider", "telemetry", "vault"]),
+    ("serve", &["api", "config", "jobs", "model", "provider", "vault"]),
+    ("cli", &["audit", "config", "crypto", "model", "serve", "telemetry", "vault"]),
+    // Compiled by `fuzz/run` only.
+    ("fuzzing", &["api", "config", "crypto", "model", "oidc", "provider", "vault"]),
+];
+
+/// Crates of others and of ours that stay behind one door, and which doors those are.
+const CRATES: [(&str, &[&str]); 26] = [
+    ("sqlx", &["store"]),
+    ("reqwest", &["crypto", "oidc", "provider"]),
+    ("jsonwebtoken", &["oidc"]),
+    ("ring", &["oidc"]),
+    ("aes_gcm", &["crypto"]),
+    ("hmac", &["crypto", "provider"]),
+    ("hpke", &["crypto"]),
+    ("axum", &["api"]),
+    ("tonic", &["api", "cli"]),
+    ("tonic_health", &["api", "cli"]),
+    ("tonic_reflection", &["api"]),
+    ("tonic_types", &["api"]),
+    ("hyper", &["api"]),
+    ("hyper_util", &["api"]),
+    ("tokio_rustls", &["api"]),
+    ("x509_parser", &["api"]),
+    ("governor", &["api"]),
+    ("tower", &["api"]),
+    ("tokio_cron_scheduler", &["jobs"]),
+    ("croner", &["model"]),
+    ("chrono", &["model"]),
+    ("clap", &["cli"]),
+    ("figment", &["config"]),
+    ("token_vault_proto", &["api", "cli"]),
+    ("token_vault_client", &["cli"]),
+    ("token_vault_sandbox", &["cli", "provider"]),
+];
+
+/// Each crate of the workspace by its folder, and those of ours that it may depend on.
+const MANIFESTS: [(&str, &[&str]); 6] = [
+    ("proto", &[]),
+    ("server/sandbox", &[]),
+    ("client", &["token-vault-proto"]),
+    ("server", &["token-vault-client", "token-vault-proto", "token-vault-sandbox"]),
+    // The server itself only for histories, which need its clock and its hands on two replicas at once.
+    ("tests", &["token-vault", "token-vault-proto", "token-vault-sandbox"]),
+    ("fuzz", &["token-vault"]),
+];
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate stands in the workspace").to_path_buf()
+}
+
+/// What the modules of a source use and may not.
+fn violations(source: &Source) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for path in source.modules.keys() {
+        let Some(module) = path.first() else { continue };
+        let (_, allowed) = MODULES.iter().find(|(name, _)| name == module).unwrap_or_else(|| {
+            panic!("the module {module} is new: say in tests/it/house/architecture what it may use")
+        });
+        for target in source.uses(path) {
+            let (name, forbidden) = match &target {
+                Target::Inside(used) => {
+                    let Some(used) = used.first() else { continue };
+                    let known = MODULES.iter().any(|(name, _)| name == used);
+                    (used, known && used != module && !allowed.contains(&used.as_str()))
+                }
+                Target::Outside(used) => {
+                    let closed = CRATES.iter().find(|(name, _)| name == used);
+                    (used, closed.is_some_and(|(_, doors)| !doors.contains(&module.as_str())))
+                }
+            };
+            if forbidden {
+                wrong.push(format!("{} uses {name}", path.join("::")));
+            }
+        }
+    }
+    wrong.dedup();
+    wrong
+}
+
+/// Where a wing of the floor `floor` uses one that stands above it. `wings` names them from top to bottom; what stands
+/// in the floor's own `mod.rs` belongs to all of them.
+fn arrows_upwards(source: &Source, floor: &str, wings: &[&str]) -> Vec<String> {
+    let height = |path: &[String]| match path {
+        [first, wing, ..] if first == floor => {
+            let place = wings.iter().position(|name| name == wing);
+            Some(place.unwrap_or_else(|| panic!("the wing {floor}::{wing} is new: say which stand below it")))
+        }
+        _ => None,
+    };
+    let mut wrong = Vec::new();
+    for path in source.modules.keys().filter(|path| !source.modules[*path].in_tests) {
+        let Some(own) = height(path) else { continue };
+        for used in source.modules_used(path) {
+            if height(&used).is_some_and(|used| used < own) {
+                wrong.push(format!("{} uses {}", path.join("::"), used.join("::")));
+            }
+        }
+    }
+    wrong
+}
+
+fn server() -> Source {
+    let source = Source::read(&workspace().join("server/src"));
+    assert!(source.modules.len() > 100, "the source is not where it was: {} modules", source.modules.len());
+    source
+}
+
+/// The names of our crates among a manifest's dependencies of every kind.
+fn dependencies(manifest: &str) -> BTreeSet<String> {
+    let mut section = String::new();
+    let mut found = BTreeSet::new();
+    for line in manifest.lines().map(str::trim) {
+        if let Some(header) = line.strip_prefix('[') {
+            section = header.trim_end_matches(']').to_owned();
+            let named = section.split('.').filter(|part| part.starts_with("token-vault"));
+            found.extend(named.map(str::to_owned));
+        } else if section.contains("dependencies") && line.contains("token-vault") {
+            let name = line.split(['.', ' ', '=']).next().unwrap_or_default().trim_matches('"');
+            // A crate may hide behind another name: `vault = { package = "token-vault" }`.
+            let package = line.split('"').find(|part| part.starts_with("token-vault"));
+            found.insert(package.filter(|_| line.contains("package")).unwrap_or(name).to_owned());
+        }
+    }
+    found
+}
+
+#[test]
+fn every_module_uses_only_what_stands_below_it() {
+    let wrong = violations(&server());
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn every_crate_depends_only_on_those_below_it() {
+    for (folder, allowed) in MANIFESTS {
+        let manifest = fs::read_to_string(workspace().join(folder).join("Cargo.toml")).expect("a manifest");
+        let allowed: BTreeSet<_> = allowed.iter().map(|&name| name.to_owned()).collect();
+        let used = dependencies(&manifest);
+        assert!(used.is_subset(&allowed), "{folder} depends on {:?}", used.difference(&allowed));
+    }
+}
+
+#[test]
+fn the_sandbox_is_used_by_the_provider_in_its_tests_only() {
+    let source = server();
+    let sandbox = Target::Outside("token_vault_sandbox".into());
+    for (path, module) in &source.modules {
+        let is_product = path.first().is_some_and(|name| name == "provider") && !module.in_tests;
+        assert!(!(is_product && source.uses(path).contains(&sandbox)), "{}", path.join("::"));
+    }
+}
+
+#[test]
+fn the_checker_finds_planted_violations_and_nothing_else() {
+    let caught = [
+        ("model.rs", "use crate::store::Session;"),
+        ("store/rows.rs", "use crate::{\n    model::{A, B},\n    vault::Vault,\n};"),
+        ("vault/keys.rs", "fn f() { crate::api::serve(); }"),
+        ("vault/mod.rs", "use super::cli;"),
+        ("vault/keys.rs", "use super::super::config::Config;"),
+        ("vault/keys.rs", "mod inner { use super::super::super::config::Config; }"),
+        ("crypto/mod.rs", "fn f() -> sqlx::Error { todo!() }"),
+        ("vault/mod.rs", "use sqlx;"),
+        ("store/mod.rs", "mod audit; use crate::audit::Sink;"),
+        ("store/mod.rs", "pub use ::reqwest::Url;"),
+        ("provider/meta/mod.rs", "type Key = aes_gcm::Aes256Gcm;"),
+        ("config/mod.rs", "use tonic::Status;"),
+        ("cli/mod.rs", "use axum::Router;"),
+        ("jobs/mod.rs", "fn f() { if let crate::api::Kind::One(_) = g() {} }"),
+        ("vault/mod.rs", "use chrono::Utc;"),
+        ("serve.rs", "fn f() { let a = \"//\"; use tower::Layer; }"),
+        ("vault/mod.rs", "fn f() { assert_eq!(a, crate::cli::main(), \"{b}\"); }"),
+        ("vault/mod.rs", "macro_rules! m { () => { use $crate::{model::A, cli::{B, C}}; } }"),
+        ("vault/mod.rs", "#[clap::command] fn f() {}"),
+        ("vault/mod.rs", "type A = <u8 as tower::Layer<()>>::Service;"),
+    ];
+    for (file, text) in caught {
+        let wrong = violations(&Source::parse([(file, text)]));
+        assert_eq!(wrong.len(), 1, "{file}: {text}: {wrong:?}");
+    }
+    let fine = [
+        ("vault/keys.rs", "use crate::store::{Session, reqwest}; use super::config; use self::cli::Options;"),
+        (
+            "vault/mod.rs",
+            "// use sqlx::Row;\nconst A: &str = \"sqlx::Row \\\" tonic::Code\"; const B: &str = r#\"crate::api::\"#;",
+        ),
+        ("store/mod.rs", "use sqlx::Row; use crate::model::Clock;"),
+        ("store/mod.rs", "mod audit; pub use audit::Origin; fn f() { audit::g(); }"),
+        (
+            "model/id.rs",
+            "fn f() { let x = super::store::open(); let y = other::vault::f(); let z = <A>::sqlx::f(); }",
+        ),
+        ("vault/mod.rs", "fn f() { assert!(a, \"tonic::Code\", b.sqlx, <C>::sqlx::d()); }"),
+    ];
+    for (file, text) in fine {
+        let wrong = violations(&Source::parse([(file, text)]));
+        assert!(wrong.is_empty(), "{file}: {wrong:?}");
+    }
+}
+
+#[test]
+fn the_checker_finds_planted_arrows_upwards_through_re_exports() {
+    let arrows = |below: &str| {
+        let files = [
+            ("lib.rs", "mod vault;"),
+            (
+                "vault/mod.rs",
+                "mod above; mod below; pub use above::*; pub(crate) use below::Base as Ground; struct Vault;",
+            ),
+            (
+                "vault/above.rs",
+                "mod inner; pub use inner::Deep; pub struct High; use super::{Ground, Vault};",
+            ),
+            ("vault/above/inner.rs", "pub struct Deep; fn f() -> crate::vault::below::Base {}"),
+            ("vault/below.rs", below),
+        ];
+        arrows_upwards(&Source::parse(files), "vault", &["above", "below"])
+    };
+    let fine = [
+        "pub struct Base;",
+        "use super::Vault; use super::Ground;",
+        "use std::above::High;",
+        "mod above {} use self::above;",
+    ];
+    for below in fine {
+        assert_eq!(arrows(below), Vec::<String>::new(), "{below}");
+    }
+    let upwards =
+        ["use super::High;", "use crate::vault::Deep;", "fn f() { super::above::g(); }", "use super::above;"];
+    for below in upwards {
+        assert_eq!(arrows(below).len(), 1, "{below}");
+    }
+    let tests = "#[cfg(test)] mod tests { use super::super::High; }";
+    assert_eq!(arrows(tests), Vec::<String>::new());
+}
+
+#[test]
+fn the_checker_reads_the_dependencies_of_a_manifest() {
+    let manifest = "[dependencies]\ntokio = \"1\"\ntoken-vault-client.workspace = true\nv = { package = \"token-vault\" }\n[dev-dependencies.token-vault-proto]\npath = \"../proto\"";
+    let found: Vec<_> = dependencies(manifest).into_iter().collect();
+    assert_eq!(found, ["token-vault", "token-vault-client", "token-vault-proto"]);
+}
