@@ -5,22 +5,22 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::prelude::*;
+use crate::{Ended, Launch};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, SanType,
 };
-use token_vault_tests::prelude::*;
-use token_vault_tests::{Ended, Launch};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 /// A certificate authority.
-pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
-pub(crate) const DAY: Duration = Duration::from_secs(86_400);
+pub const DAY: Duration = Duration::from_secs(86_400);
 
 /// When a certificate ends.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum End {
+pub enum End {
     Far,
     In(Duration),
     Past,
@@ -28,13 +28,13 @@ pub(crate) enum End {
 
 /// A certificate and its key, in PEM.
 #[derive(Debug, Clone)]
-pub(crate) struct Pair {
-    pub(crate) certificate: String,
-    pub(crate) key: String,
+pub struct Pair {
+    pub certificate: String,
+    pub key: String,
 }
 
 impl Authority {
-    pub(crate) fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -43,7 +43,7 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, key).expect("a root"))
     }
 
-    pub(crate) fn pem(&self) -> String {
+    pub fn pem(&self) -> String {
         self.0.pem()
     }
 
@@ -69,37 +69,33 @@ impl Authority {
     }
 
     /// For a server on this machine.
-    pub(crate) fn server(&self) -> Pair {
+    pub fn server(&self) -> Pair {
         self.server_until(End::Far)
     }
 
-    pub(crate) fn server_until(&self, end: End) -> Pair {
+    pub fn server_until(&self, end: End) -> Pair {
         self.issue(&["localhost"], ExtendedKeyUsagePurpose::ServerAuth, end)
     }
 
     /// For a client of these names.
-    pub(crate) fn client(&self, names: &[&str]) -> Pair {
+    pub fn client(&self, names: &[&str]) -> Pair {
         self.client_until(names, End::Far)
     }
 
-    pub(crate) fn client_until(&self, names: &[&str], end: End) -> Pair {
+    pub fn client_until(&self, names: &[&str], end: End) -> Pair {
         self.issue(names, ExtendedKeyUsagePurpose::ClientAuth, end)
     }
 }
 
 /// The files of a vault with TLS, in its test's folder.
-pub(crate) struct Secured {
-    pub(crate) world: World,
-    pub(crate) launch: Launch,
+pub struct Secured {
+    pub world: World,
+    pub launch: Launch,
 }
 
 impl Secured {
     /// Everything but the start. `clients`: the roots of clients' certificates, and whether they must show one.
-    pub(crate) async fn prepare(
-        backend: Backend,
-        server: &Pair,
-        clients: Option<(&Authority, &str)>,
-    ) -> Self {
+    pub async fn prepare(backend: Backend, server: &Pair, clients: Option<(&Authority, &str)>) -> Self {
         let world = World::builder(backend).prepare().await;
         let key = |name: &str| format!("TOKEN_VAULT__SERVER__TLS__{name}");
         let path = |name: &str| world.folder().join(name).display().to_string();
@@ -119,43 +115,43 @@ impl Secured {
     }
 
     /// The same, and the vault started.
-    pub(crate) async fn start(backend: Backend, server: &Pair, clients: Option<(&Authority, &str)>) -> Self {
+    pub async fn start(backend: Backend, server: &Pair, clients: Option<(&Authority, &str)>) -> Self {
         let secured = Self::prepare(backend, server, clients).await;
         secured.serve();
         secured
     }
 
     /// With one more setting.
-    pub(crate) fn set(mut self, key: &str, value: &str) -> Self {
+    pub fn set(mut self, key: &str, value: &str) -> Self {
         let name = format!("TOKEN_VAULT__{}", key.replace('.', "__").to_uppercase());
         self.launch = self.launch.env(&name, value);
         self
     }
 
-    pub(crate) fn serve(&self) {
+    pub fn serve(&self) {
         self.try_serve().expect("the vault starts");
     }
 
-    pub(crate) fn try_serve(&self) -> Result<(), Ended> {
+    pub fn try_serve(&self) -> Result<(), Ended> {
         self.world.try_start_as(&self.launch)
     }
 
-    pub(crate) fn file(&self, name: &str) -> PathBuf {
+    pub fn file(&self, name: &str) -> PathBuf {
         self.world.folder().join(name)
     }
 
     /// Puts certificate and key in place, each in one step.
-    pub(crate) fn install(&self, pair: &Pair) {
+    pub fn install(&self, pair: &Pair) {
         replace(&self.file("tls.key"), &pair.key);
         replace(&self.file("tls.crt"), &pair.certificate);
     }
 
     /// A connection that trusts `authority`, made when first used.
-    pub(crate) fn channel(&self, authority: &Authority, identity: Option<&Pair>) -> Channel {
+    pub fn channel(&self, authority: &Authority, identity: Option<&Pair>) -> Channel {
         self.channel_trusting(&authority.pem(), "localhost", identity)
     }
 
-    pub(crate) fn channel_trusting(&self, roots: &str, name: &str, identity: Option<&Pair>) -> Channel {
+    pub fn channel_trusting(&self, roots: &str, name: &str, identity: Option<&Pair>) -> Channel {
         let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(roots)).domain_name(name);
         if let Some(pair) = identity {
             tls = tls.identity(Identity::from_pem(&pair.certificate, &pair.key));
@@ -167,7 +163,7 @@ impl Secured {
 }
 
 /// Writes a file that only its owner may read, in one step.
-pub(crate) fn replace(file: &Path, text: &str) {
+pub fn replace(file: &Path, text: &str) {
     let fresh = file.with_extension("fresh");
     fs::write(&fresh, text).expect("the folder is writable");
     fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600)).expect("a mode can be set");

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use crate::prelude::*;
 use token_vault_proto::v1::expiry_event::Kind;
 use token_vault_proto::v1::watch_expiry_events_request::{From as Place, Start};
 use token_vault_proto::v1::watch_expiry_events_response::Item;
 use token_vault_proto::v1::{ExpiryEvent, WatchExpiryEventsRequest as Watch};
-use token_vault_tests::prelude::*;
 use uuid::Uuid;
 
 /// Chance that is the same in every run.

@@ -5,28 +5,28 @@
 //! `sqlite::name` and `postgres::name`. Dropping a `World` asserts what must never be left behind: a process
 //! that does not end cleanly, and a secret in its logs.
 
-mod binary;
 mod caller;
-mod database;
-mod disk;
-mod feed;
+pub mod certificates;
+pub mod fleet;
+pub mod http2;
 mod hunt;
-mod postgres;
-mod process;
-mod refusal;
+pub mod issuer;
+mod machine;
 mod wait;
 mod world;
 
-pub use binary::{target_dir, token_vault};
+pub use caller::feed::Feed;
+pub use caller::refusal::Refusal;
+pub use caller::steady::Steady;
 pub use caller::{Caller, days, request_id, seconds, secret_part};
-pub use database::{Backend, Contents, Database};
-pub use disk::SmallDisk;
-pub use feed::Feed;
 pub use hunt::{Finding, Hunter, files_below};
-pub use postgres::{Cluster, shared_cluster};
-pub use process::{Ended, Launch, Process};
-pub use refusal::Refusal;
+pub use machine::binary::{target_dir, token_vault};
+pub use machine::disk::SmallDisk;
+pub use machine::postgres::{Cluster, shared_cluster};
+pub use machine::process::{Ended, Launch, Process};
+pub use machine::tools;
 pub use wait::{eventually, eventually_async};
+pub use world::database::{Backend, Contents, Database};
 pub use world::{ACME, Builder, SCOPES, World, master_key_line};
 
 /// What tests call, under short names.

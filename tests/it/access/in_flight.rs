@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use token_vault_sandbox::{Endpoint, Fault, FaultKind};
+use token_vault_tests::http2::{PREFACE, frame, headers};
 use token_vault_tests::prelude::*;
 use token_vault_tests::{eventually, eventually_async};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -11,8 +12,6 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
-
-use crate::transport::abuse::{PREFACE, frame, headers, key_of};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const GET: &str = "/tokenvault.v1.TokenVault/ListTokens";
@@ -36,9 +35,9 @@ async fn slow_calls(world: &World, caller: &Caller, number: usize) -> Vec<JoinHa
 async fn a_principal_takes_its_share_of_the_places_and_leaves_the_others() {
     let world =
         World::builder(Backend::Sqlite).config("server.limits.max_calls_per_principal", "2").start().await;
-    let eager = key_of(&world, "eager", Role::Connector).await;
-    let same = key_of(&world, "eager", Role::Connector).await;
-    let calm = key_of(&world, "calm", Role::Connector).await;
+    let eager = world.key_of("eager", Role::Connector).await;
+    let same = world.key_of("eager", Role::Connector).await;
+    let calm = world.key_of("calm", Role::Connector).await;
     let calls = slow_calls(&world, &eager, 2).await;
     for caller in [&eager, &same] {
         let no = caller.list().await.unwrap_err();
@@ -56,7 +55,7 @@ async fn a_principal_takes_its_share_of_the_places_and_leaves_the_others() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_admin_gets_through_to_a_vault_that_others_fill() {
     let world = World::builder(Backend::Sqlite).config("server.limits.max_calls", "16").start().await;
-    let eager = key_of(&world, "eager", Role::Connector).await;
+    let eager = world.key_of("eager", Role::Connector).await;
     let calls = slow_calls(&world, &eager, 15).await;
     let no = eager.list().await.unwrap_err();
     no.is(Code::ResourceExhausted, Reason::RateLimited).has_retry().says("limit", "in_flight");
@@ -130,7 +129,7 @@ async fn places_are_given_back(window: u32, message: bool) {
     let world =
         World::builder(Backend::Sqlite).config("server.limits.max_calls_per_principal", "2").start().await;
     world.admin().connect(ACME, &world.person("ana").long_lived_token()).await;
-    let eager = key_of(&world, "eager", Role::Viewer).await;
+    let eager = world.key_of("eager", Role::Viewer).await;
     let mut by_hand = ByHand::connect(&world, window).await;
     let no = loop {
         // Our own look may have taken a place from one of them.

@@ -8,12 +8,12 @@ use prost::Message as _;
 use serde_json::json;
 use token_vault_proto::v1::FILE_DESCRIPTOR_SET;
 use token_vault_proto::v1::create_api_key_request::Workspaces;
+use token_vault_tests::certificates::{Authority, Secured};
+use token_vault_tests::issuer::{Issuer, Signer};
 use token_vault_tests::prelude::*;
 use token_vault_tests::{request_id, seconds};
 
-use super::oidc::issuer::{Issuer, Signer};
 use super::oidc::{bearer, claims, trusting};
-use crate::transport::certificates::{Authority, Secured};
 
 use Elsewhere::{Apart, Hidden, Unseen, Whole};
 use Empty::{Answered, Told};

@@ -1,14 +1,11 @@
 //! Callers with tokens of an OpenID Connect issuer: who is let in as whom, and what is not a token.
 
-pub(crate) mod issuer;
-
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use token_vault_tests::issuer::{Issuer, Signer, b64, hs256, unsigned};
 use token_vault_tests::prelude::*;
 use token_vault_tests::{Builder, eventually_async};
-
-use issuer::{Issuer, Signer, b64, hs256, unsigned};
 
 const LIMIT: Duration = Duration::from_secs(30);
 pub(crate) const AUDIENCE: &str = "token-vault";

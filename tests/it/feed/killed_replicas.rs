@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 use futures::{StreamExt, stream};
 use token_vault_proto::v1::job_run::State;
 use token_vault_proto::v1::{GetVaultStatusRequest, JobRun, ListJobRunsRequest, RunJobRequest};
+use token_vault_tests::fleet::{Crowd, Dice, Memory, history, ids, turn};
 use token_vault_tests::prelude::*;
 use token_vault_tests::{Process, eventually_async, request_id};
 use uuid::Uuid;
-
-use super::fleet::{Crowd, Dice, Memory, history, ids, turn};
 
 const CONNECTIONS: usize = 10_000;
 /// Those of them with a token.

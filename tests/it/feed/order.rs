@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use token_vault_tests::eventually_async;
+use token_vault_tests::fleet::{Crowd, Dice, Left, Memory, history, ids, turn};
 use token_vault_tests::prelude::*;
 use uuid::Uuid;
-
-use super::fleet::{Crowd, Dice, Left, Memory, history, ids, turn};
 
 const WRITERS: usize = 16;
 const WATCHERS: usize = 20;

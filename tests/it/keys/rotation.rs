@@ -12,11 +12,10 @@ use token_vault::crypto::{Binding, DataKey, KeyBinding, MasterKeys, seal};
 use token_vault::model::{ConnectionId, ProviderId, Secret, TokenVersion, WorkspaceId};
 use token_vault_proto::v1::job_run::State;
 use token_vault_proto::v1::rotate_key_request::Key;
+use token_vault_tests::fleet::{Dice, ids, turn};
 use token_vault_tests::prelude::*;
 use token_vault_tests::{Launch, Process, eventually_async, master_key_line, request_id};
 use uuid::Uuid;
-
-use crate::feed::fleet::{Dice, ids, turn};
 
 const LIMIT: Duration = Duration::from_secs(300);
 /// Tokens of the ordinary run. `TOKEN_VAULT_TEST_ROTATED_TOKENS=50000` asks for the full size.

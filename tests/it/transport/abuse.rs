@@ -8,9 +8,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use token_vault_proto::v1::WatchExpiryEventsRequest as Watch;
-use token_vault_proto::v1::create_api_key_request::Workspaces;
+use token_vault_tests::certificates::{Authority, Secured};
+use token_vault_tests::fleet::turn;
+use token_vault_tests::http2::{PREFACE, SETTINGS, frame, headers};
 use token_vault_tests::prelude::*;
-use token_vault_tests::{eventually, eventually_async};
+use token_vault_tests::{Steady, eventually, eventually_async};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::codegen::{Body, Bytes, Service, http};
@@ -18,46 +20,7 @@ use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::certificates::{Authority, Secured};
-use super::tls::Steady;
-use crate::feed::fleet::turn;
-
 const LIMIT: Duration = Duration::from_secs(60);
-pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// An empty frame of settings.
-const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
-
-/// A frame of HTTP/2.
-pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).expect("a frame").to_be_bytes();
-    let mut frame = length[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
-/// Headers of a call, as HPACK writes them without any compression.
-pub(crate) fn headers(path: &str) -> Vec<u8> {
-    let mut block = Vec::new();
-    let fields = [
-        (":method", "POST"),
-        (":scheme", "http"),
-        (":path", path),
-        (":authority", "x"),
-        ("te", "trailers"),
-        ("content-type", "application/grpc"),
-    ];
-    for (name, value) in fields {
-        block.push(0);
-        for text in [name, value] {
-            block.push(u8::try_from(text.len()).expect("a short text"));
-            block.extend(text.as_bytes());
-        }
-    }
-    block
-}
-
 const LIST: &str = "/tokenvault.v1.TokenVault/ListTokens";
 
 /// Resident memory of the vault, in MiB.
@@ -87,17 +50,6 @@ async fn closed(mut socket: TcpStream) -> bool {
 fn admin_with_key(world: &World) -> impl Fn() -> Caller + Send + 'static {
     let (admin, endpoint) = (world.admin(), world.endpoint());
     move || admin.through(World::channel_to(&endpoint))
-}
-
-pub(crate) async fn key_of(world: &World, principal: &str, role: Role) -> Caller {
-    let request = pb::CreateApiKeyRequest {
-        principal: principal.into(),
-        role: role.into(),
-        workspaces: Some(Workspaces::AllWorkspaces(true)),
-        ..Default::default()
-    };
-    let made = world.admin().create_api_key(request).await.expect("the admin makes keys");
-    world.caller_with(&made.key, &made.api_key.expect("a key").key_id)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -456,8 +408,8 @@ on_both_databases! {
         .config("server.limits.per_principal_watches", "3");
 
     async fn a_principal_that_calls_too_often_waits_and_others_do_not(world: World) {
-        let (hasty, same) = (key_of(&world, "hasty", Role::Viewer).await, key_of(&world, "hasty", Role::Viewer).await);
-        let calm = key_of(&world, "calm", Role::Viewer).await;
+        let (hasty, same) = (world.key_of("hasty", Role::Viewer).await, world.key_of("hasty", Role::Viewer).await);
+        let calm = world.key_of("calm", Role::Viewer).await;
         let mut refused = None;
         for _ in 0..200 {
             if let Err(no) = hasty.list().await {
@@ -485,8 +437,8 @@ on_both_databases! {
     }
 
     async fn a_principal_has_so_many_watches_and_each_place_is_free_at_once(world: World) {
-        let (eager, same) = (key_of(&world, "eager", Role::Viewer).await, key_of(&world, "eager", Role::Viewer).await);
-        let calm = key_of(&world, "calm", Role::Viewer).await;
+        let (eager, same) = (world.key_of("eager", Role::Viewer).await, world.key_of("eager", Role::Viewer).await);
+        let calm = world.key_of("calm", Role::Viewer).await;
         let mut feeds = Vec::new();
         for _ in 0..3 {
             feeds.push(eager.watch(Watch::default()).await.unwrap());
@@ -560,7 +512,7 @@ async fn guessing_at_keys_is_slowed_down_and_who_was_let_in_before_is_not() {
         good.list().await.expect("who was let in before is no guesser, though the address is the same");
     }
     later.list().await.expect("nor is who was never here and has a key");
-    let newest = key_of(&world, "newest", Role::Viewer).await;
+    let newest = world.key_of("newest", Role::Viewer).await;
     newest.list().await.expect("even one that was made just now");
     let shut = good.saying(Some(&guess(500))).list().await.unwrap_err();
     shut.is(Code::ResourceExhausted, Reason::RateLimited);

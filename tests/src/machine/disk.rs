@@ -1,11 +1,19 @@
 //! A disk that can be filled.
 
+use std::env;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A small disk at a folder, which only root can make. Dropping it takes it away.
+/// Set in the namespace that [`SmallDisk::rerun`] makes.
+const IN_NAMESPACE: &str = "TOKEN_VAULT_TEST_IN_NAMESPACE";
+
+/// What to do where the disk can't be mounted.
+const NEED: &str = "this test mounts a small disk: run it as root, or where a user may make user and mount namespaces \
+                    (`unshare --user --mount`, of util-linux 2.38 or later)";
+
+/// A small disk, mounted at a folder until it is dropped.
 #[derive(Debug)]
 pub struct SmallDisk {
     folder: PathBuf,
@@ -13,6 +21,26 @@ pub struct SmallDisk {
 }
 
 impl SmallDisk {
+    /// Whether the test `name` of the module `module` has already run elsewhere. Only root may mount a disk; for others
+    /// the test is run once more by a process in a user namespace of its own, where they may. It comes first in a test.
+    pub fn rerun(module: &str, name: &str) -> bool {
+        if rustix::process::geteuid().is_root() || env::var_os(IN_NAMESPACE).is_some() {
+            return false;
+        }
+        let path = module.split_once("::").map_or(module, |(_, path)| path);
+        let done = Command::new("unshare")
+            .args(["--user", "--map-current-user", "--keep-caps", "--mount"])
+            .arg(env::current_exe().expect("a running program knows where it is"))
+            .args(["--exact", &format!("{path}::{name}"), "--nocapture"])
+            .env(IN_NAMESPACE, "1")
+            .output();
+        let done = done.unwrap_or_else(|error| panic!("{NEED}: unshare: {error}"));
+        let words =
+            [done.stdout, done.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        assert!(done.status.success() && words.contains("1 passed"), "{NEED}, or it failed there:\n{words}");
+        true
+    }
+
     /// A disk of so many KiB at `folder`, which is made.
     pub fn at(folder: &Path, kib: usize) -> Self {
         fs::create_dir_all(folder).expect("the test's folder is writable");
@@ -21,7 +49,7 @@ impl SmallDisk {
             .arg(folder)
             .status()
             .expect("mount runs");
-        assert!(mounted.success(), "this test mounts a small disk and must run as root");
+        assert!(mounted.success(), "{NEED}");
         Self { folder: folder.to_path_buf(), size: kib * 1024 }
     }
 

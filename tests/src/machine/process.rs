@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tonic::transport::{Channel, Endpoint};
 
-use crate::binary::token_vault;
+use crate::machine::binary::token_vault;
 
 /// How long a start may take, and an end.
 const LIMIT: Duration = Duration::from_secs(30);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row, SqliteConnection};
 
-use crate::postgres::Cluster;
+use crate::machine::postgres::Cluster;
 
 /// Which database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

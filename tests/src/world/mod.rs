@@ -1,42 +1,35 @@
 //! A vault, its database and its provider, for one test.
 
+mod builder;
+pub(crate) mod database;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::thread::panicking;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use tempfile::TempDir;
 use token_vault_proto::v1::api_key::Role;
 use token_vault_proto::v1::{self as pb, create_api_key_request::Workspaces};
-use token_vault_sandbox::{App, Sandbox, SandboxConfig, User};
+use token_vault_sandbox::{Sandbox, User};
 use tonic::transport::Channel;
 
+pub use builder::{Builder, master_key_line};
+use database::{Backend, Database};
+
 use crate::caller::{Caller, pasted, request_id, secret_part};
-use crate::database::{Backend, Database};
 use crate::hunt::{Finding, Hunter};
-use crate::postgres::{Cluster, shared_cluster};
-use crate::process::{Ended, Launch, Process, channel_to};
+use crate::machine::postgres::Cluster;
+use crate::machine::process::{Ended, Launch, Process, channel_to};
 use crate::wait::eventually_async;
 
 /// The workspace that tests use unless they need two.
 pub const ACME: &str = "acme";
 /// What a person grants who does everything right.
 pub const SCOPES: [&str; 3] = ["ads_read", "ads_management", "business_management"];
-
-/// What to start a world with.
-#[derive(Debug, Clone)]
-pub struct Builder {
-    backend: Backend,
-    env: Vec<(String, String)>,
-    cluster: Option<Arc<Mutex<Cluster>>>,
-    moving_time: bool,
-}
 
 /// A vault in a process of its own, a database of its own, and a sandbox of its own.
 #[derive(Debug)]
@@ -57,112 +50,14 @@ pub struct World {
     cluster: Option<Arc<Mutex<Cluster>>>,
 }
 
-/// A fresh master key in the form of the key file.
-pub fn master_key_line(id: &str) -> String {
-    let bytes: Vec<u8> =
-        [uuid::Uuid::new_v4(), uuid::Uuid::new_v4()].iter().flat_map(|id| *id.as_bytes()).collect();
-    format!("tvk1:{id}:{}", STANDARD.encode(bytes))
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-impl Builder {
-    /// One more environment variable of the vault.
-    pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
-        self.env.push((name.into(), value.into()));
-        self
-    }
-
-    /// One key of the vault's configuration: `config("expiry.warning_window", "3d")`.
-    pub fn config(self, key: &str, value: impl Into<String>) -> Self {
-        let name = format!("TOKEN_VAULT__{}", key.replace('.', "__").to_uppercase());
-        self.env(&name, value)
-    }
-
-    /// The vault's time is the sandbox's, which the test moves: see [`World::advance`].
-    pub fn moving_time(self) -> Self {
-        let builder = self.config("providers.meta.follow_sandbox_clock", "true");
-        Self { moving_time: true, ..builder }
-    }
-
-    /// A PostgreSQL cluster of its own, which the test may stop.
-    pub fn own_cluster(mut self, cluster: Cluster) -> Self {
-        self.cluster = Some(Arc::new(Mutex::new(cluster)));
-        self
-    }
-
-    /// Makes everything and starts the vault.
-    pub async fn start(self) -> World {
-        let world = self.prepare().await;
-        world.start_again();
-        world
-    }
-
-    /// Makes everything but starts no vault yet.
-    pub async fn prepare(self) -> World {
-        let folder = tempfile::Builder::new().prefix("token-vault-test-").tempdir().expect("a temp folder");
-        let app_secret = uuid::Uuid::new_v4().simple().to_string();
-        let app = App { secrets: vec![app_secret.clone()], ..App::default() };
-        let config = SandboxConfig { apps: vec![app], ..SandboxConfig::default() };
-        let sandbox = Sandbox::start(config).await.expect("the sandbox starts");
-        let mut secrets = Hunter::default();
-        secrets.add("app secret", &app_secret);
-
-        let secret_file = folder.path().join("app.secret");
-        fs::write(&secret_file, &app_secret).expect("the test's folder is writable");
-        fs::set_permissions(&secret_file, fs::Permissions::from_mode(0o600)).expect("a mode can be set");
-        let data = folder.path().join("data");
-        let mut launch = Launch::new(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
-            .arg(&data)
-            .env("TOKEN_VAULT__SERVER__ADMIN_LISTEN", "127.0.0.1:0")
-            .env("TOKEN_VAULT__PROVIDERS__META__APP_ID", sandbox.app().id)
-            .env("TOKEN_VAULT__PROVIDERS__META__APP_SECRET_FILES", format!("[{secret_file:?}]"))
-            .env("TOKEN_VAULT__PROVIDERS__META__GRAPH_URL", sandbox.url())
-            .env("TOKEN_VAULT__LOG__LEVEL", "trace")
-            .env("TOKEN_VAULT__LOG__FORMAT", "json");
-        let database = match (self.backend, &self.cluster) {
-            (Backend::Sqlite, _) => Database::sqlite(&data),
-            (Backend::Postgres, None) => Database::postgres(shared_cluster()).await,
-            (Backend::Postgres, Some(cluster)) => {
-                let url = lock(cluster).url("postgres");
-                Database::postgres_of_its_own(&url)
-            }
-        };
-        launch = match self.backend {
-            Backend::Sqlite => launch.arg("--database-url").arg(database.url()),
-            Backend::Postgres => {
-                let key = master_key_line("test-key");
-                secrets.add("master key", key.rsplit(':').next().unwrap_or_default());
-                let password = database.url().split(['@', ':']).nth(2).unwrap_or_default().to_owned();
-                secrets.add("database password", password);
-                launch.env("TOKEN_VAULT__STORAGE__URL", database.url()).env("TOKEN_VAULT_MASTER_KEY", key)
-            }
-        };
-        for (name, value) in self.env {
-            launch = launch.env(&name, value);
-        }
-        World {
-            sandbox,
-            database,
-            folder,
-            launch,
-            process: Mutex::default(),
-            replicas: Mutex::default(),
-            moving_time: self.moving_time,
-            starts: Mutex::default(),
-            callers: tokio::sync::Mutex::default(),
-            secrets: Arc::new(Mutex::new(secrets)),
-            cluster: self.cluster,
-        }
-    }
 }
 
 impl World {
     /// How a world may be started.
     pub fn builder(backend: Backend) -> Builder {
-        Builder { backend, env: Vec::new(), cluster: None, moving_time: false }
+        Builder::new(backend)
     }
 
     /// A running vault with all defaults.
@@ -354,6 +249,23 @@ impl World {
         };
         let made = self.admin().create_api_key(request).await.expect("the admin makes keys");
         self.caller_with(&made.key, &made.api_key.map(|key| key.key_id).unwrap_or_default())
+    }
+
+    /// A caller with a new key of this principal for all workspaces.
+    pub async fn key_of(&self, principal: &str, role: Role) -> Caller {
+        self.key_made_by(&self.admin(), principal, role).await
+    }
+
+    /// The same, by an admin who has a way of his own to the vault.
+    pub async fn key_made_by(&self, admin: &Caller, principal: &str, role: Role) -> Caller {
+        let request = pb::CreateApiKeyRequest {
+            principal: principal.into(),
+            role: role.into(),
+            workspaces: Some(Workspaces::AllWorkspaces(true)),
+            ..Default::default()
+        };
+        let made = admin.create_api_key(request).await.expect("the admin makes keys");
+        self.caller_with(&made.key, &made.api_key.expect("a key").key_id)
     }
 
     async fn of_role(&self, role: Role) -> Caller {
