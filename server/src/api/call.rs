@@ -9,8 +9,8 @@ use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;
 
 use super::access::{Permission, Rpc};
+use super::denial::Refused;
 use super::listener::Peer;
-use super::refused::Refused;
 use super::status::refuse;
 use crate::model::Principal;
 use crate::vault::{Origin, VaultError};

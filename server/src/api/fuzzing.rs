@@ -4,7 +4,7 @@ use prost::Message;
 use token_vault_proto::v1 as pb;
 
 use super::convert::{GetWorkspace, RevokeApiKey};
-use super::tls;
+use super::listener::tls;
 use crate::vault::{
     AcknowledgeEvents, CreateApiKey, DeleteSubscription, ExchangeToken, FetchAccessToken, ListEvents,
     ListJobRuns, ListSubscriptions, ListTokens, ListWorkspaces, ReportTokenError, RevokeToken, RotateApiKey,

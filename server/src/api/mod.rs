@@ -6,20 +6,17 @@
 
 mod access;
 mod admin_http;
-mod bodies;
 mod call;
 mod convert;
+mod denial;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod layers;
 mod limits;
 mod listener;
-mod rate;
-mod refused;
 mod status;
 #[cfg(test)]
 mod status_tests;
-mod tls;
 mod token_vault;
 mod vault_admin;
 mod watching;
@@ -41,7 +38,7 @@ use tower::{Layer, ServiceBuilder};
 
 pub use admin_http::serve as serve_admin_http;
 pub use limits::Limits;
-pub use tls::{ClientAuth, Tls, TlsFiles, TlsProblem};
+pub use listener::tls::{ClientAuth, Tls, TlsFiles, TlsProblem};
 
 use crate::vault::Vault;
 use layers::{Gate, Places, admit, around, audit, authenticate, catch_panic, deadline, observe, translate};

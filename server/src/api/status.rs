@@ -7,7 +7,7 @@ use token_vault_proto::v1::ErrorReason as Reason;
 use tonic::{Code, Status};
 
 use super::call::Call;
-use super::refused::{LATER, Refused, SOON, fixer};
+use super::denial::{LATER, Refused, SOON, fixer};
 use crate::model::{Fixer, Remedy};
 use crate::vault::{FieldViolation, VaultError};
 

@@ -15,7 +15,7 @@ use tracing::Instrument;
 
 use super::call::Call;
 use super::convert::answers;
-use super::refused::Refused;
+use super::denial::Refused;
 use super::status::refuse;
 use crate::vault::Watch;
 

@@ -1,22 +1,22 @@
 //! Requests into commands, outcomes into answers. No rule of the domain is decided here: a command's
 //! parts parse themselves (`model::id`), and this module gathers what they say under field paths.
 
-mod admin;
-mod answer;
+mod api_keys;
 mod events;
 #[cfg(test)]
 mod events_tests;
 mod fields;
-mod keys;
+mod jobs;
 mod request;
-mod runs;
+mod response;
 #[cfg(test)]
 mod tests;
 mod time;
 mod token;
+mod workspaces;
 
-pub(super) use admin::RevokeApiKey;
-pub(super) use answer::OneToken;
+pub(super) use api_keys::RevokeApiKey;
 pub(super) use events::answers;
-pub(super) use keys::GetWorkspace;
-pub(super) use runs::Jobs;
+pub(super) use jobs::Jobs;
+pub(super) use response::OneToken;
+pub(super) use workspaces::GetWorkspace;

@@ -11,8 +11,8 @@ use tokio::time::Sleep;
 use tonic::Status;
 use tonic::body::Body;
 
-use super::call::Call;
-use super::refused::Refused;
+use crate::api::call::Call;
+use crate::api::denial::Refused;
 
 /// How long a request's message may take to come after its headers.
 const LONGEST_ARRIVAL: Duration = Duration::from_secs(10);

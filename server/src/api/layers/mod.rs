@@ -1,5 +1,8 @@
 //! The steps around every call. Each is one async function; [`Around`] makes a service of it.
 
+mod bodies;
+mod rate_limits;
+
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -16,15 +19,15 @@ use tonic::{Code, Status};
 use tower::{Layer, Service};
 use tracing::Instrument;
 
-use super::bodies::{Arriving, hold, until_read};
 use super::call::{Call, LogAtEnd};
+use super::denial::Refused;
 use super::limits::Limits;
 use super::listener::Peer;
-use super::rate::{Guesses, PrincipalRates};
-use super::refused::Refused;
 use super::status::refuse;
 use crate::model::{Principal, Role, Secret};
 use crate::vault::{Origin, Shares, Vault, VaultError};
+use bodies::{Arriving, hold, until_read};
+use rate_limits::{Guesses, PrincipalRates};
 
 /// How long a call may take whose caller names no deadline.
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);

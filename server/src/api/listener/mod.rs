@@ -3,6 +3,8 @@
 //! Each has a task, which bounds everything that a peer can draw out: handshake, silence, idleness, age. The transport
 //! crate's own server has no bound on their number, and cuts calls off at the greatest age instead of letting them end.
 
+pub(in crate::api) mod tls;
+
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
@@ -27,8 +29,8 @@ use tonic::body::Body;
 use tower::{Service, ServiceExt};
 
 use super::limits::Limits;
-use super::tls::{Tls, facts};
 use crate::model::{ClientCertificate, Timestamp};
+use tls::{Tls, facts};
 
 /// The first words of HTTP/2.
 const PREFACE: usize = 24;

@@ -263,7 +263,7 @@ fn certificates(
 }
 
 /// The names and the end of a certificate.
-pub(super) fn facts(der: &[u8]) -> Option<ClientCertificate> {
+pub(in crate::api) fn facts(der: &[u8]) -> Option<ClientCertificate> {
     let (_, certificate) = parse_x509_certificate(der).ok()?;
     let names = match certificate.subject_alternative_name() {
         Ok(Some(extension)) => extension.value.general_names.iter().filter_map(name).collect(),
