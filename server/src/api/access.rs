@@ -1,48 +1,42 @@
-//! Who may call what: one row per RPC, and what each role may do.
+//! Who may call what: one row per RPC, and the permissions of each role.
 //!
-//! An RPC without a row, a row without an RPC and a row that stands twice do not compile.
+//! An RPC without a row, a row without an RPC and a duplicate row do not compile.
 
 use token_vault_proto::v1::METHODS;
 
 use crate::model::Role;
 
-/// What a role may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Permission {
-    /// Bring tokens in.
+    /// Store tokens.
     Store,
-    /// Exchange them.
     Exchange,
-    /// Ask the provider how they are.
+    /// Ask the provider whether a token still works.
     Validate,
-    /// Get the secret. No role but ingestion and admin has this.
+    /// Get the secret. Only ingestion and admin have this.
     Fetch,
     /// Read metadata and the feed.
     Read,
-    /// Report that a provider refuses.
+    /// Report that a provider refused a token.
     Report,
-    /// End connections.
     Revoke,
-    /// Move positions in the feed.
+    /// Move a subscription's position in the feed.
     Acknowledge,
-    /// Read how the vault is: status, jobs, subscriptions.
+    /// Read the vault's own state: status, jobs, subscriptions, workspaces.
     Status,
-    /// Run jobs, rotate keys, end subscriptions and workspaces.
+    /// Run jobs, rotate keys, delete subscriptions, shred workspaces.
     Operate,
-    /// Make, list, rotate and revoke API keys.
     ManageKeys,
 }
 
-/// One RPC.
 #[derive(Debug)]
 pub(super) struct Rpc {
-    /// As in the request line.
+    /// The path of the request line.
     pub(super) path: &'static str,
-    /// What its caller must be allowed.
     pub(super) permission: Permission,
     /// Whether it changes anything; such calls are logged at `info`.
     pub(super) changes: bool,
-    /// Whether its answer is a stream without an end.
+    /// Whether its response is an endless stream.
     pub(super) watches: bool,
 }
 
@@ -57,7 +51,7 @@ macro_rules! rows {
 }
 
 const TABLE: &[Rpc] = rows! {
-    // The hot path stands first: rows are searched in order.
+    // The hot path comes first: rows are searched in order.
     "/tokenvault.v1.TokenVault/FetchAccessToken"   Fetch       reads,
     "/tokenvault.v1.TokenVault/GetToken"           Read        reads,
     "/tokenvault.v1.TokenVault/ListTokens"         Read        reads,
@@ -86,18 +80,15 @@ const TABLE: &[Rpc] = rows! {
 };
 
 impl Rpc {
-    /// The row of the RPC at `path`.
     pub(super) fn at(path: &str) -> Option<&'static Self> {
         TABLE.iter().find(|rpc| rpc.path == path)
     }
 
-    /// Whether `role` may call it.
     pub(super) fn allows(&self, role: Role) -> bool {
         permissions(role).contains(&self.permission)
     }
 }
 
-/// What each role may do.
 const fn permissions(role: Role) -> &'static [Permission] {
     use Permission as P;
     match role {
@@ -121,7 +112,7 @@ const fn permissions(role: Role) -> &'static [Permission] {
     }
 }
 
-// The error names the RPC that is missing here or there.
+// The compile error names the RPC that is missing in the table or in the proto.
 const _: () = {
     let rows = paths::<{ TABLE.len() }>(TABLE);
     if let Some(path) = first_missing(METHODS, &rows) {
@@ -130,7 +121,7 @@ const _: () = {
     if let Some(path) = first_missing(&rows, METHODS) {
         panic!("{}", path);
     }
-    assert!(TABLE.len() == METHODS.len(), "a row of the access table stands twice");
+    assert!(TABLE.len() == METHODS.len(), "the access table has a duplicate row");
 };
 
 #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler only, which stops at a slip")]
@@ -144,7 +135,7 @@ const fn paths<const N: usize>(table: &[Rpc]) -> [&'static str; N] {
     paths
 }
 
-/// The first of `wanted` that is not among `there`.
+/// The first of `wanted` that is not in `there`.
 #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler only, which stops at a slip")]
 const fn first_missing<'a>(wanted: &[&'a str], there: &[&str]) -> Option<&'a str> {
     let mut at = 0;
@@ -176,7 +167,7 @@ mod tests {
 
     use super::*;
 
-    /// What the compiler compares the rows with is what is served.
+    /// The list that the compiler checks the rows against is the list that is served.
     #[test]
     fn the_methods_are_those_of_the_descriptors() {
         let set = prost_types::FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();

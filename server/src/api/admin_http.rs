@@ -1,4 +1,4 @@
-//! HTTP for those who watch the process: is it alive, may it be sent calls.
+//! HTTP probes for an orchestrator: is the process alive, and can it take calls?
 
 use std::io;
 
@@ -10,7 +10,6 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// What the probes look at.
 #[derive(Clone)]
 struct Probes {
     healthy: watch::Receiver<bool>,
@@ -28,18 +27,18 @@ pub async fn serve(
     axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
-/// The process answers; a restart would help nothing.
+/// The process responds, so a restart would not help.
 async fn alive() -> &'static str {
     "ok\n"
 }
 
-/// Calls can be answered: the database is there and the process is not stopping.
+/// Whether the vault can take calls: it has its database and keys, and is not stopping.
 async fn ready(State(probes): State<Probes>) -> (StatusCode, &'static str) {
     if probes.stop.is_cancelled() {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
     } else if *probes.healthy.borrow() {
         (StatusCode::OK, "ready\n")
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the database or the keys are away; see the log\n")
+        (StatusCode::SERVICE_UNAVAILABLE, "the database or the keys are unavailable; see the log\n")
     }
 }

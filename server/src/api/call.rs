@@ -1,21 +1,19 @@
-//! One call: its id, who makes it, and what became of it. Every layer and handler shares one value.
+//! One call: its id, who makes it, and how it ended. All layers and the handler share one `Call`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Request, Status};
 use uuid::Uuid;
 
 use super::access::{Permission, Rpc};
-use super::denial::Refused;
+use super::denial::Denial;
 use super::listener::Peer;
-use super::status::refuse;
 use crate::model::Principal;
 use crate::vault::{Origin, VaultError};
 
-/// One call.
 #[derive(Debug)]
 pub(super) struct Call {
     id: String,
@@ -29,19 +27,19 @@ pub(super) struct Call {
 }
 
 impl Call {
-    /// A call of the RPC at `path`, of nobody.
+    /// An unauthenticated call to `path`, from no connection.
     pub(super) fn new(path: &str) -> Self {
-        Self::of(Arc::default(), path)
+        Self::over(Arc::default(), path)
     }
 
-    /// A call of the RPC at `path`, over the connection with `peer`.
-    pub(super) fn of(peer: Arc<Peer>, path: &str) -> Self {
+    /// An unauthenticated call to `path`, over the connection with `peer`.
+    pub(super) fn over(peer: Arc<Peer>, path: &str) -> Self {
         let row = Rpc::at(path);
         Self {
             id: next_id(),
             peer,
             row,
-            // Only unknown paths are kept, shortened: they are the caller's text.
+            // Only an unknown path is kept, and shortened: it is text from the caller.
             path: if row.is_some() { String::new() } else { path.chars().take(100).collect() },
             principal: OnceLock::new(),
             connection: OnceLock::new(),
@@ -50,17 +48,15 @@ impl Call {
         }
     }
 
-    /// Names the call in logs and in the reply's metadata.
+    /// Names the call in logs and in the response's metadata.
     pub(super) fn id(&self) -> &str {
         &self.id
     }
 
-    /// The id as metadata.
-    pub(super) fn header(&self) -> Option<HeaderValue> {
+    pub(super) fn id_header(&self) -> Option<HeaderValue> {
         HeaderValue::from_str(&self.id).ok()
     }
 
-    /// The other end of the connection that it came over.
     pub(super) fn peer(&self) -> &Arc<Peer> {
         &self.peer
     }
@@ -75,23 +71,22 @@ impl Call {
         self.row.map_or(self.path.as_str(), |row| row.path).trim_start_matches('/')
     }
 
-    /// Remembers who calls.
-    pub(super) fn authenticated(&self, principal: Arc<Principal>) {
-        // The first stays; there is one authentication per call.
+    pub(super) fn set_caller(&self, principal: Arc<Principal>) {
+        // There is one authentication per call.
         let _ = self.principal.set(principal);
     }
 
-    /// Who calls. The authentication layer has seen to it that there is somebody.
+    /// Who calls. Below the authentication layer this never fails.
     pub(super) fn caller(&self) -> Result<&Principal, VaultError> {
         self.principal.get().map(Arc::as_ref).ok_or(VaultError::ApiKeyInvalid)
     }
 
-    /// The same, for what outlives the call's headers.
+    /// [`Self::caller`], for a watch, which outlives the call.
     pub(super) fn caller_to_keep(&self) -> Result<Arc<Principal>, VaultError> {
         self.principal.get().cloned().ok_or(VaultError::ApiKeyInvalid)
     }
 
-    /// Remembers which connection the call names, for the refusal's metadata.
+    /// Remembers which connection the call names, for a denial's metadata.
     pub(super) fn about(&self, connection: &str) {
         let _ = self.connection.set(connection.to_owned());
     }
@@ -101,8 +96,8 @@ impl Call {
         self.connection.get().map_or("", String::as_str)
     }
 
-    /// What log lines written during the call belong to. On the hot path only at `debug`: a span costs
-    /// about a microsecond, and a call twenty.
+    /// The span of the call's log lines. On the hot path it exists at `debug` only: a span costs about one
+    /// microsecond, a call twenty.
     pub(super) fn span(&self) -> tracing::Span {
         match self.row.map(|row| row.permission) {
             Some(Permission::Fetch) | None => tracing::debug_span!("call", call_id = self.id),
@@ -110,37 +105,42 @@ impl Call {
         }
     }
 
-    /// The refusal's reason; empty if there was none.
+    /// The denial's reason; empty if there was none.
     pub(super) fn reason(&self) -> &'static str {
         self.reason.get().copied().unwrap_or("")
     }
 
-    /// Whether it is known who calls.
     pub(super) fn is_authenticated(&self) -> bool {
         self.principal.get().is_some()
     }
 
-    /// On whose behalf the vault works now, and from where the call came.
+    /// Who calls, by which RPC and from where, for the audit log.
     pub(super) fn origin(&self) -> Arc<Origin> {
         Arc::new(Origin::call(self.principal.get().cloned(), self.rpc(), &self.id, self.peer.address()))
     }
 
-    /// Whether a refusal of ours was made; otherwise an error comes from the transport.
-    pub(super) fn has_refused(&self) -> bool {
+    /// Whether the vault denied the call. Any other error comes from the transport.
+    pub(super) fn is_denied(&self) -> bool {
         self.reason.get().is_some()
     }
 
-    /// Remembers the refusal's reason for the log line.
-    pub(super) fn note_reason(&self, reason: &'static str) {
-        let _ = self.reason.set(reason);
-    }
-
-    /// Remembers what the provider said, redacted, for the log line.
+    /// Remembers what the provider replied, redacted, for the log line.
     pub(super) fn note_detail(&self, detail: &str) {
         let _ = self.detail.set(detail.to_owned());
     }
 
-    /// The call and the message of a request.
+    /// The status of a denial, whose reason the log line repeats.
+    pub(super) fn deny(&self, denial: Denial) -> Status {
+        let _ = self.reason.set(denial.reason());
+        denial.into_status()
+    }
+
+    /// The status of a call that a bug ended.
+    pub(super) fn bug(&self) -> Status {
+        self.deny(Denial::bug(&self.id))
+    }
+
+    /// Splits a request into its call and its message.
     pub(super) fn open<T>(mut request: Request<T>) -> Result<(Arc<Self>, T), Status> {
         match request.extensions_mut().remove::<Arc<Self>>() {
             Some(call) => Ok((call, request.into_inner())),
@@ -148,17 +148,7 @@ impl Call {
         }
     }
 
-    /// The answer to a call.
-    pub(super) fn close<T, R: From<T>>(&self, outcome: Result<T, VaultError>) -> Result<Response<R>, Status> {
-        outcome.map(|done| Response::new(R::from(done))).map_err(|error| refuse(error, self))
-    }
-
-    /// The answer to a call that a bug ended.
-    pub(super) fn bug(&self) -> Status {
-        Refused::bug(self).into_status(self)
-    }
-
-    /// Its one log line. Never the request's content.
+    /// Writes the call's one log line, which never holds the request's content.
     pub(super) fn log(&self, code: Code, took: Duration) {
         let duration_ms = (took.as_secs_f64() * 1_000_000.0).round() / 1_000.0;
         let principal = self.principal.get().map_or("", |principal| principal.name.as_str());
@@ -177,7 +167,7 @@ impl Call {
         }
     }
 
-    /// The one log line of a watch, when it ends. `Cancelled`: its caller hung up.
+    /// Writes the log line of a watch that ended. `Cancelled`: its caller hung up.
     pub(super) fn log_watch(&self, code: Code, took: Duration, events: usize) {
         let by = self.principal.get().map_or("", |principal| principal.name.as_str());
         let reason = self.reason.get().copied().unwrap_or("");
@@ -186,7 +176,7 @@ impl Call {
     }
 }
 
-/// Logs the call when it is over, also when its caller hangs up first.
+/// Logs the call when dropped, so that a call whose caller hangs up is logged too.
 pub(super) struct LogAtEnd {
     call: Arc<Call>,
     started: Instant,
@@ -194,12 +184,10 @@ pub(super) struct LogAtEnd {
 }
 
 impl LogAtEnd {
-    /// Starts counting.
     pub(super) fn new(call: Arc<Call>) -> Self {
         Self { call, started: Instant::now(), code: Code::Cancelled }
     }
 
-    /// It ended with `code`.
     pub(super) fn ended(&mut self, code: Code) {
         self.code = code;
     }
@@ -211,7 +199,7 @@ impl Drop for LogAtEnd {
     }
 }
 
-/// Unique across processes by its random half, and cheap: it asks the system for randomness once.
+/// Unique across processes by its random half, and cheap: it asks the system for randomness only once.
 fn next_id() -> String {
     static PROCESS: OnceLock<u64> = OnceLock::new();
     static NEXT: AtomicU64 = AtomicU64::new(1);

@@ -1,6 +1,6 @@
-//! A refusal and its wire form: canonical code, reason with facts, and words for people.
+//! A denial: the vault's own no to a caller. Canonical code, reason with metadata, and words for people.
 //!
-//! `status` makes refusals out of the vault's errors. Those that the layers make themselves stand here.
+//! [`super::status`] turns the vault's errors into denials. The denials that the layers make themselves stand here.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,56 +9,57 @@ use token_vault_proto::v1::ErrorReason as Reason;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::call::Call;
 use crate::model::{Fixer, Remedy};
 use crate::vault::FieldViolation;
 
 /// Domain of every reason.
 const DOMAIN: &str = "tokenvault.v1";
-/// What a caller waits when nobody knows better.
+/// The retry delay when no better one is known.
 pub(super) const SOON: Duration = Duration::from_secs(1);
-/// What a caller waits who must end something first.
+/// The retry delay for a caller who must end something first.
 pub(super) const LATER: Duration = Duration::from_secs(5);
 
-/// A refusal before it is put into wire form.
 #[derive(Debug)]
-pub(super) struct Refused {
-    /// What the caller should do, in one word.
-    pub(super) code: Code,
-    /// What went wrong, for programs. `None` for bugs and deadlines, where the code says all.
-    pub(super) reason: Option<Reason>,
-    wrong: String,
+pub(super) struct Denial {
+    code: Code,
+    /// `None` for bugs and deadlines, where the code says everything.
+    reason: Option<Reason>,
+    /// What is wrong, in one sentence.
+    problem: String,
+    /// What to do about it, in one sentence.
     remedy: String,
     metadata: HashMap<String, String>,
     violations: Vec<FieldViolation>,
     retry_after: Option<Duration>,
+    /// Leads from a bug to its log line.
+    call_id: Option<String>,
 }
 
-impl Refused {
-    /// What is wrong and what to do, a sentence each.
+impl Denial {
     pub(super) fn new(
         code: Code,
         reason: impl Into<Option<Reason>>,
-        wrong: impl Into<String>,
+        problem: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Self {
         Self {
             code,
             reason: reason.into(),
-            wrong: wrong.into(),
+            problem: problem.into(),
             remedy: remedy.into(),
             metadata: HashMap::new(),
             violations: Vec::new(),
             retry_after: None,
+            call_id: None,
         }
     }
 
-    /// Words and fixer of a remedy that the model knows.
+    /// Takes words and fixer from a remedy of the model.
     pub(super) fn by_remedy(code: Code, reason: Reason, remedy: Remedy) -> Self {
         Self::new(code, reason, remedy.message, remedy.action).with("fixer", fixer(remedy.fixer))
     }
 
-    /// Adds a fact; an empty one is left out, since a key may be missing when its value is unknown.
+    /// Adds metadata. An empty value is left out: the contract lets a key be missing when its value is unknown.
     pub(super) fn with(mut self, key: &str, value: impl ToString) -> Self {
         let value = value.to_string();
         if !value.is_empty() {
@@ -67,117 +68,108 @@ impl Refused {
         self
     }
 
-    /// A field that breaks its rule.
+    /// Adds a field that breaks its rule.
     pub(super) fn violation(mut self, field: &str, rule: &str) -> Self {
         self.violations.push(FieldViolation::new(field, rule));
         self
     }
 
-    /// Fields that break their rules.
     pub(super) fn violations(mut self, violations: Vec<FieldViolation>) -> Self {
         self.violations = violations;
         self
     }
 
-    /// Waiting helps.
+    /// Says that waiting helps, and for how long.
     pub(super) fn retry(mut self, after: Duration) -> Self {
         self.retry_after = Some(after.max(Duration::from_millis(1)));
         self
     }
 
-    /// The vault is full.
     pub(super) fn overloaded() -> Self {
         Self::new(
             Code::ResourceExhausted,
             Reason::RateLimited,
-            "The vault is working on as many calls as it can.",
+            "The vault has reached its limit of calls in flight.",
             "Retry after the delay, with jitter.",
         )
         .with("limit", "in_flight")
         .retry(SOON)
     }
 
-    /// The principal has as many calls in flight as it may.
     pub(super) fn too_many_calls() -> Self {
         Self::new(
             Code::ResourceExhausted,
             Reason::RateLimited,
-            "The principal has as many calls in flight as it may.",
-            "Await their answers, then retry after the delay, with jitter.",
+            "The principal has reached its limit of calls in flight.",
+            "Await their responses, then retry after the delay, with jitter.",
         )
         .with("limit", "max_calls_per_principal")
         .retry(SOON)
     }
 
-    /// Health and reflection have as many streams as they may.
     pub(super) fn too_many_open_streams() -> Self {
         Self::new(
             Code::ResourceExhausted,
             Reason::RateLimited,
-            "Health and reflection have as many streams as they may.",
-            "End a stream, or ask Health/Check; then retry after the delay.",
+            "The limit of open health and reflection streams is reached.",
+            "End a stream, or call Health/Check; then retry after the delay.",
         )
         .with("limit", "open_streams")
         .retry(LATER)
     }
 
-    /// The principal calls more often than it may.
-    pub(super) fn too_often(wait: Duration) -> Self {
+    pub(super) fn rate_limited(wait: Duration) -> Self {
         Self::new(
             Code::ResourceExhausted,
             Reason::RateLimited,
-            "The principal calls more often than it may.",
+            "The principal exceeds its rate limit.",
             "Retry after the delay, with jitter.",
         )
         .with("limit", "per_principal_rps")
         .retry(wait)
     }
 
-    /// Too many credentials from this address were no good.
-    pub(super) fn too_many_failures(wait: Duration) -> Self {
+    pub(super) fn too_many_failed_authentications(wait: Duration) -> Self {
         Self::new(
             Code::ResourceExhausted,
             Reason::RateLimited,
-            "Too many authentications from this address failed; credentials from it are not looked at for a while.",
+            "Too many authentications from this address failed; the vault ignores its credentials for a while.",
             "Correct the credential, then retry after the delay.",
         )
         .with("limit", "failed_authentications")
         .retry(wait)
     }
 
-    /// The connection ends, and the stream on it with it.
+    /// Ends a watch because its connection ends.
     pub(super) fn connection_ends() -> Self {
         Self::new(
             Code::Unavailable,
             Reason::ShuttingDown,
-            "This connection has reached its age, or makes room for others.",
+            "This connection has reached its maximum age, or was closed to make room for another.",
             "Resume over a new connection.",
         )
         .retry(Duration::from_millis(10))
     }
 
-    /// The call's time is over.
-    pub(super) fn too_late() -> Self {
+    pub(super) fn deadline_exceeded() -> Self {
         Self::new(
             Code::DeadlineExceeded,
             None,
-            "The call's deadline passed before the answer was there.",
+            "The call's deadline passed before the response was ready.",
             "Repeat it with the same request_id and more time.",
         )
     }
 
-    /// The request message does not come.
-    pub(super) fn too_slow(limit: Duration) -> Self {
+    pub(super) fn message_too_slow(limit: Duration) -> Self {
         Self::new(
             Code::DeadlineExceeded,
             None,
-            format!("The request's message did not arrive within {} seconds.", limit.as_secs()),
+            format!("The request message did not arrive within {} seconds.", limit.as_secs()),
             "Send it right after the headers.",
         )
     }
 
-    /// The request message passes the size limit.
-    pub(super) fn too_large(limit: usize) -> Self {
+    pub(super) fn message_too_large(limit: usize) -> Self {
         Self::new(
             Code::InvalidArgument,
             Reason::FieldInvalid,
@@ -186,8 +178,7 @@ impl Refused {
         )
     }
 
-    /// The request is no message of the RPC.
-    pub(super) fn unreadable() -> Self {
+    pub(super) fn message_malformed() -> Self {
         Self::new(
             Code::InvalidArgument,
             Reason::FieldInvalid,
@@ -197,28 +188,28 @@ impl Refused {
     }
 
     /// A bug of ours; the call id leads to its cause in the log.
-    pub(super) fn bug(call: &Call) -> Self {
-        Self::new(
-            Code::Internal,
-            None,
-            "The vault made a mistake.",
-            format!("Report it to the operator with the call id {}.", call.id()),
-        )
+    pub(super) fn bug(call_id: &str) -> Self {
+        let remedy = format!("Report it to the operator with the call id {call_id}.");
+        let mut denial = Self::new(Code::Internal, None, "The vault made a mistake.", remedy);
+        denial.call_id = Some(call_id.to_owned());
+        denial
     }
 
-    /// There is no such RPC.
     pub(super) fn unimplemented() -> Self {
         Self::new(
             Code::Unimplemented,
             None,
             "This vault has no such RPC.",
-            "See the services by server reflection.",
+            "List the services by server reflection.",
         )
     }
 
-    /// The wire form.
-    pub(super) fn into_status(self, call: &Call) -> Status {
-        call.note_reason(self.reason.map_or("", |reason| reason.reason()));
+    /// The reason's name; empty if there is none.
+    pub(super) fn reason(&self) -> &'static str {
+        self.reason.map_or("", |reason| reason.reason())
+    }
+
+    pub(super) fn into_status(self) -> Status {
         let mut details = ErrorDetails::new();
         if let Some(reason) = self.reason {
             details.set_error_info(reason.reason(), DOMAIN, self.metadata);
@@ -229,11 +220,11 @@ impl Refused {
         if let Some(after) = self.retry_after {
             details.set_retry_info(Some(after));
         }
-        if self.code == Code::Internal {
-            details.set_request_info(call.id(), "");
+        if let Some(call_id) = self.call_id {
+            details.set_request_info(call_id, "");
         }
         details.set_localized_message("en-US", self.remedy.clone());
-        Status::with_error_details(self.code, format!("{} {}", self.wrong, self.remedy), details)
+        Status::with_error_details(self.code, format!("{} {}", self.problem, self.remedy), details)
     }
 }
 

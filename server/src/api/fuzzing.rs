@@ -1,4 +1,4 @@
-//! Messages of callers, as fuzzing makes them: bytes that may be protobuf, and certificates.
+//! Entry points for the fuzz targets: request messages and client certificates.
 
 use prost::Message;
 use token_vault_proto::v1 as pb;
@@ -13,12 +13,12 @@ use crate::vault::{
 
 fn read<M: Message + Default, C: TryFrom<M, Error = VaultError>>(bytes: &[u8]) {
     if let Ok(message) = M::decode(bytes) {
-        // An answer or an error that names a field: both are fine.
+        // A command, or an error that names a field: both are fine.
         let _ = C::try_from(message).map_err(|error| error.to_string());
     }
 }
 
-/// The first byte says of which call it is the request.
+/// The first byte chooses the request's type.
 pub fn message(data: &[u8]) {
     let Some((which, bytes)) = data.split_first() else { return };
     match which % 20 {
@@ -51,7 +51,7 @@ pub fn message(data: &[u8]) {
     }
 }
 
-/// A client certificate whose chain was verified.
+/// A client certificate.
 pub fn certificate(der: &[u8]) {
     let _ = tls::facts(der);
 }

@@ -1,42 +1,43 @@
-//! What callers may take of the vault. Every bound is a key below `server.limits`.
+//! The limits on connections, calls and streams. Each is a configuration key below `server.limits`.
 
 use std::time::Duration;
 
-/// The bounds. `Default` is what holds when nothing is configured.
+/// `Default` is what holds where nothing is configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at once. One more closes the one that has been idle longest; where all have calls, it is refused.
+    /// Open connections. One more evicts the connection that has been idle longest; if all have calls, it is closed.
     pub max_connections: usize,
-    /// Time for the TLS handshake, and as much again for the first words of HTTP/2.
+    /// Time for the TLS handshake, and as much again for the HTTP/2 preface.
     pub handshake_timeout: Duration,
-    /// A connection without a call for so long is closed.
+    /// A connection without a call for this long is closed.
     pub idle_timeout: Duration,
-    /// A connection is closed after about so long (a tenth more or less); its watches end and resume elsewhere.
+    /// A connection is closed at about this age (a tenth more or less). Its watches end, and clients resume them over a
+    /// new connection.
     pub max_connection_age: Duration,
-    /// How long calls in flight may then take to end.
+    /// How long its calls in flight may then take to end.
     pub max_connection_age_grace: Duration,
-    /// How often a silent connection is asked whether it lives.
+    /// How often a silent connection is pinged.
     pub keepalive_interval: Duration,
-    /// How long it may take to say so.
+    /// How long it may take to answer a ping.
     pub keepalive_timeout: Duration,
-    /// Calls at once on one connection, watches included; more wait in the client.
+    /// Concurrent calls on one connection, watches included; further calls wait in the client.
     pub max_streams_per_connection: u32,
-    /// Streams of health and reflection at once, which need no key.
+    /// Concurrent streams of health and reflection, which need no key.
     pub max_open_streams: usize,
-    /// Bytes of headers per request.
+    /// Bytes of a request's headers.
     pub max_header_bytes: u32,
     /// Bytes of a request's message.
     pub max_request_bytes: usize,
-    /// Calls in flight at once, over all connections; a sixteenth of them is for admins alone. A call is in flight
-    /// until its answer is read, a watch until its headers are sent.
+    /// Calls in flight over all connections; a sixteenth of them is reserved for admins. A call is in flight until its
+    /// response is read, a watch until its headers are sent.
     pub max_calls: usize,
-    /// How many of them may be of one principal.
+    /// How many of them may belong to one principal.
     pub max_calls_per_principal: usize,
-    /// Calls per second of one principal, with all its keys and certificates; 0 is no bound.
+    /// Calls per second of one principal, over all its keys and certificates; 0 is no limit.
     pub per_principal_rps: u32,
-    /// Calls that it may make at once, after a pause.
+    /// Calls that it may make at once after a pause.
     pub per_principal_burst: u32,
-    /// Failed authentications a minute from one address; 0 is no bound.
+    /// Failed authentications per minute from one address; 0 is no limit.
     pub failed_authentications_per_minute: u32,
 }
 

@@ -1,8 +1,10 @@
-//! gRPC in. Reads requests into the vault's commands, calls one verb each, renders the answer.
+//! The gRPC API. Each handler reads its request into a command, calls one verb of the vault and renders the response.
 //!
-//! Everything that holds for every call stands around the services, in the order that [`serve`] shows.
-//! This module knows nothing of storage, keys or providers. Start reading at [`serve`], then
-//! `listener` (connections), `access` (who may what), `status` (what went wrong) and `convert` (what was meant).
+//! What applies to every call happens in the layers around the services, in the order that [`serve`] shows. This
+//! module knows nothing of storage, keys or providers. Start reading at [`serve`], then `listener` (connections),
+//! `layers` (the steps around a call), `access` (who may call what), `status` (errors) and `convert` (messages).
+//!
+//! Dependencies point downwards: services and layers use `status`, `status` uses `call`, `call` uses `denial`.
 
 mod access;
 mod admin_http;
@@ -41,20 +43,22 @@ pub use limits::Limits;
 pub use listener::tls::{ClientAuth, Tls, TlsFiles, TlsProblem};
 
 use crate::vault::Vault;
-use layers::{Gate, Places, admit, around, audit, authenticate, catch_panic, deadline, observe, translate};
+use layers::{
+    Admission, Authenticator, admit, around, audit, authenticate, catch_panic, deadline, observe, translate,
+};
 
-/// Largest answer message: a page of a thousand tokens or events.
-const LARGEST_ANSWER: usize = 4 * 1024 * 1024;
-/// What health is told about.
+/// Largest response message: a page of a thousand tokens or events.
+const LARGEST_RESPONSE: usize = 4 * 1024 * 1024;
+/// The services whose health is reported.
 const SERVICES: [&str; 3] = ["", "tokenvault.v1.TokenVault", "tokenvault.v1.VaultAdmin"];
 
 /// Why the API could not be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The address can't be had.
+    /// The address is in use or not ours.
     #[error("cannot listen on {0}: {1}")]
     Bind(SocketAddr, io::Error),
-    /// Server reflection can't be built from the descriptors.
+    /// The proto descriptors are not what reflection expects.
     #[error("reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
 }
@@ -64,8 +68,8 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
     TcpListener::bind(address).await.map_err(|error| ServeError::Bind(address, error))
 }
 
-/// Serves until `stop`, then lets the calls in flight end. The caller bounds how long that may take. Without `tls`, in the
-/// clear.
+/// Serves until `stop`, then lets the calls in flight end; the caller bounds how long that may take. Without `tls`,
+/// in plain text.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
@@ -75,21 +79,21 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let tokens = TokenVaultServer::new(token_vault::TokenVaultService::new(vault.clone()))
         .max_decoding_message_size(limits.max_request_bytes)
-        .max_encoding_message_size(LARGEST_ANSWER);
+        .max_encoding_message_size(LARGEST_RESPONSE);
     let admin = VaultAdminServer::new(vault_admin::VaultAdminService::new(vault.clone()))
         .max_decoding_message_size(limits.max_request_bytes)
-        .max_encoding_message_size(LARGEST_ANSWER);
+        .max_encoding_message_size(LARGEST_RESPONSE);
     let (reporter, health) = tonic_health::server::health_reporter();
-    let following = tokio::spawn(follow_health(reporter, vault.health(), stop.clone()));
+    let health_reports = tokio::spawn(report_health(reporter, vault.health(), stop.clone()));
 
     let layers = ServiceBuilder::new()
-        .layer(around((), observe)) // first: whatever happens below has an id and is logged once
+        .layer(around((), observe)) // first: every call gets an id and one log line
         .layer(around((), catch_panic)) // a bug ends one call, and is logged as its outcome
-        .layer(around(Places::new(&limits), admit)) // full? refuse now: waiting would only pile up
-        .layer(around((), deadline)) // bounds all that may wait below: authentication reads too
-        .layer(around(Gate::new(vault.clone(), &limits), authenticate)) // before a byte of the body is decoded
-        .layer(around(vault.clone(), audit)) // who is known: from here on, what is done is done on somebody's behalf
-        .layer(around(limits.max_request_bytes, translate)) // next to the decoder, whose refusals it words
+        .layer(around(Admission::new(&limits), admit)) // when full, deny at once: waiting calls would pile up
+        .layer(around((), deadline)) // limits all waiting below, authentication included
+        .layer(around(Arc::new(Authenticator::new(vault.clone(), &limits)), authenticate)) // before the body is decoded
+        .layer(around(vault.clone(), audit)) // the caller is known: everything below is done on its behalf
+        .layer(around(limits.max_request_bytes, translate)) // next to the decoder, whose errors it rewords
         .into_inner();
     let services = Routes::new(tokens)
         .add_service(admin)
@@ -99,22 +103,22 @@ pub async fn serve(
         .prepare();
 
     let stopping = CancellationToken::new();
-    let ending = tokio::spawn({
+    let stopper = tokio::spawn({
         let stopping = stopping.clone();
         async move {
             stop.cancelled_owned().await;
-            // A watch has no end of its own, and the server would wait for it.
+            // A watch has no end of its own, so the server would wait for it forever.
             vault.stop_watches();
             stopping.cancel();
         }
     });
     listener::serve(listener, layers.layer(services), tls, limits, stopping).await;
-    following.abort();
-    ending.abort();
+    health_reports.abort();
+    stopper.abort();
     Ok(())
 }
 
-/// What `grpcurl` asks. The error details are registered too, or it could not print them.
+/// Server reflection, for `grpcurl`. The error details are registered too, so that it can print them.
 fn reflection() -> tonic_reflection::server::Builder<'static> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET)
@@ -122,8 +126,8 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
-/// Tells health what the vault says of itself; once stopping, that it serves no more.
-async fn follow_health(
+/// Reports the vault's health, and NOT_SERVING once it is stopping.
+async fn report_health(
     reporter: HealthReporter,
     mut healthy: watch::Receiver<bool>,
     stop: CancellationToken,

@@ -7,7 +7,7 @@ use tonic::Code;
 use tonic_types::StatusExt;
 
 use super::call::Call;
-use super::status::refuse;
+use super::status::deny;
 use crate::model::{
     ApiKeyId, ConnectionId, Misconfiguration, ProviderId, RefusalReason, RequestId, Role, SubscriptionName,
     Timestamp, TokenVersion, WorkspaceId,
@@ -171,7 +171,7 @@ fn promised(reason: Reason) -> Code {
 fn every_error_has_the_promised_code_reason_and_words() {
     for (error, reason) in all() {
         let shown = format!("{error:?}");
-        let status = refuse(error, &Call::new("/tokenvault.v1.TokenVault/GetToken"));
+        let status = deny(error, &Call::new("/tokenvault.v1.TokenVault/GetToken"));
         assert_eq!(status.code(), reason.map_or(Code::Internal, promised), "{shown}");
         let details = status.get_error_details();
         let info = details.error_info();
@@ -185,21 +185,21 @@ fn every_error_has_the_promised_code_reason_and_words() {
 }
 
 #[test]
-fn waiting_is_told_where_it_helps() {
+fn a_retry_delay_is_given_where_waiting_helps() {
     for (error, _) in all() {
         let shown = format!("{error:?}");
-        let status = refuse(error, &Call::new("/x"));
+        let status = deny(error, &Call::new("/x"));
         let waits = matches!(status.code(), Code::ResourceExhausted | Code::Unavailable);
-        let told = status.get_error_details().retry_info().is_some();
-        assert!(told || !waits, "{shown} wants RetryInfo");
+        let has_delay = status.get_error_details().retry_info().is_some();
+        assert!(has_delay || !waits, "{shown} wants RetryInfo");
     }
 }
 
 #[test]
-fn every_violation_is_told() {
+fn every_violation_is_listed() {
     let violations =
         vec![FieldViolation::new("provider", "must be set"), FieldViolation::new("page_size", "must be 0")];
-    let status = refuse(E::Fields(violations), &Call::new("/x"));
+    let status = deny(E::Fields(violations), &Call::new("/x"));
     assert_eq!(status.get_error_details().bad_request().unwrap().field_violations.len(), 2);
     assert_eq!(
         status.message(),
@@ -208,11 +208,9 @@ fn every_violation_is_told() {
 }
 
 #[test]
-fn a_role_is_refused_with_role_and_rpc() {
-    let status = refuse(
-        E::RoleInsufficient { role: Role::Viewer },
-        &Call::new("/tokenvault.v1.TokenVault/StoreToken"),
-    );
+fn a_denied_role_is_named_with_its_rpc() {
+    let status =
+        deny(E::RoleInsufficient { role: Role::Viewer }, &Call::new("/tokenvault.v1.TokenVault/StoreToken"));
     let details = status.get_error_details();
     let facts = &details.error_info().unwrap().metadata;
     assert_eq!(facts.get("role").map(String::as_str), Some("VIEWER"));
@@ -220,18 +218,18 @@ fn a_role_is_refused_with_role_and_rpc() {
 }
 
 #[test]
-fn a_bug_tells_its_call_id_and_nothing_else() {
+fn a_bug_shows_its_call_id_and_nothing_else() {
     let call = Call::new("/x");
-    let status = refuse(E::Internal, &call);
+    let status = deny(E::Internal, &call);
     assert!(status.message().contains(call.id()));
     assert_eq!(status.get_error_details().request_info().unwrap().request_id, call.id());
 }
 
 #[test]
-fn a_refusal_names_the_connection_that_the_call_named() {
+fn a_denial_names_the_connection_that_the_call_named() {
     let call = Call::new("/tokenvault.v1.TokenVault/FetchAccessToken");
     call.about("0193");
-    let status = refuse(E::ScopesMissing { missing: vec!["ads_read".into()], declined: vec![] }, &call);
+    let status = deny(E::ScopesMissing { missing: vec!["ads_read".into()], declined: vec![] }, &call);
     let details = status.get_error_details();
     let facts = &details.error_info().unwrap().metadata;
     assert_eq!(facts.get("connection_id").map(String::as_str), Some("0193"));
@@ -239,9 +237,9 @@ fn a_refusal_names_the_connection_that_the_call_named() {
 }
 
 #[test]
-fn a_lost_position_is_told_with_what_helps() {
+fn a_lost_position_names_what_helps() {
     let facts = |error| {
-        let status = refuse(error, &Call::new("/x"));
+        let status = deny(error, &Call::new("/x"));
         status.get_error_details().error_info().unwrap().metadata.clone()
     };
     assert_eq!(facts(E::CursorInvalid { field: "cursor" })["field"], "cursor");
@@ -249,6 +247,6 @@ fn a_lost_position_is_told_with_what_helps() {
     let name = SubscriptionName::parse("alerts").unwrap();
     assert_eq!(facts(E::SubscriptionNotFound(name))["subscription"], "alerts");
     let jobs =
-        refuse(E::JobNotFound { job: "nightly".into(), known: "meta-token-expiry".into() }, &Call::new("/x"));
+        deny(E::JobNotFound { job: "nightly".into(), known: "meta-token-expiry".into() }, &Call::new("/x"));
     assert!(jobs.message().contains("ListJobs: meta-token-expiry."), "{}", jobs.message());
 }

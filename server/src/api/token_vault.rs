@@ -1,4 +1,4 @@
-//! Service `TokenVault`: read the request, call one verb, render the answer.
+//! Service `TokenVault`: each handler reads the request, calls one verb and renders the response.
 
 use std::sync::Arc;
 
@@ -9,17 +9,15 @@ use tonic::{Request, Response, Status};
 
 use super::call::Call;
 use super::convert::OneToken;
-use super::status::refuse;
-use super::watching::{Answers, follow};
+use super::status::{deny, respond};
+use super::watching::{Responses, follow};
 use crate::vault::Vault;
 
-/// The service over a vault.
 pub(super) struct TokenVaultService {
     vault: Arc<Vault>,
 }
 
 impl TokenVaultService {
-    /// Over `vault`.
     pub(super) fn new(vault: Arc<Vault>) -> Self {
         Self { vault }
     }
@@ -27,7 +25,7 @@ impl TokenVaultService {
 
 #[tonic::async_trait]
 impl TokenVault for TokenVaultService {
-    type WatchExpiryEventsStream = Answers;
+    type WatchExpiryEventsStream = Responses;
 
     async fn store_token(
         &self,
@@ -36,7 +34,7 @@ impl TokenVault for TokenVaultService {
         let (call, message) = Call::open(request)?;
         call.about(message.connection_id());
         let outcome = async { self.vault.store_token(call.caller()?, message.try_into()?).await };
-        call.close(outcome.await)
+        respond(&call, outcome.await)
     }
 
     async fn exchange_token(
@@ -48,7 +46,7 @@ impl TokenVault for TokenVaultService {
             call.about(connection);
         }
         let outcome = async { self.vault.exchange_token(call.caller()?, message.try_into()?).await };
-        call.close(outcome.await)
+        respond(&call, outcome.await)
     }
 
     async fn validate_token(
@@ -58,7 +56,7 @@ impl TokenVault for TokenVaultService {
         let (call, message) = Call::open(request)?;
         call.about(&message.connection_id);
         let outcome = async { self.vault.validate_token(call.caller()?, message.try_into()?).await };
-        call.close(outcome.await)
+        respond(&call, outcome.await)
     }
 
     async fn fetch_access_token(
@@ -68,7 +66,7 @@ impl TokenVault for TokenVaultService {
         let (call, message) = Call::open(request)?;
         call.about(&message.connection_id);
         let outcome = async { self.vault.fetch_access_token(call.caller()?, message.try_into()?).await };
-        call.close(outcome.await)
+        respond(&call, outcome.await)
     }
 
     async fn get_token(
@@ -83,7 +81,7 @@ impl TokenVault for TokenVaultService {
                 .await
                 .map(|(view, cursor)| OneToken(view, cursor))
         };
-        call.close(outcome.await)
+        respond(&call, outcome.await)
     }
 
     async fn list_tokens(
@@ -92,7 +90,7 @@ impl TokenVault for TokenVaultService {
     ) -> Result<Response<pb::ListTokensResponse>, Status> {
         let (call, message) = Call::open(request)?;
         let outcome = async { self.vault.list_tokens(call.caller()?, message.try_into()?).await };
-        call.close(outcome.await)
+        respond(&call, outcome.await)
     }
 
     async fn report_token_error(
@@ -102,7 +100,7 @@ impl TokenVault for TokenVaultService {
         let (call, message) = Call::open(request)?;
         call.about(&message.connection_id);
         let outcome = async { self.vault.report_token_error(call.caller()?, message.try_into()?).await };
-        call.close(outcome.await)
+        respond(&call, outcome.await)
     }
 
     async fn revoke_token(
@@ -112,18 +110,18 @@ impl TokenVault for TokenVaultService {
         let (call, message) = Call::open(request)?;
         call.about(&message.connection_id);
         let outcome = async { self.vault.revoke_token(call.caller()?, message.try_into()?).await };
-        call.close(outcome.await)
+        respond(&call, outcome.await)
     }
 
     async fn watch_expiry_events(
         &self,
         request: Request<pb::WatchExpiryEventsRequest>,
-    ) -> Result<Response<Answers>, Status> {
+    ) -> Result<Response<Responses>, Status> {
         let (call, message) = Call::open(request)?;
         let outcome = async { self.vault.watch_events(call.caller_to_keep()?, message.try_into()?).await };
         match outcome.await {
             Ok(watch) => Ok(Response::new(follow(call, watch))),
-            Err(error) => Err(refuse(error, &call)),
+            Err(error) => Err(deny(error, &call)),
         }
     }
 
@@ -133,7 +131,7 @@ impl TokenVault for TokenVaultService {
     ) -> Result<Response<pb::ListExpiryEventsResponse>, Status> {
         let (call, message) = Call::open(request)?;
         let outcome = async { self.vault.list_events(call.caller()?, message.try_into()?).await };
-        call.close(outcome.await)
+        respond(&call, outcome.await)
     }
 
     async fn acknowledge_events(
@@ -142,6 +140,6 @@ impl TokenVault for TokenVaultService {
     ) -> Result<Response<pb::AcknowledgeEventsResponse>, Status> {
         let (call, message) = Call::open(request)?;
         let outcome = async { self.vault.acknowledge_events(call.caller()?, message.try_into()?).await };
-        call.close(outcome.await)
+        respond(&call, outcome.await)
     }
 }

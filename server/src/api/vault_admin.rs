@@ -1,4 +1,4 @@
-//! Service `VaultAdmin`: read the request, call one verb, render the answer.
+//! Service `VaultAdmin`: each handler reads the request, calls one verb and renders the response.
 
 use std::sync::Arc;
 
@@ -8,15 +8,14 @@ use tonic::{Request, Response, Status};
 
 use super::call::Call;
 use super::convert::{GetWorkspace, Jobs, RevokeApiKey};
+use super::status::respond;
 use crate::vault::Vault;
 
-/// The service over a vault.
 pub(super) struct VaultAdminService {
     vault: Arc<Vault>,
 }
 
 impl VaultAdminService {
-    /// Over `vault`.
     pub(super) fn new(vault: Arc<Vault>) -> Self {
         Self { vault }
     }
@@ -30,7 +29,7 @@ impl VaultAdmin for VaultAdminService {
     ) -> Result<Response<pb::CreateApiKeyResponse>, Status> {
         let (call, message) = Call::open(request)?;
         let outcome = async { self.vault.create_api_key(call.caller()?, message.try_into()?).await };
-        call.close(outcome.await)
+        respond(&call, outcome.await)
     }
 
     async fn list_api_keys(
@@ -39,7 +38,7 @@ impl VaultAdmin for VaultAdminService {
     ) -> Result<Response<pb::ListApiKeysResponse>, Status> {
         let (call, message) = Call::open(request)?;
         let outcome = async { self.vault.list_api_keys(call.caller()?, message.try_into()?).await };
-        call.close(outcome.await)
+        respond(&call, outcome.await)
     }
 
     async fn revoke_api_key(
@@ -51,7 +50,7 @@ impl VaultAdmin for VaultAdminService {
             let RevokeApiKey { request_id, key } = message.try_into()?;
             self.vault.revoke_api_key(call.caller()?, request_id, &key).await
         };
-        call.close(outcome.await)
+        respond(&call, outcome.await)
     }
 
     async fn rotate_api_key(
@@ -60,7 +59,7 @@ impl VaultAdmin for VaultAdminService {
     ) -> Result<Response<pb::RotateApiKeyResponse>, Status> {
         let (call, message) = Call::open(request)?;
         let outcome = async { self.vault.rotate_api_key(call.caller()?, message.try_into()?).await };
-        call.close(outcome.await)
+        respond(&call, outcome.await)
     }
 
     async fn list_jobs(
@@ -69,7 +68,7 @@ impl VaultAdmin for VaultAdminService {
     ) -> Result<Response<pb::ListJobsResponse>, Status> {
         let (call, _) = Call::open(request)?;
         let outcome = async { self.vault.list_jobs(call.caller()?).await.map(Jobs) };
-        call.close(outcome.await)
+        respond(&call, outcome.await)
     }
 
     async fn run_job(
@@ -78,7 +77,7 @@ impl VaultAdmin for VaultAdminService {
     ) -> Result<Response<pb::RunJobResponse>, Status> {
         let (call, message) = Call::open(request)?;
         let outcome = async { self.vault.run_job(call.caller()?, message.try_into()?).await };
-        call.close(outcome.await)
+        respond(&call, outcome.await)
     }
 
     async fn list_job_runs(
@@ -87,7 +86,7 @@ impl VaultAdmin for VaultAdminService {
     ) -> Result<Response<pb::ListJobRunsResponse>, Status> {
         let (call, message) = Call::open(request)?;
         let outcome = async { self.vault.list_job_runs(call.caller()?, message.try_into()?).await };
-        call.close(outcome.await)
+        respond(&call, outcome.await)
     }
 
     async fn rotate_key(
@@ -96,7 +95,7 @@ impl VaultAdmin for VaultAdminService {
     ) -> Result<Response<pb::RotateKeyResponse>, Status> {
         let (call, message) = Call::open(request)?;
         let outcome = async { self.vault.rotate_key(call.caller()?, message.try_into()?).await };
-        call.close(outcome.await)
+        respond(&call, outcome.await)
     }
 
     async fn get_workspace(
@@ -108,7 +107,7 @@ impl VaultAdmin for VaultAdminService {
             let GetWorkspace { workspace } = message.try_into()?;
             self.vault.get_workspace(call.caller()?, workspace).await
         };
-        call.close(outcome.await)
+        respond(&call, outcome.await)
     }
 
     async fn list_workspaces(
@@ -117,7 +116,7 @@ impl VaultAdmin for VaultAdminService {
     ) -> Result<Response<pb::ListWorkspacesResponse>, Status> {
         let (call, message) = Call::open(request)?;
         let outcome = async { self.vault.list_workspaces(call.caller()?, message.try_into()?).await };
-        call.close(outcome.await)
+        respond(&call, outcome.await)
     }
 
     async fn shred_workspace(
@@ -126,7 +125,7 @@ impl VaultAdmin for VaultAdminService {
     ) -> Result<Response<pb::ShredWorkspaceResponse>, Status> {
         let (call, message) = Call::open(request)?;
         let outcome = async { self.vault.shred_workspace(call.caller()?, message.try_into()?).await };
-        call.close(outcome.await)
+        respond(&call, outcome.await)
     }
 
     async fn list_subscriptions(
@@ -135,7 +134,7 @@ impl VaultAdmin for VaultAdminService {
     ) -> Result<Response<pb::ListSubscriptionsResponse>, Status> {
         let (call, message) = Call::open(request)?;
         let outcome = async { self.vault.list_subscriptions(call.caller()?, message.try_into()?).await };
-        call.close(outcome.await)
+        respond(&call, outcome.await)
     }
 
     async fn delete_subscription(
@@ -144,7 +143,7 @@ impl VaultAdmin for VaultAdminService {
     ) -> Result<Response<pb::DeleteSubscriptionResponse>, Status> {
         let (call, message) = Call::open(request)?;
         let outcome = async { self.vault.delete_subscription(call.caller()?, message.try_into()?).await };
-        call.close(outcome.await)
+        respond(&call, outcome.await)
     }
 
     async fn get_vault_status(
@@ -153,6 +152,6 @@ impl VaultAdmin for VaultAdminService {
     ) -> Result<Response<pb::GetVaultStatusResponse>, Status> {
         let (call, _) = Call::open(request)?;
         let outcome = async { self.vault.status(call.caller()?).await };
-        call.close(outcome.await)
+        respond(&call, outcome.await)
     }
 }

@@ -1,5 +1,5 @@
-//! The stream of a watch. The transport pulls it: the vault is asked for the next answer when the caller can take
-//! one, and nothing is read ahead.
+//! The response stream of a watch. The transport pulls it: the vault is asked for the next response when the caller
+//! can take one, and nothing is read ahead.
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
@@ -14,40 +14,40 @@ use tonic::{Code, Status};
 use tracing::Instrument;
 
 use super::call::Call;
-use super::convert::answers;
-use super::denial::Refused;
-use super::status::refuse;
+use super::convert::responses;
+use super::denial::Denial;
+use super::status::deny;
 use crate::vault::Watch;
 
-/// What a watch answers until it ends. The error that ends it is its last item.
-pub(super) type Answers = BoxStream<'static, Result<pb::WatchExpiryEventsResponse, Status>>;
+/// The responses of a watch. The error that ends it is the last item.
+pub(super) type Responses = BoxStream<'static, Result<pb::WatchExpiryEventsResponse, Status>>;
 
-/// The stream of `watch`, which `call` began.
-pub(super) fn follow(call: Arc<Call>, watch: Watch) -> Answers {
+/// The stream of `watch`, which `call` started.
+pub(super) fn follow(call: Arc<Call>, watch: Watch) -> Responses {
     let watching = Watching {
         call,
         watch,
-        rest: VecDeque::new(),
-        began: Instant::now(),
+        prepared: VecDeque::new(),
+        started: Instant::now(),
         events: 0,
         code: Code::Cancelled,
     };
     stream::unfold(Some(watching), |watching| async {
         let mut watching = watching?;
-        let answer = watching.next().await;
-        let goes_on = answer.is_ok();
-        Some((answer, goes_on.then_some(watching)))
+        let response = watching.next().await;
+        let continues = response.is_ok();
+        Some((response, continues.then_some(watching)))
     })
     .boxed()
 }
 
-/// A watch under way. Logs how it went when it is over, also when its caller hangs up.
+/// A running watch. Logs its end when dropped, so that one whose caller hangs up is logged too.
 struct Watching {
     call: Arc<Call>,
     watch: Watch,
-    /// Parts of an answer that was too large for one message.
-    rest: VecDeque<pb::WatchExpiryEventsResponse>,
-    began: Instant,
+    /// Responses made together and not sent yet: their items were too large for one message.
+    prepared: VecDeque<pb::WatchExpiryEventsResponse>,
+    started: Instant,
     events: usize,
     code: Code,
 }
@@ -55,46 +55,47 @@ struct Watching {
 impl Watching {
     async fn next(&mut self) -> Result<pb::WatchExpiryEventsResponse, Status> {
         loop {
-            // What was prepared is not for somebody whose permission has ended since.
+            // Even what is prepared is not sent to a caller whose permission has ended since.
             if let Err(error) = self.watch.check_permission() {
-                let ended = refuse(error, &self.call);
-                self.code = ended.code();
-                return Err(ended);
+                return Err(self.end(deny(error, &self.call)));
             }
-            if let Some(answer) = self.rest.pop_front() {
-                if let Some(Item::Events(batch)) = &answer.item {
+            if let Some(response) = self.prepared.pop_front() {
+                if let Some(Item::Events(batch)) = &response.item {
                     self.events += batch.events.len();
                 }
-                return Ok(answer);
+                return Ok(response);
             }
-            // The layers see the headers only: from there on a bug must be caught here.
-            let asked = AssertUnwindSafe(self.watch.next().instrument(self.call.span())).catch_unwind();
-            let asked = tokio::select! {
-                // Why the vault ends a watch says more than that its connection ends.
+            // The layers have seen the headers and are done, so panics must be caught here.
+            let next = AssertUnwindSafe(self.watch.next().instrument(self.call.span())).catch_unwind();
+            let next = tokio::select! {
+                // The vault's reason to end a watch says more than that the connection ends.
                 biased;
-                asked = asked => asked,
+                next = next => next,
                 () = self.call.peer().ending().cancelled() => {
-                    let ended = Refused::connection_ends().into_status(&self.call);
-                    self.code = ended.code();
-                    return Err(ended);
+                    let status = self.call.deny(Denial::connection_ends());
+                    return Err(self.end(status));
                 }
             };
-            let ended = match asked {
-                Ok(Ok(said)) => {
-                    self.rest = answers(said);
+            let status = match next {
+                Ok(Ok(watched)) => {
+                    self.prepared = responses(watched);
                     continue;
                 }
-                Ok(Err(error)) => refuse(error, &self.call),
+                Ok(Err(error)) => deny(error, &self.call),
                 Err(_) => self.call.bug(),
             };
-            self.code = ended.code();
-            return Err(ended);
+            return Err(self.end(status));
         }
+    }
+
+    fn end(&mut self, status: Status) -> Status {
+        self.code = status.code();
+        status
     }
 }
 
 impl Drop for Watching {
     fn drop(&mut self) {
-        self.call.log_watch(self.code, self.began.elapsed(), self.events);
+        self.call.log_watch(self.code, self.started.elapsed(), self.events);
     }
 }

@@ -1,26 +1,19 @@
-//! Requests and answers of service `VaultAdmin`.
+//! API keys: requests into commands, outcomes into responses.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use token_vault_proto::v1 as pb;
 use token_vault_proto::v1::api_key::{Role as PbRole, Workspaces as KeyWorkspaces};
 use token_vault_proto::v1::create_api_key_request::Workspaces;
-use token_vault_proto::v1::provider_status::Circuit;
 
 use super::fields::Fields;
-use super::time::{instant, signed_length};
-use super::token::status;
-use crate::model::{
-    ApiKeyId, BadValue, ProviderTrouble, RequestId, Role, Timestamp, WorkspaceId, WorkspaceSet,
-};
+use super::time::instant;
+use crate::model::{ApiKeyId, BadValue, RequestId, Role, WorkspaceId, WorkspaceSet};
 use crate::vault::{
-    ApiKey, ApiKeyPage, CreateApiKey, ListApiKeys, NewApiKey, ProviderState, ReplicaState, RotateApiKey,
-    RotatedApiKey, VaultError, VaultStatus,
+    ApiKey, ApiKeyPage, CreateApiKey, ListApiKeys, NewApiKey, RotateApiKey, RotatedApiKey, VaultError,
 };
 
-/// Counts up with every addition to `tokenvault.v1`.
-const API_REVISION: i32 = 4;
-/// Most workspaces of one key.
+/// The most workspaces that one key may name.
 const MOST_WORKSPACES: usize = 1_000;
 
 impl TryFrom<pb::CreateApiKeyRequest> for CreateApiKey {
@@ -73,7 +66,7 @@ fn named(fields: &mut Fields, list: pb::WorkspaceList) -> Option<WorkspaceSet> {
     Some(WorkspaceSet::Named(named))
 }
 
-/// The stable name of a caller with a key. Those with certificates and tokens may have more in theirs.
+/// Stricter than for callers with certificates and tokens, whose names may hold more characters.
 fn principal(name: String) -> Result<String, BadValue> {
     let good = (1..=128).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b));
@@ -93,12 +86,9 @@ impl TryFrom<pb::ListApiKeysRequest> for ListApiKeys {
     }
 }
 
-/// Which key to end.
 #[derive(Debug)]
 pub(in crate::api) struct RevokeApiKey {
-    /// Idempotency key.
     pub(in crate::api) request_id: Option<RequestId>,
-    /// The key.
     pub(in crate::api) key: ApiKeyId,
 }
 
@@ -183,75 +173,5 @@ impl From<ApiKeyPage> for pb::ListApiKeysResponse {
 impl From<ApiKey> for pb::RevokeApiKeyResponse {
     fn from(key: ApiKey) -> Self {
         Self { api_key: Some(key.into()) }
-    }
-}
-
-impl From<VaultStatus> for pb::GetVaultStatusResponse {
-    fn from(vault: VaultStatus) -> Self {
-        let master_keys = vault.master_keys.into_iter().map(|key| pb::MasterKeyStatus {
-            key_id: key.id,
-            active: key.active,
-            data_key_count: key.keys,
-        });
-        let token_counts = vault.tokens_by_status.into_iter().map(|(status_of, count)| pb::TokenCount {
-            status: status(status_of).into(),
-            count: i64::try_from(count).unwrap_or(i64::MAX),
-        });
-        Self {
-            version: vault.version.to_owned(),
-            api_revision: API_REVISION,
-            server_time: Some(instant(vault.server_time)),
-            backend: vault.backend.to_owned(),
-            replica: vault.replica,
-            head_sequence: vault.head_sequence,
-            oldest_sequence: vault.oldest_sequence,
-            cursor: vault.cursor,
-            providers: vault.providers.into_iter().map(Into::into).collect(),
-            master_keys: master_keys.collect(),
-            overdue_tokens: i64::try_from(vault.overdue_tokens).unwrap_or(i64::MAX),
-            token_counts: token_counts.collect(),
-            replicas: vault.replicas.into_iter().map(Into::into).collect(),
-        }
-    }
-}
-
-impl From<ProviderState> for pb::ProviderStatus {
-    fn from(state: ProviderState) -> Self {
-        let circuit = if state.circuit_open { Circuit::Open } else { Circuit::Closed };
-        Self {
-            provider: state.provider,
-            api_version: state.api_version,
-            circuit: circuit.into(),
-            problems: state.trouble.map(problem).into_iter().collect(),
-        }
-    }
-}
-
-fn problem((trouble, since): (ProviderTrouble, Timestamp)) -> pb::Problem {
-    let (reason, metadata) = match trouble {
-        ProviderTrouble::Unreachable => (pb::ErrorReason::ProviderUnavailable, HashMap::new()),
-        ProviderTrouble::Misconfigured(_) | ProviderTrouble::ManyDeaths => (
-            pb::ErrorReason::ProviderMisconfigured,
-            HashMap::from([("problem".to_owned(), trouble.as_str().to_owned())]),
-        ),
-    };
-    pb::Problem {
-        reason: reason.into(),
-        severity: pb::Severity::Critical.into(),
-        since: Some(instant(since)),
-        remedy: Some(trouble.remedy().into()),
-        metadata,
-    }
-}
-
-impl From<ReplicaState> for pb::ReplicaStatus {
-    fn from(replica: ReplicaState) -> Self {
-        Self {
-            name: replica.name,
-            started_at: Some(instant(replica.started_at)),
-            version: replica.version,
-            clock_offset: Some(signed_length(replica.clock_offset)),
-            this_one: replica.is_this_one,
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! The feed: requests into commands, events, answers of a watch and subscriptions onto the wire.
+//! The feed: requests into commands; events, watch responses and subscriptions into messages.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -25,41 +25,42 @@ use crate::vault::{
     Subscription, SubscriptionPage, VaultError, WatchEvents, WatchItem, WatchStart, Watched,
 };
 
-/// Most values of a filter's field: workspaces and connections; providers and kinds.
-const MANY: usize = 1_000;
-const SOME: usize = 100;
+/// The most workspaces, and the most connections, in a filter.
+const MOST_IDS: usize = 1_000;
+/// The most providers, and the most kinds, in a filter.
+const MOST_KINDS: usize = 100;
 /// The shortest and the longest heartbeat interval, in seconds.
 const HEARTBEAT: (u64, u64) = (1, 300);
-/// Bytes of events or tokens in one answer of a watch. Clients commonly refuse messages over 4 MiB, and one that
-/// can't be taken would stop its watch for good.
-const ANSWER: usize = 1024 * 1024;
+/// The most bytes of events or tokens in one watch response. Clients commonly reject messages over 4 MiB, and a message
+/// that its client rejects would stop the watch for good.
+const RESPONSE: usize = 1024 * 1024;
 
-/// What a filter lets through; none lets all.
+/// Without a filter, everything passes.
 fn filter(fields: &mut Fields, filter: Option<pb::EventFilter>) -> EventFilter {
     let Some(filter) = filter else { return EventFilter::default() };
     let lengths = [
-        ("filter.workspace_ids", filter.workspace_ids.len(), MANY),
-        ("filter.providers", filter.providers.len(), SOME),
-        ("filter.connection_ids", filter.connection_ids.len(), MANY),
-        ("filter.kinds", filter.kinds.len(), SOME),
+        ("filter.workspace_ids", filter.workspace_ids.len(), MOST_IDS),
+        ("filter.providers", filter.providers.len(), MOST_KINDS),
+        ("filter.connection_ids", filter.connection_ids.len(), MOST_IDS),
+        ("filter.kinds", filter.kinds.len(), MOST_KINDS),
     ];
     for (field, length, most) in lengths {
-        fields.refuse_if(length > most, field, &format!("must be at most {most}"));
+        fields.reject_if(length > most, field, &format!("must be at most {most}"));
     }
     let mut workspaces = BTreeSet::new();
-    for (at, id) in filter.workspace_ids.into_iter().take(MANY).enumerate() {
+    for (at, id) in filter.workspace_ids.into_iter().take(MOST_IDS).enumerate() {
         workspaces.extend(fields.workspace(&format!("filter.workspace_ids[{at}]"), id));
     }
     let mut providers = BTreeSet::new();
-    for (at, name) in filter.providers.into_iter().take(SOME).enumerate() {
+    for (at, name) in filter.providers.into_iter().take(MOST_KINDS).enumerate() {
         providers.extend(fields.keep(&format!("filter.providers[{at}]"), ProviderId::parse(name)));
     }
     let mut connections = BTreeSet::new();
-    for (at, id) in filter.connection_ids.into_iter().take(MANY).enumerate() {
+    for (at, id) in filter.connection_ids.into_iter().take(MOST_IDS).enumerate() {
         connections.extend(fields.keep(&format!("filter.connection_ids[{at}]"), ConnectionId::parse(&id)));
     }
     let mut kinds = BTreeSet::new();
-    for (at, number) in filter.kinds.into_iter().take(SOME).enumerate() {
+    for (at, number) in filter.kinds.into_iter().take(MOST_KINDS).enumerate() {
         match known_kind(number) {
             Some(kind) => drop(kinds.insert(kind)),
             None => fields.violated(format!("filter.kinds[{at}]"), "must be a kind of this version"),
@@ -105,12 +106,12 @@ impl TryFrom<pb::WatchExpiryEventsRequest> for WatchEvents {
     }
 }
 
-/// Zero leaves the choice to the vault.
+/// Zero means the vault's default.
 fn heartbeat(fields: &mut Fields, interval: Option<PbDuration>) -> Duration {
     let interval = fields.length("heartbeat_interval", interval).unwrap_or_default();
     let (least, most) = (Duration::from_secs(HEARTBEAT.0), Duration::from_secs(HEARTBEAT.1));
     let good = interval.is_zero() || (least..=most).contains(&interval);
-    fields.refuse_if(!good, "heartbeat_interval", "must be 0, or 1 second to 5 minutes");
+    fields.reject_if(!good, "heartbeat_interval", "must be 0, or 1 second to 5 minutes");
     interval
 }
 
@@ -135,7 +136,7 @@ impl TryFrom<pb::AcknowledgeEventsRequest> for AcknowledgeEvents {
     fn try_from(request: pb::AcknowledgeEventsRequest) -> Result<Self, VaultError> {
         let mut fields = Fields::default();
         let subscription = fields.keep("subscription", SubscriptionName::parse(request.subscription));
-        fields.refuse_if(request.cursor.is_empty(), "cursor", "must be set");
+        fields.reject_if(request.cursor.is_empty(), "cursor", "must be set");
         let subscription = fields.finish(subscription)?;
         Ok(Self { subscription, cursor: request.cursor, allow_rewind: request.allow_rewind })
     }
@@ -234,7 +235,6 @@ fn detail(detail: &Detail) -> Option<PbDetail> {
     })
 }
 
-/// What happened, on the wire.
 fn kind(kind: EventKind) -> Kind {
     match kind {
         EventKind::Connected => Kind::Connected,
@@ -259,7 +259,7 @@ fn kind(kind: EventKind) -> Kind {
     }
 }
 
-/// A kind from the wire, if this version knows it.
+/// `None` if this version does not know the kind.
 fn known_kind(number: i32) -> Option<EventKind> {
     Some(match Kind::try_from(number).ok()? {
         Kind::Unspecified => return None,
@@ -284,46 +284,46 @@ fn known_kind(number: i32) -> Option<EventKind> {
     })
 }
 
-/// The answers that carry what a watch has to say: one, or several where one would be too large a message.
-pub(in crate::api) fn answers(said: Watched) -> VecDeque<pb::WatchExpiryEventsResponse> {
-    let server_time = Some(instant(said.server_time));
-    let answer = |cursor, item| pb::WatchExpiryEventsResponse { cursor, server_time, item: Some(item) };
-    match said.item {
+/// The responses for one item of a watch: several if one message would be too large.
+pub(in crate::api) fn responses(watched: Watched) -> VecDeque<pb::WatchExpiryEventsResponse> {
+    let server_time = Some(instant(watched.server_time));
+    let response = |cursor, item| pb::WatchExpiryEventsResponse { cursor, server_time, item: Some(item) };
+    match watched.item {
         WatchItem::Events(events) => {
-            let mut answers: VecDeque<_> = parts(events.into_iter().map(Into::into))
+            let mut responses: VecDeque<_> = parts(events.into_iter().map(Into::into))
                 .into_iter()
                 .map(|events: Vec<pb::ExpiryEvent>| {
                     let cursor = events.last().map(|last| last.cursor.clone()).unwrap_or_default();
-                    answer(cursor, Item::Events(EventBatch { events }))
+                    response(cursor, Item::Events(EventBatch { events }))
                 })
                 .collect();
-            if let Some(last) = answers.back_mut() {
-                // It may be past the last event: what followed did not match.
-                last.cursor = said.cursor;
+            if let Some(last) = responses.back_mut() {
+                // This cursor may be past the last event, because the events after it did not match.
+                last.cursor = watched.cursor;
             }
-            answers
+            responses
         }
         WatchItem::Snapshot(tokens) => parts(tokens.into_iter().map(Into::into))
             .into_iter()
-            .map(|tokens| answer(said.cursor.clone(), Item::Snapshot(SnapshotPage { tokens })))
+            .map(|tokens| response(watched.cursor.clone(), Item::Snapshot(SnapshotPage { tokens })))
             .collect(),
         WatchItem::SnapshotComplete { tokens } => {
             let item = Item::SnapshotComplete(SnapshotComplete { token_count: tokens });
-            VecDeque::from([answer(said.cursor, item)])
+            VecDeque::from([response(watched.cursor, item)])
         }
         WatchItem::Heartbeat { head, behind } => {
             let item = Item::Heartbeat(Heartbeat { head_sequence: head, behind });
-            VecDeque::from([answer(said.cursor, item)])
+            VecDeque::from([response(watched.cursor, item)])
         }
     }
 }
 
-/// The items in order, cut so that each part but one of a single item stays below the bound.
+/// The items in order, in parts of at most [`RESPONSE`] bytes. A larger item is a part of its own.
 fn parts<M: Message>(items: impl Iterator<Item = M>) -> Vec<Vec<M>> {
     let (mut parts, mut part, mut size) = (Vec::new(), Vec::new(), 0);
     for item in items {
         let length = item.encoded_len();
-        if size + length > ANSWER && !part.is_empty() {
+        if size + length > RESPONSE && !part.is_empty() {
             parts.push(std::mem::take(&mut part));
             size = 0;
         }

@@ -1,4 +1,4 @@
-//! What of the feed is understood, and how an event looks on the wire.
+//! Requests about the feed, and events as messages.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use token_vault_proto::v1::expiry_event::{Detail as PbDetail, Kind};
 use token_vault_proto::v1::watch_expiry_events_request::{From as PbFrom, Start};
 use token_vault_proto::v1::watch_expiry_events_response::Item;
 
-use super::events::answers;
+use super::events::responses;
 use super::tests::fields;
 use crate::model::{
     Closed, ConnectionId, DeadlineKind, Detail, Event, EventKind, EventWord, Expiry, ExpirySource,
@@ -42,7 +42,7 @@ fn the_least_watch_starts_now_and_leaves_the_heartbeat_to_the_vault() {
 }
 
 #[test]
-fn a_watch_starts_where_it_is_told() {
+fn a_watch_starts_where_the_request_says() {
     let start = |start| {
         WatchEvents::try_from(pb::WatchExpiryEventsRequest { start: Some(start), ..Default::default() })
             .map(|command| command.start)
@@ -93,7 +93,7 @@ fn a_filter_names_what_it_lets_through() {
 }
 
 #[test]
-fn every_bad_value_of_a_filter_is_told_with_its_path() {
+fn every_bad_value_of_a_filter_is_reported_with_its_path() {
     let bad = pb::EventFilter {
         workspace_ids: vec!["acme".into(), "a b".into()],
         providers: vec!["Meta".into()],
@@ -101,7 +101,7 @@ fn every_bad_value_of_a_filter_is_told_with_its_path() {
         kinds: vec![1, 0, 99],
         min_severity: 4,
     };
-    let told = [
+    let paths = [
         "filter.workspace_ids[1]",
         "filter.providers[0]",
         "filter.connection_ids[0]",
@@ -109,9 +109,9 @@ fn every_bad_value_of_a_filter_is_told_with_its_path() {
         "filter.kinds[2]",
         "filter.min_severity",
     ];
-    assert_eq!(watch(bad.clone()).unwrap_err(), told);
+    assert_eq!(watch(bad.clone()).unwrap_err(), paths);
     let list = pb::ListExpiryEventsRequest { filter: Some(bad), ..Default::default() };
-    assert_eq!(fields(ListEvents::try_from(list).unwrap_err()), told);
+    assert_eq!(fields(ListEvents::try_from(list).unwrap_err()), paths);
 }
 
 #[test]
@@ -129,18 +129,18 @@ fn filters_have_bounds() {
 }
 
 #[test]
-fn every_kind_of_this_version_can_be_asked_for_and_comes_back() {
+fn every_kind_of_this_version_can_be_filtered_for() {
     let known: Vec<i32> = (1..=18).collect();
     let filter = watch(pb::EventFilter { kinds: known.clone(), ..Default::default() }).unwrap().filter;
     assert_eq!(filter.kinds.len(), known.len());
-    let mut told: Vec<i32> =
+    let mut kinds: Vec<i32> =
         filter.kinds.iter().map(|kind| event(EventWord { kind: *kind, ..word() }).kind).collect();
-    told.sort_unstable();
-    assert_eq!(told, known);
+    kinds.sort_unstable();
+    assert_eq!(kinds, known);
 }
 
 #[test]
-fn history_is_asked_for_in_pages_and_between_two_moments() {
+fn history_is_listed_in_pages_and_between_two_times() {
     let request = pb::ListExpiryEventsRequest {
         since: wire(AT),
         until: wire(AT + DAY),
@@ -223,7 +223,7 @@ fn event(word: EventWord) -> pb::ExpiryEvent {
 }
 
 #[test]
-fn an_event_tells_all_that_is_known() {
+fn an_event_carries_everything_that_is_known() {
     let word = EventWord {
         kind: EventKind::Invalidated,
         severity: Severity::Critical,
@@ -253,7 +253,7 @@ fn an_event_tells_all_that_is_known() {
 }
 
 #[test]
-fn an_event_of_a_provider_speaks_of_no_connection() {
+fn an_event_of_a_provider_names_no_connection() {
     let word = EventWord {
         kind: EventKind::ProviderAlarm,
         workspace: None,
@@ -270,7 +270,7 @@ fn an_event_of_a_provider_speaks_of_no_connection() {
 }
 
 #[test]
-fn a_kind_of_a_newer_release_is_told_by_what_it_means() {
+fn an_unknown_kind_of_a_newer_release_still_has_its_remedy() {
     let event = event(EventWord { kind: EventKind::Unknown, ..word() });
     assert_eq!((event.kind(), event.usable), (Kind::Unspecified, true));
     assert!(event.remedy.is_some());
@@ -279,14 +279,14 @@ fn a_kind_of_a_newer_release_is_told_by_what_it_means() {
 #[test]
 fn every_detail_has_its_message() {
     use pb::expiry_event::{Changed, Died, Expiring, Renewed, Restored, RotationFailed};
-    let told = |detail| event(EventWord { detail, ..word() }).detail;
-    assert_eq!(told(Detail::None), None);
+    let detail_of = |detail| event(EventWord { detail, ..word() }).detail;
+    assert_eq!(detail_of(Detail::None), None);
     for (clock, kind) in [
         (DeadlineKind::Token, pb::deadline::Kind::Token),
         (DeadlineKind::DataAccess, pb::deadline::Kind::DataAccess),
     ] {
         assert_eq!(
-            told(Detail::Expiring { threshold: DAY, deadline: clock }),
+            detail_of(Detail::Expiring { threshold: DAY, deadline: clock }),
             Some(PbDetail::Expiring(Expiring {
                 threshold: Some(super::time::length(DAY)),
                 deadline: kind.into()
@@ -294,12 +294,12 @@ fn every_detail_has_its_message() {
         );
     }
     assert_eq!(
-        told(Detail::Died { last_known_good: None, first_known_bad: AT }),
+        detail_of(Detail::Died { last_known_good: None, first_known_bad: AT }),
         Some(PbDetail::Died(Died { last_known_good: None, first_known_bad: wire(AT) }))
     );
     let restored = Detail::Restored { gap_start: Some(AT), gap_end: AT + DAY, cause: EventKind::Invalidated };
     assert_eq!(
-        told(restored),
+        detail_of(restored),
         Some(PbDetail::Restored(Restored {
             gap_start: wire(AT),
             gap_end: wire(AT + DAY),
@@ -307,11 +307,11 @@ fn every_detail_has_its_message() {
         }))
     );
     assert_eq!(
-        told(Detail::Renewed { previous_expiry: Expiry::Never }),
+        detail_of(Detail::Renewed { previous_expiry: Expiry::Never }),
         Some(PbDetail::Renewed(Renewed { previous_expiry: Some(Expiry::Never.into()) }))
     );
     assert_eq!(
-        told(Detail::RotationFailed { at_ceiling: true, attempts: 2, next_attempt_at: Some(AT) }),
+        detail_of(Detail::RotationFailed { at_ceiling: true, attempts: 2, next_attempt_at: Some(AT) }),
         Some(PbDetail::RotationFailed(RotationFailed {
             at_ceiling: true,
             attempts: 2,
@@ -319,35 +319,35 @@ fn every_detail_has_its_message() {
         }))
     );
     assert_eq!(
-        told(Detail::Changed { added: vec!["a".into()], removed: vec!["b".into()] }),
+        detail_of(Detail::Changed { added: vec!["a".into()], removed: vec!["b".into()] }),
         Some(PbDetail::Changed(Changed { added: vec!["a".into()], removed: vec!["b".into()] }))
     );
 }
 
-fn said(item: WatchItem) -> Watched {
+fn watched(item: WatchItem) -> Watched {
     Watched { cursor: "all sent".into(), server_time: AT, item }
 }
 
 #[test]
-fn an_answer_carries_its_position() {
-    let one = answers(said(WatchItem::Events((1..=3).map(|at| seen(at, word())).collect())));
+fn a_response_carries_its_cursor() {
+    let one = responses(watched(WatchItem::Events((1..=3).map(|at| seen(at, word())).collect())));
     assert_eq!(one.len(), 1);
     assert_eq!((one[0].cursor.as_str(), one[0].server_time), ("all sent", wire(AT)));
-    let beat = answers(said(WatchItem::Heartbeat { head: 9, behind: 2 }));
+    let beat = responses(watched(WatchItem::Heartbeat { head: 9, behind: 2 }));
     let Some(Item::Heartbeat(heartbeat)) = &beat[0].item else { panic!("{beat:?}") };
     assert_eq!((heartbeat.head_sequence, heartbeat.behind), (9, 2));
-    let whole = answers(said(WatchItem::SnapshotComplete { tokens: 4 }));
+    let whole = responses(watched(WatchItem::SnapshotComplete { tokens: 4 }));
     let Some(Item::SnapshotComplete(complete)) = &whole[0].item else { panic!("{whole:?}") };
     assert_eq!(complete.token_count, 4);
 }
 
 #[test]
-fn what_is_too_large_for_one_message_comes_in_several_and_each_can_be_resumed_from() {
+fn a_batch_too_large_for_one_message_is_split_and_each_part_can_be_resumed_from() {
     // Each names ten thousand ad accounts: about 200 kB.
     let removed: Vec<String> = (0..10_000).map(|at| format!("act_1020304050{at:05}")).collect();
     let large = EventWord { detail: Detail::Changed { added: Vec::new(), removed }, ..word() };
     let events = (1..=30).map(|at| seen(at, large.clone())).collect();
-    let parts = answers(said(WatchItem::Events(events)));
+    let parts = responses(watched(WatchItem::Events(events)));
     assert!(parts.len() > 4, "{} parts", parts.len());
     let (mut sequences, last) = (Vec::new(), parts.len() - 1);
     for (at, part) in parts.iter().enumerate() {

@@ -1,13 +1,16 @@
-//! Jobs and their runs.
+//! Jobs and their runs, and key rotation, which is a job.
 
 use token_vault_proto::v1 as pb;
 use token_vault_proto::v1::job_run::State;
+use token_vault_proto::v1::rotate_key_request::Key;
 
 use super::fields::Fields;
 use super::time::instant;
-use crate::vault::{Job, JobRun, JobRunPage, ListJobRuns, RunJob, RunState, VaultError};
+use crate::vault::{
+    Job, JobRun, JobRunPage, KeyToRotate, ListJobRuns, RotateKey, RunJob, RunState, VaultError,
+};
 
-/// Longest name of a job that is looked for.
+/// Longest job name that a request may have.
 const NAME: usize = 128;
 
 impl TryFrom<pb::RunJobRequest> for RunJob {
@@ -35,7 +38,6 @@ impl TryFrom<pb::ListJobRunsRequest> for ListJobRuns {
     }
 }
 
-/// All jobs.
 #[derive(Debug)]
 pub(in crate::api) struct Jobs(pub(in crate::api) Vec<Job>);
 
@@ -90,5 +92,34 @@ impl From<JobRun> for pb::RunJobResponse {
 impl From<JobRunPage> for pb::ListJobRunsResponse {
     fn from(page: JobRunPage) -> Self {
         Self { runs: page.runs.into_iter().map(Into::into).collect(), next_page_token: page.next_page_token }
+    }
+}
+
+impl TryFrom<pb::RotateKeyRequest> for RotateKey {
+    type Error = VaultError;
+
+    fn try_from(request: pb::RotateKeyRequest) -> Result<Self, VaultError> {
+        let mut fields = Fields::default();
+        let request_id = fields.request_id(request.request_id);
+        let key = match request.key {
+            Some(Key::Master(true)) => Some(KeyToRotate::Master),
+            Some(Key::Master(false)) => {
+                fields.violated("master", "must be true, or name a workspace instead");
+                None
+            }
+            Some(Key::WorkspaceId(id)) => fields.workspace("workspace_id", id).map(KeyToRotate::Workspace),
+            None => {
+                fields.violated("key", "must be set: master or workspace_id");
+                None
+            }
+        };
+        let key = fields.finish(key)?;
+        Ok(Self { request_id, key })
+    }
+}
+
+impl From<JobRun> for pb::RotateKeyResponse {
+    fn from(run: JobRun) -> Self {
+        Self { run: Some(run.into()) }
     }
 }

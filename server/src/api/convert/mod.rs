@@ -1,5 +1,5 @@
-//! Requests into commands, outcomes into answers. No rule of the domain is decided here: a command's
-//! parts parse themselves (`model::id`), and this module gathers what they say under field paths.
+//! Converts requests into commands, and outcomes into responses. No rule of the domain is decided here: the parts of a
+//! command parse themselves (`model::id`), and this module collects their errors under field paths.
 
 mod api_keys;
 mod events;
@@ -13,10 +13,11 @@ mod response;
 mod tests;
 mod time;
 mod token;
+mod vault_status;
 mod workspaces;
 
 pub(super) use api_keys::RevokeApiKey;
-pub(super) use events::answers;
+pub(super) use events::responses;
 pub(super) use jobs::Jobs;
 pub(super) use response::OneToken;
 pub(super) use workspaces::GetWorkspace;

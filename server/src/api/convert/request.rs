@@ -1,4 +1,4 @@
-//! Requests of service `TokenVault` into commands.
+//! Converts the requests of service `TokenVault` into commands.
 
 use std::collections::BTreeSet;
 
@@ -28,12 +28,16 @@ const CHECKS: [&str; 9] = [
     "smoke_test",
     "call_budget",
 ];
-/// Longest id of an ad account or subject.
+/// Longest id of an ad account or subject, which the provider chose.
 const FOREIGN_ID: usize = 128;
 /// Longest provider reply in a report, in bytes.
 const REPORT_BODY: usize = 16 * 1024;
-/// Most headers in a report, and the longest name and value.
-const REPORT_HEADERS: (usize, usize, usize) = (64, 256, 8 * 1024);
+/// The most headers in a report.
+const REPORT_HEADERS: usize = 64;
+/// Longest name of a header in a report, in bytes.
+const HEADER_NAME: usize = 256;
+/// Longest value of a header in a report, in bytes.
+const HEADER_VALUE: usize = 8 * 1024;
 
 impl TryFrom<pb::StoreTokenRequest> for StoreToken {
     type Error = VaultError;
@@ -63,13 +67,13 @@ impl TryFrom<pb::StoreTokenRequest> for StoreToken {
     }
 }
 
-/// The secret that was brought. What it may look like is the vault's to say; that it is there, ours.
+/// Checks only that there is an access token. The vault judges its form.
 fn credential(fields: &mut Fields, credential: Option<Credential>) -> Option<Secret> {
     match credential {
         Some(Credential::AccessToken(token)) => Some(Secret::new(token)),
         Some(Credential::RefreshToken(token)) => {
             drop(Secret::new(token));
-            fields.violated("refresh_token", "must be unset: provider meta takes access_token");
+            fields.violated("refresh_token", "must be unset: send access_token instead");
             None
         }
         Some(Credential::Oauth1(pair)) => {
@@ -78,7 +82,7 @@ fn credential(fields: &mut Fields, credential: Option<Credential>) -> Option<Sec
                 Secret::new(pair.token_secret),
                 Secret::new(pair.consumer_secret),
             ));
-            fields.violated("oauth1", "must be unset: provider meta takes access_token");
+            fields.violated("oauth1", "must be unset: send access_token instead");
             None
         }
         None => {
@@ -112,13 +116,9 @@ impl TryFrom<pb::ExchangeTokenRequest> for ExchangeToken {
             }
             Some(SubjectOfExchange::NewToken(new)) => {
                 let unneeded = request.workspace_id.is_some();
-                fields.refuse_if(
-                    unneeded,
-                    "workspace_id",
-                    "must be unset beside new_token, which has its own",
-                );
+                fields.reject_if(unneeded, "workspace_id", "must be unset with new_token, which has its own");
                 let access_token = Secret::new(new.access_token);
-                fields.refuse_if(access_token.expose().is_empty(), "new_token.access_token", "must be set");
+                fields.reject_if(access_token.expose().is_empty(), "new_token.access_token", "must be set");
                 let workspace = fields.workspace("new_token.workspace_id", new.workspace_id);
                 let provider = fields.keep("new_token.provider", ProviderId::parse(new.provider));
                 workspace.zip(provider).map(|(workspace, provider)| ExchangeSubject::New {
@@ -145,7 +145,7 @@ impl TryFrom<pb::ValidateTokenRequest> for ValidateToken {
         let target = fields.target(&request.connection_id, request.workspace_id);
         for (at, name) in request.checks.iter().enumerate() {
             let known = CHECKS.contains(&name.as_str());
-            fields.refuse_if(
+            fields.reject_if(
                 !known,
                 &format!("checks[{at}]"),
                 &format!("must be one of {}", CHECKS.join(", ")),
@@ -186,8 +186,8 @@ impl TryFrom<pb::ListTokensRequest> for ListTokens {
         let mut fields = Fields::default();
         let page_size = fields.page_size(request.page_size);
         let page_token = fields.page_token(request.page_token);
-        fields.refuse_if(request.workspace_ids.len() > 1_000, "workspace_ids", "must be at most 1000");
-        fields.refuse_if(request.providers.len() > 100, "providers", "must be at most 100");
+        fields.reject_if(request.workspace_ids.len() > 1_000, "workspace_ids", "must be at most 1000");
+        fields.reject_if(request.providers.len() > 100, "providers", "must be at most 100");
         let mut workspaces = BTreeSet::new();
         for (at, id) in request.workspace_ids.into_iter().take(1_000).enumerate() {
             workspaces.extend(fields.workspace(&format!("workspace_ids[{at}]"), id));
@@ -250,18 +250,18 @@ impl TryFrom<pb::ReportTokenErrorRequest> for ReportTokenError {
         let mut fields = Fields::default();
         let target = fields.target(&request.connection_id, request.workspace_id);
         let unnamed = request.secret_id.is_none() && request.token_version.is_none();
-        fields.refuse_if(unnamed, "secret_id", "must be set, or token_version");
+        fields.reject_if(unnamed, "secret_id", "must be set, or token_version");
         let id = request.secret_id.and_then(|id| fields.keep("secret_id", SecretId::parse(&id)));
         let version = fields.version("token_version", request.token_version);
         let secret = id.map(ReportedSecret::Id).or(version.map(ReportedSecret::Version));
         let seen_nothing = request.http_status == 0 && request.body.is_empty() && request.code.is_empty();
-        fields.refuse_if(seen_nothing, "body", "must be set, or code, or http_status");
+        fields.reject_if(seen_nothing, "body", "must be set, or code, or http_status");
         let http_status =
             u16::try_from(request.http_status).ok().filter(|s| *s == 0 || (100..600).contains(s));
-        fields.refuse_if(http_status.is_none(), "http_status", "must be 0 or 100 to 599");
-        fields.refuse_if(request.body.len() > REPORT_BODY, "body", "must be at most 16 KiB");
-        fields.refuse_if(request.code.chars().count() > 128, "code", "must be at most 128 characters");
-        fields.refuse_if(request.subcode.chars().count() > 128, "subcode", "must be at most 128 characters");
+        fields.reject_if(http_status.is_none(), "http_status", "must be 0 or 100 to 599");
+        fields.reject_if(request.body.len() > REPORT_BODY, "body", "must be at most 16 KiB");
+        fields.reject_if(request.code.chars().count() > 128, "code", "must be at most 128 characters");
+        fields.reject_if(request.subcode.chars().count() > 128, "subcode", "must be at most 128 characters");
         let headers = headers(&mut fields, request.headers);
         let ad_account_id = fields.text("ad_account_id", request.ad_account_id, FOREIGN_ID);
         let observed_at = fields.instant("observed_at", request.observed_at);
@@ -280,13 +280,12 @@ impl TryFrom<pb::ReportTokenErrorRequest> for ReportTokenError {
 }
 
 fn headers(fields: &mut Fields, headers: Vec<pb::Header>) -> Vec<(String, String)> {
-    let (most, name, value) = REPORT_HEADERS;
-    fields.refuse_if(headers.len() > most, "headers", "must be at most 64");
-    for (at, header) in headers.iter().take(most).enumerate() {
-        let bad_name = !(1..=name).contains(&header.name.len());
-        fields.refuse_if(bad_name, &format!("headers[{at}].name"), "must be 1 to 256 characters");
-        fields.refuse_if(
-            header.value.len() > value,
+    fields.reject_if(headers.len() > REPORT_HEADERS, "headers", "must be at most 64");
+    for (at, header) in headers.iter().take(REPORT_HEADERS).enumerate() {
+        let bad_name = !(1..=HEADER_NAME).contains(&header.name.len());
+        fields.reject_if(bad_name, &format!("headers[{at}].name"), "must be 1 to 256 characters");
+        fields.reject_if(
+            header.value.len() > HEADER_VALUE,
             &format!("headers[{at}].value"),
             "must be at most 8 KiB",
         );

@@ -1,4 +1,4 @@
-//! Outcomes of service `TokenVault`'s verbs into answers.
+//! Converts the outcomes of service `TokenVault`'s verbs into responses.
 
 use token_vault_proto::v1 as pb;
 use token_vault_proto::v1::exchange_token_response::Outcome as PbExchangeOutcome;
@@ -107,7 +107,7 @@ impl From<Usage> for pb::Budget {
     }
 }
 
-/// One token, and the position in the feed that it reflects.
+/// One token, and the cursor of the feed that it reflects.
 #[derive(Debug)]
 pub(in crate::api) struct OneToken(pub(in crate::api) TokenView, pub(in crate::api) String);
 

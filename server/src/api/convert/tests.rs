@@ -1,4 +1,4 @@
-//! What requests are understood, and that every bad field is told.
+//! Requests of both services into commands, and the fields that a bad request names.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ fn the_least_request_is_enough() {
 }
 
 #[test]
-fn every_bad_field_is_told() {
+fn every_bad_field_is_reported() {
     let request = pb::StoreTokenRequest {
         workspace_id: "a b".into(),
         provider: "Meta".into(),
@@ -73,8 +73,8 @@ fn an_exchange_names_a_connection_or_brings_a_token() {
     assert!(matches!(stored.subject, ExchangeSubject::Stored(_)));
     assert_eq!(fields(ExchangeToken::try_from(of(None)).unwrap_err()), ["subject_of_exchange"]);
     let empty = Some(SubjectOfExchange::NewToken(NewToken::default()));
-    let told = fields(ExchangeToken::try_from(of(empty)).unwrap_err());
-    assert_eq!(told, ["new_token.access_token", "new_token.workspace_id", "new_token.provider"]);
+    let bad = fields(ExchangeToken::try_from(of(empty)).unwrap_err());
+    assert_eq!(bad, ["new_token.access_token", "new_token.workspace_id", "new_token.provider"]);
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn unknown_enum_values_are_refused() {
 }
 
 #[test]
-fn a_report_names_a_secret_and_what_was_seen() {
+fn a_report_names_a_secret_and_what_the_caller_saw() {
     let empty =
         pb::ReportTokenErrorRequest { connection_id: connection(), http_status: 99, ..Default::default() };
     assert_eq!(fields(ReportTokenError::try_from(empty).unwrap_err()), ["secret_id", "http_status"]);

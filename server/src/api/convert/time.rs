@@ -1,4 +1,4 @@
-//! Times and lengths of time.
+//! Timestamps and durations.
 
 use std::time::Duration;
 
@@ -6,17 +6,15 @@ use prost_types::{Duration as PbDuration, Timestamp as PbTimestamp};
 
 use crate::model::{BadValue, Timestamp};
 
-/// Longest length of time that a request may name: ten years.
+/// The longest duration that a request may name: ten years.
 const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
 
-/// An instant on the wire.
 pub(super) fn instant(at: Timestamp) -> PbTimestamp {
     let micros = at.as_micros();
     let nanos = i32::try_from(micros.rem_euclid(1_000_000) * 1_000).unwrap_or(0);
     PbTimestamp { seconds: micros.div_euclid(1_000_000), nanos }
 }
 
-/// A length of time on the wire.
 pub(super) fn length(duration: Duration) -> PbDuration {
     PbDuration {
         seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
@@ -24,12 +22,12 @@ pub(super) fn length(duration: Duration) -> PbDuration {
     }
 }
 
-/// So many microseconds on the wire; seconds and nanoseconds have the same sign.
+/// From microseconds. Seconds and nanoseconds have the same sign.
 pub(super) fn signed_length(micros: i64) -> PbDuration {
     PbDuration { seconds: micros / 1_000_000, nanos: i32::try_from(micros % 1_000_000 * 1_000).unwrap_or(0) }
 }
 
-/// A length of time from the wire: not negative, at most ten years.
+/// Not negative, and at most ten years.
 pub(super) fn parse_length(duration: PbDuration) -> Result<Duration, BadValue> {
     let seconds = u64::try_from(duration.seconds).ok();
     let nanos = u32::try_from(duration.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
@@ -42,7 +40,7 @@ pub(super) fn parse_length(duration: PbDuration) -> Result<Duration, BadValue> {
     .ok_or_else(|| BadValue::new("must be a length of time from 0 to 10 years"))
 }
 
-/// An instant from the wire, in the years 1 to 9999.
+/// In the years 1 to 9999.
 pub(super) fn parse_instant(at: PbTimestamp) -> Result<Timestamp, BadValue> {
     let years = -62_135_596_800..=253_402_300_799;
     let nanos = i64::from(at.nanos);

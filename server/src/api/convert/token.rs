@@ -1,4 +1,4 @@
-//! A connection's token on the wire: metadata only, never a secret.
+//! A connection's token as a protobuf message: metadata only, never a secret.
 
 use std::collections::HashMap;
 
@@ -59,13 +59,12 @@ impl From<TokenView> for pb::Token {
             revoked_at,
             fingerprint: connection.fingerprint.map_or(String::new(), |print| print.to_string()),
             shared_connections: count(view.shared_connections),
-            // Below zero it has no number yet.
+            // A negative number is a placeholder until the commit numbers the event.
             last_event_sequence: connection.last_event.max(0),
         }
     }
 }
 
-/// How bad it is, on the wire.
 pub(super) fn severity(severity: Severity) -> pb::Severity {
     match severity {
         Severity::Info => pb::Severity::Info,
@@ -74,12 +73,11 @@ pub(super) fn severity(severity: Severity) -> pb::Severity {
     }
 }
 
-/// A count on the wire.
 pub(super) fn count(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
-/// Every end that is known of, the nearest first.
+/// All known deadlines, the nearest first.
 fn deadlines(expiry: Expiry, data_access: Expiry) -> Vec<pb::Deadline> {
     let deadline = |kind: deadline::Kind, expiry: Expiry, blocks: bool| pb::Deadline {
         kind: kind.into(),
@@ -175,7 +173,6 @@ impl From<Remedy> for pb::Remedy {
     }
 }
 
-/// How a check ended, on the wire.
 pub(super) fn check_result(result: CheckResult) -> check::Result {
     match result {
         CheckResult::Skipped => check::Result::Skipped,
@@ -186,7 +183,6 @@ pub(super) fn check_result(result: CheckResult) -> check::Result {
     }
 }
 
-/// What a token is worth, on the wire.
 pub(super) fn status(status: Status) -> token::Status {
     match status {
         Status::Active => token::Status::Active,
@@ -216,7 +212,6 @@ fn fixer(fixer: Fixer) -> pb::Fixer {
     }
 }
 
-/// Why a provider refuses a token, on the wire.
 pub(super) fn refusal_reason(reason: RefusalReason) -> pb::RefusalReason {
     match reason {
         RefusalReason::Expired => pb::RefusalReason::Expired,

@@ -1,50 +1,15 @@
-//! Requests and answers about keys and workspaces.
+//! Workspaces: requests into commands, outcomes into responses.
 
 use token_vault_proto::v1 as pb;
-use token_vault_proto::v1::rotate_key_request::Key;
 use token_vault_proto::v1::workspace::State;
 
 use super::fields::Fields;
 use super::time::instant;
 use crate::model::WorkspaceId;
-use crate::vault::{
-    JobRun, KeyToRotate, ListWorkspaces, RotateKey, ShredWorkspace, Shredded, VaultError, WorkspaceFacts,
-    WorkspacePage,
-};
+use crate::vault::{ListWorkspaces, ShredWorkspace, Shredded, VaultError, WorkspaceFacts, WorkspacePage};
 
-impl TryFrom<pb::RotateKeyRequest> for RotateKey {
-    type Error = VaultError;
-
-    fn try_from(request: pb::RotateKeyRequest) -> Result<Self, VaultError> {
-        let mut fields = Fields::default();
-        let request_id = fields.request_id(request.request_id);
-        let key = match request.key {
-            Some(Key::Master(true)) => Some(KeyToRotate::Master),
-            Some(Key::Master(false)) => {
-                fields.violated("master", "must be true, or name a workspace instead");
-                None
-            }
-            Some(Key::WorkspaceId(id)) => fields.workspace("workspace_id", id).map(KeyToRotate::Workspace),
-            None => {
-                fields.violated("key", "must be set: master or workspace_id");
-                None
-            }
-        };
-        let key = fields.finish(key)?;
-        Ok(Self { request_id, key })
-    }
-}
-
-impl From<JobRun> for pb::RotateKeyResponse {
-    fn from(run: JobRun) -> Self {
-        Self { run: Some(run.into()) }
-    }
-}
-
-/// Which workspace is asked for.
 #[derive(Debug)]
 pub(in crate::api) struct GetWorkspace {
-    /// The workspace.
     pub(in crate::api) workspace: WorkspaceId,
 }
 

@@ -1,4 +1,4 @@
-//! Bodies that hold something while they last, and those that may not last for ever.
+//! Bodies that hold a guard until they end, and bodies with a time limit.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,14 +12,14 @@ use tonic::Status;
 use tonic::body::Body;
 
 use crate::api::call::Call;
-use crate::api::denial::Refused;
+use crate::api::denial::Denial;
 
 /// How long a request's message may take to come after its headers.
 const LONGEST_ARRIVAL: Duration = Duration::from_secs(10);
-/// How long an answer may lie unread.
+/// How long a response may stay unread.
 const LONGEST_READING: Duration = Duration::from_secs(60);
 
-/// The answer, which holds `guard` until its end.
+/// The response, which holds `guard` until its end.
 pub(super) fn hold<G: Send + Unpin + 'static>(response: Response<Body>, guard: G) -> Response<Body> {
     if http_body::Body::is_end_stream(response.body()) {
         return response;
@@ -27,7 +27,6 @@ pub(super) fn hold<G: Send + Unpin + 'static>(response: Response<Body>, guard: G
     response.map(|body| Body::new(Held { body, _guard: guard }))
 }
 
-/// See [`hold`].
 struct Held<G> {
     body: Body,
     _guard: G,
@@ -53,41 +52,40 @@ impl<G: Unpin> http_body::Body for Held<G> {
     }
 }
 
-/// The answer, which keeps its place until it is read, and is thrown away when nobody reads it.
+/// The response, which holds `guard` until it is read, and is dropped when nobody reads it in time.
 pub(super) fn until_read<G: Send + 'static>(response: Response<Body>, guard: G) -> Response<Body> {
     if http_body::Body::is_end_stream(response.body()) {
         return response;
     }
     response.map(|body| {
-        let answer = Arc::new(Mutex::new(Some((body, Some(guard)))));
-        let unread = Arc::downgrade(&answer);
-        // The transport asks for no more of it while its reader does not read: nothing else would notice.
-        let watch = tokio::spawn(async move {
+        let unread = Arc::new(Mutex::new(Some((body, Some(guard)))));
+        let weak = Arc::downgrade(&unread);
+        // While the reader does not read, the transport does not poll the body, so a timer must drop it.
+        let timer = tokio::spawn(async move {
             tokio::time::sleep(LONGEST_READING).await;
-            if let Some(answer) = unread.upgrade() {
-                answer.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(unread) = weak.upgrade() {
+                unread.lock().unwrap_or_else(PoisonError::into_inner).take();
             }
         });
-        Body::new(Answer { answer, watch: watch.abort_handle() })
+        Body::new(UntilRead { unread, timer: timer.abort_handle() })
     })
 }
 
-/// An answer and what it holds; nothing once it was thrown away.
-type Kept<G> = Arc<Mutex<Option<(Body, Option<G>)>>>;
+/// A body and its guard; `None` once they were dropped for being late.
+type Unread<G> = Arc<Mutex<Option<(Body, Option<G>)>>>;
 
-/// See [`until_read`].
-struct Answer<G> {
-    answer: Kept<G>,
-    watch: AbortHandle,
+struct UntilRead<G> {
+    unread: Unread<G>,
+    timer: AbortHandle,
 }
 
-impl<G> Drop for Answer<G> {
+impl<G> Drop for UntilRead<G> {
     fn drop(&mut self) {
-        self.watch.abort();
+        self.timer.abort();
     }
 }
 
-impl<G> http_body::Body for Answer<G> {
+impl<G> http_body::Body for UntilRead<G> {
     type Data = <Body as http_body::Body>::Data;
     type Error = Status;
 
@@ -95,39 +93,39 @@ impl<G> http_body::Body for Answer<G> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Self::Data>, Status>>> {
-        let mut answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((body, guard)) = answer.as_mut() else {
-            return Poll::Ready(Some(Err(Status::cancelled("The answer was not read in time."))));
+        let mut unread = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((body, guard)) = unread.as_mut() else {
+            return Poll::Ready(Some(Err(Status::cancelled("The response was not read in time."))));
         };
         let frame = ready!(Pin::new(body).poll_frame(cx));
         if frame.as_ref().is_none_or(|frame| frame.as_ref().map_or(true, http_body::Frame::is_trailers)) {
-            // Before its reader can know that it has all.
+            // Before the reader can know that it has everything.
             guard.take();
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        let answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
-        answer.as_ref().is_some_and(|(body, _)| body.is_end_stream())
+        let unread = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
+        unread.as_ref().is_some_and(|(body, _)| body.is_end_stream())
     }
 }
 
-/// The request's message, which has to come soon: a place is not for waiting.
-pub(super) struct Arriving {
+/// The request's message, which must arrive soon: a permit is not for waiting.
+pub(super) struct ArrivingBody {
     body: Body,
     call: Arc<Call>,
-    /// Begins when the message is first waited for.
+    /// Started when the message is first waited for.
     late: Option<Pin<Box<Sleep>>>,
 }
 
-impl Arriving {
+impl ArrivingBody {
     pub(super) fn new(body: Body, call: Arc<Call>) -> Self {
         Self { body, call, late: None }
     }
 }
 
-impl http_body::Body for Arriving {
+impl http_body::Body for ArrivingBody {
     type Data = <Body as http_body::Body>::Data;
     type Error = Status;
 
@@ -140,7 +138,7 @@ impl http_body::Body for Arriving {
         }
         let late = self.late.get_or_insert_with(|| Box::pin(tokio::time::sleep(LONGEST_ARRIVAL)));
         ready!(late.as_mut().poll(cx));
-        Poll::Ready(Some(Err(Refused::too_slow(LONGEST_ARRIVAL).into_status(&self.call))))
+        Poll::Ready(Some(Err(self.call.deny(Denial::message_too_slow(LONGEST_ARRIVAL)))))
     }
 
     fn is_end_stream(&self) -> bool {

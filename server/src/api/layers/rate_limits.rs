@@ -1,6 +1,6 @@
-//! How much one caller may ask: token buckets, one per principal and one per address that guesses at keys.
+//! Token buckets: one for the calls of each principal, one for the failed authentications of each address.
 //!
-//! The buckets live in bounded caches. Who is forgotten begins with a full bucket again, which costs a few calls and
+//! The buckets live in bounded caches. An evicted caller starts with a full bucket again, which costs a few calls and
 //! bounds the memory.
 
 use std::net::{IpAddr, Ipv6Addr};
@@ -17,10 +17,9 @@ use moka::sync::Cache;
 const PRINCIPALS: u64 = 10_000;
 /// Addresses whose buckets are kept.
 const ADDRESSES: u64 = 100_000;
-/// A bucket that nobody used for so long is full again.
-const FORGOTTEN: Duration = Duration::from_secs(600);
+/// After this long without use, a bucket is full again and can be dropped.
+const IDLE: Duration = Duration::from_secs(600);
 
-/// One bucket per principal.
 pub(super) struct PrincipalRates {
     quota: Option<Quota>,
     buckets: Cache<String, Arc<DefaultDirectRateLimiter>>,
@@ -34,7 +33,7 @@ impl PrincipalRates {
         Self { quota, buckets: buckets(PRINCIPALS) }
     }
 
-    /// Takes one call of `principal`'s share. An error says how long to wait for the next.
+    /// Takes one call out of the principal's bucket. The error is how long to wait for the next.
     pub(super) fn take(&self, principal: &str) -> Result<(), Duration> {
         let Some(quota) = self.quota else { return Ok(()) };
         let bucket = match self.buckets.get(principal) {
@@ -48,56 +47,55 @@ impl PrincipalRates {
 fn buckets<K: std::hash::Hash + Eq + Send + Sync + 'static, V: Clone + Send + Sync + 'static>(
     most: u64,
 ) -> Cache<K, V> {
-    Cache::builder().max_capacity(most).time_to_idle(FORGOTTEN).build()
+    Cache::builder().max_capacity(most).time_to_idle(IDLE).build()
 }
 
-/// What one address has tried in vain.
-struct Guesser {
-    failures: DefaultDirectRateLimiter,
-    /// Milliseconds after the start until which nothing more is looked at.
-    shut_until: AtomicU64,
+/// The failed authentications of one address.
+struct Failures {
+    bucket: DefaultDirectRateLimiter,
+    /// Milliseconds after `start` until which the address is blocked.
+    blocked_until: AtomicU64,
 }
 
-/// One bucket of failed authentications per address.
-pub(super) struct Guesses {
+pub(super) struct FailedAuthentications {
     quota: Option<Quota>,
-    guessers: Cache<IpAddr, Arc<Guesser>>,
+    addresses: Cache<IpAddr, Arc<Failures>>,
     start: Instant,
 }
 
-impl Guesses {
-    /// So many failures a minute; no bound at 0.
+impl FailedAuthentications {
+    /// Allows this many failures a minute; no bound where `per_minute` is 0.
     pub(super) fn new(per_minute: u32) -> Self {
         let quota = NonZeroU32::new(per_minute).map(Quota::per_minute);
-        Self { quota, guessers: buckets(ADDRESSES), start: Instant::now() }
+        Self { quota, addresses: buckets(ADDRESSES), start: Instant::now() }
     }
 
     fn now(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// How long credentials from `peer` are not looked at, if so.
-    pub(super) fn shut(&self, peer: IpAddr) -> Option<Duration> {
-        let guesser = self.guessers.get(&network(peer))?;
-        let left = guesser.shut_until.load(Ordering::Relaxed).checked_sub(self.now())?;
+    /// How much longer the address is blocked; `None` if it is not.
+    pub(super) fn blocked_for(&self, peer: IpAddr) -> Option<Duration> {
+        let failures = self.addresses.get(&network(peer))?;
+        let left = failures.blocked_until.load(Ordering::Relaxed).checked_sub(self.now())?;
         (left > 0).then(|| Duration::from_millis(left))
     }
 
-    /// Notes one failure; says how long the address is shut out, if this was one too many.
-    pub(super) fn failed(&self, peer: IpAddr) -> Option<Duration> {
+    /// Records one failure. If this was one too many, returns how long the address is blocked.
+    pub(super) fn record(&self, peer: IpAddr) -> Option<Duration> {
         let quota = self.quota?;
-        let fresh =
-            || Arc::new(Guesser { failures: RateLimiter::direct(quota), shut_until: AtomicU64::new(0) });
-        let guesser = self.guessers.get_with(network(peer), fresh);
-        let not_until = guesser.failures.check().err()?;
+        let full =
+            || Arc::new(Failures { bucket: RateLimiter::direct(quota), blocked_until: AtomicU64::new(0) });
+        let failures = self.addresses.get_with(network(peer), full);
+        let not_until = failures.bucket.check().err()?;
         let wait = not_until.wait_time_from(DefaultClock::default().now()).max(Duration::from_millis(1));
         let until = self.now().saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
-        guesser.shut_until.fetch_max(until, Ordering::Relaxed);
+        failures.blocked_until.fetch_max(until, Ordering::Relaxed);
         Some(wait)
     }
 }
 
-/// What one guesser can't change at will: a host, or a network of IPv6, of which everybody has 2^64 addresses.
+/// The part of an address that its owner cannot change at will. An IPv6 host has a network of 2^64 addresses.
 fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
@@ -123,14 +121,14 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_shut_out_after_too_many_failures_and_its_neighbours_are_not() {
-        let guesses = Guesses::new(2);
+    fn an_address_is_blocked_after_too_many_failures_and_its_neighbours_are_not() {
+        let failures = FailedAuthentications::new(2);
         let [here, there] = ["10.0.0.1", "10.0.0.2"].map(|text| text.parse().unwrap());
-        assert!(guesses.failed(here).is_none() && guesses.failed(here).is_none());
-        assert!(guesses.shut(here).is_none(), "two were allowed");
-        assert!(guesses.failed(here).is_some_and(|wait| wait <= Duration::from_secs(30)));
-        assert!(guesses.shut(here).is_some());
-        assert!(guesses.shut(there).is_none());
+        assert!(failures.record(here).is_none() && failures.record(here).is_none());
+        assert!(failures.blocked_for(here).is_none(), "two were allowed");
+        assert!(failures.record(here).is_some_and(|wait| wait <= Duration::from_secs(30)));
+        assert!(failures.blocked_for(here).is_some());
+        assert!(failures.blocked_for(there).is_none());
     }
 
     #[test]

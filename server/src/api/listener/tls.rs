@@ -1,6 +1,6 @@
-//! TLS of the gRPC port. Certificate, key and client CA come out of files, which are read again when they change: calls
-//! and connections that are under way notice nothing, and the next connection meets the new files. Files that are no
-//! good leave the old ones in force.
+//! TLS of the gRPC port. Certificate, key and client CA come from files, which are reloaded when they change: open
+//! connections keep what they have, and the next connection uses the new files. While the files are invalid, the old
+//! ones stay in force.
 
 use std::fmt;
 use std::fs;
@@ -21,37 +21,37 @@ use zeroize::Zeroizing;
 
 use crate::model::{CertificateName, ClientCertificate, Clock, Timestamp};
 
-/// A certificate that ends sooner than this is warned about, at start and once a day.
-const ENDS_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+/// A certificate that expires sooner than this is warned about, at start and once a day.
+const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Whether clients show a certificate.
+/// Whether clients present a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientAuth {
-    /// They are not asked.
+    /// They are not asked for one.
     None,
-    /// They may. One that is shown must be good.
+    /// They may. One that is presented must be valid.
     Optional,
-    /// They must, health and reflection included.
+    /// They must, for health and reflection too.
     Required,
 }
 
-/// Where certificate and key are.
+/// The configuration below `server.tls`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// PEM: the server's certificate, then those between it and the root.
+    /// PEM: the server's certificate, then the intermediate certificates.
     pub cert_file: PathBuf,
-    /// PEM: its key, which nobody else may read.
+    /// PEM: the private key, which other users must not be able to read.
     pub key_file: PathBuf,
-    /// PEM: the roots of clients' certificates. Needed when clients are asked for one.
+    /// PEM: the roots of clients' certificates. Required when clients are asked for one.
     pub client_ca_file: Option<PathBuf>,
-    /// Whether they are.
+    /// Whether clients are asked for a certificate.
     pub client_auth: ClientAuth,
-    /// How often the files are looked at.
+    /// How often the files are checked for changes.
     pub reload_interval: Duration,
 }
 
-/// Why files are no good: the configuration's key, the file, and what is wrong with it.
+/// What is wrong with a file, and which configuration key names it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{key} names {}, which {why}", file.display())]
 pub struct TlsProblem {
@@ -60,24 +60,22 @@ pub struct TlsProblem {
     why: String,
 }
 
-/// The files' content.
 struct Content {
     cert: Vec<u8>,
     key: Zeroizing<Vec<u8>>,
     ca: Vec<u8>,
 }
 
-/// What is in force.
 struct Current {
     config: Arc<ServerConfig>,
     not_after: Timestamp,
 }
 
-/// TLS as it is now.
+/// The TLS configuration in force, and the files that it came from.
 pub struct Tls {
     files: TlsFiles,
     current: RwLock<Current>,
-    /// Of the content that was last looked at, good or not: each is judged, and told, once.
+    /// Digest of the content that was last checked, valid or not, so that each content is checked and logged once.
     seen: Mutex<[u8; 32]>,
 }
 
@@ -106,14 +104,14 @@ impl TlsFiles {
         Ok(Content { cert: read(Self::CERT, &self.cert_file)?, key: Zeroizing::new(key), ca })
     }
 
-    fn judge(&self, content: &Content) -> Result<Current, TlsProblem> {
+    fn check(&self, content: &Content) -> Result<Current, TlsProblem> {
         let chain = certificates(Self::CERT, &self.cert_file, &content.cert)?;
         let leaf = chain.first().map(|leaf| facts(leaf.as_ref()));
         let leaf = leaf.flatten().ok_or_else(|| {
-            problem(Self::CERT, &self.cert_file, "holds no certificate that can be read".to_owned())
+            problem(Self::CERT, &self.cert_file, "holds no certificate that can be parsed".to_owned())
         })?;
         if leaf.not_after <= Clock::system().now() {
-            let why = format!("holds a certificate that ended at {}", leaf.not_after);
+            let why = format!("holds a certificate that expired at {}", leaf.not_after);
             return Err(problem(Self::CERT, &self.cert_file, why));
         }
         let key = PrivateKeyDer::from_pem_slice(&content.key)
@@ -122,9 +120,9 @@ impl TlsFiles {
             Some(file) if self.client_auth != ClientAuth::None => {
                 let mut roots = RootCertStore::empty();
                 for root in certificates(Self::CA, file, &content.ca)? {
-                    roots
-                        .add(root)
-                        .map_err(|error| problem(Self::CA, file, format!("holds no root: {error}")))?;
+                    roots.add(root).map_err(|error| {
+                        problem(Self::CA, file, format!("holds an invalid root: {error}"))
+                    })?;
                 }
                 let verifier = WebPkiClientVerifier::builder(Arc::new(roots));
                 let verifier = match self.client_auth {
@@ -143,7 +141,7 @@ impl TlsFiles {
             problem(Self::KEY, &self.key_file, why)
         })?;
         config.alpn_protocols = vec![b"h2".to_vec()];
-        // A resumed session is not verified anew: it would outlive the CA that vouched for it.
+        // A resumed session is not verified again, so it could outlive the CA that signed its certificate.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(Current { config: Arc::new(config), not_after: leaf.not_after })
@@ -161,23 +159,20 @@ impl Content {
 }
 
 impl Tls {
-    /// Reads the files.
-    ///
-    /// # Errors
-    /// Names the key of the configuration, the file, and what is wrong with it.
+    /// Reads and checks the files.
     pub fn load(files: TlsFiles) -> Result<Self, TlsProblem> {
         let content = files.read()?;
-        let current = files.judge(&content)?;
-        tell(&files, current.not_after);
+        let current = files.check(&content)?;
+        log_in_force(&files, current.not_after);
         Ok(Self { files, current: RwLock::new(current), seen: Mutex::new(content.digest()) })
     }
 
-    /// What a new connection is met with.
+    /// For a new connection.
     pub(super) fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner).config)
     }
 
-    /// Looks at the files, and takes what is new and good.
+    /// Reads the files, and puts them in force if they are new and valid.
     fn reload(&self) {
         let read = self.files.read();
         let digest = match &read {
@@ -191,9 +186,9 @@ impl Tls {
             }
             *seen = digest;
         }
-        match read.and_then(|content| self.files.judge(&content)) {
+        match read.and_then(|content| self.files.check(&content)) {
             Ok(current) => {
-                tell(&self.files, current.not_after);
+                log_in_force(&self.files, current.not_after);
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = current;
             }
             Err(problem) => {
@@ -202,7 +197,7 @@ impl Tls {
         }
     }
 
-    /// Looks at the files every few seconds, and at once when `asked`, until `stop`.
+    /// Reloads the files at each interval, and at once when `asked`, until `stop`.
     pub async fn follow(
         self: Arc<Self>,
         mut asked: tokio::sync::mpsc::Receiver<()>,
@@ -212,32 +207,32 @@ impl Tls {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(self.files.reload_interval) => {}
-                Some(()) = asked.recv() => tracing::info!("asked to read the TLS files again"),
+                Some(()) = asked.recv() => tracing::info!("asked to reload the TLS files"),
                 () = stop.cancelled() => return,
             }
             let tls = Arc::clone(&self);
             if let Err(error) = tokio::task::spawn_blocking(move || tls.reload()).await {
-                tracing::error!(%error, "the TLS files could not be looked at");
+                tracing::error!(%error, "the TLS files could not be checked");
             }
             if warned.elapsed() >= DAY {
                 warned = Instant::now();
                 let not_after = self.current.read().unwrap_or_else(PoisonError::into_inner).not_after;
-                warn_of_end(&self.files, not_after);
+                warn_of_expiry(&self.files, not_after);
             }
         }
     }
 }
 
-fn tell(files: &TlsFiles, not_after: Timestamp) {
+fn log_in_force(files: &TlsFiles, not_after: Timestamp) {
     tracing::info!(file = %files.cert_file.display(), %not_after, "TLS certificate in force");
-    warn_of_end(files, not_after);
+    warn_of_expiry(files, not_after);
 }
 
-fn warn_of_end(files: &TlsFiles, not_after: Timestamp) {
+fn warn_of_expiry(files: &TlsFiles, not_after: Timestamp) {
     let now = Clock::system().now();
-    if not_after <= now + ENDS_SOON {
+    if not_after <= now + EXPIRES_SOON {
         let days_left = not_after.since(now).as_secs() / DAY.as_secs();
-        tracing::warn!(file = %files.cert_file.display(), %not_after, days_left, "the TLS certificate ends soon: renew it");
+        tracing::warn!(file = %files.cert_file.display(), %not_after, days_left, "the TLS certificate expires soon: renew it");
     }
 }
 
@@ -262,7 +257,7 @@ fn certificates(
     }
 }
 
-/// The names and the end of a certificate.
+/// The names and the expiry of a certificate.
 pub(in crate::api) fn facts(der: &[u8]) -> Option<ClientCertificate> {
     let (_, certificate) = parse_x509_certificate(der).ok()?;
     let names = match certificate.subject_alternative_name() {
