@@ -1,4 +1,4 @@
-//! Compiles `tokenvault.v1` into Rust, and into the descriptors that reflection serves.
+//! Compiles `tokenvault.v1` into Rust code, and into the descriptors that reflection returns.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -19,16 +19,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut compiler = protox::Compiler::new(["."])?;
     compiler.include_source_info(true).include_imports(true).open_files(files)?;
 
-    // Encoded by the compiler itself: only that keeps options such as debug_redact.
+    // The compiler itself must encode this, because re-encoding it with prost loses options such as debug_redact.
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("tokenvault.v1.bin"), compiler.encode_file_descriptor_set())?;
 
-    // No derived `Debug` for a message with a secret of its own: without one in `src/redact.rs` the crate does not compile.
-    // A message that only contains such messages needs nothing: its derived `Debug` goes through theirs.
+    // A message with a secret field gets no derived `Debug`, so the crate compiles only if `src/redact.rs` has one for it.
+    // A message that contains such messages may derive `Debug`, because that uses theirs.
     let pool = compiler.descriptor_pool();
     let secret = pool.all_messages().filter(holds_secret).map(|message| message.full_name().to_owned());
 
-    // Every RPC by its path: what says who may call which is compared with it when the server is compiled.
+    // The path of every RPC. When the server is compiled, its access table is compared with this list.
     let methods = pool.services().flat_map(|service| {
         let own = service.full_name().starts_with("tokenvault.v1.");
         let methods: Vec<_> = if own { service.methods().collect() } else { Vec::new() };

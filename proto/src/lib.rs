@@ -1,6 +1,6 @@
-//! The contract of Token Vault: the generated code of package `tokenvault.v1`, for server and clients alike.
+//! The API of Token Vault: the code generated from the package `tokenvault.v1`, for server and clients.
 //!
-//! What each message means stands in the `.proto` files under `tokenvault/v1`; the generated docs repeat it.
+//! The `.proto` files under `tokenvault/v1` say what each message means; the generated docs repeat it.
 
 #![forbid(unsafe_code)]
 
@@ -9,15 +9,15 @@ mod redact;
 
 /// Package `tokenvault.v1`.
 pub mod v1 {
-    // Generated code: its style is not ours to mend.
+    // Generated code: we can't change its style.
     #![allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, clippy::restriction, rustdoc::all)]
 
     tonic::include_proto!("tokenvault.v1");
 
-    /// The encoded `FileDescriptorSet` of the package and what it imports, comments included, for server reflection.
+    /// The encoded `FileDescriptorSet` of the package and its imports, with comments, for server reflection.
     pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tokenvault.v1.bin"));
 
-    /// Every RPC of the package, by the path of its request line: `/tokenvault.v1.TokenVault/GetToken`.
+    /// The path of every RPC of the package: `/tokenvault.v1.TokenVault/GetToken`.
     pub const METHODS: &[&str] = include!(concat!(env!("OUT_DIR"), "/tokenvault.v1.methods.rs"));
 }
 

@@ -1,4 +1,4 @@
-//! [`ErrorReason`] as it stands in `ErrorInfo.reason`: the value's name without its prefix.
+//! The form of [`ErrorReason`] in `ErrorInfo.reason`: the name of the value without its prefix.
 
 use crate::v1::ErrorReason;
 
@@ -11,7 +11,7 @@ impl ErrorReason {
         name.strip_prefix(PREFIX).unwrap_or(name)
     }
 
-    /// The reason of that name. `None` for one that is newer than this crate, and for `UNSPECIFIED`, which nobody sends.
+    /// The reason with this name. `None` if this crate does not know it yet, and for `UNSPECIFIED`, which is never sent.
     pub fn from_reason(reason: &str) -> Option<Self> {
         Self::from_str_name(&format!("{PREFIX}{reason}")).filter(|known| *known != Self::Unspecified)
     }

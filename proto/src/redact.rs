@@ -1,4 +1,4 @@
-//! `Debug` for the messages that hold a secret. Whether one is there may be told; what it is, never.
+//! `Debug` for the messages that hold a secret. It shows whether a secret is set, never the secret.
 
 use std::fmt::{Debug, Formatter, Result};
 
@@ -9,7 +9,7 @@ use crate::v1::{
     RotateApiKeyResponse, StoreTokenRequest,
 };
 
-/// Stands where a secret stood.
+/// Prints in place of a secret.
 struct Redacted<'a>(&'a str);
 
 impl Debug for Redacted<'_> {
