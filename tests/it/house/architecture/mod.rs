@@ -64,7 +64,7 @@ const CRATES: [(&str, &[&str]); 26] = [
 /// Each crate of the workspace by its folder, and those of ours that it may depend on.
 const MANIFESTS: [(&str, &[&str]); 6] = [
     ("proto", &[]),
-    ("server/sandbox", &[]),
+    ("sandbox", &[]),
     ("client", &["token-vault-proto"]),
     ("server", &["token-vault-client", "token-vault-proto", "token-vault-sandbox"]),
     // The server itself only for histories, which need its clock and its hands on two replicas at once.
