@@ -13,7 +13,8 @@ ARG BINARY=source
 FROM docker.io/library/rust:1.95-bookworm AS source
 WORKDIR /src
 COPY . .
-RUN cargo build --release --locked -p token-vault --bin token-vault \
+# Without `demo`, whose sandbox has no place in production.
+RUN cargo build --release --locked -p token-vault --bin token-vault --no-default-features \
  && install -D target/release/token-vault /out/token-vault \
  && install -d -m 0700 /out/data
 

@@ -3,6 +3,7 @@
 mod api_key;
 mod audit;
 mod connect;
+#[cfg(feature = "demo")]
 pub mod demo;
 mod event;
 mod healthcheck;
@@ -23,8 +24,6 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{Config, ConfigError, Flags};
 use crate::vault::Vault;
 use crate::{serve, telemetry};
-
-use demo::DemoArgs;
 
 /// Something failed while running.
 const FAILED: u8 = 1;
@@ -116,7 +115,8 @@ enum Command {
     /// Ask a running vault whether it serves: exit 0 if so, 1 if not.
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Run a vault and a provider sandbox, and tell a story in the terminal.
-    Demo(DemoArgs),
+    #[cfg(feature = "demo")]
+    Demo(demo::DemoArgs),
 }
 
 /// Runs the command line of this process.
@@ -167,6 +167,7 @@ async fn dispatch(line: CommandLine) -> anyhow::Result<()> {
         Some(Command::Keys(command)) => keys::run(command, flags).await,
         Some(Command::Audit(command)) => audit::run(command, flags).await,
         Some(Command::Healthcheck(args)) => healthcheck::run(args).await,
+        #[cfg(feature = "demo")]
         Some(Command::Demo(args)) => demo::run(args, flags.listen).await,
     }
 }

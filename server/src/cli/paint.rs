@@ -7,6 +7,7 @@ fn paint(code: &str, text: &str) -> String {
     if colours { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
 }
 
+#[cfg(feature = "demo")]
 pub(super) fn bold(text: &str) -> String {
     paint("1", text)
 }
