@@ -11,6 +11,11 @@ use crate::model::{
 use crate::provider::Provider;
 use crate::store::{Abort, StoreError};
 
+/// Why the vault does not open. The text names the remedy.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct OpenError(pub String);
+
 /// A field that breaks its rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldViolation {

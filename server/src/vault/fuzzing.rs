@@ -1,7 +1,7 @@
 //! Text that callers give to the vault, as fuzzing makes it.
 
-use super::position;
 use crate::model::Secret;
+use crate::vault::position;
 use crate::vault::token::candidate;
 
 const MARK: &str = "EAAxq7Zk2m";

@@ -5,9 +5,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use uuid::Uuid;
 
-use super::{Vault, VaultError};
 use crate::crypto::{open_note, seal_note};
 use crate::model::{FeedPosition, Principal, WorkspaceSet};
+use crate::vault::error::VaultError;
+use crate::vault::state::Vault;
 
 /// Which query a page token belongs to.
 pub(super) struct QueryHash([u8; 16]);

@@ -3,12 +3,27 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{JobKind, ProviderState, Vault, VaultError};
 use crate::model::{
     Announced, Connection, Misconfiguration, ProviderId, ProviderTrouble, RefusalReason, Timestamp,
 };
 use crate::provider::Provider;
 use crate::store::{Abort, ProviderHealth, RunCause, Scope, Tx};
+use crate::vault::error::VaultError;
+use crate::vault::jobs::schedule::JobKind;
+use crate::vault::state::Vault;
+
+/// How one provider stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderState {
+    /// Its name.
+    pub provider: String,
+    /// The version of its API that the vault speaks.
+    pub api_version: String,
+    /// Calls are held back, as the provider is at fault.
+    pub circuit_open: bool,
+    /// What is wrong, and since when.
+    pub trouble: Option<(ProviderTrouble, Timestamp)>,
+}
 
 /// More deaths than this within [`DEATHS_WITHIN`], and more than one token in [`ONE_IN`]: no longer believed.
 const DEATHS: i64 = 20;

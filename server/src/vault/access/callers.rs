@@ -8,16 +8,80 @@ use tokio_util::sync::CancellationToken;
 
 use crate::crypto::{MacKey, PresentedKey, mint_api_key};
 use crate::model::{
-    ApiKeyId, CertificateRule, ClientCertificate, Clock, Credential, Principal, RequestId, Secret, Timestamp,
-    WorkspaceSet, check_principal_name,
+    ApiKeyId, CertificateRule, ClientCertificate, Clock, Credential, Principal, RequestId, Role, Secret,
+    Timestamp, WorkspaceSet, check_principal_name,
 };
 use crate::oidc::{Issuer, NAME_PREFIX, Rejected};
 use crate::store::{Abort, ApiKeyFacts, ApiKeyRecord, RequestOutcome};
+use crate::vault::error::{FieldViolation, VaultError};
 use crate::vault::once::idempotency::{Begun, Owned};
-use crate::vault::{
-    ApiKey, ApiKeyPage, CreateApiKey, FieldViolation, ListApiKeys, NewApiKey, RotateApiKey, RotatedApiKey,
-    Vault, VaultError,
-};
+use crate::vault::state::Vault;
+
+/// Makes an API key.
+#[derive(Debug)]
+pub struct CreateApiKey {
+    /// Idempotency key.
+    pub request_id: Option<RequestId>,
+    /// Stable name of the service that will use it.
+    pub principal: String,
+    /// What it is for.
+    pub role: Role,
+    /// Where it may act.
+    pub workspaces: WorkspaceSet,
+    /// Its end; `None` for none.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A new key. The secret is shown this once; a repeat of the request answers without it.
+#[derive(Debug)]
+pub struct NewApiKey {
+    /// What it is.
+    pub api_key: ApiKeyFacts,
+    /// The key itself, once.
+    pub key: Option<Secret>,
+}
+
+/// Makes an API key in another's place.
+#[derive(Debug)]
+pub struct RotateApiKey {
+    /// Idempotency key.
+    pub request_id: Option<RequestId>,
+    /// The key to replace.
+    pub key: ApiKeyId,
+    /// How long it goes on; `None` for the default.
+    pub overlap: Option<Duration>,
+    /// The new key's end; `None`: it lives as long as the replaced one was made to live.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A key in another's place.
+#[derive(Debug)]
+pub struct RotatedApiKey {
+    /// The new one, shown this once.
+    pub new: NewApiKey,
+    /// The one that it replaces, as it is now.
+    pub replaced: ApiKeyFacts,
+}
+
+/// Which keys.
+#[derive(Debug, Clone, Default)]
+pub struct ListApiKeys {
+    /// Of this principal only.
+    pub principal: Option<String>,
+    /// How many at most; 1 to 1000.
+    pub page_size: u32,
+    /// Where to go on; empty at the start.
+    pub page_token: String,
+}
+
+/// One page of keys.
+#[derive(Debug)]
+pub struct ApiKeyPage {
+    /// The keys.
+    pub api_keys: Vec<ApiKeyFacts>,
+    /// Where the next page starts; empty on the last.
+    pub next_page_token: String,
+}
 
 /// A key's last use is written at most so often.
 const USE_NOTED: Duration = Duration::from_secs(60);
@@ -389,7 +453,7 @@ impl Vault {
 
     fn mint(&self, command: &CreateApiKey) -> Result<(Secret, ApiKeyRecord), VaultError> {
         let (key, presented) = mint_api_key().map_err(|_| VaultError::Internal)?;
-        let api_key = ApiKey {
+        let api_key = ApiKeyFacts {
             id: presented.id.clone(),
             principal: command.principal.clone(),
             role: command.role,
@@ -468,7 +532,7 @@ impl Vault {
         old: &ApiKeyRecord,
         end: Timestamp,
         claim: Option<Owned>,
-    ) -> Result<(Secret, ApiKey, ApiKey), VaultError> {
+    ) -> Result<(Secret, ApiKeyFacts, ApiKeyFacts), VaultError> {
         let now = self.clock.now();
         // What somebody wrote there from outside gets no key.
         self.check_row(old).map_err(|_| VaultError::ApiKeyNotFound(old.api_key.id.clone()))?;
@@ -561,7 +625,7 @@ impl Vault {
         caller: &Principal,
         request_id: Option<RequestId>,
         key: &ApiKeyId,
-    ) -> Result<ApiKey, VaultError> {
+    ) -> Result<ApiKeyFacts, VaultError> {
         // Ending twice is the same as ending once, so a request id has nothing to add but its own reuse.
         let claim = match self
             .begin(caller, "RevokeApiKey", request_id.as_ref(), &[key.as_str().as_bytes()])

@@ -19,9 +19,11 @@ use crate::audit::{
 };
 use crate::model::{AuditKind, AuditRecord, Clock, Connection};
 use crate::store::{Abort, ChainState, Origin, Outgoing, Store, open_for_reading};
+use crate::vault::error::{OpenError, VaultError};
 use crate::vault::keys::keyring::Keys;
+use crate::vault::opening::config::VaultConfig;
 use crate::vault::opening::start::{check_master_keys, key_source, no_key};
-use crate::vault::{OpenError, Vault, VaultConfig, VaultError};
+use crate::vault::state::Vault;
 
 /// How often the database learns how far the log has come.
 const ANCHOR: Duration = Duration::from_secs(1);

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::watch;
 
 use crate::model::{Credential, Principal};
-use crate::vault::{Vault, VaultError};
+use crate::vault::error::VaultError;
+use crate::vault::state::Vault;
 
 /// How many may watch at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

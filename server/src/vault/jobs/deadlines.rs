@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::model::{Announced, ConnectionId, EventKind, Timestamp};
 use crate::store::{Abort, Needs, Origin, Scope};
-use crate::vault::{Vault, VaultError};
+use crate::vault::error::VaultError;
+use crate::vault::state::Vault;
 
 /// Connections announced in one transaction.
 const BATCH: i64 = 500;

@@ -12,8 +12,9 @@ use crate::model::{
     Standing, Timestamp,
 };
 use crate::store::{Abort, JobRun, Needs, RunCause, Scope};
-use crate::vault::jobs::schedule::{Progress, RunFailed};
-use crate::vault::{JobKind, Vault, VaultError};
+use crate::vault::error::VaultError;
+use crate::vault::jobs::schedule::{JobKind, Progress, RunFailed};
+use crate::vault::state::Vault;
 
 /// Connections whose dates are written in one transaction.
 const BATCH: i64 = 200;

@@ -11,12 +11,13 @@ use crate::model::{
 };
 use crate::provider::Provider;
 use crate::store::{Abort, HeldToken, Needs, Scope};
+use crate::vault::error::VaultError;
 use crate::vault::once::claims::Fence;
+use crate::vault::state::Vault;
 use crate::vault::token::change;
-use crate::vault::token::exchange::movement;
-use crate::vault::token::intake::{Accepted, check_replaces};
+use crate::vault::token::exchange::{ExchangeOutcome, movement};
+use crate::vault::token::intake::{Accepted, IntakeOptions, check_replaces};
 use crate::vault::token::verdict::{Learned, Recorded, is_death};
-use crate::vault::{ExchangeOutcome, IntakeOptions, Vault, VaultError};
 
 /// Due connections taken at once.
 const BATCH: i64 = 64;

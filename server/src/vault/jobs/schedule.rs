@@ -7,12 +7,55 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::model::{Cron, Principal, Timestamp};
+use crate::model::{Cron, Principal, RequestId, Timestamp};
 use crate::store::{Abort, JobRun, Origin, RequestOutcome, RunCause, RunState, StoreError};
+use crate::vault::error::VaultError;
 use crate::vault::jobs::renewal::Attempt;
 use crate::vault::once::claims::Place;
 use crate::vault::once::idempotency::Begun;
-use crate::vault::{Job, JobRunPage, ListJobRuns, RunJob, Vault, VaultError};
+use crate::vault::state::Vault;
+
+/// Work that the vault does by the clock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    /// Its name.
+    pub name: &'static str,
+    /// When it runs: six fields, seconds first, UTC.
+    pub cron: String,
+    /// When it runs next.
+    pub next_run_at: Option<Timestamp>,
+    /// Its latest run.
+    pub last_run: Option<JobRun>,
+}
+
+/// Runs a job now.
+#[derive(Debug, Clone)]
+pub struct RunJob {
+    /// Idempotency key.
+    pub request_id: Option<RequestId>,
+    /// Which.
+    pub job: String,
+}
+
+/// Which runs, newest first.
+#[derive(Debug, Clone, Default)]
+pub struct ListJobRuns {
+    /// Of this job only.
+    pub job: Option<String>,
+    /// How many at most; 1 to 1000.
+    pub page_size: u32,
+    /// Where to go on; empty at the start.
+    pub page_token: String,
+}
+
+/// One page of runs.
+#[derive(Debug)]
+pub struct JobRunPage {
+    /// The runs.
+    pub runs: Vec<JobRun>,
+    /// Where the next page starts; empty on the last.
+    pub next_page_token: String,
+}
 
 /// A run that begins later than this after its slot makes up for a missed one.
 const LATE: Duration = Duration::from_secs(60);

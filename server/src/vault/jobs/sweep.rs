@@ -9,9 +9,10 @@ use futures::StreamExt;
 use crate::model::{Connection, ConnectionId, ProviderId, Status};
 use crate::provider::Provider;
 use crate::store::JobRun;
+use crate::vault::error::VaultError;
 use crate::vault::jobs::schedule::{Progress, RunFailed};
+use crate::vault::state::Vault;
 use crate::vault::token::verdict::{Learned, Recorded, is_death};
-use crate::vault::{Vault, VaultError};
 
 /// Connections between two notes of progress.
 const PAGE: i64 = 100;

@@ -18,7 +18,8 @@ use crate::model::{Secret, WorkspaceId, exposure_of};
 use crate::store::{
     Abort, BreakGlassWrap, KeyPurpose, Session, VaultKeyPurpose, VaultRecord, WorkspaceKeyRows, WrappedKey,
 };
-use crate::vault::{OpenError, Vault, VaultError};
+use crate::vault::error::{OpenError, VaultError};
+use crate::vault::state::Vault;
 
 /// Workspaces whose keys are kept at most.
 const WORKSPACES: u64 = 100_000;

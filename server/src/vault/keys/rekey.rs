@@ -9,16 +9,46 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::crypto::{self, BreakGlassSealingKey, WrapError};
-use crate::model::{ConnectionId, Principal, WorkspaceId};
+use crate::model::{ConnectionId, Principal, RequestId, WorkspaceId};
 use crate::store::{
     Abort, JobRun, KeyPlace, MasterKeyRecord, Needs, RequestOutcome, RunCause, SealedRow, StoredKey, Tx,
     WrappedKey,
 };
-use crate::vault::jobs::schedule::{Progress, RunFailed};
+use crate::vault::error::VaultError;
+use crate::vault::jobs::schedule::{JobKind, Progress, RunFailed};
 use crate::vault::keys::keyring::{KeyUse, Ring, TRIES, key_binding, key_service_failed, second_wrap};
 use crate::vault::once::idempotency::Begun;
+use crate::vault::state::Vault;
 use crate::vault::token::custody::binding_of;
-use crate::vault::{JobKind, KeyToRotate, MasterKeyState, RotateKey, Vault, VaultError};
+
+/// Begins the rotation of a key.
+#[derive(Debug, Clone)]
+pub struct RotateKey {
+    /// Idempotency key.
+    pub request_id: Option<RequestId>,
+    /// Which.
+    pub key: KeyToRotate,
+}
+
+/// Which key to rotate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyToRotate {
+    /// The newest master key becomes the active one.
+    Master,
+    /// A workspace gets a new data key.
+    Workspace(WorkspaceId),
+}
+
+/// One master key that this process holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MasterKeyState {
+    /// Names it.
+    pub id: String,
+    /// It wraps new keys.
+    pub active: bool,
+    /// How many keys it wraps now.
+    pub keys: i64,
+}
 
 /// How often a run looks for keys that it missed.
 const PASSES: u32 = 10;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::model::{ConnectionId, Incarnation};
 use crate::store::{Abort, Tx};
-use crate::vault::{Vault, VaultError};
+use crate::vault::error::VaultError;
+use crate::vault::state::Vault;
 
 /// How long a successor waits before it exchanges: a predecessor that was ended may still be inside its one
 /// provider call, which lasts 20 s at most.

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::model::{Principal, RequestId};
 use crate::store::{Abort, Claim, Claimed, Origin, RequestOutcome, Tx};
-use crate::vault::{Vault, VaultError};
+use crate::vault::error::VaultError;
+use crate::vault::state::Vault;
 
 /// Requests that this process works on. A claim of ours that is not among them was left by work that ended
 /// without settling (its caller hung up at the wrong moment, or it panicked) and is free.

@@ -7,9 +7,11 @@ use crate::audit::SinkConfig;
 use crate::crypto::{BreakGlassOpeningKey, RawKey, WrapError};
 use crate::model::{Clock, Incarnation};
 use crate::store::{Abort, KeyPlace, MasterKeyRecord, Origin, Store, StoreConfig, StoredKey, WrappedKey};
+use crate::vault::error::{OpenError, VaultError};
 use crate::vault::keys::keyring::key_binding;
+use crate::vault::opening::config::VaultConfig;
 use crate::vault::opening::start::{key_source, make_data_folder};
-use crate::vault::{OpenError, Vault, VaultConfig, VaultError};
+use crate::vault::state::Vault;
 
 /// Keys written in one transaction.
 const AT_ONCE: i64 = 200;

@@ -21,9 +21,12 @@ use crate::store::{
     StoreError, VaultKeyPurpose, VaultRecord, migrate_only,
 };
 use crate::vault::access::callers;
+use crate::vault::access::callers::{CreateApiKey, NewApiKey};
 use crate::vault::audit::auditing::Relay;
+use crate::vault::error::{OpenError, VaultError};
 use crate::vault::keys::keyring::{KeySource, KeyUse, Keys, Ring, fresh_wrapped};
-use crate::vault::{CreateApiKey, FirstStart, NewApiKey, OpenError, Vault, VaultConfig, VaultError};
+use crate::vault::opening::config::{FirstStart, VaultConfig};
+use crate::vault::state::Vault;
 
 /// How long a start waits for the key service.
 const KEY_SERVICE_WAIT: Duration = Duration::from_secs(10);

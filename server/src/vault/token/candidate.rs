@@ -1,7 +1,7 @@
 //! What a person pastes: cleaned, bounded, and refused with advice when it can't be a token.
 
 use crate::model::Secret;
-use crate::vault::VaultError;
+use crate::vault::error::VaultError;
 
 /// Longest token that is taken, in bytes.
 pub(in crate::vault) const MAX_TOKEN: usize = 4_096;

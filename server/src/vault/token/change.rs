@@ -3,7 +3,7 @@
 
 use crate::model::{AccountChange, Announced, Cause, Connection, Policy, Standing, Timestamp};
 use crate::store::{Abort, Numbered, Scope, Tx};
-use crate::vault::VaultError;
+use crate::vault::error::VaultError;
 
 /// Writes a connection that is new.
 pub(in crate::vault) async fn connect(

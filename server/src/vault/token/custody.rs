@@ -1,20 +1,95 @@
 //! Handing tokens out, showing them, and ending them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::crypto::{self, Binding};
 use crate::model::{
-    AccountChange, Cause, Connection, ConnectionId, Expiry, Principal, RefusalKind, Secret, Standing, Status,
-    WorkspaceId,
+    AccountChange, Cause, Connection, ConnectionId, Expiry, Principal, RefusalKind, RequestId, Secret,
+    SecretId, Standing, Status, TokenVersion, WorkspaceId,
 };
-use crate::provider::Revocation;
+use crate::provider::{RequestPart, Revocation, Usage};
 use crate::store::{Abort, HeldToken, Needs, Origin, RequestOutcome, SealedRow};
+use crate::vault::error::VaultError;
 use crate::vault::keys::keyring::TRIES;
 use crate::vault::once::idempotency::{Begun, Owned};
+use crate::vault::state::Vault;
 use crate::vault::token::change;
-use crate::vault::{
-    FetchAccessToken, Fetched, ProviderOutcome, RevokeToken, Revoked, Target, TokenView, Vault, VaultError,
-};
+use crate::vault::token::target::Target;
+use crate::vault::token::view::TokenView;
+
+/// The secret for use now.
+#[derive(Debug)]
+pub struct FetchAccessToken {
+    /// Which.
+    pub target: Target,
+    /// Life that it must still have.
+    pub min_ttl: Duration,
+}
+
+/// The secret, and what its user must know.
+#[derive(Debug)]
+pub struct Fetched {
+    /// The secret.
+    pub secret: Secret,
+    /// What else goes on each call.
+    pub send_with: Vec<RequestPart>,
+    /// Which version.
+    pub version: TokenVersion,
+    /// Names this secret in reports.
+    pub secret_id: SecretId,
+    /// Its end.
+    pub expiry: Expiry,
+    /// What it is worth.
+    pub status: Status,
+    /// The tightest known limit.
+    pub usage: Option<Usage>,
+    /// How long it may be kept.
+    pub cache_for: Duration,
+}
+
+/// Ends a connection.
+#[derive(Debug)]
+pub struct RevokeToken {
+    /// Idempotency key.
+    pub request_id: Option<RequestId>,
+    /// Only if the connection holds this version.
+    pub if_version: Option<TokenVersion>,
+    /// Which.
+    pub target: Target,
+    /// At the provider too.
+    pub revoke_at_provider: bool,
+    /// Although other workspaces lose theirs.
+    pub allow_shared: bool,
+    /// Forget the person's id and name as well.
+    pub erase_subject: bool,
+}
+
+/// What became of it at the provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProviderOutcome {
+    /// Not asked for.
+    NotAsked,
+    /// Ended there.
+    Revoked,
+    /// Had ended before.
+    AlreadyGone,
+    /// Can't be ended there.
+    NotSupported,
+    /// The provider could not be asked; the secret is destroyed here all the same.
+    Pending,
+}
+
+/// Answer of a revocation.
+#[derive(Debug)]
+pub struct Revoked {
+    /// The tombstone.
+    pub token: TokenView,
+    /// What became of it at the provider.
+    pub provider_outcome: ProviderOutcome,
+    /// Position in the feed.
+    pub cursor: String,
+}
 
 impl Vault {
     /// A connection with its sealed secret, if the caller may see it.

@@ -1,24 +1,77 @@
 //! Lengthening a token's life: attempt, then proof.
 
+use crate::vault::token::view::TokenView;
 use std::sync::Arc;
 
 use crate::crypto;
 use crate::model::{
-    AccountChange, Cause, Connection, ConnectionId, Expiry, ExpirySource, Principal, Refusal, RefusalKind,
-    SecretId, Standing, Timestamp, TokenKind, TokenVersion,
+    AccountChange, Cause, Connection, ConnectionId, Expiry, ExpirySource, Principal, ProviderId, Refusal,
+    RefusalKind, RequestId, Secret, SecretId, Standing, Timestamp, TokenKind, TokenVersion, WorkspaceId,
 };
 use crate::store::{Abort, HeldToken, Needs, NewSecret, RequestOutcome, Tx};
+use crate::vault::error::VaultError;
 use crate::vault::keys::keyring::{TRIES, WorkspaceKeys};
 use crate::vault::once::claims::Fence;
 use crate::vault::once::idempotency::{Begun, Owned};
-use crate::vault::token::candidate;
-use crate::vault::token::change;
+use crate::vault::state::Vault;
 use crate::vault::token::custody::{binding, is_later};
-use crate::vault::token::intake::{Accepted, Destination, check_replaces};
+use crate::vault::token::intake::{Accepted, Destination, IntakeOptions, check_replaces};
+use crate::vault::token::target::Target;
 use crate::vault::token::verdict::Learned;
-use crate::vault::{
-    Exchange, ExchangeOutcome, ExchangeSubject, ExchangeToken, IntakeOptions, Target, Vault, VaultError,
-};
+use crate::vault::token::{candidate, change};
+
+/// Exchange for a longer life.
+#[derive(Debug)]
+pub struct ExchangeToken {
+    /// Idempotency key.
+    pub request_id: Option<RequestId>,
+    /// Only if the connection holds this version.
+    pub if_version: Option<TokenVersion>,
+    /// What.
+    pub subject: ExchangeSubject,
+}
+
+/// What to exchange.
+#[derive(Debug)]
+pub enum ExchangeSubject {
+    /// What a connection holds.
+    Stored(Target),
+    /// A token in hand, stored afterwards.
+    New {
+        /// Whose.
+        workspace: WorkspaceId,
+        /// At which platform.
+        provider: ProviderId,
+        /// As pasted.
+        access_token: Secret,
+    },
+}
+
+/// Whether the end moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExchangeOutcome {
+    /// Later now.
+    Extended,
+    /// Did not move; a person must reconnect in time.
+    AtCeiling,
+    /// Would have come earlier: discarded.
+    Shortened,
+    /// Has no end now.
+    NowNeverExpires,
+}
+
+/// Answer of an exchange.
+#[derive(Debug)]
+pub struct Exchange {
+    /// The token now held.
+    pub token: TokenView,
+    /// Whether the end moved.
+    pub outcome: ExchangeOutcome,
+    /// The end before.
+    pub previous_expiry: Expiry,
+    /// Position in the feed.
+    pub cursor: String,
+}
 
 impl Vault {
     /// A token in hand is exchanged and stored, or what a connection holds is exchanged again. Says whether

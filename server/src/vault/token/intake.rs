@@ -7,22 +7,98 @@ use std::time::Duration;
 
 use crate::crypto;
 use crate::model::{
-    AccountChange, Cause, Connection, ConnectionId, Expiry, ExpirySource, GrantState, Observations, Policy,
-    Principal, ProviderId, RefusalReason, Schedule, Secret, SecretId, Standing, SubjectType, Timestamp,
-    TokenKind, TokenVersion, WorkspaceId,
+    AccountChange, Cause, Check, CheckResult, Connection, ConnectionId, Expiry, ExpirySource, GrantState,
+    Observations, Policy, Principal, ProviderId, RefusalReason, RequestId, Schedule, Secret, SecretId,
+    Standing, SubjectType, Timestamp, TokenKind, TokenVersion, WorkspaceId,
 };
 use crate::provider::{Inspected, Provider};
 use crate::store::{Abort, Needs, NewSecret, RequestOutcome, Tx};
+use crate::vault::error::{FieldViolation, VaultError};
 use crate::vault::keys::keyring::{TRIES, WorkspaceKeys};
 use crate::vault::once::idempotency::{Begun, Owned};
-use crate::vault::token::candidate;
-use crate::vault::token::change;
+use crate::vault::state::Vault;
 use crate::vault::token::custody::{binding, is_later};
+use crate::vault::token::target::Target;
 use crate::vault::token::validate::Patient;
 use crate::vault::token::verdict::{Learned, Recorded};
-use crate::vault::{
-    FieldViolation, Intake, IntakeOptions, IntakeOutcome, StoreToken, Target, TokenView, Vault, VaultError,
-};
+use crate::vault::token::view::TokenView;
+use crate::vault::token::{candidate, change};
+
+/// Paste-token flow.
+#[derive(Debug)]
+pub struct StoreToken {
+    /// Idempotency key.
+    pub request_id: Option<RequestId>,
+    /// Only if the connection holds this version.
+    pub if_version: Option<TokenVersion>,
+    /// Whose.
+    pub workspace: WorkspaceId,
+    /// At which platform.
+    pub provider: ProviderId,
+    /// Reconnect this one.
+    pub connection: Option<ConnectionId>,
+    /// As pasted; `Candidate` bounds and cleans it.
+    pub access_token: Secret,
+    /// What is allowed.
+    pub options: IntakeOptions,
+    /// Inspect and check, keep nothing.
+    pub validate_only: bool,
+}
+
+/// What a caller allows at intake that is refused by default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct IntakeOptions {
+    /// Store although required scopes are missing.
+    pub allow_missing_scopes: bool,
+    /// Replace although scopes get fewer.
+    pub allow_fewer_scopes: bool,
+    /// Replace although it speaks for somebody else.
+    pub allow_subject_change: bool,
+    /// Connect the person's pages too.
+    pub connect_pages: bool,
+}
+
+/// What intake did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IntakeOutcome {
+    /// A new connection.
+    Created,
+    /// The next version in a working connection.
+    Replaced,
+    /// The next version in a dead one.
+    Restored,
+    /// The same secret: nothing new.
+    Unchanged,
+    /// Nothing kept, as asked.
+    ValidatedOnly,
+}
+
+/// Answer of the paste-token flow.
+#[derive(Debug)]
+pub struct Intake {
+    /// The token now held; for `ValidatedOnly` a token that would be held.
+    pub token: TokenView,
+    /// What was done.
+    pub outcome: IntakeOutcome,
+    /// What the doctor found.
+    pub checks: Vec<Check>,
+    /// The connections of the person's pages, if they were to be connected.
+    pub pages: Vec<ConnectionId>,
+    /// Position in the feed.
+    pub cursor: String,
+}
+
+impl Intake {
+    /// The worst finding.
+    pub fn overall(&self) -> CheckResult {
+        worst(&self.checks)
+    }
+}
+
+/// The worst finding of many; `Skipped` of none.
+pub fn worst(checks: &[Check]) -> CheckResult {
+    checks.iter().map(|check| check.result).max().unwrap_or(CheckResult::Skipped)
+}
 
 /// What a long-lived user token usually lives, where the provider tells no end.
 const USUAL_LIFE: Duration = Duration::from_secs(60 * 24 * 60 * 60);

@@ -1,14 +1,54 @@
 //! ListTokens: several ordered walks, merged into one page.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Connection, ConnectionId, Policy, Principal, Status, Timestamp, WorkspaceId, WorkspaceSet,
+    Connection, ConnectionId, ListOrder, Policy, Principal, ProviderId, Status, Timestamp, WorkspaceId,
+    WorkspaceSet,
 };
 use crate::store::{ListDrive, ListPosition, ListRange, Session, StandingName};
-use crate::vault::{ListOrder, ListTokens, TokenPage, TokenView, Vault, VaultError};
+use crate::vault::error::VaultError;
+use crate::vault::state::Vault;
+use crate::vault::token::view::TokenView;
+
+/// Which tokens. Or within a field, and between fields.
+#[derive(Debug, Clone, Default)]
+pub struct ListTokens {
+    /// Of these workspaces; empty means all that the caller may see.
+    pub workspaces: BTreeSet<WorkspaceId>,
+    /// Of these providers; empty means all.
+    pub providers: BTreeSet<ProviderId>,
+    /// Of these statuses; empty means all but revoked.
+    pub statuses: Vec<Status>,
+    /// Ending within this time.
+    pub expiring_within: Option<Duration>,
+    /// Reaching this ad account.
+    pub ad_account_id: Option<String>,
+    /// Speaking for this subject.
+    pub subject_id: Option<String>,
+    /// In which order.
+    pub order: ListOrder,
+    /// How many at most; 1 to 1000.
+    pub page_size: u32,
+    /// Where to go on; empty at the start.
+    pub page_token: String,
+}
+
+/// One page.
+#[derive(Debug)]
+pub struct TokenPage {
+    /// The tokens.
+    pub tokens: Vec<TokenView>,
+    /// Where the next page starts; empty on the last.
+    pub next_page_token: String,
+    /// Position in the feed that the list reflects; the same on every page.
+    pub cursor: String,
+    /// The list's now; the same on every page.
+    pub as_of: Timestamp,
+}
 
 /// Up to so many workspaces are walked each on its own index; more are one walk over all, filtered.
 const WALKS: usize = 32;

@@ -8,6 +8,7 @@ pub(super) mod intake;
 pub(super) mod list;
 pub(super) mod pages;
 pub(super) mod report;
+pub(super) mod target;
 pub(super) mod validate;
 pub(super) mod verdict;
 pub(super) mod view;

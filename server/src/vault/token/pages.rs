@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use crate::model::{Check, CheckResult, Connection, ConnectionId, Fixer, Remedy, Secret};
 use crate::provider::{PageToken, Provider};
-use crate::vault::token::intake::{Accepted, Destination};
-use crate::vault::{IntakeOptions, Vault, VaultError};
+use crate::vault::error::VaultError;
+use crate::vault::state::Vault;
+use crate::vault::token::intake::{Accepted, Destination, IntakeOptions};
 
 impl Vault {
     /// Connects every page that the person behind `parent` manages. After the commit there is no error: what did

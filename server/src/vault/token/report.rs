@@ -1,6 +1,9 @@
 //! ReportTokenError: a caller saw the provider say no. Classified, confirmed where it must be, and applied
 //! only to the very secret that it is about.
 
+use crate::provider::ReportedRefusal;
+use crate::vault::token::target::Target;
+use crate::vault::token::view::TokenView;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,13 +12,90 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::model::{
     Connection, ConnectionId, Misconfiguration, Principal, Refusal, RefusalKind, SecretId, Standing, Status,
-    Timestamp,
+    Timestamp, TokenVersion,
 };
 use crate::store::HeldToken;
+use crate::vault::error::VaultError;
+use crate::vault::shares::Shares;
+use crate::vault::state::Vault;
 use crate::vault::token::verdict::{Learned, Recorded};
-use crate::vault::{
-    Advice, ReportOutcome, ReportTokenError, ReportedSecret, Shares, Vault, VaultError, Verdict,
-};
+
+/// A caller saw the provider refuse a token.
+#[derive(Debug)]
+pub struct ReportTokenError {
+    /// Which connection.
+    pub target: Target,
+    /// Which of its secrets.
+    pub secret: ReportedSecret,
+    /// What was seen.
+    pub refusal: ReportedRefusal,
+    /// When the caller saw the refusal.
+    pub observed_at: Option<Timestamp>,
+    /// When the caller last saw it work.
+    pub last_success_at: Option<Timestamp>,
+}
+
+/// Which secret a report is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReportedSecret {
+    /// Exactly this one.
+    Id(SecretId),
+    /// The one of this version.
+    Version(TokenVersion),
+}
+
+/// What a report came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The token is dead, and known to be so since now.
+    Invalidated,
+    /// That was known.
+    AlreadyDead,
+    /// The report is about an older secret.
+    StaleReport,
+    /// The provider says that it is in order.
+    StillValid,
+    /// The provider stumbles.
+    Transient,
+    /// Too many calls.
+    Throttled,
+    /// It may not do this.
+    Permission,
+    /// Our configuration is wrong.
+    OurMisconfiguration,
+    /// The provider could not be asked to confirm.
+    Unconfirmed,
+}
+
+/// What the caller should do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Advice {
+    /// Stop using this connection until an event.
+    Pause,
+    /// Try again after `retry_after`.
+    RetryAfter,
+    /// Fetch the token again; there is a newer one.
+    FetchAgain,
+    /// Leave this ad account out.
+    SkipAdAccount,
+    /// Mend the request.
+    FixRequest,
+}
+
+/// Answer to a report.
+#[derive(Debug)]
+pub struct ReportOutcome {
+    /// What it came to.
+    pub verdict: Verdict,
+    /// What to do.
+    pub advice: Advice,
+    /// How long to wait first.
+    pub retry_after: Duration,
+    /// The token as it is now.
+    pub token: TokenView,
+    /// Position in the feed.
+    pub cursor: String,
+}
 
 /// How long to wait where nobody says.
 const WAIT: Duration = Duration::from_secs(30);

@@ -1,5 +1,6 @@
 //! The live doctor: asks the provider, says what it found in sentences, and updates the facts.
 
+use crate::vault::token::view::TokenView;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -9,8 +10,32 @@ use crate::model::{
 };
 use crate::provider::{Inspected, Provider};
 use crate::store::{HeldToken, Origin};
+use crate::vault::error::{FieldViolation, VaultError};
+use crate::vault::state::Vault;
+use crate::vault::token::target::Target;
 use crate::vault::token::verdict::{Learned, Recorded};
-use crate::vault::{FieldViolation, Target, ValidateToken, Validation, Vault, VaultError};
+
+/// The live doctor.
+#[derive(Debug)]
+pub struct ValidateToken {
+    /// Which.
+    pub target: Target,
+    /// Which checks; empty means all.
+    pub checks: BTreeSet<String>,
+    /// The ad account for the smoke test.
+    pub ad_account_id: Option<String>,
+}
+
+/// Answer of the doctor.
+#[derive(Debug)]
+pub struct Validation {
+    /// The token with its updated facts.
+    pub token: TokenView,
+    /// The findings.
+    pub checks: Vec<Check>,
+    /// Position in the feed.
+    pub cursor: String,
+}
 
 /// Names of the checks, in the order in which they run and are told.
 pub(in crate::vault) const CHECKS: [&str; 9] = [

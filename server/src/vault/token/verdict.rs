@@ -9,9 +9,10 @@ use crate::model::{
 };
 use crate::provider::Inspected;
 use crate::store::{Abort, HeldToken, Needs, Origin};
+use crate::vault::error::VaultError;
 use crate::vault::provider_health::believes_death;
+use crate::vault::state::Vault;
 use crate::vault::token::change;
-use crate::vault::{Vault, VaultError};
 
 /// What became of what was learned.
 pub(in crate::vault) enum Recorded {

@@ -1,6 +1,8 @@
 //! What callers see of a connection: its facts and everything that follows from them now.
 
 use crate::model::{Badge, Connection, Policy, Problem, Renewal, Status, Timestamp};
+use crate::vault::error::VaultError;
+use crate::vault::state::Vault;
 
 /// A connection as seen at an instant. No secret.
 #[derive(Debug, Clone)]
@@ -46,5 +48,22 @@ impl TokenView {
             is_new: false,
             as_of: now,
         }
+    }
+}
+
+impl Vault {
+    /// A connection as callers see it now.
+    pub(in crate::vault) async fn view(&self, connection: Connection) -> Result<TokenView, VaultError> {
+        let shared = self.store.read().await?.shared_with(&connection).await?;
+        Ok(TokenView::new(connection, shared, self.clock.now(), &self.policy()))
+    }
+
+    /// The same after a commit, when there is no error any more: what can't be counted is told as none.
+    pub(in crate::vault) async fn view_stored(&self, connection: Connection) -> TokenView {
+        let shared = match self.store.read().await {
+            Ok(mut session) => session.shared_with(&connection).await.unwrap_or(0),
+            Err(_) => 0,
+        };
+        TokenView::new(connection, shared, self.clock.now(), &self.policy())
     }
 }

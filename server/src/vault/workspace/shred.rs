@@ -11,16 +11,55 @@ use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    AccountChange, Cause, ConnectionId, Principal, RefusalKind, Standing, Timestamp, WorkspaceId,
+    AccountChange, Cause, ConnectionId, Principal, RefusalKind, RequestId, Standing, Timestamp, WorkspaceId,
     WorkspaceSet,
 };
 use crate::store::{Abort, JobRun, Needs, RequestOutcome, RunCause, Shredding, Store, WorkspaceFacts};
-use crate::vault::jobs::schedule::{Progress, RunFailed};
+use crate::vault::error::{FieldViolation, VaultError};
+use crate::vault::jobs::schedule::{JobKind, Progress, RunFailed};
 use crate::vault::once::idempotency::{Begun, Owned};
+use crate::vault::state::Vault;
 use crate::vault::token::change;
-use crate::vault::{
-    FieldViolation, JobKind, ListWorkspaces, ShredWorkspace, Shredded, Vault, VaultError, WorkspacePage,
-};
+
+/// Destroys a workspace's keys.
+#[derive(Debug, Clone)]
+pub struct ShredWorkspace {
+    /// Idempotency key.
+    pub request_id: Option<RequestId>,
+    /// Which.
+    pub workspace: WorkspaceId,
+    /// The same once more.
+    pub confirm: String,
+    /// End its tokens at the provider first.
+    pub revoke_at_provider: bool,
+}
+
+/// Answer of shredding.
+#[derive(Debug, Clone)]
+pub struct Shredded {
+    /// The workspace as it is now.
+    pub workspace: WorkspaceFacts,
+    /// Connections that were not ended before.
+    pub connections: i64,
+}
+
+/// Which workspaces, by id.
+#[derive(Debug, Clone, Default)]
+pub struct ListWorkspaces {
+    /// How many at most; 1 to 1000.
+    pub page_size: u32,
+    /// Where to go on; empty at the start.
+    pub page_token: String,
+}
+
+/// One page of workspaces.
+#[derive(Debug)]
+pub struct WorkspacePage {
+    /// The workspaces.
+    pub workspaces: Vec<WorkspaceFacts>,
+    /// Where the next page starts; empty on the last.
+    pub next_page_token: String,
+}
 
 /// Connections that are ended in one transaction.
 const ENDED_AT_ONCE: i64 = 100;

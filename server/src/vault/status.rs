@@ -1,0 +1,94 @@
+//! GetVaultStatus: what the vault says of itself.
+
+use crate::model::{EventKind, Principal, Status, Timestamp};
+use crate::vault::error::VaultError;
+use crate::vault::keys::rekey::MasterKeyState;
+use crate::vault::provider_health::ProviderState;
+use crate::vault::state::Vault;
+
+/// What the vault says of itself.
+#[derive(Debug, Clone)]
+pub struct VaultStatus {
+    /// Of this program.
+    pub version: &'static str,
+    /// The vault's now.
+    pub server_time: Timestamp,
+    /// `sqlite` or `postgres`.
+    pub backend: &'static str,
+    /// This process.
+    pub replica: String,
+    /// Position in the feed.
+    pub cursor: String,
+    /// Sequence of the newest event.
+    pub head_sequence: i64,
+    /// Sequence of the oldest event that is kept.
+    pub oldest_sequence: i64,
+    /// Tokens whose due work was not done, as the watchdog sees it.
+    pub overdue_tokens: u64,
+    /// How each provider stands.
+    pub providers: Vec<ProviderState>,
+    /// The processes that live on this database.
+    pub replicas: Vec<ReplicaState>,
+    /// The master keys that this process holds; the active one first.
+    pub master_keys: Vec<MasterKeyState>,
+    /// Connections by status, among those that the caller may see.
+    pub tokens_by_status: Vec<(Status, u64)>,
+}
+
+/// One process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplicaState {
+    /// Its name.
+    pub name: String,
+    /// Of its program.
+    pub version: String,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// Microseconds that its clock is ahead of the database's.
+    pub clock_offset: i64,
+    /// It is the one that answers.
+    pub is_this_one: bool,
+}
+
+impl Vault {
+    /// What the vault says of itself.
+    ///
+    /// # Errors
+    /// `StorageUnavailable`.
+    pub async fn status(&self, caller: &Principal) -> Result<VaultStatus, VaultError> {
+        // What is of the whole vault is not for a caller of some of its workspaces.
+        let reaches_all = Self::must_reach_all(caller).is_ok();
+        let master_keys = if reaches_all { self.master_key_states().await? } else { Vec::new() };
+        let mut session = self.store.read().await?;
+        let feed = session.feed_state().await?;
+        let overdue_tokens =
+            if reaches_all { session.count_open_incidents(EventKind::Overdue).await? } else { 0 };
+        let own = self.store.incarnation();
+        let replicas = if reaches_all { session.replicas().await? } else { Vec::new() };
+        let replicas = replicas
+            .into_iter()
+            .map(|replica| ReplicaState {
+                is_this_one: replica.incarnation == own,
+                name: replica.name,
+                version: replica.version,
+                started_at: replica.started_at,
+                clock_offset: replica.clock_offset,
+            })
+            .collect();
+        drop(session);
+        Ok(VaultStatus {
+            version: env!("CARGO_PKG_VERSION"),
+            server_time: self.clock.now(),
+            backend: self.store.backend().as_str(),
+            replica: if reaches_all { self.replica.clone() } else { String::new() },
+            cursor: self.cursor(),
+            head_sequence: feed.head.sequence,
+            oldest_sequence: feed.oldest,
+            overdue_tokens,
+            providers: self.provider_states().await?,
+            replicas,
+            master_keys,
+            tokens_by_status: self.count_by_status(caller).await?,
+        })
+    }
+}
