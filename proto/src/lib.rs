@@ -3,6 +3,7 @@
 //! The `.proto` files under `tokenvault/v1` say what each message means; the generated docs repeat it.
 
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 mod reason;
 mod redact;

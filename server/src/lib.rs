@@ -4,18 +4,23 @@
 //! Dependencies point downwards only: `serve` → {`api`, `jobs`} → `vault` → {`store`, `provider`, `oidc`, `audit` → `crypto`}
 //! → `model`. A test (`tests/it/house/architecture`) checks it. Start reading at [`model`], then `vault`.
 
-pub mod api;
+#![expect(
+    unreachable_pub,
+    reason = "inside the private modules, `pub` means: for the other modules of this crate"
+)]
+
+pub(crate) mod api;
 pub mod audit;
 pub mod cli;
-pub mod config;
+pub(crate) mod config;
 pub mod crypto;
 #[cfg(fuzzing)]
 pub mod fuzzing;
-pub mod jobs;
+pub(crate) mod jobs;
 pub mod model;
-pub mod oidc;
+pub(crate) mod oidc;
 pub mod provider;
-pub mod serve;
-pub mod store;
-pub mod telemetry;
+pub(crate) mod serve;
+pub(crate) mod store;
+pub(crate) mod telemetry;
 pub mod vault;

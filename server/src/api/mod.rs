@@ -40,7 +40,7 @@ use tower::{Layer, ServiceBuilder};
 
 pub use admin_http::serve as serve_admin_http;
 pub use limits::Limits;
-pub use listener::tls::{ClientAuth, Tls, TlsFiles, TlsProblem};
+pub use listener::tls::{ClientAuth, Tls, TlsFiles};
 
 use crate::vault::Vault;
 use layers::{

@@ -151,9 +151,7 @@ impl Pool {
 
 /// One connection to the database: reads. Writes want a [`Tx`](super::Tx).
 pub enum Session {
-    #[expect(missing_docs, reason = "the name says it")]
     Sqlite(PoolConnection<Sqlite>),
-    #[expect(missing_docs, reason = "the name says it")]
     Postgres(PoolConnection<Postgres>),
 }
 

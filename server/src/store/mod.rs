@@ -38,11 +38,11 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 pub use api_keys::{ApiKeyFacts, ApiKeyRecord};
-pub use audit::{Audited, ChainState, Origin, Outgoing, open_for_reading};
+pub use audit::{ChainState, Origin, Outgoing, open_for_reading};
 pub use connections::{HeldToken, NewSecret};
 pub use db::{Backend, Session};
 pub use error::StoreError;
-pub use events::{AnnouncedEvents, EventDrive, FeedState, Scope};
+pub use events::{EventDrive, FeedState, Scope};
 pub use feed::{Feed, Live, Recent};
 pub use health::ProviderHealth;
 pub use keys::{
@@ -51,7 +51,7 @@ pub use keys::{
 };
 pub use list::{ListDrive, ListPosition, ListRange, StandingName};
 pub use rekeying::SealedRow;
-pub use replicas::{Registration, Replica};
+pub use replicas::Registration;
 pub use requests::{Claim, Claimed, RequestOutcome};
 pub use runs::{JobRun, RunCause, RunState};
 pub use subscriptions::Bookmark;
