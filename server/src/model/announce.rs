@@ -9,9 +9,6 @@ use super::{
     Connection, Expiry, Fixer, Policy, RefusalReason, Remedy, Severity, Standing, Status, Timestamp,
 };
 
-/// Ends that differ by less are the same end told twice.
-const NOISE: Duration = Duration::from_secs(60);
-
 /// What brought a change about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
@@ -380,20 +377,12 @@ fn ask_for_scopes(which: &str, removed: &[String]) -> Remedy {
     )
 }
 
-/// Whether the token's own end is another one.
 fn moved(before: &Connection, after: &Connection) -> bool {
-    differs(before.facts.expiry, after.facts.expiry)
+    after.facts.expiry.differs(before.facts.expiry)
 }
 
 fn data_access_moved(before: &Connection, after: &Connection) -> bool {
-    differs(before.facts.data_access, after.facts.data_access)
-}
-
-fn differs(old: Expiry, new: Expiry) -> bool {
-    match (old, new) {
-        (Expiry::At(old, _), Expiry::At(new, _)) => new > old + NOISE || old > new + NOISE,
-        (old, new) => std::mem::discriminant(&old) != std::mem::discriminant(&new),
-    }
+    after.facts.data_access.differs(before.facts.data_access)
 }
 
 fn word(

@@ -201,6 +201,13 @@ pub struct Principal {
     pub workspaces: WorkspaceSet,
 }
 
+impl Principal {
+    /// Whether it may act in every workspace: what belongs to none, or to all of them, is only for such callers.
+    pub fn reaches_all_workspaces(&self) -> bool {
+        self.workspaces == WorkspaceSet::All
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

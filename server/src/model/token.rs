@@ -33,11 +33,32 @@ pub enum Expiry {
 }
 
 impl Expiry {
+    /// Ends that differ by less are the same end, measured twice.
+    const NOISE: Duration = Duration::from_secs(60);
+
     /// The instant, if there is one.
     pub const fn at(self) -> Option<Timestamp> {
         match self {
             Self::At(end, _) => Some(end),
             Self::Never | Self::Unknown => None,
+        }
+    }
+
+    /// Whether this end is later than `other` by more than noise. No end is later than any; an unknown one is
+    /// earlier than every known one.
+    pub fn is_later(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::At(end, _), Self::At(other, _)) => end > other + Self::NOISE,
+            (Self::Never, Self::At(..)) | (Self::At(..) | Self::Never, Self::Unknown) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether this end is another one than `other`, and not the same one measured twice.
+    pub(super) fn differs(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::At(..), Self::At(..)) => self.is_later(other) || other.is_later(self),
+            (one, other) => std::mem::discriminant(&one) != std::mem::discriminant(&other),
         }
     }
 
@@ -641,6 +662,16 @@ pub(super) mod tests {
     fn an_unknown_end_sorts_first_and_no_end_last() {
         assert!(Expiry::Unknown.sort_key() < at(NOW).sort_key());
         assert!(at(NOW).sort_key() < Expiry::Never.sort_key());
+    }
+
+    #[test]
+    fn an_end_is_later_only_past_the_noise() {
+        let minute = Duration::from_secs(60);
+        let (soon, noise, late) = (at(NOW), at(NOW + minute), at(NOW + minute + Duration::from_micros(1)));
+        assert!(late.is_later(soon) && !noise.is_later(soon) && !soon.is_later(late));
+        assert!(Expiry::Never.is_later(late) && !late.is_later(Expiry::Never));
+        assert!(soon.is_later(Expiry::Unknown) && Expiry::Never.is_later(Expiry::Unknown));
+        assert!(!Expiry::Unknown.is_later(soon) && !Expiry::Never.is_later(Expiry::Never));
     }
 
     #[test]

@@ -497,9 +497,10 @@ impl Vault {
 
     /// What belongs to no workspace, or to all of them, is not for callers who may act in some only.
     pub(in crate::vault) fn must_reach_all(caller: &Principal) -> Result<(), VaultError> {
-        match caller.workspaces {
-            WorkspaceSet::All => Ok(()),
-            WorkspaceSet::Named(_) => Err(VaultError::RoleInsufficient { role: caller.role }),
+        if caller.reaches_all_workspaces() {
+            Ok(())
+        } else {
+            Err(VaultError::RoleInsufficient { role: caller.role })
         }
     }
 

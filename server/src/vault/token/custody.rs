@@ -403,12 +403,6 @@ pub(in crate::vault) fn binding(connection: &Connection) -> Binding<'_> {
     }
 }
 
-/// Whether `new` is later than `old` by more than the clocks' noise.
 pub(in crate::vault) fn is_later(new: Expiry, old: Expiry) -> bool {
-    const NOISE: std::time::Duration = std::time::Duration::from_secs(60);
-    match (new, old) {
-        (Expiry::At(new, _), Expiry::At(old, _)) => new > old + NOISE,
-        (Expiry::Never, Expiry::At(..)) | (Expiry::At(..) | Expiry::Never, Expiry::Unknown) => true,
-        _ => false,
-    }
+    new.is_later(old)
 }
