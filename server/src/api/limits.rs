@@ -1,8 +1,8 @@
-//! The limits on connections, calls and streams. Each is a configuration key below `server.limits`.
+//! The limits on connections, calls and streams. Each is a configuration key of `server.limits`; their defaults stand
+//! in `config/settings.rs`.
 
 use std::time::Duration;
 
-/// `Default` is what holds where nothing is configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Open connections. One more evicts the connection that has been idle longest; if all have calls, it is closed.
@@ -39,28 +39,4 @@ pub struct Limits {
     pub per_principal_burst: u32,
     /// Failed authentications per minute from one address; 0 is no limit.
     pub failed_authentications_per_minute: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        const MINUTE: Duration = Duration::from_secs(60);
-        Self {
-            max_connections: 16_384,
-            handshake_timeout: Duration::from_secs(10),
-            idle_timeout: 15 * MINUTE,
-            max_connection_age: 60 * MINUTE,
-            max_connection_age_grace: 5 * MINUTE,
-            keepalive_interval: Duration::from_secs(30),
-            keepalive_timeout: Duration::from_secs(10),
-            max_streams_per_connection: 1024,
-            max_open_streams: 256,
-            max_header_bytes: 16 * 1024,
-            max_request_bytes: 4 * 1024 * 1024,
-            max_calls: 1024,
-            max_calls_per_principal: 256,
-            per_principal_rps: 5_000,
-            per_principal_burst: 10_000,
-            failed_authentications_per_minute: 120,
-        }
-    }
 }

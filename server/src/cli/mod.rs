@@ -2,6 +2,7 @@
 
 mod api_key;
 mod audit;
+mod config;
 mod connect;
 #[cfg(feature = "demo")]
 pub mod demo;
@@ -112,6 +113,8 @@ enum Command {
     /// Check the audit log, and read it.
     #[command(subcommand)]
     Audit(audit::Command),
+    /// Print every configuration key, as an example file or as a reference.
+    Config(config::ConfigDocument),
     /// Ask a running vault whether it serves: exit 0 if so, 1 if not.
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Run a vault and a provider sandbox, and tell a story in the terminal.
@@ -166,6 +169,7 @@ async fn dispatch(line: CommandLine) -> anyhow::Result<()> {
         Some(Command::Jobs(args)) => jobs::run(args, flags).await,
         Some(Command::Keys(command)) => keys::run(command, flags).await,
         Some(Command::Audit(command)) => audit::run(command, flags).await,
+        Some(Command::Config(args)) => config::run(&args),
         Some(Command::Healthcheck(args)) => healthcheck::run(args).await,
         #[cfg(feature = "demo")]
         Some(Command::Demo(args)) => demo::run(args, flags.listen).await,

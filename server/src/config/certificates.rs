@@ -1,28 +1,28 @@
-//! `auth.certificates`: who comes with which client certificate.
+//! Key `auth.certificates`: which client certificate is which principal.
 
 use std::collections::BTreeSet;
 
 use super::reader::{Reader, Table};
+use super::settings::CERTIFICATES;
 use crate::api::ClientAuth;
 use crate::model::{
     BadValue, CertificateName, CertificateRule, Role, WorkspaceId, WorkspaceSet, check_principal_name,
 };
 use crate::oidc::NAME_PREFIX;
 
-const KEY: &str = "auth.certificates";
-
-/// Reads the list. `client_auth`: whether clients are asked for a certificate; without TLS they are not.
+/// `client_auth` says whether clients are asked for a certificate; without TLS they are not.
 pub(super) fn read(reader: &mut Reader, client_auth: ClientAuth) -> Vec<CertificateRule> {
-    let tables = reader.tables(KEY);
-    let told = !tables.is_empty();
+    let tables = reader.tables(&CERTIFICATES);
+    let any = !tables.is_empty();
     let mut rules: Vec<CertificateRule> = Vec::new();
     for table in tables {
         if let Some(rule) = rule(reader, table, &rules) {
             rules.push(rule);
         }
     }
-    if told && client_auth == ClientAuth::None {
-        reader.mistake(KEY, "is of no use unless server.tls.client_auth is optional or required");
+    if any && client_auth == ClientAuth::None {
+        reader
+            .mistake(CERTIFICATES.name, "is of no use unless server.tls.client_auth is optional or required");
     }
     rules
 }
@@ -31,14 +31,17 @@ fn rule(reader: &mut Reader, mut table: Table, before: &[CertificateRule]) -> Op
     let san = table.parsed("san", CertificateName::parse);
     let principal = table.parsed("principal", |text| check_principal_name(text).map(|()| text.to_owned()));
     if principal.as_ref().is_ok_and(|name| name.starts_with(NAME_PREFIX)) {
-        table.mistake("principal", "must not begin with oidc: — such names are of callers with tokens");
+        table.mistake(
+            "principal",
+            "must not begin with oidc: since such names belong to callers with tokens of an issuer",
+        );
     }
     let role = table.parsed("role", Role::parse);
     let workspaces = table.texts("workspaces").and_then(|texts| workspaces(&texts));
     if let Ok(san) = &san
         && before.iter().any(|rule| rule.san == *san)
     {
-        table.mistake("san", "is there already: one name is one principal's");
+        table.mistake("san", "is there already: a name belongs to one principal");
     }
     let workspaces = match workspaces {
         Ok(workspaces) => Some(workspaces),
@@ -47,7 +50,7 @@ fn rule(reader: &mut Reader, mut table: Table, before: &[CertificateRule]) -> Op
             None
         }
     };
-    table.finish(reader, KEY);
+    table.finish(reader, CERTIFICATES.name);
     Some(CertificateRule {
         san: san.ok()?,
         principal: principal.ok()?,
@@ -56,7 +59,7 @@ fn rule(reader: &mut Reader, mut table: Table, before: &[CertificateRule]) -> Op
     })
 }
 
-/// Workspaces by their names, or `all`.
+/// The workspaces of these names, or `all`.
 pub(super) fn workspaces(texts: &[String]) -> Result<WorkspaceSet, BadValue> {
     match texts {
         [] => Err(BadValue::new("must be \"all\", or a list of at least one workspace")),

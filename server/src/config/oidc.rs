@@ -1,85 +1,70 @@
-//! Section `auth.oidc`: whose tokens callers may come with, and what their claims mean.
+//! Section `auth.oidc`: the issuer whose tokens are accepted, and what their claims mean.
 
-use std::time::Duration;
-
-use url::Url;
-
+use super::certificates;
 use super::reader::Reader;
-use super::{DAY, HOUR, MINUTE, certificates, duration_between};
+use super::settings::{
+    OIDC_ALGORITHMS, OIDC_ALL_WORKSPACES, OIDC_AUDIENCE, OIDC_CA_FILE, OIDC_ISSUER, OIDC_JWKS_URI,
+    OIDC_LEEWAY, OIDC_PRINCIPAL_CLAIM, OIDC_REFRESH, OIDC_REFRESH_AT_MOST_EVERY, OIDC_ROLE_CLAIM, OIDC_ROLES,
+    OIDC_STALE_FOR, OIDC_WORKSPACES, OIDC_WORKSPACES_CLAIM,
+};
+use super::values::Describe;
 use crate::model::{BadValue, Role};
-use crate::oidc::{OidcConfig, Places, RoleRule, Signing, WorkspaceRule};
-use crate::provider::is_loopback;
-
-const ISSUER: &str = "auth.oidc.issuer";
-const AUDIENCE: &str = "auth.oidc.audience";
-const ROLES: &str = "auth.oidc.roles";
-const WORKSPACES: &str = "auth.oidc.workspaces";
-const WORKSPACES_CLAIM: &str = "auth.oidc.workspaces_claim";
-const EVERYWHERE: &str = "auth.oidc.all_workspaces";
-const SECOND: Duration = Duration::from_secs(1);
+use crate::oidc::{OidcConfig, Places, RoleRule, WorkspaceRule};
 
 /// Reads the section; `None` while no issuer is named.
 pub(super) fn read(reader: &mut Reader) -> Option<OidcConfig> {
-    let issuer = reader.parsed(ISSUER, None, |text| url(text).map(|_| Some(text.to_owned())));
-    let audience = reader.text(AUDIENCE);
-    let jwks_uri = reader.parsed("auth.oidc.jwks_uri", None, |text| url(text).map(Some));
-    let ca_file = reader.path("auth.oidc.ca_file");
-    let algorithms = reader.list("auth.oidc.algorithms", &["RS256", "ES256", "EdDSA"], Signing::parse);
-    let leeway = reader.parsed("auth.oidc.leeway", 30 * SECOND, |text| {
-        duration_between(text, Duration::ZERO, 5 * MINUTE, "0s", "5m")
-    });
-    let claim = |reader: &mut Reader, key: &str, default: &str| {
-        reader.parsed(key, default.to_owned(), |text| {
-            let good = text.len() <= 128 && text.bytes().all(|b| b.is_ascii_graphic());
-            if good { Ok(text.to_owned()) } else { Err("must be the name of a claim".to_owned()) }
-        })
-    };
-    let principal_claim = claim(reader, "auth.oidc.principal_claim", "sub");
-    let role_claim = claim(reader, "auth.oidc.role_claim", "roles");
-    let workspaces_claim = claim(reader, WORKSPACES_CLAIM, "");
+    let issuer = reader.find(&OIDC_ISSUER);
+    let audience = reader.find(&OIDC_AUDIENCE);
+    let jwks_uri = reader.find(&OIDC_JWKS_URI);
+    let ca_file = reader.find(&OIDC_CA_FILE);
+    let algorithms = reader.list(&OIDC_ALGORITHMS);
+    let leeway = reader.get(&OIDC_LEEWAY);
+    let principal_claim = reader.get(&OIDC_PRINCIPAL_CLAIM);
+    let role_claim = reader.get(&OIDC_ROLE_CLAIM);
+    let workspaces_claim = reader.find(&OIDC_WORKSPACES_CLAIM);
     let roles = roles(reader);
     let rules = workspaces(reader);
-    let everywhere = reader.flag(EVERYWHERE, false);
-    let refresh = reader
-        .parsed("auth.oidc.refresh", 5 * MINUTE, |text| duration_between(text, SECOND, DAY, "1s", "24h"));
-    let refresh_at_most_every = reader.parsed("auth.oidc.refresh_at_most_every", 10 * SECOND, |text| {
-        duration_between(text, SECOND / 10, HOUR, "100ms", "1h")
-    });
-    let stale_for = reader
-        .parsed("auth.oidc.stale_for", HOUR, |text| duration_between(text, SECOND, 7 * DAY, "1s", "7d"));
+    let everywhere = reader.flag(&OIDC_ALL_WORKSPACES);
+    let refresh = reader.get(&OIDC_REFRESH);
+    let refresh_at_most_every = reader.get(&OIDC_REFRESH_AT_MOST_EVERY);
+    let stale_for = reader.get(&OIDC_STALE_FOR);
     let Some(issuer) = issuer else {
-        let said = audience.is_some() || !roles.is_empty() || !rules.is_empty() || jwks_uri.is_some();
-        if said && !reader.is_mistaken(ISSUER) {
-            reader.mistake(ISSUER, "must be set where another key of auth.oidc is");
+        let any = audience.is_some() || !roles.is_empty() || !rules.is_empty() || jwks_uri.is_some();
+        if any && !reader.is_mistaken(OIDC_ISSUER.name) {
+            reader.mistake(OIDC_ISSUER.name, "must be set where another key of auth.oidc is");
         }
         return None;
     };
     if audience.is_none() {
         reader.mistake(
-            AUDIENCE,
-            "must be set: a token for another service of the issuer is none for this vault",
+            OIDC_AUDIENCE.name,
+            "must be set: a token that the issuer made for another service must not be accepted here",
         );
     }
     if algorithms.is_empty() {
-        reader.mistake("auth.oidc.algorithms", "must name at least one of RS256, ES256, EdDSA");
+        let names = OIDC_ALGORITHMS.kind.each.allowed();
+        reader.mistake(OIDC_ALGORITHMS.name, format!("must name at least one of {names}"));
     }
-    if roles.is_empty() && !reader.is_mistaken(ROLES) {
+    if roles.is_empty() && !reader.is_mistaken(OIDC_ROLES.name) {
         reader.mistake(
-            ROLES,
+            OIDC_ROLES.name,
             "must say what a token may do, such as [{ value = \"vault-ingestion\", role = \"ingestion\" }]",
         );
     }
     if stale_for < refresh {
-        reader.mistake("auth.oidc.stale_for", "must be at least auth.oidc.refresh");
+        reader.mistake(OIDC_STALE_FOR.name, "must be at least auth.oidc.refresh");
     }
-    let places = match (everywhere, workspaces_claim.is_empty(), rules.is_empty()) {
-        (true, true, true) => Places::Everywhere,
-        (false, false, true) => Places::Claimed(workspaces_claim),
-        (false, false, false) => Places::Mapped(workspaces_claim, rules),
+    let places = match (everywhere, workspaces_claim, rules.is_empty()) {
+        (true, None, true) => Places::Everywhere,
+        (false, Some(claim), true) => Places::Claimed(claim),
+        (false, Some(claim), false) => Places::Mapped(claim, rules),
         _ => {
             reader.mistake(
-                WORKSPACES_CLAIM,
-                format!("must name the claim with the workspaces, with or without {WORKSPACES}; or, in place of both, set {EVERYWHERE} = true"),
+                OIDC_WORKSPACES_CLAIM.name,
+                format!(
+                    "must name the claim with the workspaces, with or without {}; or set {} = true instead of both",
+                    OIDC_WORKSPACES.name, OIDC_ALL_WORKSPACES.name
+                ),
             );
             return None;
         }
@@ -108,14 +93,14 @@ fn value(text: &str) -> Result<String, BadValue> {
 
 fn roles(reader: &mut Reader) -> Vec<RoleRule> {
     let mut rules: Vec<RoleRule> = Vec::new();
-    for mut table in reader.tables(ROLES) {
+    for mut table in reader.tables(&OIDC_ROLES) {
         let (value, role) = (table.parsed("value", value), table.parsed("role", Role::parse));
         if let Ok(value) = &value
             && rules.iter().any(|rule| rule.value == *value)
         {
-            table.mistake("value", "is there already: one value is one role");
+            table.mistake("value", "is there already: a value means one role");
         }
-        table.finish(reader, ROLES);
+        table.finish(reader, OIDC_ROLES.name);
         if let (Ok(value), Ok(role)) = (value, role) {
             rules.push(RoleRule { value, role });
         }
@@ -125,25 +110,16 @@ fn roles(reader: &mut Reader) -> Vec<RoleRule> {
 
 fn workspaces(reader: &mut Reader) -> Vec<WorkspaceRule> {
     let mut rules = Vec::new();
-    for mut table in reader.tables(WORKSPACES) {
+    for mut table in reader.tables(&OIDC_WORKSPACES) {
         let value = table.parsed("value", value);
         let places = table.texts("workspaces").and_then(|texts| certificates::workspaces(&texts));
         if let Err(bad) = &places {
             table.mistake("workspaces", &bad.rule);
         }
-        table.finish(reader, WORKSPACES);
+        table.finish(reader, OIDC_WORKSPACES.name);
         if let (Ok(value), Ok(workspaces)) = (value, places) {
             rules.push(WorkspaceRule { value, workspaces });
         }
     }
     rules
-}
-
-/// Keys come from there: over TLS, but for an issuer on this machine.
-fn url(text: &str) -> Result<Url, String> {
-    let rule = || "must be a URL such as https://login.example; http:// only to loopback".to_owned();
-    let url = Url::parse(text).map_err(|_| rule())?;
-    let plain = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
-    let safe = url.scheme() == "https" || url.scheme() == "http" && is_loopback(&url);
-    if plain && safe && url.host().is_some() { Ok(url) } else { Err(rule()) }
 }

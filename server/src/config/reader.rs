@@ -1,15 +1,17 @@
-//! Takes keys out of the merged sources one by one, and gathers what is wrong with them.
+//! Takes settings out of the merged sources one by one, and collects every mistake.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use figment::value::{Dict, Num, Value};
 use figment::{Figment, Profile, Provider, Source};
 
-use super::{ConfigError, ENV_PREFIX};
+use super::ConfigError;
+use super::declare::{Default, Setting, environment_name};
+use super::values::{Describe, List, Parse, Switch, Tables};
 use crate::model::{BadValue, Secret, exposure_of};
 
-/// The merged sources. What nobody has taken at the end is an unknown key.
+/// The merged sources. A key that is left at the end is an unknown one.
 pub(super) struct Reader {
     figment: Figment,
     left: Dict,
@@ -38,24 +40,91 @@ impl Reader {
         self.mistakes.iter().any(|mistake| mistake.split(' ').next() == Some(key))
     }
 
-    /// Notes what works and should be looked at.
+    /// Notes something that works and that the operator should look at.
     pub(super) fn warn(&mut self, warning: String) {
         self.warnings.push(warning);
     }
 
+    /// The value of a setting that has a default, which stands in for a mistaken value too.
+    #[expect(clippy::expect_used, reason = "the defaults are constants of ours, and a test reads them all")]
+    pub(super) fn get<K: Parse>(&mut self, setting: &Setting<K>) -> K::Value {
+        self.find(setting).unwrap_or_else(|| {
+            let default = if let Default::Value(default) = setting.default { default } else { "" };
+            setting.kind.parse(default).expect("a default that its own rule allows")
+        })
+    }
+
+    /// A yes or no. Unlike other settings, an empty one is a mistake.
+    pub(super) fn flag(&mut self, setting: &Setting<Switch>) -> bool {
+        let default = matches!(setting.default, Default::Value("true"));
+        let Some(value) = take(&mut self.left, setting.name) else { return default };
+        let flag = setting.kind.parse(&scalar(&value).unwrap_or_default());
+        flag.unwrap_or_else(|rule| {
+            self.mistake(setting.name, rule);
+            default
+        })
+    }
+
+    /// The value of a setting; nothing when it is unset, empty or mistaken.
+    pub(super) fn find<K: Parse>(&mut self, setting: &Setting<K>) -> Option<K::Value> {
+        let text = self.text(setting.name)?;
+        setting.kind.parse(&text).map_err(|rule| self.mistake(setting.name, rule)).ok()
+    }
+
+    /// The values of a list, or its default. Mistaken entries are left out.
+    pub(super) fn list<K: Parse>(&mut self, setting: &Setting<List<K>>) -> Vec<K::Value> {
+        let key = setting.name;
+        let texts = match take(&mut self.left, key) {
+            None => match setting.default {
+                Default::Entries(entries) => Some(entries.iter().map(|&text| text.to_owned()).collect()),
+                Default::Value(_) | Default::Unset { .. } => return Vec::new(),
+            },
+            Some(Value::Array(_, values)) => values.iter().map(scalar).collect::<Option<Vec<_>>>(),
+            Some(value) => scalar(&value).map(|text| {
+                text.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
+            }),
+        };
+        let Some(texts) = texts else {
+            self.mistake(key, "must be a list of texts");
+            return Vec::new();
+        };
+        let mut parsed = Vec::new();
+        for (at, text) in texts.iter().enumerate() {
+            match setting.kind.each.parse(text) {
+                Ok(value) => parsed.push(value),
+                Err(rule) => self.mistake(key, format!("[{at}] {rule}")),
+            }
+        }
+        let few = setting.kind.most.is_none_or(|most| (1..=most).contains(&texts.len()));
+        if !few && !self.is_mistaken(key) {
+            self.mistake(key, setting.kind.rule());
+        }
+        parsed
+    }
+
+    /// A list of tables.
+    pub(super) fn tables(&mut self, setting: &Setting<Tables>) -> Vec<Table> {
+        let Some(value) = take(&mut self.left, setting.name) else { return Vec::new() };
+        let dicts: Option<Vec<_>> = match value {
+            Value::Array(_, values) => values.into_iter().map(Value::into_dict).collect(),
+            _ => None,
+        };
+        let Some(dicts) = dicts else {
+            self.mistake(setting.name, setting.kind.rule());
+            return Vec::new();
+        };
+        let table = |(at, left)| Table { at, left, mistakes: Vec::new() };
+        dicts.into_iter().enumerate().map(table).collect()
+    }
+
     /// A text, or nothing when it is unset or empty.
-    pub(super) fn text(&mut self, key: &str) -> Option<String> {
+    fn text(&mut self, key: &str) -> Option<String> {
         let value = take(&mut self.left, key)?;
         let text = scalar(&value);
         if text.is_none() {
-            self.mistake(key, "must be a text");
+            self.mistake(key, "must be a single value");
         }
         text.filter(|text| !text.is_empty())
-    }
-
-    /// A path.
-    pub(super) fn path(&mut self, key: &str) -> Option<PathBuf> {
-        self.text(key).map(PathBuf::from)
     }
 
     /// The one secret in a file, without the white space around it.
@@ -79,76 +148,6 @@ impl Reader {
         Some(Secret::new(trimmed.to_owned()))
     }
 
-    /// A text that `parse` understands.
-    pub(super) fn parsed<T>(
-        &mut self,
-        key: &str,
-        default: T,
-        parse: impl Fn(&str) -> Result<T, String>,
-    ) -> T {
-        let Some(text) = self.text(key) else { return default };
-        parse(&text).unwrap_or_else(|rule| {
-            self.mistake(key, rule);
-            default
-        })
-    }
-
-    /// Yes or no.
-    pub(super) fn flag(&mut self, key: &str, default: bool) -> bool {
-        match take(&mut self.left, key).map(|value| value.to_bool().or_else(|| scalar(&value)?.parse().ok()))
-        {
-            None => default,
-            Some(Some(flag)) => flag,
-            Some(None) => {
-                self.mistake(key, "must be true or false");
-                default
-            }
-        }
-    }
-
-    /// Texts, each understood by `parse`. A single text, as the environment gives it, is split at commas.
-    pub(super) fn list<T>(
-        &mut self,
-        key: &str,
-        default: &[&str],
-        parse: impl Fn(&str) -> Result<T, String>,
-    ) -> Vec<T> {
-        let texts = match take(&mut self.left, key) {
-            None => Some(default.iter().map(|text| (*text).to_owned()).collect()),
-            Some(Value::Array(_, values)) => values.iter().map(scalar).collect::<Option<Vec<_>>>(),
-            Some(value) => scalar(&value).map(|text| {
-                text.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
-            }),
-        };
-        let Some(texts) = texts else {
-            self.mistake(key, "must be a list of texts");
-            return Vec::new();
-        };
-        let mut parsed = Vec::new();
-        for (at, text) in texts.iter().enumerate() {
-            match parse(text) {
-                Ok(value) => parsed.push(value),
-                Err(rule) => self.mistake(key, format!("[{at}] {rule}")),
-            }
-        }
-        parsed
-    }
-
-    /// A list of tables.
-    pub(super) fn tables(&mut self, key: &str) -> Vec<Table> {
-        let Some(value) = take(&mut self.left, key) else { return Vec::new() };
-        let dicts: Option<Vec<_>> = match value {
-            Value::Array(_, values) => values.into_iter().map(Value::into_dict).collect(),
-            _ => None,
-        };
-        let Some(dicts) = dicts else {
-            self.mistake(key, "must be a list of tables, such as [{ san = \"…\", … }]");
-            return Vec::new();
-        };
-        let table = |(at, left)| Table { at, left, mistakes: Vec::new() };
-        dicts.into_iter().enumerate().map(table).collect()
-    }
-
     /// The warnings if all is well; otherwise every mistake, unknown keys among them.
     pub(super) fn finish(mut self) -> Result<Vec<String>, ConfigError> {
         let mut unknown = Vec::new();
@@ -165,14 +164,14 @@ impl Reader {
         match &metadata.source {
             Some(Source::File(path)) => format!(" (in {})", path.display()),
             _ if metadata.name.contains("environment") => {
-                format!(" (from {ENV_PREFIX}{})", key.replace('.', "__").to_ascii_uppercase())
+                format!(" (from {})", environment_name(key))
             }
             _ => " (from the command line)".to_owned(),
         }
     }
 }
 
-/// One table of a list. What nobody has taken at the end is an unknown key.
+/// One table of a list. A key that is left at the end is an unknown one.
 pub(super) struct Table {
     at: usize,
     left: Dict,
@@ -185,7 +184,7 @@ impl Table {
         self.mistakes.push(format!("[{}].{key} {rule}", self.at));
     }
 
-    /// A text that must be there and that `parse` understands. What is wrong is noted.
+    /// A text that must be there. Notes what `parse` finds wrong with it.
     pub(super) fn parsed<T>(
         &mut self,
         key: &str,
@@ -205,7 +204,7 @@ impl Table {
         texts.ok_or_else(|| BadValue::new("must be a list of texts"))
     }
 
-    /// Hands what is wrong, unknown keys among it, to `reader`, as mistakes of `list`.
+    /// Passes the mistakes, unknown keys included, on to `reader` as mistakes of `list`.
     pub(super) fn finish(mut self, reader: &mut Reader, list: &str) {
         let unknown: Vec<_> = self.left.keys().cloned().collect();
         for key in unknown {

@@ -1,183 +1,115 @@
-//! Section `server`: where the vault listens, with which certificate, and how much each caller may take.
+//! Section `server`: where the vault listens, with which certificate, and how much callers may take.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::time::Duration;
-
+use super::Server;
 use super::reader::Reader;
-use super::{DEFAULT_LISTEN, HOUR, MINUTE, Server, duration_between};
+use super::settings::{
+    ADMIN_LISTEN, ALLOW_PLAINTEXT, ALLOW_REMOTE_ADMIN, CERT_FILE, CLIENT_AUTH, CLIENT_CA_FILE,
+    FAILED_AUTHENTICATIONS_PER_MINUTE, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, KEEPALIVE_INTERVAL,
+    KEEPALIVE_TIMEOUT, KEY_FILE, LISTEN, MAX_CALLS, MAX_CALLS_PER_PRINCIPAL, MAX_CONNECTION_AGE,
+    MAX_CONNECTION_AGE_GRACE, MAX_CONNECTIONS, MAX_HEADER_BYTES, MAX_OPEN_STREAMS, MAX_REQUEST_BYTES,
+    MAX_STREAMS_PER_CONNECTION, MAX_WATCHES, PER_PRINCIPAL_BURST, PER_PRINCIPAL_RPS, PER_PRINCIPAL_WATCHES,
+    RELOAD_INTERVAL,
+};
 use crate::api::{ClientAuth, Limits, TlsFiles};
 use crate::vault::WatchLimits;
 
-const DEFAULT_ADMIN_LISTEN: &str = "127.0.0.1:7444";
-const SECOND: Duration = Duration::from_secs(1);
-
-/// Reads the section.
 pub(super) fn read(reader: &mut Reader) -> Server {
-    const LISTEN: &str = "server.listen";
-    const ADMIN_LISTEN: &str = "server.admin_listen";
-    const PLAINTEXT: &str = "server.allow_plaintext";
-    const REMOTE_ADMIN: &str = "server.allow_remote_admin";
-    let listen = reader.parsed(LISTEN, DEFAULT_LISTEN, address);
-    let admin_listen = reader.parsed(ADMIN_LISTEN, SocketAddr::new([127, 0, 0, 1].into(), 7444), address);
-    let (tls, told) = tls(reader);
-    let plaintext = reader.flag(PLAINTEXT, false);
-    let remote_admin = reader.flag(REMOTE_ADMIN, false);
-    if !listen.ip().is_loopback() && !told {
+    let listen = reader.get(&LISTEN);
+    let admin_listen = reader.get(&ADMIN_LISTEN);
+    let (tls, tls_asked) = tls(reader);
+    let plaintext = reader.flag(&ALLOW_PLAINTEXT);
+    let remote_admin = reader.flag(&ALLOW_REMOTE_ADMIN);
+    if !listen.ip().is_loopback() && !tls_asked {
         if plaintext {
-            reader.warn(format!("{PLAINTEXT}: keys and tokens cross the network in the clear"));
+            reader.warn(format!("{}: keys and tokens cross the network in the clear", ALLOW_PLAINTEXT.name));
         } else {
             reader.mistake(
-                LISTEN,
+                LISTEN.name,
                 format!(
-                    "would send keys and tokens in the clear: set server.tls.cert_file and server.tls.key_file, \
-                     or bind loopback (127.0.0.1 or [::1]); where something else encrypts, set {PLAINTEXT} = true"
+                    "would send keys and tokens in the clear: set {} and {}, or bind loopback (127.0.0.1 or [::1]); \
+                     where something else encrypts, set {} = true",
+                    CERT_FILE.name, KEY_FILE.name, ALLOW_PLAINTEXT.name
                 ),
             );
         }
     }
     if !admin_listen.ip().is_loopback() && !remote_admin {
         reader.mistake(
-            ADMIN_LISTEN,
+            ADMIN_LISTEN.name,
             format!(
-                "would answer everybody who can reach it, without a key: bind loopback, as {DEFAULT_ADMIN_LISTEN}, \
-                 or set {REMOTE_ADMIN} = true"
+                "would answer everybody who can reach it, without a key: bind loopback (127.0.0.1 or [::1]), \
+                 or set {} = true",
+                ALLOW_REMOTE_ADMIN.name
             ),
         );
     }
     Server { listen, admin_listen, tls, limits: limits(reader) }
 }
 
-/// Where watches may be counted: see [`limits`].
 pub(super) fn watches(reader: &mut Reader) -> WatchLimits {
-    let default = WatchLimits::default();
-    WatchLimits {
-        total: number(reader, "server.limits.max_watches", default.total, (1, 1_000_000)),
-        per_principal: number(
-            reader,
-            "server.limits.per_principal_watches",
-            default.per_principal,
-            (1, 1_000_000),
-        ),
-    }
+    WatchLimits { total: reader.get(&MAX_WATCHES), per_principal: reader.get(&PER_PRINCIPAL_WATCHES) }
 }
 
 /// The files, and whether TLS was asked for at all: half of it is a mistake of its own.
 fn tls(reader: &mut Reader) -> (Option<TlsFiles>, bool) {
-    const CERT: &str = "server.tls.cert_file";
-    const KEY: &str = "server.tls.key_file";
-    const CA: &str = "server.tls.client_ca_file";
-    const AUTH: &str = "server.tls.client_auth";
-    let (cert_file, key_file) = (reader.path(CERT), reader.path(KEY));
-    let client_ca_file: Option<PathBuf> = reader.path(CA);
-    let client_auth = reader.parsed(AUTH, ClientAuth::None, |text| match text {
-        "none" => Ok(ClientAuth::None),
-        "optional" => Ok(ClientAuth::Optional),
-        "required" => Ok(ClientAuth::Required),
-        _ => Err("must be none, optional or required".to_owned()),
-    });
-    let reload_interval = reader.parsed("server.tls.reload_interval", 5 * SECOND, |text| {
-        duration_between(text, Duration::from_millis(100), HOUR, "100ms", "1h")
-    });
-    let asked = client_auth != ClientAuth::None;
-    if asked && client_ca_file.is_none() {
-        reader
-            .mistake(CA, format!("must name the roots of clients' certificates, since {AUTH} asks for them"));
+    let (cert_file, key_file) = (reader.find(&CERT_FILE), reader.find(&KEY_FILE));
+    let client_ca_file = reader.find(&CLIENT_CA_FILE);
+    let client_auth = reader.get(&CLIENT_AUTH);
+    let reload_interval = reader.get(&RELOAD_INTERVAL);
+    let clients_asked = client_auth != ClientAuth::None;
+    if clients_asked && client_ca_file.is_none() {
+        reader.mistake(
+            CLIENT_CA_FILE.name,
+            format!("must name the roots of clients' certificates, since {} asks for them", CLIENT_AUTH.name),
+        );
     }
-    if !asked && client_ca_file.is_some() && !reader.is_mistaken(AUTH) {
-        reader.mistake(CA, format!("is of no use unless {AUTH} is optional or required"));
+    if !clients_asked && client_ca_file.is_some() && !reader.is_mistaken(CLIENT_AUTH.name) {
+        reader.mistake(
+            CLIENT_CA_FILE.name,
+            format!("is of no use unless {} is optional or required", CLIENT_AUTH.name),
+        );
     }
-    let told = cert_file.is_some() || key_file.is_some();
+    let tls_asked = cert_file.is_some() || key_file.is_some();
     let files = match (cert_file, key_file) {
         (Some(cert_file), Some(key_file)) => {
             Some(TlsFiles { cert_file, key_file, client_ca_file, client_auth, reload_interval })
         }
         (Some(_), None) => {
-            reader.mistake(KEY, format!("must be set, since {CERT} is"));
+            reader.mistake(KEY_FILE.name, format!("must be set, since {} is", CERT_FILE.name));
             None
         }
         (None, Some(_)) => {
-            reader.mistake(CERT, format!("must be set, since {KEY} is"));
+            reader.mistake(CERT_FILE.name, format!("must be set, since {} is", KEY_FILE.name));
             None
         }
         (None, None) => {
-            if asked {
-                reader.mistake(AUTH, format!("needs TLS: set {CERT} and {KEY}"));
+            if clients_asked {
+                let rule = format!("needs TLS: set {} and {}", CERT_FILE.name, KEY_FILE.name);
+                reader.mistake(CLIENT_AUTH.name, rule);
             }
             None
         }
     };
-    (files, told)
+    (files, tls_asked)
 }
 
 fn limits(reader: &mut Reader) -> Limits {
-    let default = Limits::default();
-    let mut time = |key: &str, default, (least, most), (low, high)| {
-        let key = format!("server.limits.{key}");
-        reader.parsed(&key, default, |text| duration_between(text, least, most, low, high))
-    };
-    let quick = ((Duration::from_millis(100), 10 * MINUTE), ("100ms", "10m"));
-    let slow = ((SECOND, 7 * 24 * HOUR), ("1s", "7d"));
-    let handshake_timeout = time("handshake_timeout", default.handshake_timeout, quick.0, quick.1);
-    let keepalive_interval = time("keepalive_interval", default.keepalive_interval, quick.0, quick.1);
-    let keepalive_timeout = time("keepalive_timeout", default.keepalive_timeout, quick.0, quick.1);
-    let idle_timeout = time("idle_timeout", default.idle_timeout, slow.0, slow.1);
-    let max_connection_age = time("max_connection_age", default.max_connection_age, slow.0, slow.1);
-    let max_connection_age_grace =
-        time("max_connection_age_grace", default.max_connection_age_grace, quick.0, quick.1);
-    let mut number =
-        |key: &str, default, bounds| number(reader, &format!("server.limits.{key}"), default, bounds);
     Limits {
-        handshake_timeout,
-        keepalive_interval,
-        keepalive_timeout,
-        idle_timeout,
-        max_connection_age,
-        max_connection_age_grace,
-        max_connections: number("max_connections", default.max_connections, (1, 1_000_000)),
-        max_open_streams: number("max_open_streams", default.max_open_streams, (1, 100_000)),
-        max_calls: number("max_calls", default.max_calls, (1, 100_000)),
-        max_calls_per_principal: number(
-            "max_calls_per_principal",
-            default.max_calls_per_principal,
-            (1, 100_000),
-        ),
-        max_request_bytes: number("max_request_bytes", default.max_request_bytes, (65_536, 64 << 20)),
-        max_streams_per_connection: small(
-            reader,
-            "max_streams_per_connection",
-            default.max_streams_per_connection,
-            (1, 100_000),
-        ),
-        max_header_bytes: small(reader, "max_header_bytes", default.max_header_bytes, (4_096, 1 << 20)),
-        per_principal_rps: small(reader, "per_principal_rps", default.per_principal_rps, (0, 1_000_000)),
-        per_principal_burst: small(
-            reader,
-            "per_principal_burst",
-            default.per_principal_burst,
-            (1, 1_000_000),
-        ),
-        failed_authentications_per_minute: small(
-            reader,
-            "failed_authentications_per_minute",
-            default.failed_authentications_per_minute,
-            (0, 1_000_000),
-        ),
+        max_connections: reader.get(&MAX_CONNECTIONS),
+        handshake_timeout: reader.get(&HANDSHAKE_TIMEOUT),
+        idle_timeout: reader.get(&IDLE_TIMEOUT),
+        max_connection_age: reader.get(&MAX_CONNECTION_AGE),
+        max_connection_age_grace: reader.get(&MAX_CONNECTION_AGE_GRACE),
+        keepalive_interval: reader.get(&KEEPALIVE_INTERVAL),
+        keepalive_timeout: reader.get(&KEEPALIVE_TIMEOUT),
+        max_streams_per_connection: reader.get(&MAX_STREAMS_PER_CONNECTION),
+        max_open_streams: reader.get(&MAX_OPEN_STREAMS),
+        max_header_bytes: reader.get(&MAX_HEADER_BYTES),
+        max_request_bytes: reader.get(&MAX_REQUEST_BYTES),
+        max_calls: reader.get(&MAX_CALLS),
+        max_calls_per_principal: reader.get(&MAX_CALLS_PER_PRINCIPAL),
+        per_principal_rps: reader.get(&PER_PRINCIPAL_RPS),
+        per_principal_burst: reader.get(&PER_PRINCIPAL_BURST),
+        failed_authentications_per_minute: reader.get(&FAILED_AUTHENTICATIONS_PER_MINUTE),
     }
-}
-
-fn small(reader: &mut Reader, key: &str, default: u32, bounds: (usize, usize)) -> u32 {
-    let default = usize::try_from(default).unwrap_or(usize::MAX);
-    u32::try_from(number(reader, &format!("server.limits.{key}"), default, bounds)).unwrap_or(u32::MAX)
-}
-
-fn number(reader: &mut Reader, key: &str, default: usize, (least, most): (usize, usize)) -> usize {
-    reader.parsed(key, default, |text| {
-        let number = text.parse().ok().filter(|number| (least..=most).contains(number));
-        number.ok_or_else(|| format!("must be a number from {least} to {most}"))
-    })
-}
-
-fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "must be an IP address and a port, such as 127.0.0.1:7443".to_owned())
 }

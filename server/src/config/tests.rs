@@ -1,4 +1,4 @@
-//! What configuration is understood, and how mistakes are told.
+//! What configuration is understood, and how mistakes are listed.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,7 +6,10 @@ use std::os::unix::fs::PermissionsExt;
 use figment::providers::{Format, Toml};
 
 use super::*;
-use crate::model::Cron;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn read(toml: &str) -> Result<Config, ConfigError> {
     Config::from_sources(Figment::from(Toml::string(toml)), Flags::default(), None)
@@ -58,7 +61,7 @@ fn flags_win_over_the_file() {
 }
 
 #[test]
-fn every_mistake_is_told_at_once_with_its_key() {
+fn all_mistakes_are_listed_at_once_with_their_keys() {
     let told = mistakes(
         "[server]\nlisten = 'here'\nlistne = '127.0.0.1:1'\n[storage]\nurl = 'mysql://secret@host'\n\
          [expiry]\nwarning_window = 'soon'\nthresholds = ['1d', 'x', '2y']\n\
@@ -84,7 +87,7 @@ fn every_mistake_is_told_at_once_with_its_key() {
 }
 
 #[test]
-fn what_is_told_reaches_the_vault() {
+fn every_configured_value_reaches_the_vault() {
     let config = read(
         "[expiry]\nthresholds = ['1h', '10d', '2d']\nwarning_window = '10d'\n[events]\nretention = '30d'\n\
          [rotation]\nenabled = false\nmin_age = '2h'\nwindow = '5d'\n\
@@ -148,8 +151,8 @@ fn thresholds_are_few_distinct_and_sorted() {
     let ten: Vec<_> = (1..=10).map(|days| format!("'{days}d'")).collect();
     assert_eq!(thresholds(&ten.join(",")).unwrap().len(), 10);
     for (bad, why) in [
-        ("", "one to ten"),
-        (&*format!("{},'11d'", ten.join(",")), "one to ten"),
+        ("", "1 to 10"),
+        (&*format!("{},'11d'", ten.join(",")), "1 to 10"),
         ("'1d', '24h'", "differ"),
         ("'59s'", "from 1m to 60d"),
         ("'61d'", "from 1m to 60d"),
@@ -161,7 +164,7 @@ fn thresholds_are_few_distinct_and_sorted() {
 }
 
 #[test]
-fn off_loopback_without_tls_is_refused_unless_told_in_so_many_words() {
+fn off_loopback_without_tls_is_refused_unless_explicitly_allowed() {
     for address in ["0.0.0.0:7443", "[::]:7443", "10.0.0.1:7443"] {
         let listen = format!("[server]\nlisten = '{address}'\n");
         let told = mistakes(&listen);
@@ -200,7 +203,7 @@ fn tls_is_whole_or_not_at_all() {
 }
 
 #[test]
-fn a_certificates_principal_is_told_whole() {
+fn a_certificates_principal_is_fully_described() {
     let tls =
         "[server.tls]\ncert_file = '/c'\nkey_file = '/k'\nclient_auth = 'optional'\nclient_ca_file = '/ca'\n";
     let auth = |list: &str| read(&format!("{tls}[auth]\ncertificates = [{list}]"));
@@ -236,8 +239,26 @@ fn a_certificates_principal_is_told_whole() {
 #[test]
 fn limits_are_bounded_and_documented_by_their_defaults() {
     let config = read("").unwrap();
-    assert_eq!(config.server.limits, Limits::default());
-    assert_eq!(config.watches, WatchLimits::default());
+    let limits = Limits {
+        max_connections: 16_384,
+        handshake_timeout: Duration::from_secs(10),
+        idle_timeout: 15 * MINUTE,
+        max_connection_age: HOUR,
+        max_connection_age_grace: 5 * MINUTE,
+        keepalive_interval: Duration::from_secs(30),
+        keepalive_timeout: Duration::from_secs(10),
+        max_streams_per_connection: 1024,
+        max_open_streams: 256,
+        max_header_bytes: 16 * 1024,
+        max_request_bytes: 4 * 1024 * 1024,
+        max_calls: 1024,
+        max_calls_per_principal: 256,
+        per_principal_rps: 5_000,
+        per_principal_burst: 10_000,
+        failed_authentications_per_minute: 120,
+    };
+    assert_eq!(config.server.limits, limits);
+    assert_eq!(config.watches, WatchLimits { total: 20_000, per_principal: 10_000 });
     let limits =
         read("[server.limits]\nper_principal_rps = 0\nmax_connections = 7\nidle_timeout = '2m'").unwrap();
     assert_eq!(limits.server.limits.per_principal_rps, 0);
@@ -340,7 +361,7 @@ fn secrets_go_to_tls_or_loopback_only() {
 }
 
 #[test]
-fn the_sandboxs_time_is_for_loopback_only_and_told_loudly() {
+fn the_sandboxs_time_is_for_loopback_only_and_warned_about() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("app.secret");
     fs::write(&file, "0123abcd").unwrap();
@@ -380,4 +401,48 @@ fn a_broken_file_is_named_and_not_quoted() {
     assert!(!told.contains("hunter2"), "{told}");
     let told = check_file(&folder.path().join("absent")).unwrap_err().to_string();
     assert!(told.contains("absent"), "{told}");
+}
+
+#[test]
+fn the_documents_are_up_to_date() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    for (file, written, argument) in [
+        ("configuration.md", reference::markdown(), "--markdown"),
+        ("token-vault.example.toml", reference::example(), "--example"),
+    ] {
+        let stored = fs::read_to_string(docs.join(file)).unwrap_or_default();
+        assert!(stored == written, "docs/{file} is stale; run: cargo run -- config {argument} > docs/{file}");
+    }
+}
+
+#[test]
+fn the_example_file_sets_every_key_to_its_default() {
+    let example = reference::example();
+    let (set, unset) = (read(&example).unwrap(), read("").unwrap());
+    assert_eq!(format!("{set:#?}"), format!("{unset:#?}"));
+    assert_eq!(set.storage.url.expose(), unset.storage.url.expose());
+    // The keys without a default are keys all the same: with their examples, the file has no unknown key.
+    let uncommented: String = example
+        .lines()
+        .map(|line| {
+            line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line).to_owned() + "\n"
+        })
+        .collect();
+    let mistakes = read(&uncommented).map_or_else(|error| error.0, |_| Vec::new());
+    assert!(!mistakes.iter().any(|mistake| mistake.contains("is not a key")), "{mistakes:?}");
+    for section in SECTIONS {
+        for setting in section.settings {
+            let name = setting.name().rsplit('.').next().unwrap();
+            assert!(uncommented.lines().any(|line| line.starts_with(&format!("{name} = "))), "{name}");
+        }
+    }
+}
+
+#[test]
+fn every_setting_has_a_sentence_for_the_reference() {
+    for setting in SECTIONS.iter().flat_map(|section| section.settings) {
+        let (name, doc) = (setting.name(), setting.doc());
+        assert!(doc.ends_with('.') && !doc.contains('|'), "{name}: {doc}");
+        assert!(!setting.allowed().is_empty(), "{name}");
+    }
 }

@@ -8,6 +8,7 @@ use super::{
     Severity, Timestamp, TokenVersion, WorkspaceId,
 };
 
+#[cfg(test)]
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Who told an end.
@@ -544,22 +545,18 @@ impl Connection {
     }
 }
 
+/// For tests: the product's defaults stand in `config/settings.rs`.
+#[cfg(test)]
 impl Default for Policy {
     fn default() -> Self {
         Self {
             warning_window: 7 * DAY,
             thresholds: vec![7 * DAY, 3 * DAY, DAY],
-            renewal: RenewalPolicy::default(),
+            renewal: RenewalPolicy { enabled: true, min_age: DAY, window: 30 * DAY },
             event_retention: 90 * DAY,
             required_scopes: Vec::new(),
             optional_scopes: Vec::new(),
         }
-    }
-}
-
-impl Default for RenewalPolicy {
-    fn default() -> Self {
-        Self { enabled: true, min_age: DAY, window: 30 * DAY }
     }
 }
 

@@ -20,12 +20,6 @@ pub struct WatchLimits {
     pub per_principal: usize,
 }
 
-impl Default for WatchLimits {
-    fn default() -> Self {
-        Self { total: 20_000, per_principal: 10_000 }
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -94,7 +88,6 @@ impl Drop for Seat {
 }
 
 /// The credentials with watchers on them.
-#[derive(Default)]
 pub(in crate::vault) struct Permits {
     limits: WatchLimits,
     permits: Mutex<HashMap<Credential, Weak<Permit>>>,
@@ -104,7 +97,7 @@ pub(in crate::vault) struct Permits {
 
 impl Permits {
     pub(in crate::vault) fn new(limits: WatchLimits) -> Self {
-        Self { limits, ..Self::default() }
+        Self { limits, permits: Mutex::default(), taken: Arc::default(), numbers: AtomicU64::default() }
     }
 
     fn take_place(&self, principal: &str) -> Result<Place, VaultError> {

@@ -39,7 +39,7 @@ pub struct VaultConfig {
 }
 
 /// What the operator decided about callers.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallerPolicy {
     /// Who comes with which certificate.
     pub certificates: Vec<CertificateRule>,

@@ -9,13 +9,13 @@ use tempfile::TempDir;
 use token_vault::audit::{AuditConfig, SinkConfig, SyncMode};
 use token_vault::model::{
     self as vault_model, Clock, Connection, ConnectionId, Cron, Event, EventKind, Expiry, ListOrder, Policy,
-    Principal, ProviderId, Secret, SecretId, Timestamp, WorkspaceId,
+    Principal, ProviderId, RenewalPolicy, Secret, SecretId, Timestamp, WorkspaceId,
 };
 use token_vault::provider::{Meta, MetaConfig, Provider, Providers, ReportedRefusal};
 use token_vault::vault::{
     CallerPolicy, ExchangeSubject, ExchangeToken, FetchAccessToken, IntakeOptions, ListEvents, ListTokens,
     ReportTokenError, ReportedSecret, RevokeToken, RunJob, RunState, StoreToken, Target, Timetable,
-    ValidateToken, Vault, VaultConfig, VaultError, WatchEvents, WatchItem, WatchStart,
+    ValidateToken, Vault, VaultConfig, VaultError, WatchEvents, WatchItem, WatchLimits, WatchStart,
 };
 use token_vault_sandbox::{AdAccountSpec, Decision, ExchangeMood, Sandbox, SandboxConfig};
 use token_vault_tests::{Backend, Database, SCOPES, eventually_async, master_key_line, shared_cluster};
@@ -195,6 +195,7 @@ impl World {
 
     fn config(&self) -> VaultConfig {
         let cron = || Cron::parse("0 0 6 * * *").expect("a cron expression");
+        let days = |days: u64| Duration::from_secs(days * 24 * 60 * 60);
         VaultConfig {
             database_url: Secret::new(self.database.url().to_owned()),
             data_dir: self.folder.path().to_owned(),
@@ -207,7 +208,10 @@ impl World {
             policy: Policy {
                 required_scopes: REQUIRED.map(str::to_owned).to_vec(),
                 optional_scopes: vec!["business_management".to_owned()],
-                ..Policy::default()
+                warning_window: days(7),
+                thresholds: [7, 3, 1].map(days).to_vec(),
+                renewal: RenewalPolicy { enabled: true, min_age: days(1), window: days(30) },
+                event_retention: days(90),
             },
             timetable: Timetable {
                 meta_token_expiry: cron(),
@@ -217,7 +221,11 @@ impl World {
                 overdue_after: Duration::from_secs(900),
                 sweep_concurrency: 8,
             },
-            callers: CallerPolicy::default(),
+            callers: CallerPolicy {
+                certificates: Vec::new(),
+                oidc: None,
+                watches: WatchLimits { total: 20_000, per_principal: 10_000 },
+            },
             audit: AuditConfig {
                 sink: SinkConfig::Folder(self.folder.path().to_owned()),
                 sync: SyncMode::Soon,

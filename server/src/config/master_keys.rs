@@ -1,0 +1,57 @@
+//! Section `keys`: where master keys come from, and the break-glass key.
+
+use super::reader::Reader;
+use super::settings::{
+    BREAK_GLASS_SEALING_KEY_FILE as SEALING_KEY_FILE, MASTER_KEY_FILE, TRANSIT_ADDRESS, TRANSIT_CA_FILE,
+    TRANSIT_KEY, TRANSIT_MOUNT, TRANSIT_NAMESPACE, TRANSIT_ROLE_ID, TRANSIT_SECRET_ID_FILE,
+    TRANSIT_TOKEN_FILE,
+};
+use super::{Keys, MASTER_KEY_ENV};
+use crate::model::Secret;
+use crate::vault::{BreakGlassSealingKey, TransitConfig, TransitLogin};
+
+pub(super) fn read(reader: &mut Reader, master_key: Option<Secret>) -> Keys {
+    let master_key_file = reader.find(&MASTER_KEY_FILE);
+    if master_key.is_some() && master_key_file.is_some() {
+        reader.mistake(
+            MASTER_KEY_FILE.name,
+            format!("is set, and so is {MASTER_KEY_ENV}; keep one of the two"),
+        );
+    }
+    let break_glass = reader.find(&SEALING_KEY_FILE).and_then(|file| {
+        let key = BreakGlassSealingKey::parse(&reader.secret(SEALING_KEY_FILE.name, &file)?);
+        let name = SEALING_KEY_FILE.name;
+        key.map_err(|error| reader.mistake(name, format!("{} {error}", file.display()))).ok()
+    });
+    Keys { master_key_file, master_key, transit: transit(reader), break_glass }
+}
+
+fn transit(reader: &mut Reader) -> Option<TransitConfig> {
+    let address = reader.find(&TRANSIT_ADDRESS);
+    let mount = reader.get(&TRANSIT_MOUNT);
+    let key = reader.get(&TRANSIT_KEY);
+    let namespace = reader.find(&TRANSIT_NAMESPACE).unwrap_or_default();
+    let token_file = reader.find(&TRANSIT_TOKEN_FILE);
+    let role_id = reader.find(&TRANSIT_ROLE_ID);
+    let secret_id_file = reader.find(&TRANSIT_SECRET_ID_FILE);
+    let ca_file = reader.find(&TRANSIT_CA_FILE);
+    let any = token_file.is_some() || role_id.is_some() || secret_id_file.is_some() || ca_file.is_some();
+    let Some(address) = address else {
+        if any && !reader.is_mistaken(TRANSIT_ADDRESS.name) {
+            reader.mistake(TRANSIT_ADDRESS.name, "must be set where another key of keys.transit is");
+        }
+        return None;
+    };
+    let login = match (token_file, role_id, secret_id_file) {
+        (Some(file), None, None) => TransitLogin::TokenFile(file),
+        (None, Some(role_id), Some(secret_id_file)) => TransitLogin::AppRole { role_id, secret_id_file },
+        _ => {
+            reader.mistake(
+                TRANSIT_TOKEN_FILE.name,
+                "must be set, or both keys.transit.role_id and keys.transit.secret_id_file instead",
+            );
+            return None;
+        }
+    };
+    Some(TransitConfig { address, mount, key, namespace, login, ca_file })
+}
