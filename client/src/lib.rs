@@ -62,3 +62,8 @@ pub use token::AccessToken;
 pub use token_vault_proto::v1;
 pub use vault::Vault;
 pub use watch::{EventStream, Snapshot, Start, WatchItem, WatchOptions};
+
+/// The README's program, compiled as it is printed.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
