@@ -28,7 +28,7 @@ const CARGO: &str = r#"#!/bin/sh
 [ "$1" = run ] || { echo "the test knows only cargo run, not: $*" >&2; exit 2; }
 shift
 program=token-vault
-if [ "$1" = -p ]; then program=$2; shift 2; fi
+if [ "$1" = --bin ]; then program=$2; shift 2; fi
 [ "$1" = -- ] && shift
 exec "$program" "$@"
 "#;
