@@ -1,18 +1,18 @@
-# What a person would want; CI calls the same recipes' commands.
+# Recipes for `just`. CI runs the same commands.
 
 # List the recipes.
 default:
     @just --list
 
-# The vault and a Graph API sandbox on loopback, with a story in the terminal.
+# Run the vault and a Graph API sandbox on loopback, and show the life of a token.
 demo:
     cargo run --release -- demo
 
-# All tests, PostgreSQL included: the tests start their own throwaway cluster.
+# Run all tests. They start a PostgreSQL cluster of their own.
 test:
     cargo test --workspace
 
-# Format, lints, protos, licences.
+# Check format, lints, protos and licenses.
 lint:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets -- -D warnings
@@ -21,6 +21,6 @@ lint:
     npx --yes @bufbuild/buf@1.75.0 format --diff --exit-code
     cargo deny check bans licenses sources
 
-# Everything that CI does.
+# Do everything that CI does.
 ci:
     bash .ci/run
