@@ -1,14 +1,13 @@
 //! Table `requests`: idempotency keys, each a claim first and an outcome later.
 
 use sqlx::types::Json;
-use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use super::{Session, StoreError, Tx};
 use crate::model::{Incarnation, RequestId, Timestamp};
 
-/// What was done, as names and values for the one who renders the answer again. Never a secret.
-pub type RequestOutcome = BTreeMap<String, String>;
+/// What a repeated request is answered from, in the verb's own form. Never holds a secret.
+pub type RequestOutcome = serde_json::Value;
 
 /// One caller's wish to do a thing once.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -23,8 +23,8 @@ use crate::vault::jobs::deadlines::Lying;
 use crate::vault::jobs::schedule::Timetable;
 use crate::vault::keys::keyring::Keys;
 use crate::vault::keys::rekey::Told;
-use crate::vault::once::claims::Working;
-use crate::vault::once::idempotency::InProgress;
+use crate::vault::once::idempotency::RequestKey;
+use crate::vault::once::in_flight::InFlight;
 use crate::vault::opening::config::VaultConfig;
 use crate::vault::shares::Shares;
 use crate::vault::token::report::Inquiries;
@@ -51,7 +51,7 @@ pub struct Vault {
     pub(super) timetable: Timetable,
     pub(super) replica: String,
     pub(super) uses: Uses,
-    pub(super) in_progress: InProgress,
+    pub(super) requests_in_flight: InFlight<RequestKey>,
     /// Room for detached work, and for lists: neither may crowd out the rest.
     pub(super) room: Arc<Semaphore>,
     pub(super) rooms: Shares,
@@ -66,8 +66,8 @@ pub struct Vault {
     /// Whose tokens are good.
     pub(super) issuer: Option<Arc<Issuer>>,
     /// Exchanges, and runs of jobs, that this process works on.
-    pub(super) working: Working,
-    pub(super) runs: Working,
+    pub(super) exchanges_in_flight: InFlight<String>,
+    pub(super) runs: InFlight<String>,
     /// Due work that lies.
     pub(super) lying: Lying,
     /// Where the files beside the database go.
@@ -123,7 +123,7 @@ impl Vault {
             back_fill: Mutex::default(),
             replica,
             uses: Uses::default(),
-            in_progress: InProgress::default(),
+            requests_in_flight: InFlight::default(),
             room: Arc::new(Semaphore::new(ROOM)),
             rooms: Shares::new(ROOM_EACH),
             lists: Semaphore::new(LISTS),
@@ -133,8 +133,8 @@ impl Vault {
             permits: Permits::new(config.callers.watches),
             certificates: config.callers.certificates,
             issuer: None,
-            working: Working::default(),
-            runs: Working::default(),
+            exchanges_in_flight: InFlight::default(),
+            runs: InFlight::default(),
             lying: Lying::default(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),

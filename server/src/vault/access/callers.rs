@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::crypto::{MacKey, PresentedKey, mint_api_key};
@@ -12,9 +13,9 @@ use crate::model::{
     Timestamp, WorkspaceSet, check_principal_name,
 };
 use crate::oidc::{Issuer, NAME_PREFIX, Rejected};
-use crate::store::{Abort, ApiKeyFacts, ApiKeyRecord, RequestOutcome};
+use crate::store::{Abort, ApiKeyFacts, ApiKeyRecord};
 use crate::vault::error::{FieldViolation, VaultError};
-use crate::vault::once::idempotency::{Begun, Owned};
+use crate::vault::once::idempotency::{NoOutcome, RequestClaim};
 use crate::vault::state::Vault;
 
 /// Makes an API key.
@@ -174,6 +175,12 @@ fn certified(rule: &CertificateRule, not_after: Timestamp) -> Principal {
         role: rule.role,
         workspaces: rule.workspaces.clone(),
     }
+}
+
+/// The stored outcome of a request that made an API key. Its field names never change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct MadeApiKey {
+    api_key: ApiKeyId,
 }
 
 impl Vault {
@@ -359,40 +366,31 @@ impl Vault {
             workspaces.as_bytes(),
             &command.expires_at.map_or(0, Timestamp::as_micros).to_be_bytes(),
         ];
-        let claim = match self.begin(caller, "CreateApiKey", command.request_id.as_ref(), &parts).await? {
-            Begun::Done(outcome) => {
-                let id = outcome
-                    .get("api_key")
-                    .and_then(|id| ApiKeyId::parse(id.clone()).ok())
-                    .ok_or(VaultError::Internal)?;
-                let record = self.store.read().await?.api_key(&id).await?;
-                let reaches = |record: &ApiKeyRecord| caller.workspaces.covers(&record.api_key.workspaces);
-                let record = record.filter(reaches).ok_or(VaultError::ApiKeyNotFound(id))?;
-                return Ok(NewApiKey { api_key: record.api_key, key: None });
-            }
-            Begun::Ours(claim) => claim,
-        };
-        let (key, record) = self.mint(&command)?;
-        let api_key = record.api_key.clone();
-        let (unit_claim, now) = (claim.clone(), self.clock.now());
-        let stored = self
-            .store
-            .write(move |tx| {
-                let (record, claim) = (record.clone(), unit_claim.clone());
-                Box::pin(async move {
-                    tx.insert_api_key(&record).await?;
-                    tx.audit_api_key(&record.api_key, now);
-                    let outcome =
-                        RequestOutcome::from([("api_key".to_owned(), record.api_key.id.to_string())]);
-                    Self::finish(tx, claim.as_ref(), outcome).await
+        let request = self.request("CreateApiKey", command.request_id.as_ref(), &parts);
+        let work = async |claim: RequestClaim| {
+            let (key, record) = self.mint(&command)?;
+            let api_key = record.api_key.clone();
+            let now = self.clock.now();
+            self.store
+                .write(move |tx| {
+                    let (record, claim) = (record.clone(), claim.clone());
+                    Box::pin(async move {
+                        tx.insert_api_key(&record).await?;
+                        tx.audit_api_key(&record.api_key, now);
+                        claim.finish(tx, &MadeApiKey { api_key: record.api_key.id.clone() }).await
+                    })
                 })
-            })
-            .await;
-        self.settle(claim, stored.map_err(VaultError::from)).await?;
-        tracing::info!(api_key = %api_key.id, principal = api_key.principal, role = api_key.role.as_str(), by = caller.name, "API key created");
-        // It is told once: the log has it before.
-        self.recorded_in_log().await?;
-        Ok(NewApiKey { api_key, key: Some(key) })
+                .await?;
+            tracing::info!(api_key = %api_key.id, principal = api_key.principal, role = api_key.role.as_str(), by = caller.name, "API key created");
+            // The key is shown only this once, and not before the log has its record.
+            self.recorded_in_log().await?;
+            Ok(NewApiKey { api_key, key: Some(key) })
+        };
+        let repeat = async |made: MadeApiKey| {
+            let api_key = self.reachable_key(caller, &made.api_key).await?.api_key;
+            Ok(NewApiKey { api_key, key: None })
+        };
+        self.once(caller, request, work, repeat).await
     }
 
     /// A principal's name carries its bookmarks and its requests: an admin of some workspaces gives nobody the name
@@ -496,24 +494,20 @@ impl Vault {
             &overlap.as_nanos().to_be_bytes(),
             &command.expires_at.map_or(0, Timestamp::as_micros).to_be_bytes(),
         ];
-        let claim = match self.begin(caller, "RotateApiKey", command.request_id.as_ref(), &parts).await? {
-            Begun::Done(outcome) => {
-                let id = outcome
-                    .get("api_key")
-                    .and_then(|id| ApiKeyId::parse(id.clone()).ok())
-                    .ok_or(VaultError::Internal)?;
-                let api_key = self.reachable_key(caller, &id).await?.api_key;
-                let replaced = self.reachable_key(caller, &command.key).await?.api_key;
-                return Ok(RotatedApiKey { new: NewApiKey { api_key, key: None }, replaced });
-            }
-            Begun::Ours(claim) => claim,
+        let request = self.request("RotateApiKey", command.request_id.as_ref(), &parts);
+        let work = async |claim| {
+            let (key, record, replaced) = self.replace(caller, &command, &old, now + overlap, claim).await?;
+            tracing::info!(api_key = %record.id, replaces = %replaced.id, principal = record.principal, by = caller.name, "API key rotated");
+            // The key is shown only this once, and not before the log has its record.
+            self.recorded_in_log().await?;
+            Ok(RotatedApiKey { new: NewApiKey { api_key: record, key: Some(key) }, replaced })
         };
-        let rotated = self.replace(caller, &command, &old, now + overlap, claim.clone()).await;
-        let (key, record, replaced) = self.settle(claim, rotated).await?;
-        tracing::info!(api_key = %record.id, replaces = %replaced.id, principal = record.principal, by = caller.name, "API key rotated");
-        // It is told once: the log has it before.
-        self.recorded_in_log().await?;
-        Ok(RotatedApiKey { new: NewApiKey { api_key: record, key: Some(key) }, replaced })
+        let repeat = async |made: MadeApiKey| {
+            let api_key = self.reachable_key(caller, &made.api_key).await?.api_key;
+            let replaced = self.reachable_key(caller, &command.key).await?.api_key;
+            Ok(RotatedApiKey { new: NewApiKey { api_key, key: None }, replaced })
+        };
+        self.once(caller, request, work, repeat).await
     }
 
     /// The key of that id, if all that it reaches is the caller's.
@@ -531,7 +525,7 @@ impl Vault {
         command: &RotateApiKey,
         old: &ApiKeyRecord,
         end: Timestamp,
-        claim: Option<Owned>,
+        claim: RequestClaim,
     ) -> Result<(Secret, ApiKeyFacts, ApiKeyFacts), VaultError> {
         let now = self.clock.now();
         // What somebody wrote there from outside gets no key.
@@ -572,9 +566,7 @@ impl Vault {
                     tx.mark_api_key_replaced(&id, &record.api_key.id, end, mac).await?;
                     tx.audit_api_key(&old.api_key, now);
                     tx.audit_api_key(&record.api_key, now);
-                    let outcome =
-                        RequestOutcome::from([("api_key".to_owned(), record.api_key.id.to_string())]);
-                    Self::finish(tx, claim.as_ref(), outcome).await?;
+                    claim.finish(tx, &MadeApiKey { api_key: record.api_key.id.clone() }).await?;
                     Ok(old.api_key)
                 })
             })
@@ -626,21 +618,24 @@ impl Vault {
         request_id: Option<RequestId>,
         key: &ApiKeyId,
     ) -> Result<ApiKeyFacts, VaultError> {
-        // Ending twice is the same as ending once, so a request id has nothing to add but its own reuse.
-        let claim = match self
-            .begin(caller, "RevokeApiKey", request_id.as_ref(), &[key.as_str().as_bytes()])
-            .await?
-        {
-            Begun::Done(_) => None,
-            Begun::Ours(claim) => claim,
-        };
-        let (id, now, authorization, unit_claim) =
-            (key.clone(), self.clock.now(), self.keys.authorization.clone(), claim.clone());
+        let request = self.request("RevokeApiKey", request_id.as_ref(), &[key.as_str().as_bytes()]);
+        // Revoking twice is the same as revoking once, so a repeat does it again.
+        let repeat = async |NoOutcome {}| self.revoke_key(caller, key, RequestClaim::default()).await;
+        self.once(caller, request, async |claim| self.revoke_key(caller, key, claim).await, repeat).await
+    }
+
+    async fn revoke_key(
+        &self,
+        caller: &Principal,
+        key: &ApiKeyId,
+        claim: RequestClaim,
+    ) -> Result<ApiKeyFacts, VaultError> {
+        let (id, now, authorization) = (key.clone(), self.clock.now(), self.keys.authorization.clone());
         let reach = caller.workspaces.clone();
-        let revoked = self
+        let api_key = self
             .store
             .write(move |tx| {
-                let (id, authorization, claim) = (id.clone(), authorization.clone(), unit_claim.clone());
+                let (id, authorization, claim) = (id.clone(), authorization.clone(), claim.clone());
                 let reach = reach.clone();
                 Box::pin(async move {
                     // A key that reaches further than the caller is none of its business.
@@ -655,13 +650,25 @@ impl Vault {
                         tx.mark_api_key_revoked(&id, now, mac.to_vec()).await?;
                     }
                     tx.audit_api_key(&record.api_key, now);
-                    Self::finish(tx, claim.as_ref(), RequestOutcome::new()).await?;
+                    claim.finish(tx, &NoOutcome {}).await?;
                     Ok(record.api_key)
                 })
             })
-            .await;
-        let api_key = self.settle(claim, revoked.map_err(VaultError::from)).await?;
+            .await?;
         tracing::info!(api_key = %api_key.id, principal = api_key.principal, by = caller.name, "API key revoked");
         Ok(api_key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stored_outcome_keeps_its_bytes() {
+        let outcome = MadeApiKey { api_key: ApiKeyId::parse("abcdefgh234567ab").unwrap() };
+        let stored = r#"{"api_key":"abcdefgh234567ab"}"#;
+        assert_eq!(serde_json::to_string(&outcome).unwrap(), stored);
+        assert_eq!(serde_json::from_str::<MadeApiKey>(stored).unwrap(), outcome);
     }
 }

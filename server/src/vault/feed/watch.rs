@@ -12,10 +12,10 @@ use crate::model::{
     Connection, ConnectionId, Event, EventKind, EventWord, FeedPosition, Principal, ProviderId, RequestId,
     Severity, SubscriptionName, Timestamp, WorkspaceId, WorkspaceSet,
 };
-use crate::store::{Abort, Bookmark, EventDrive, Live, Recent, RequestOutcome};
+use crate::store::{Abort, Bookmark, EventDrive, Live, Recent};
 use crate::vault::error::{FieldViolation, VaultError};
 use crate::vault::feed::permits::Seat;
-use crate::vault::once::idempotency::Begun;
+use crate::vault::once::idempotency::{NoOutcome, RequestClaim};
 use crate::vault::position::write_cursor;
 use crate::vault::state::Vault;
 use crate::vault::token::view::TokenView;
@@ -550,30 +550,25 @@ impl Vault {
     ) -> Result<Subscription, VaultError> {
         Self::must_reach_all(caller)?;
         let parts: [&[u8]; 2] = [command.principal.as_bytes(), command.name.as_str().as_bytes()];
-        let claim =
-            match self.begin(caller, "DeleteSubscription", command.request_id.as_ref(), &parts).await? {
-                Begun::Done(_) => return Err(VaultError::SubscriptionNotFound(command.name)),
-                Begun::Ours(claim) => claim,
-            };
-        let work = async {
+        let request = self.request("DeleteSubscription", command.request_id.as_ref(), &parts);
+        let gone = || VaultError::SubscriptionNotFound(command.name.clone());
+        let work = async |claim: RequestClaim| {
             let known = self.store.read().await?.bookmark(&command.principal, &command.name).await?;
-            let known = known.ok_or_else(|| VaultError::SubscriptionNotFound(command.name.clone()))?;
-            let subscription = self.subscription(known).await?;
-            let (unit, unit_claim, now) = (command.clone(), claim.clone(), self.clock.now());
+            let subscription = self.subscription(known.ok_or_else(gone)?).await?;
+            let (unit, now) = (command.clone(), self.clock.now());
             self.store
                 .write(move |tx| {
-                    let (command, claim) = (unit.clone(), unit_claim.clone());
+                    let (command, claim) = (unit.clone(), claim.clone());
                     Box::pin(async move {
                         tx.delete_bookmark(&command.principal, &command.name).await?;
                         tx.audit_object(format!("subscription:{}/{}", command.principal, command.name), now);
-                        Self::finish(tx, claim.as_ref(), RequestOutcome::new()).await
+                        claim.finish(tx, &NoOutcome {}).await
                     })
                 })
                 .await?;
             Ok(subscription)
         };
-        let done = work.await;
-        self.settle(claim, done).await
+        self.once(caller, request, work, async |NoOutcome {}| Err(gone())).await
     }
 }
 

@@ -13,6 +13,7 @@ use crate::provider::Provider;
 use crate::store::{Abort, HeldToken, Needs, Scope};
 use crate::vault::error::VaultError;
 use crate::vault::once::claims::Fence;
+use crate::vault::once::idempotency::RequestClaim;
 use crate::vault::state::Vault;
 use crate::vault::token::change;
 use crate::vault::token::exchange::{ExchangeOutcome, movement};
@@ -202,7 +203,9 @@ impl Vault {
             outcome @ (ExchangeOutcome::Extended | ExchangeOutcome::NowNeverExpires) => {
                 let accepted =
                     Accepted { secret: exchanged.secret, word, pasted_expiry: connection.facts.expiry };
-                let kept = self.keep_exchanged(held, Some(accepted), outcome, None, Some(fence)).await?;
+                let kept = self
+                    .keep_exchanged(held, Some(accepted), outcome, &RequestClaim::default(), Some(fence))
+                    .await?;
                 tracing::info!(connection = %kept.id, workspace = %kept.workspace, version = %kept.version, "token rotated");
                 Ok(Attempt::Done)
             }
@@ -267,7 +270,8 @@ impl Vault {
         }
         let accepted = Accepted { secret, word, pasted_expiry: connection.facts.expiry };
         let outcome = ExchangeOutcome::Extended;
-        let connection = self.keep_exchanged(held, Some(accepted), outcome, None, Some(fence)).await?;
+        let connection =
+            self.keep_exchanged(held, Some(accepted), outcome, &RequestClaim::default(), Some(fence)).await?;
         let held = HeldToken { connection, sealed: None };
         self.set_back(&held, fence, Setback::Asleep(seen)).await?;
         Ok(Attempt::Done)

@@ -5,14 +5,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::model::{Cron, Principal, RequestId, Timestamp};
-use crate::store::{Abort, JobRun, Origin, RequestOutcome, RunCause, RunState, StoreError};
+use crate::store::{Abort, JobRun, Origin, RunCause, RunState, StoreError};
 use crate::vault::error::VaultError;
 use crate::vault::jobs::renewal::Attempt;
-use crate::vault::once::claims::Place;
-use crate::vault::once::idempotency::Begun;
+use crate::vault::once::in_flight::InFlightGuard;
 use crate::vault::state::Vault;
 
 /// Work that the vault does by the clock.
@@ -209,6 +209,12 @@ impl Progress<'_> {
     }
 }
 
+/// The stored outcome of a request that began a run. Its field names never change.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::vault) struct StartedRun {
+    pub(in crate::vault) run: Uuid,
+}
+
 impl Vault {
     /// Starts every run that is due, and goes on with those whose process has ended. Called every second and at
     /// each slot; what is running already is left alone.
@@ -221,10 +227,10 @@ impl Vault {
             if self.stopping.is_cancelled() || !self.store.trusts_clock() {
                 return Ok(());
             }
-            // The place comes first: a run that is in the table and has no task would seem to have been left.
-            let Some(place) = self.runs.enter(job.as_str()) else { continue };
+            // In flight first: a run that is in the table and has no task would seem to have been abandoned.
+            let Some(in_flight) = self.runs.enter(job.as_str()) else { continue };
             if let Some(run) = self.next_run(job).await? {
-                self.spawn_run(job, run, place);
+                self.spawn_run(job, run, in_flight);
             }
         }
         Ok(())
@@ -337,11 +343,16 @@ impl Vault {
     }
 
     /// Works on a run in the background.
-    pub(in crate::vault) fn spawn_run(self: &Arc<Self>, job: JobKind, run: JobRun, place: Place) {
+    pub(in crate::vault) fn spawn_run(
+        self: &Arc<Self>,
+        job: JobKind,
+        run: JobRun,
+        in_flight: InFlightGuard<String>,
+    ) {
         let vault = Arc::clone(self);
         self.tasks.spawn(async move {
             Arc::new(Origin::system(job.as_str())).scope(vault.work(job, run)).await;
-            drop(place);
+            drop(in_flight);
         });
     }
 
@@ -508,50 +519,37 @@ impl Vault {
     ) -> Result<JobRun, VaultError> {
         Self::must_reach_all(caller)?;
         let job = JobKind::parse(&command.job)?;
-        let claim = match self
-            .begin(caller, "RunJob", command.request_id.as_ref(), &[job.as_str().as_bytes()])
-            .await?
-        {
-            Begun::Done(outcome) => {
-                let id =
-                    outcome.get("run").and_then(|id| Uuid::parse_str(id).ok()).ok_or(VaultError::Internal)?;
-                return self.store.read().await?.job_run(id).await?.ok_or(VaultError::Internal);
-            }
-            Begun::Ours(claim) => claim,
+        let request = self.request("RunJob", command.request_id.as_ref(), &[job.as_str().as_bytes()]);
+        let work = async |claim| {
+            let run = self.run_now(job).await?;
+            self.finish_afterwards(claim, StartedRun { run: run.id }).await;
+            tracing::info!(job = run.job, run = %run.id, by = caller.name, "job asked for");
+            Ok(run)
         };
-        let begun = async {
-            // The run in progress may end between the two looks: then this one's turn has come.
-            for _ in 0..LOOKS {
-                if let Some(place) = self.runs.enter(job.as_str())
-                    && let Some(run) = self.begin_run(job, self.clock.now(), RunCause::Request).await?
-                {
-                    self.spawn_run(job, run.clone(), place);
-                    return Ok(run);
-                }
-                if let Some(run) = self.store.read().await?.running(job.as_str()).await? {
-                    return Ok(run);
-                }
-                tokio::time::sleep(LOOK_AGAIN).await;
+        self.once(caller, request, work, async |started| self.started_run(started).await).await
+    }
+
+    /// Begins a run, or finds the one in progress.
+    async fn run_now(self: &Arc<Self>, job: JobKind) -> Result<JobRun, VaultError> {
+        // The run in progress may end between the two looks: then it is this one's turn.
+        for _ in 0..LOOKS {
+            if let Some(in_flight) = self.runs.enter(job.as_str())
+                && let Some(run) = self.begin_run(job, self.clock.now(), RunCause::Request).await?
+            {
+                self.spawn_run(job, run.clone(), in_flight);
+                return Ok(run);
             }
-            Err(VaultError::Overloaded)
-        };
-        let run = self.settle(claim.clone(), begun.await).await?;
-        let id = run.id.to_string();
-        let finished = self
-            .store
-            .write(move |tx| {
-                let (claim, id) = (claim.clone(), id.clone());
-                Box::pin(async move {
-                    let outcome = RequestOutcome::from([("run".to_owned(), id)]);
-                    Self::finish(tx, claim.as_ref(), outcome).await
-                })
-            })
-            .await;
-        if let Err(error) = finished {
-            tracing::warn!(error = %VaultError::from(error), "a request's outcome was not written; a repeat begins another run");
+            if let Some(run) = self.store.read().await?.running(job.as_str()).await? {
+                return Ok(run);
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
-        tracing::info!(job = run.job, run = %run.id, by = caller.name, "job asked for");
-        Ok(run)
+        Err(VaultError::Overloaded)
+    }
+
+    /// The run that a repeated request began.
+    pub(in crate::vault) async fn started_run(&self, started: StartedRun) -> Result<JobRun, VaultError> {
+        self.store.read().await?.job_run(started.run).await?.ok_or(VaultError::Internal)
     }
 
     /// A page of runs, newest first.

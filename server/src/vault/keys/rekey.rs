@@ -6,18 +6,14 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use uuid::Uuid;
-
 use crate::crypto::{self, BreakGlassSealingKey, WrapError};
 use crate::model::{ConnectionId, Principal, RequestId, WorkspaceId};
 use crate::store::{
-    Abort, JobRun, KeyPlace, MasterKeyRecord, Needs, RequestOutcome, RunCause, SealedRow, StoredKey, Tx,
-    WrappedKey,
+    Abort, JobRun, KeyPlace, MasterKeyRecord, Needs, RunCause, SealedRow, StoredKey, Tx, WrappedKey,
 };
 use crate::vault::error::VaultError;
-use crate::vault::jobs::schedule::{JobKind, Progress, RunFailed};
+use crate::vault::jobs::schedule::{JobKind, Progress, RunFailed, StartedRun};
 use crate::vault::keys::keyring::{KeyUse, Ring, TRIES, key_binding, key_service_failed, second_wrap};
-use crate::vault::once::idempotency::Begun;
 use crate::vault::state::Vault;
 use crate::vault::token::custody::binding_of;
 
@@ -178,64 +174,48 @@ impl Vault {
             }
             KeyToRotate::Workspace(id) => id.as_str(),
         };
-        let begun = self.begin(caller, "RotateKey", command.request_id.as_ref(), &[named.as_bytes()]).await?;
-        let claim = match begun {
-            Begun::Done(outcome) => {
-                let id =
-                    outcome.get("run").and_then(|id| Uuid::parse_str(id).ok()).ok_or(VaultError::Internal)?;
-                return self.store.read().await?.job_run(id).await?.ok_or(VaultError::Internal);
-            }
-            Begun::Ours(claim) => claim,
+        let request = self.request("RotateKey", command.request_id.as_ref(), &[named.as_bytes()]);
+        let work = async |claim| {
+            let run = self.begin_rotation(&command.key).await?;
+            self.finish_afterwards(claim, StartedRun { run: run.id }).await;
+            tracing::warn!(job = run.job, run = %run.id, workspace = named, by = caller.name, "key rotation asked for");
+            Ok(run)
         };
-        let work = async {
-            for _ in 0..TRIES {
-                let job = match &command.key {
-                    KeyToRotate::Master => JobKind::MasterKeyRotation,
-                    KeyToRotate::Workspace(_) => JobKind::DataKeyRotation,
-                };
-                let new = self.new_run(job, self.clock.now(), RunCause::Request);
-                // The place comes first: a run that is in the table and has no task would seem to have been left.
-                let place = self.runs.enter(job.as_str());
-                let free = place.is_some();
-                let begun = match &command.key {
-                    KeyToRotate::Master => self.activate_newest(new.clone(), free).await,
-                    KeyToRotate::Workspace(id) => self.begin_data_key(id, new.clone(), free).await,
-                };
-                match begun {
-                    Ok(true) => {
-                        if let Some(place) = place {
-                            self.spawn_run(job, new.clone(), place);
-                        }
-                        return Ok(new);
+        self.once(caller, request, work, async |started| self.started_run(started).await).await
+    }
+
+    /// Begins the rotation, or finds the run in progress.
+    async fn begin_rotation(self: &Arc<Self>, key: &KeyToRotate) -> Result<JobRun, VaultError> {
+        for _ in 0..TRIES {
+            let job = match key {
+                KeyToRotate::Master => JobKind::MasterKeyRotation,
+                KeyToRotate::Workspace(_) => JobKind::DataKeyRotation,
+            };
+            let new = self.new_run(job, self.clock.now(), RunCause::Request);
+            // In flight first: a run that is in the table and has no task would seem to have been abandoned.
+            let in_flight = self.runs.enter(job.as_str());
+            let free = in_flight.is_some();
+            let begun = match key {
+                KeyToRotate::Master => self.activate_newest(new.clone(), free).await,
+                KeyToRotate::Workspace(id) => self.begin_data_key(id, new.clone(), free).await,
+            };
+            match begun {
+                Ok(true) => {
+                    if let Some(in_flight) = in_flight {
+                        self.spawn_run(job, new.clone(), in_flight);
                     }
-                    Ok(false) => {
-                        if let Some(run) = self.store.read().await?.running(job.as_str()).await? {
-                            return Ok(run);
-                        }
-                    }
-                    Err(VaultError::KeysChanged(_)) => self.adopt_keys().await?,
-                    Err(error) => return Err(error),
+                    return Ok(new);
                 }
+                Ok(false) => {
+                    if let Some(run) = self.store.read().await?.running(job.as_str()).await? {
+                        return Ok(run);
+                    }
+                }
+                Err(VaultError::KeysChanged(_)) => self.adopt_keys().await?,
+                Err(error) => return Err(error),
             }
-            Err(VaultError::Overloaded)
-        };
-        let run = self.settle(claim.clone(), work.await).await?;
-        let id = run.id.to_string();
-        let finished = self
-            .store
-            .write(move |tx| {
-                let (claim, id) = (claim.clone(), id.clone());
-                Box::pin(async move {
-                    let outcome = RequestOutcome::from([("run".to_owned(), id)]);
-                    Self::finish(tx, claim.as_ref(), outcome).await
-                })
-            })
-            .await;
-        if let Err(error) = finished {
-            tracing::warn!(error = %VaultError::from(error), "a request's outcome was not written; a repeat looks again");
         }
-        tracing::warn!(job = run.job, run = %run.id, workspace = named, by = caller.name, "key rotation asked for");
-        Ok(run)
+        Err(VaultError::Overloaded)
     }
 
     /// Makes the newest master key the active one, and begins the run that wraps all keys by it. `false`: a run is

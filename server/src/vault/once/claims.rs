@@ -1,49 +1,24 @@
-//! Work on one thing that only one process, and in it one task, may do at a time: exchanges.
+//! Exchanges: only one task of one process may exchange a connection's token at a time.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::model::{ConnectionId, Incarnation};
 use crate::store::{Abort, Tx};
 use crate::vault::error::VaultError;
+use crate::vault::once::in_flight::InFlightGuard;
 use crate::vault::state::Vault;
 
-/// How long a successor waits before it exchanges: a predecessor that was ended may still be inside its one
-/// provider call, which lasts 20 s at most.
+/// How long a process waits before it exchanges under a claim that it took over: the process that ended may still have
+/// its one provider call in progress, which lasts 20 s at most.
 const SUCCESSION: Duration = Duration::from_secs(25);
 
-/// What this process works on.
-#[derive(Default)]
-pub(in crate::vault) struct Working(Arc<Mutex<HashSet<String>>>);
-
-/// Keeps a thing among those worked on until it is dropped.
-pub(in crate::vault) struct Place {
-    all: Arc<Mutex<HashSet<String>>>,
-    scope: String,
-}
-
-impl Working {
-    /// `None`: another task of this process works on it.
-    pub(in crate::vault) fn enter(&self, scope: &str) -> Option<Place> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.insert(scope.to_owned()).then(|| Place { all: Arc::clone(&self.0), scope: scope.to_owned() })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.scope);
-    }
-}
-
-/// A claim that is ours. Everything that rests on it is written with [`Fence::check`].
-pub(in crate::vault) struct Claimed {
+/// The right to exchange. Everything that relies on it is written with [`Fence::check`].
+pub(in crate::vault) struct ExchangeClaim {
     pub(in crate::vault) fence: Fence,
-    _place: Place,
+    _in_flight: InFlightGuard<String>,
 }
 
-/// What tells a late owner: process life and generation.
+/// What exposes a late owner: process life and generation.
 #[derive(Clone)]
 pub(in crate::vault) struct Fence {
     scope: String,
@@ -52,7 +27,7 @@ pub(in crate::vault) struct Fence {
 }
 
 impl Fence {
-    /// Refuses the unit when the claim is no longer ours.
+    /// Aborts the unit if the claim is no longer ours.
     pub(in crate::vault) async fn check(
         &self,
         tx: &mut Tx,
@@ -67,16 +42,16 @@ impl Fence {
 }
 
 impl Vault {
-    /// Claims the exchange of a connection's token, across replicas. `None`: somebody else is at it.
+    /// Claims the exchange of a connection's token, across replicas. `None`: another task is exchanging it.
     pub(in crate::vault) async fn claim_exchange(
         &self,
         id: ConnectionId,
-    ) -> Result<Option<Claimed>, VaultError> {
+    ) -> Result<Option<ExchangeClaim>, VaultError> {
         self.may_change()?;
         let scope = format!("exchange:{id}");
-        let Some(place) = self.working.enter(&scope) else { return Ok(None) };
+        let Some(in_flight) = self.exchanges_in_flight.enter(scope.as_str()) else { return Ok(None) };
         let (unit_scope, own, now) = (scope.clone(), self.store.incarnation(), self.clock.now());
-        // Generation, and whether it was taken from one that ended.
+        // The generation, and whether the claim was taken over from a process that ended.
         let claimed: Option<(i64, bool)> = self
             .store
             .write(move |tx| {
@@ -86,7 +61,7 @@ impl Vault {
                         Ok(generation) => return Ok(Some((generation, false))),
                         Err(owner) => owner,
                     };
-                    // One of our own that no task works on was left by a task that ended badly.
+                    // A claim of our own that no task works on was left by a task that ended badly.
                     if owner != own && tx.replica_lives(owner).await? {
                         return Ok(None);
                     }
@@ -97,7 +72,8 @@ impl Vault {
             })
             .await?;
         let Some((generation, inherited)) = claimed else { return Ok(None) };
-        let claimed = Claimed { fence: Fence { scope, incarnation: own, generation }, _place: place };
+        let claimed =
+            ExchangeClaim { fence: Fence { scope, incarnation: own, generation }, _in_flight: in_flight };
         if inherited {
             tracing::info!(connection = %id, "taking over an exchange from a process that ended; waiting until its last call is over");
             tokio::select! {
@@ -108,7 +84,7 @@ impl Vault {
         Ok(Some(claimed))
     }
 
-    /// Refuses when a claim is no longer ours. Asked right before the provider is.
+    /// Fails if a claim is no longer ours. Checked right before the provider is called.
     pub(in crate::vault) async fn confirm_claim(
         &self,
         fence: &Fence,
@@ -122,8 +98,7 @@ impl Vault {
         }
     }
 
-    /// Gives a claim back.
-    pub(in crate::vault) async fn release(&self, claimed: Claimed) {
+    pub(in crate::vault) async fn release(&self, claimed: ExchangeClaim) {
         let fence = claimed.fence.clone();
         let released = self
             .store

@@ -1,76 +1,135 @@
-//! Doing a thing once: a claim before, the outcome in the work's own transaction.
+//! Idempotency keys: a request is claimed before its work, and its outcome is written in the work's own transaction.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::future::Future;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::model::{Principal, RequestId};
 use crate::store::{Abort, Claim, Claimed, Origin, RequestOutcome, Tx};
 use crate::vault::error::VaultError;
+use crate::vault::once::in_flight::InFlightGuard;
 use crate::vault::state::Vault;
 
-/// Requests that this process works on. A claim of ours that is not among them was left by work that ended
-/// without settling (its caller hung up at the wrong moment, or it panicked) and is free.
-#[derive(Default)]
-pub(in crate::vault) struct InProgress(Arc<Mutex<HashSet<RequestKey>>>);
+/// What names a request: principal, RPC and request id.
+pub(in crate::vault) type RequestKey = (String, &'static str, RequestId);
 
-type RequestKey = (String, &'static str, RequestId);
-
-/// Keeps a request among those in progress until it is dropped.
-pub(in crate::vault) struct Working {
-    all: Arc<Mutex<HashSet<RequestKey>>>,
-    key: RequestKey,
+/// A request that must be carried out once. See [`Vault::request`].
+pub(in crate::vault) struct Request {
+    rpc: &'static str,
+    id: Option<RequestId>,
+    hash: Vec<u8>,
 }
 
-impl InProgress {
-    /// `None`: a twin is being worked on.
-    fn enter(&self, key: RequestKey) -> Option<Working> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.insert(key.clone()).then(|| Working { all: Arc::clone(&self.0), key })
+/// The right to carry out a request; nothing for a request without an id.
+#[derive(Clone, Default)]
+pub(in crate::vault) struct RequestClaim(Option<(Claim, Option<Arc<InFlightGuard<RequestKey>>>)>);
+
+impl RequestClaim {
+    /// Writes the outcome, in the transaction that does the work.
+    pub(in crate::vault) async fn finish(
+        &self,
+        tx: &mut Tx,
+        outcome: &impl Serialize,
+    ) -> Result<(), Abort<VaultError>> {
+        let Some((claim, _)) = &self.0 else { return Ok(()) };
+        let outcome = serde_json::to_value(outcome).map_err(|_| Abort::Refused(VaultError::Internal))?;
+        if tx.finish_request(claim, &outcome).await? {
+            Ok(())
+        } else {
+            // Another process took the claim over while we worked, and carries the request out.
+            Err(Abort::Refused(VaultError::RequestInProgress(claim.request_id.clone())))
+        }
     }
 }
 
-impl Drop for Working {
-    fn drop(&mut self) {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
-    }
-}
+/// The outcome of a request whose response needs nothing but the request itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::vault) struct NoOutcome {}
 
-/// A claim that is ours, for as long as we work on it.
-#[derive(Clone)]
-pub(in crate::vault) struct Owned {
-    claim: Claim,
-    _working: Option<Arc<Working>>,
-}
-
-/// What a request came upon.
-pub(in crate::vault) enum Begun {
-    /// It is ours to do. `None`: the caller gave no request id.
-    Ours(Option<Owned>),
-    /// It was done, with this outcome.
+enum Begun {
+    Ours(RequestClaim),
     Done(RequestOutcome),
 }
 
 impl Vault {
-    /// Claims a request. `parts` is the whole parsed request, secrets included; only its keyed hash is kept.
-    pub(in crate::vault) async fn begin(
+    /// A request to carry out once; without an id, each time. `parts` is the whole parsed request, secrets included,
+    /// of which only a keyed hash is kept.
+    pub(in crate::vault) fn request(
+        &self,
+        rpc: &'static str,
+        id: Option<&RequestId>,
+        parts: &[&[u8]],
+    ) -> Request {
+        let hash = id.map(|_| self.keys.index.mac(rpc, parts).to_vec()).unwrap_or_default();
+        Request { rpc, id: id.cloned(), hash }
+    }
+
+    /// Carries out a request once. `work` does it, and writes its outcome with [`RequestClaim::finish`]; if it fails,
+    /// the request may be tried again. For a request that was carried out before, `repeat` makes the response from
+    /// the stored outcome.
+    pub(in crate::vault) async fn once<T, O, W, R>(
         &self,
         caller: &Principal,
-        rpc: &'static str,
-        request_id: Option<&RequestId>,
-        parts: &[&[u8]],
-    ) -> Result<Begun, VaultError> {
-        Origin::note_request(request_id);
-        let Some(request_id) = request_id else { return Ok(Begun::Ours(None)) };
-        let hash = self.keys.index.mac(rpc, parts).to_vec();
-        let key = (caller.name.clone(), rpc, request_id.clone());
-        // A twin may have written its outcome and still be examining: then the outcome is the answer.
-        let working = self.in_progress.enter(key).map(Arc::new);
-        let twin_works = working.is_none();
+        request: Request,
+        work: impl FnOnce(RequestClaim) -> W,
+        repeat: impl FnOnce(O) -> R,
+    ) -> Result<T, VaultError>
+    where
+        O: DeserializeOwned,
+        W: Future<Output = Result<T, VaultError>>,
+        R: Future<Output = Result<T, VaultError>>,
+    {
+        let rpc = request.rpc;
+        match self.begin(caller, request).await? {
+            Begun::Ours(claim) => {
+                let done = work(claim.clone()).await;
+                if done.is_err() {
+                    self.give_up(claim).await;
+                }
+                done
+            }
+            Begun::Done(outcome) => {
+                let outcome = serde_json::from_value(outcome).map_err(|error| {
+                    tracing::error!(rpc, %error, "the stored outcome of a request can't be read");
+                    VaultError::Internal
+                })?;
+                repeat(outcome).await
+            }
+        }
+    }
+
+    /// Writes the outcome of work that has already been committed. If that fails, a repeated request starts anew.
+    pub(in crate::vault) async fn finish_afterwards(
+        &self,
+        claim: RequestClaim,
+        outcome: impl Serialize + Clone + Send + Sync + 'static,
+    ) {
+        let finished = self
+            .store
+            .write(move |tx| {
+                let (claim, outcome) = (claim.clone(), outcome.clone());
+                Box::pin(async move { claim.finish(tx, &outcome).await })
+            })
+            .await;
+        if let Err(error) = finished {
+            tracing::warn!(error = %VaultError::from(error), "a request's outcome could not be written; a repeat starts it anew");
+        }
+    }
+
+    async fn begin(&self, caller: &Principal, request: Request) -> Result<Begun, VaultError> {
+        Origin::note_request(request.id.as_ref());
+        let Some(request_id) = request.id else { return Ok(Begun::Ours(RequestClaim::default())) };
+        let key = (caller.name.clone(), request.rpc, request_id.clone());
+        // If another task works on it, it may have written its outcome already: then that is the response.
+        let in_flight = self.requests_in_flight.enter(key).map(Arc::new);
+        let other_task_works = in_flight.is_none();
         let mut claim = Claim {
             principal: caller.name.clone(),
-            rpc,
-            request_id: request_id.clone(),
-            hash,
+            rpc: request.rpc,
+            request_id,
+            hash: request.hash,
             incarnation: self.store.incarnation(),
             generation: 1,
         };
@@ -82,10 +141,12 @@ impl Vault {
                 Box::pin(async move {
                     let claimed = tx.claim_request(&claim, now).await?;
                     let Claimed::HeldBy(owner, generation) = claimed else { return Ok(claimed) };
-                    // The owner's life decides: a claim of a process that has ended is free. One of our own that
-                    // we do not work on (or we would not be here) was left behind.
-                    let held =
-                        if owner == claim.incarnation { twin_works } else { tx.replica_lives(owner).await? };
+                    // A claim of a process that has ended is free, and so is one of ours that no task works on.
+                    let held = if owner == claim.incarnation {
+                        other_task_works
+                    } else {
+                        tx.replica_lives(owner).await?
+                    };
                     if held {
                         return Ok(claimed);
                     }
@@ -99,7 +160,7 @@ impl Vault {
         match claimed {
             Claimed::Ours { generation } => {
                 claim.generation = generation;
-                Ok(Begun::Ours(Some(Owned { claim, _working: working })))
+                Ok(Begun::Ours(RequestClaim(Some((claim, in_flight)))))
             }
             Claimed::Done(outcome) => Ok(Begun::Done(outcome)),
             Claimed::OtherRequest => Err(VaultError::RequestIdReused(claim.request_id)),
@@ -107,30 +168,10 @@ impl Vault {
         }
     }
 
-    /// Writes the outcome, inside the unit that does the work.
-    pub(in crate::vault) async fn finish(
-        tx: &mut Tx,
-        owned: Option<&Owned>,
-        outcome: RequestOutcome,
-    ) -> Result<(), Abort<VaultError>> {
-        let Some(Owned { claim, .. }) = owned else { return Ok(()) };
-        if tx.finish_request(claim, &outcome).await? {
-            Ok(())
-        } else {
-            // The claim was taken over while we worked: the other one does it.
-            Err(Abort::Refused(VaultError::RequestInProgress(claim.request_id.clone())))
-        }
-    }
-
-    /// Gives the claim up if the work failed, so that the caller may try again.
-    pub(in crate::vault) async fn settle<T>(
-        &self,
-        owned: Option<Owned>,
-        result: Result<T, VaultError>,
-    ) -> Result<T, VaultError> {
-        let (Some(owned), Err(_)) = (&owned, &result) else { return result };
-        let claim = owned.claim.clone();
-        // A claim whose outcome was written stays: COMMIT may have succeeded although its answer was lost.
+    /// Gives up the claim of work that failed, so that the caller may try again. A claim whose outcome was written
+    /// stays: the commit may have succeeded although its reply was lost.
+    async fn give_up(&self, claim: RequestClaim) {
+        let Some((claim, _in_flight)) = claim.0 else { return };
         let dropped = self
             .store
             .write(move |tx| {
@@ -144,6 +185,5 @@ impl Vault {
         if let Err(Abort::Store(error)) = dropped {
             tracing::warn!(%error, "a failed request's claim could not be given up");
         }
-        result
     }
 }

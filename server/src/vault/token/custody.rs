@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::crypto::{self, Binding};
 use crate::model::{
     AccountChange, Cause, Connection, ConnectionId, Expiry, Principal, RefusalKind, RequestId, Secret,
     SecretId, Standing, Status, TokenVersion, WorkspaceId,
 };
 use crate::provider::{RequestPart, Revocation, Usage};
-use crate::store::{Abort, HeldToken, Needs, Origin, RequestOutcome, SealedRow};
+use crate::store::{Abort, HeldToken, Needs, Origin, SealedRow};
 use crate::vault::error::VaultError;
 use crate::vault::keys::keyring::TRIES;
-use crate::vault::once::idempotency::{Begun, Owned};
+use crate::vault::once::idempotency::RequestClaim;
 use crate::vault::state::Vault;
 use crate::vault::token::change;
 use crate::vault::token::target::Target;
@@ -66,17 +68,22 @@ pub struct RevokeToken {
 }
 
 /// What became of it at the provider.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ProviderOutcome {
-    /// Not asked for.
+    /// The caller did not want the provider to be asked.
+    #[serde(rename = "NotAsked")]
     NotAsked,
-    /// Ended there.
+    /// The provider revoked it now.
+    #[serde(rename = "Revoked")]
     Revoked,
-    /// Had ended before.
+    /// The provider had revoked it before.
+    #[serde(rename = "AlreadyGone")]
     AlreadyGone,
-    /// Can't be ended there.
+    /// The provider cannot revoke this kind of token.
+    #[serde(rename = "NotSupported")]
     NotSupported,
     /// The provider could not be asked; the secret is destroyed here all the same.
+    #[serde(rename = "Pending")]
     Pending,
 }
 
@@ -89,6 +96,12 @@ pub struct Revoked {
     pub provider_outcome: ProviderOutcome,
     /// Position in the feed.
     pub cursor: String,
+}
+
+/// The stored outcome of a revocation. Its names never change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct RevokedBefore {
+    provider: ProviderOutcome,
 }
 
 impl Vault {
@@ -233,28 +246,23 @@ impl Vault {
         let held = self.held(caller, &command.target).await?;
         let id = held.connection.id;
         let (vault, caller) = (Arc::clone(self), caller.clone());
-        let text = id.to_string();
-        let flags = [
-            u8::from(command.revoke_at_provider),
-            u8::from(command.allow_shared),
-            u8::from(command.erase_subject),
-        ];
-        let version = command.if_version.map_or(0, |version| version.get()).to_be_bytes();
-        let claim = match self
-            .begin(&caller, "RevokeToken", command.request_id.as_ref(), &[text.as_bytes(), &flags, &version])
-            .await?
-        {
-            Begun::Done(outcome) => {
-                let provider_outcome =
-                    outcome.get("provider").map_or(ProviderOutcome::NotAsked, |name| outcome_of(name));
-                return vault.revoked(&caller, id, provider_outcome).await;
-            }
-            Begun::Ours(claim) => claim,
-        };
         self.detached(async move {
-            let work = vault.end(&caller, &command, &held, claim.as_ref()).await;
-            let provider_outcome = vault.settle(claim, work).await?;
-            tracing::info!(connection = %id, by = caller.name, ?provider_outcome, "connection revoked");
+            let flags = [
+                u8::from(command.revoke_at_provider),
+                u8::from(command.allow_shared),
+                u8::from(command.erase_subject),
+            ];
+            let version = command.if_version.map_or(0, TokenVersion::get).to_be_bytes();
+            let text = id.to_string();
+            let parts: [&[u8]; 3] = [text.as_bytes(), &flags, &version];
+            let request = vault.request("RevokeToken", command.request_id.as_ref(), &parts);
+            let work = async |claim| {
+                let provider_outcome = vault.end(&caller, &command, &held, claim).await?;
+                tracing::info!(connection = %id, by = caller.name, ?provider_outcome, "connection revoked");
+                Ok(provider_outcome)
+            };
+            let repeat = async |before: RevokedBefore| Ok(before.provider);
+            let provider_outcome = vault.once(&caller, request, work, repeat).await?;
             vault.revoked(&caller, id, provider_outcome).await
         })
         .await
@@ -286,7 +294,7 @@ impl Vault {
         caller: &Principal,
         command: &RevokeToken,
         held: &HeldToken,
-        claim: Option<&Owned>,
+        claim: RequestClaim,
     ) -> Result<ProviderOutcome, VaultError> {
         if let Some(expected) = command.if_version
             && expected != held.connection.version
@@ -298,8 +306,7 @@ impl Vault {
             });
         }
         let provider_outcome = self.end_at_provider(command, held).await?;
-        let (id, now, by, claim) =
-            (held.connection.id, self.clock.now(), caller.name.clone(), claim.cloned());
+        let (id, now, by) = (held.connection.id, self.clock.now(), caller.name.clone());
         let (expected, erase) = (command.if_version, command.erase_subject);
         let policy = self.policy();
         self.store
@@ -332,9 +339,7 @@ impl Vault {
                     tx.destroy_secrets(id).await?;
                     let nothing = AccountChange::default();
                     change::apply(tx, &before, &mut after, Cause::Revocation, nothing, now, &policy).await?;
-                    let outcome =
-                        RequestOutcome::from([("provider".to_owned(), format!("{provider_outcome:?}"))]);
-                    Self::finish(tx, claim.as_ref(), outcome).await
+                    claim.finish(tx, &RevokedBefore { provider: provider_outcome }).await
                 })
             })
             .await?;
@@ -370,19 +375,6 @@ impl Vault {
     }
 }
 
-fn outcome_of(name: &str) -> ProviderOutcome {
-    [
-        ProviderOutcome::NotAsked,
-        ProviderOutcome::Revoked,
-        ProviderOutcome::AlreadyGone,
-        ProviderOutcome::NotSupported,
-        ProviderOutcome::Pending,
-    ]
-    .into_iter()
-    .find(|outcome| format!("{outcome:?}") == name)
-    .unwrap_or(ProviderOutcome::NotAsked)
-}
-
 fn corrupt(connection: &Connection) -> VaultError {
     tracing::error!(connection = %connection.id, version = %connection.version, "a stored secret does not open: the database was altered");
     VaultError::CiphertextCorrupt { connection: connection.id, version: connection.version }
@@ -405,4 +397,24 @@ pub(in crate::vault) fn binding(connection: &Connection) -> Binding<'_> {
 
 pub(in crate::vault) fn is_later(new: Expiry, old: Expiry) -> bool {
     new.is_later(old)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stored_outcome_keeps_its_bytes() {
+        for (provider, stored) in [
+            (ProviderOutcome::NotAsked, r#"{"provider":"NotAsked"}"#),
+            (ProviderOutcome::Revoked, r#"{"provider":"Revoked"}"#),
+            (ProviderOutcome::AlreadyGone, r#"{"provider":"AlreadyGone"}"#),
+            (ProviderOutcome::NotSupported, r#"{"provider":"NotSupported"}"#),
+            (ProviderOutcome::Pending, r#"{"provider":"Pending"}"#),
+        ] {
+            let outcome = RevokedBefore { provider };
+            assert_eq!(serde_json::to_string(&outcome).unwrap(), stored);
+            assert_eq!(serde_json::from_str::<RevokedBefore>(stored).unwrap(), outcome);
+        }
+    }
 }

@@ -1,23 +1,25 @@
 //! Lengthening a token's life: attempt, then proof.
 
-use crate::vault::token::view::TokenView;
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use crate::crypto;
 use crate::model::{
-    AccountChange, Cause, Connection, ConnectionId, Expiry, ExpirySource, Principal, ProviderId, Refusal,
-    RefusalKind, RequestId, Secret, SecretId, Standing, Timestamp, TokenKind, TokenVersion, WorkspaceId,
+    AccountChange, Cause, Connection, ConnectionId, Expiry, Principal, ProviderId, Refusal, RefusalKind,
+    RequestId, Secret, SecretId, Standing, Timestamp, TokenKind, TokenVersion, WorkspaceId,
 };
-use crate::store::{Abort, HeldToken, Needs, NewSecret, RequestOutcome, Tx};
+use crate::store::{Abort, HeldToken, Needs, NewSecret, Tx};
 use crate::vault::error::VaultError;
 use crate::vault::keys::keyring::{TRIES, WorkspaceKeys};
 use crate::vault::once::claims::Fence;
-use crate::vault::once::idempotency::{Begun, Owned};
+use crate::vault::once::idempotency::RequestClaim;
 use crate::vault::state::Vault;
 use crate::vault::token::custody::{binding, is_later};
-use crate::vault::token::intake::{Accepted, Destination, IntakeOptions, check_replaces};
+use crate::vault::token::intake::{Accepted, Destination, IntakeOptions, IntakeOutcome, check_replaces};
 use crate::vault::token::target::Target;
 use crate::vault::token::verdict::Learned;
+use crate::vault::token::view::TokenView;
 use crate::vault::token::{candidate, change};
 
 /// Exchange for a longer life.
@@ -48,15 +50,19 @@ pub enum ExchangeSubject {
 }
 
 /// Whether the end moved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExchangeOutcome {
-    /// Later now.
+    /// The token expires later.
+    #[serde(rename = "Extended")]
     Extended,
-    /// Did not move; a person must reconnect in time.
+    /// The expiry did not move; a person must reconnect in time.
+    #[serde(rename = "AtCeiling")]
     AtCeiling,
-    /// Would have come earlier: discarded.
+    /// The new token would have expired earlier and was discarded.
+    #[serde(rename = "Shortened")]
     Shortened,
-    /// Has no end now.
+    /// The token does not expire any more.
+    #[serde(rename = "NowNeverExpires")]
     NowNeverExpires,
 }
 
@@ -73,6 +79,65 @@ pub struct Exchange {
     pub cursor: String,
 }
 
+/// The stored outcome of an exchange. Its names never change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct ExchangedBefore {
+    connection: ConnectionId,
+    outcome: Done,
+    #[serde(default = "unknown", with = "expiry_as_text")]
+    previous_expiry: Expiry,
+}
+
+/// A token that was brought is exchanged and saved like a stored one, and leaves the outcome of a StoreToken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Done {
+    Exchanged(ExchangeOutcome),
+    Saved(IntakeOutcome),
+}
+
+impl From<Done> for ExchangeOutcome {
+    fn from(done: Done) -> Self {
+        match done {
+            Done::Exchanged(outcome) => outcome,
+            Done::Saved(_) => Self::Extended,
+        }
+    }
+}
+
+fn unknown() -> Expiry {
+    Expiry::Unknown
+}
+
+/// `never`, or microseconds since 1970; 0 is unknown.
+mod expiry_as_text {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    use crate::model::{Expiry, ExpirySource, Timestamp};
+
+    pub(super) fn serialize<S: Serializer>(expiry: &Expiry, serializer: S) -> Result<S::Ok, S::Error> {
+        match expiry {
+            Expiry::Never => serializer.serialize_str("never"),
+            other => serializer.collect_str(&other.sort_key()),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Expiry, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text == "never" {
+            return Ok(Expiry::Never);
+        }
+        match text.parse().map_err(de::Error::custom)? {
+            0 => Ok(Expiry::Unknown),
+            micros => Ok(Expiry::At(Timestamp::from_micros(micros), ExpirySource::Provider)),
+        }
+    }
+}
+
+fn version_bytes(version: Option<TokenVersion>) -> [u8; 4] {
+    version.map_or(0, TokenVersion::get).to_be_bytes()
+}
+
 impl Vault {
     /// A token in hand is exchanged and stored, or what a connection holds is exchanged again. Says whether
     /// the end really moved.
@@ -85,25 +150,9 @@ impl Vault {
         caller: &Principal,
         command: ExchangeToken,
     ) -> Result<Exchange, VaultError> {
-        let version = command.if_version.map_or(0, TokenVersion::get).to_be_bytes();
         match command.subject {
             ExchangeSubject::Stored(target) => {
-                self.held(caller, &target).await?;
-                let text = target.connection.to_string();
-                let parts: [&[u8]; 3] = [b"stored", text.as_bytes(), &version];
-                let claim =
-                    match self.begin(caller, "ExchangeToken", command.request_id.as_ref(), &parts).await? {
-                        Begun::Done(outcome) => return self.exchanged_before(caller, &outcome).await,
-                        Begun::Ours(claim) => claim,
-                    };
-                let (vault, caller) = (Arc::clone(self), caller.clone());
-                self.detached(async move {
-                    let work = vault.exchange_stored(&caller, &target, command.if_version, claim.as_ref()).await;
-                    let exchange = vault.settle(claim, work).await?;
-                    tracing::info!(connection = %target.connection, outcome = ?exchange.outcome, by = caller.name, "token exchanged");
-                    Ok(exchange)
-                })
-                .await
+                self.exchange_held(caller, command.request_id, command.if_version, target).await
             }
             ExchangeSubject::New { workspace, provider, access_token } => {
                 if !caller.workspaces.contains(&workspace) {
@@ -111,66 +160,74 @@ impl Vault {
                 }
                 let adapter = self.provider(&provider)?;
                 let pasted = candidate::parse(&access_token, "new_token.access_token")?;
-                let parts: [&[u8]; 5] = [
-                    b"new",
-                    workspace.as_str().as_bytes(),
-                    provider.as_str().as_bytes(),
-                    pasted.expose().as_bytes(),
-                    &version,
-                ];
-                let claim =
-                    match self.begin(caller, "ExchangeToken", command.request_id.as_ref(), &parts).await? {
-                        Begun::Done(outcome) => return self.exchanged_before(caller, &outcome).await,
-                        Begun::Ours(claim) => claim,
-                    };
-                let destination = Destination {
-                    workspace,
-                    provider,
-                    connection: None,
-                    parent: None,
-                    if_version: command.if_version,
-                    options: IntakeOptions::default(),
-                    claim: claim.clone(),
-                };
-                let vault = Arc::clone(self);
+                let (vault, caller) = (Arc::clone(self), caller.clone());
                 self.detached(async move {
-                    let work = vault.exchange_new(&*adapter, pasted, &destination).await;
-                    vault.settle(claim, work).await
+                    let version = version_bytes(command.if_version);
+                    let parts: [&[u8]; 5] = [
+                        b"new",
+                        workspace.as_str().as_bytes(),
+                        provider.as_str().as_bytes(),
+                        pasted.expose().as_bytes(),
+                        &version,
+                    ];
+                    let request = vault.request("ExchangeToken", command.request_id.as_ref(), &parts);
+                    let work = async |claim| {
+                        let destination = Destination {
+                            workspace,
+                            provider,
+                            connection: None,
+                            parent: None,
+                            if_version: command.if_version,
+                            options: IntakeOptions::default(),
+                            claim,
+                        };
+                        vault.exchange_new(&*adapter, pasted, &destination).await
+                    };
+                    let repeat = async |before| vault.exchanged_before(&caller, before).await;
+                    vault.once(&caller, request, work, repeat).await
                 })
                 .await
             }
         }
     }
 
+    async fn exchange_held(
+        self: &Arc<Self>,
+        caller: &Principal,
+        request_id: Option<RequestId>,
+        if_version: Option<TokenVersion>,
+        target: Target,
+    ) -> Result<Exchange, VaultError> {
+        self.held(caller, &target).await?;
+        let (vault, caller) = (Arc::clone(self), caller.clone());
+        self.detached(async move {
+            let (text, version) = (target.connection.to_string(), version_bytes(if_version));
+            let parts: [&[u8]; 3] = [b"stored", text.as_bytes(), &version];
+            let request = vault.request("ExchangeToken", request_id.as_ref(), &parts);
+            let work = async |claim| {
+                let exchange = vault.exchange_stored(&caller, &target, if_version, claim).await?;
+                tracing::info!(connection = %target.connection, outcome = ?exchange.outcome, by = caller.name, "token exchanged");
+                Ok(exchange)
+            };
+            let repeat = async |before| vault.exchanged_before(&caller, before).await;
+            vault.once(&caller, request, work, repeat).await
+        })
+        .await
+    }
+
     async fn exchanged_before(
         &self,
         caller: &Principal,
-        outcome: &RequestOutcome,
+        before: ExchangedBefore,
     ) -> Result<Exchange, VaultError> {
-        let id = outcome
-            .get("connection")
-            .and_then(|id| ConnectionId::parse(id).ok())
-            .ok_or(VaultError::Internal)?;
         let cursor = self.cursor();
-        let connection = self.seen_again(caller, id).await?;
-        let previous_expiry = match outcome.get("previous_expiry").map(String::as_str) {
-            Some("never") => Expiry::Never,
-            Some(micros) => micros.parse().map_or(Expiry::Unknown, |end| {
-                Expiry::At(Timestamp::from_micros(end), ExpirySource::Provider)
-            }),
-            None => Expiry::Unknown,
-        };
-        // Outcomes are written under the names that `Debug` gives; a token taken in anew was extended.
-        let done = [
-            ExchangeOutcome::Extended,
-            ExchangeOutcome::AtCeiling,
-            ExchangeOutcome::Shortened,
-            ExchangeOutcome::NowNeverExpires,
-        ]
-        .into_iter()
-        .find(|done| outcome.get("outcome").is_some_and(|name| *name == format!("{done:?}")))
-        .unwrap_or(ExchangeOutcome::Extended);
-        Ok(Exchange { token: self.view(connection).await?, outcome: done, previous_expiry, cursor })
+        let connection = self.seen_again(caller, before.connection).await?;
+        Ok(Exchange {
+            token: self.view(connection).await?,
+            outcome: before.outcome.into(),
+            previous_expiry: before.previous_expiry,
+            cursor,
+        })
     }
 
     async fn exchange_new(
@@ -198,7 +255,7 @@ impl Vault {
         caller: &Principal,
         target: &Target,
         if_version: Option<TokenVersion>,
-        claim: Option<&Owned>,
+        claim: RequestClaim,
     ) -> Result<Exchange, VaultError> {
         let Some(claimed) = self.claim_exchange(target.connection).await? else {
             return Err(VaultError::ConcurrentChange(target.connection));
@@ -214,7 +271,7 @@ impl Vault {
         caller: &Principal,
         target: &Target,
         if_version: Option<TokenVersion>,
-        claim: Option<&Owned>,
+        claim: RequestClaim,
         fence: Fence,
     ) -> Result<Exchange, VaultError> {
         let held = self.held_now(caller, target).await?;
@@ -271,7 +328,7 @@ impl Vault {
                 None
             }
         };
-        let connection = self.keep_exchanged(&held, accepted, outcome, claim, Some(&fence)).await?;
+        let connection = self.keep_exchanged(&held, accepted, outcome, &claim, Some(&fence)).await?;
         Ok(Exchange {
             token: self.view_stored(connection).await,
             outcome,
@@ -317,7 +374,7 @@ impl Vault {
         held: &HeldToken,
         accepted: Option<Accepted>,
         outcome: ExchangeOutcome,
-        claim: Option<&Owned>,
+        claim: &RequestClaim,
         fence: Option<&Fence>,
     ) -> Result<Connection, VaultError> {
         let accepted = Arc::new(accepted);
@@ -339,12 +396,12 @@ impl Vault {
         held: &HeldToken,
         accepted: Arc<Option<Accepted>>,
         outcome: ExchangeOutcome,
-        claim: Option<&Owned>,
+        claim: &RequestClaim,
         fence: Option<&Fence>,
     ) -> Result<Connection, VaultError> {
         let seen = held.connection.clone();
         let keys = self.workspace_keys_or_new(&seen.workspace).await?;
-        let (now, claim, policy) = (self.clock.now(), claim.cloned(), self.policy());
+        let (now, claim, policy) = (self.clock.now(), claim.clone(), self.policy());
         let fence = fence.cloned();
         let needs = Needs { connections: vec![seen.id], alone: false };
         let (connection, numbers) = self
@@ -377,16 +434,12 @@ impl Vault {
                     }
                     let nothing = AccountChange::default();
                     change::apply(tx, &before, &mut after, Cause::Exchange, nothing, now, &policy).await?;
-                    let previous = match before.facts.expiry {
-                        Expiry::Never => "never".to_owned(),
-                        other => other.sort_key().to_string(),
+                    let done = ExchangedBefore {
+                        connection: after.id,
+                        outcome: Done::Exchanged(outcome),
+                        previous_expiry: before.facts.expiry,
                     };
-                    let done = RequestOutcome::from([
-                        ("connection".to_owned(), after.id.to_string()),
-                        ("outcome".to_owned(), format!("{outcome:?}")),
-                        ("previous_expiry".to_owned(), previous),
-                    ]);
-                    Self::finish(tx, claim.as_ref(), done).await?;
+                    claim.finish(tx, &done).await?;
                     Ok(after)
                 })
             })
@@ -442,6 +495,36 @@ pub(in crate::vault) fn movement(new: Expiry, old: Expiry) -> ExchangeOutcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ExpirySource;
+
+    const ID: &str = "0193e4a0-0000-7000-8000-000000000001";
+
+    #[test]
+    fn a_stored_outcome_keeps_its_bytes() {
+        let connection = ConnectionId::parse(ID).unwrap();
+        let end = Expiry::At(Timestamp::from_micros(1_763_859_600_123_456), ExpirySource::Provider);
+        for (outcome, previous_expiry, name, text) in [
+            (ExchangeOutcome::Extended, end, "Extended", "1763859600123456"),
+            (ExchangeOutcome::AtCeiling, end, "AtCeiling", "1763859600123456"),
+            (ExchangeOutcome::Shortened, Expiry::Never, "Shortened", "never"),
+            (ExchangeOutcome::NowNeverExpires, Expiry::Unknown, "NowNeverExpires", "0"),
+        ] {
+            let outcome = ExchangedBefore { connection, outcome: Done::Exchanged(outcome), previous_expiry };
+            let stored = format!(r#"{{"connection":"{ID}","outcome":"{name}","previous_expiry":"{text}"}}"#);
+            assert_eq!(serde_json::to_string(&outcome).unwrap(), stored);
+            assert_eq!(serde_json::from_str::<ExchangedBefore>(&stored).unwrap(), outcome);
+        }
+    }
+
+    #[test]
+    fn a_token_that_was_saved_anew_counts_as_extended() {
+        for name in ["Created", "Replaced", "Restored", "Unchanged"] {
+            let stored = format!(r#"{{"connection":"{ID}","outcome":"{name}"}}"#);
+            let before: ExchangedBefore = serde_json::from_str(&stored).unwrap();
+            assert_eq!(ExchangeOutcome::from(before.outcome), ExchangeOutcome::Extended);
+            assert_eq!(before.previous_expiry, Expiry::Unknown);
+        }
+    }
 
     #[test]
     fn an_end_that_moves_by_seconds_has_not_moved() {

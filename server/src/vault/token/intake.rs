@@ -5,6 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::crypto;
 use crate::model::{
     AccountChange, Cause, Check, CheckResult, Connection, ConnectionId, Expiry, ExpirySource, GrantState,
@@ -12,10 +14,10 @@ use crate::model::{
     Standing, SubjectType, Timestamp, TokenKind, TokenVersion, WorkspaceId,
 };
 use crate::provider::{Inspected, Provider};
-use crate::store::{Abort, Needs, NewSecret, RequestOutcome, Tx};
+use crate::store::{Abort, Needs, NewSecret, Tx};
 use crate::vault::error::{FieldViolation, VaultError};
 use crate::vault::keys::keyring::{TRIES, WorkspaceKeys};
-use crate::vault::once::idempotency::{Begun, Owned};
+use crate::vault::once::idempotency::RequestClaim;
 use crate::vault::state::Vault;
 use crate::vault::token::custody::{binding, is_later};
 use crate::vault::token::target::Target;
@@ -59,17 +61,22 @@ pub struct IntakeOptions {
 }
 
 /// What intake did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum IntakeOutcome {
     /// A new connection.
+    #[serde(rename = "Created")]
     Created,
     /// The next version in a working connection.
+    #[serde(rename = "Replaced")]
     Replaced,
-    /// The next version in a dead one.
+    /// The next version in a dead connection.
+    #[serde(rename = "Restored")]
     Restored,
-    /// The same secret: nothing new.
+    /// The connection already held this secret.
+    #[serde(rename = "Unchanged")]
     Unchanged,
-    /// Nothing kept, as asked.
+    /// Nothing was stored, as requested.
+    #[serde(rename = "ValidatedOnly")]
     ValidatedOnly,
 }
 
@@ -120,7 +127,14 @@ pub(in crate::vault) struct Destination {
     pub(in crate::vault) parent: Option<ConnectionId>,
     pub(in crate::vault) if_version: Option<TokenVersion>,
     pub(in crate::vault) options: IntakeOptions,
-    pub(in crate::vault) claim: Option<Owned>,
+    pub(in crate::vault) claim: RequestClaim,
+}
+
+/// The stored outcome of a request that stored a token. Its names never change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct StoredBefore {
+    connection: ConnectionId,
+    outcome: IntakeOutcome,
 }
 
 impl Vault {
@@ -137,40 +151,40 @@ impl Vault {
     ) -> Result<Intake, VaultError> {
         self.may_store(caller, &command).await?;
         let pasted = candidate::parse(&command.access_token, "access_token")?;
-        let connection = command.connection.map(|id| id.to_string()).unwrap_or_default();
-        let options = command.options;
-        let flags = [
-            u8::from(options.allow_missing_scopes),
-            u8::from(options.allow_fewer_scopes),
-            u8::from(options.allow_subject_change),
-            u8::from(options.connect_pages),
-            u8::from(command.validate_only),
-        ];
-        let version = command.if_version.map_or(0, TokenVersion::get).to_be_bytes();
-        let parts: [&[u8]; 6] = [
-            command.workspace.as_str().as_bytes(),
-            command.provider.as_str().as_bytes(),
-            connection.as_bytes(),
-            pasted.expose().as_bytes(),
-            &flags,
-            &version,
-        ];
-        // Nothing is kept of a mere validation, so there is nothing to do once.
-        let request_id = command.request_id.as_ref().filter(|_| !command.validate_only);
-        let claim = match self.begin(caller, "StoreToken", request_id, &parts).await? {
-            Begun::Done(outcome) => return self.stored_before(caller, &outcome).await,
-            Begun::Ours(claim) => claim,
-        };
         let (vault, caller) = (Arc::clone(self), caller.clone());
         self.detached(async move {
-            let work = vault.take_in(&command, pasted, claim.clone()).await;
-            let intake = vault.settle(claim, work).await?;
-            let token = &intake.token.connection;
-            tracing::info!(
-                connection = %token.id, workspace = %token.workspace, version = %token.version, outcome = ?intake.outcome,
-                by = caller.name, "token taken in"
-            );
-            Ok(intake)
+            let options = command.options;
+            let flags = [
+                u8::from(options.allow_missing_scopes),
+                u8::from(options.allow_fewer_scopes),
+                u8::from(options.allow_subject_change),
+                u8::from(options.connect_pages),
+                u8::from(command.validate_only),
+            ];
+            let connection = command.connection.map(|id| id.to_string()).unwrap_or_default();
+            let version = command.if_version.map_or(0, TokenVersion::get).to_be_bytes();
+            let parts: [&[u8]; 6] = [
+                command.workspace.as_str().as_bytes(),
+                command.provider.as_str().as_bytes(),
+                connection.as_bytes(),
+                pasted.expose().as_bytes(),
+                &flags,
+                &version,
+            ];
+            // A validation stores nothing, so it may be repeated.
+            let id = command.request_id.as_ref().filter(|_| !command.validate_only);
+            let request = vault.request("StoreToken", id, &parts);
+            let work = async |claim| {
+                let intake = vault.take_in(&command, pasted, claim).await?;
+                let token = &intake.token.connection;
+                tracing::info!(
+                    connection = %token.id, workspace = %token.workspace, version = %token.version, outcome = ?intake.outcome,
+                    by = caller.name, "token taken in"
+                );
+                Ok(intake)
+            };
+            let repeat = async |before: StoredBefore| vault.stored_before(&caller, before).await;
+            vault.once(&caller, request, work, repeat).await
         })
         .await
     }
@@ -191,21 +205,12 @@ impl Vault {
         Ok(())
     }
 
-    async fn stored_before(
-        &self,
-        caller: &Principal,
-        outcome: &RequestOutcome,
-    ) -> Result<Intake, VaultError> {
-        let id = outcome
-            .get("connection")
-            .and_then(|id| ConnectionId::parse(id).ok())
-            .ok_or(VaultError::Internal)?;
-        let done = outcome.get("outcome").and_then(|name| outcome_of(name)).ok_or(VaultError::Internal)?;
+    async fn stored_before(&self, caller: &Principal, before: StoredBefore) -> Result<Intake, VaultError> {
         let cursor = self.cursor();
-        let connection = self.seen_again(caller, id).await?;
+        let connection = self.seen_again(caller, before.connection).await?;
         Ok(Intake {
             token: self.view(connection).await?,
-            outcome: done,
+            outcome: before.outcome,
             checks: Vec::new(),
             pages: Vec::new(),
             cursor,
@@ -216,7 +221,7 @@ impl Vault {
         self: &Arc<Self>,
         command: &StoreToken,
         pasted: Secret,
-        claim: Option<Owned>,
+        claim: RequestClaim,
     ) -> Result<Intake, VaultError> {
         let provider = self.provider(&command.provider)?;
         let accepted = if command.validate_only {
@@ -437,7 +442,7 @@ struct Saving {
     parent: Option<ConnectionId>,
     if_version: Option<TokenVersion>,
     options: IntakeOptions,
-    claim: Option<Owned>,
+    claim: RequestClaim,
     accepted: Arc<Accepted>,
     keys: Arc<WorkspaceKeys>,
     policy: Arc<Policy>,
@@ -513,11 +518,7 @@ impl Saving {
                 return Err(Abort::Refused(VaultError::KeysChanged(connection.workspace)));
             }
         }
-        let done = RequestOutcome::from([
-            ("connection".to_owned(), connection.id.to_string()),
-            ("outcome".to_owned(), format!("{outcome:?}")),
-        ]);
-        Vault::finish(tx, self.claim.as_ref(), done).await?;
+        self.claim.finish(tx, &StoredBefore { connection: connection.id, outcome }).await?;
         Ok((connection, outcome))
     }
 
@@ -683,14 +684,25 @@ async fn make_lasting(
     Ok(Accepted { secret: exchanged.secret, word, pasted_expiry: before.facts.expiry })
 }
 
-fn outcome_of(name: &str) -> Option<IntakeOutcome> {
-    [
-        IntakeOutcome::Created,
-        IntakeOutcome::Replaced,
-        IntakeOutcome::Restored,
-        IntakeOutcome::Unchanged,
-        IntakeOutcome::ValidatedOnly,
-    ]
-    .into_iter()
-    .find(|outcome| format!("{outcome:?}") == name)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stored_outcome_keeps_its_bytes() {
+        let connection = ConnectionId::parse("0193e4a0-0000-7000-8000-000000000001").unwrap();
+        for (outcome, name) in [
+            (IntakeOutcome::Created, "Created"),
+            (IntakeOutcome::Replaced, "Replaced"),
+            (IntakeOutcome::Restored, "Restored"),
+            (IntakeOutcome::Unchanged, "Unchanged"),
+            (IntakeOutcome::ValidatedOnly, "ValidatedOnly"),
+        ] {
+            let outcome = StoredBefore { connection, outcome };
+            let stored =
+                format!(r#"{{"connection":"0193e4a0-0000-7000-8000-000000000001","outcome":"{name}"}}"#);
+            assert_eq!(serde_json::to_string(&outcome).unwrap(), stored);
+            assert_eq!(serde_json::from_str::<StoredBefore>(&stored).unwrap(), outcome);
+        }
+    }
 }

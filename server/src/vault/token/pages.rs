@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::model::{Check, CheckResult, Connection, ConnectionId, Fixer, Remedy, Secret};
 use crate::provider::{PageToken, Provider};
 use crate::vault::error::VaultError;
+use crate::vault::once::idempotency::RequestClaim;
 use crate::vault::state::Vault;
 use crate::vault::token::intake::{Accepted, Destination, IntakeOptions};
 
@@ -81,7 +82,7 @@ impl Vault {
             parent: Some(parent.id),
             if_version: None,
             options: IntakeOptions::default(),
-            claim: None,
+            claim: RequestClaim::default(),
         };
         let pasted_expiry = word.facts.expiry;
         let accepted = Accepted { secret: page.secret, word, pasted_expiry };

@@ -14,10 +14,10 @@ use crate::model::{
     AccountChange, Cause, ConnectionId, Principal, RefusalKind, RequestId, Standing, Timestamp, WorkspaceId,
     WorkspaceSet,
 };
-use crate::store::{Abort, JobRun, Needs, RequestOutcome, RunCause, Shredding, Store, WorkspaceFacts};
+use crate::store::{Abort, JobRun, Needs, RunCause, Shredding, Store, WorkspaceFacts};
 use crate::vault::error::{FieldViolation, VaultError};
 use crate::vault::jobs::schedule::{JobKind, Progress, RunFailed};
-use crate::vault::once::idempotency::{Begun, Owned};
+use crate::vault::once::idempotency::RequestClaim;
 use crate::vault::state::Vault;
 use crate::vault::token::change;
 
@@ -76,6 +76,25 @@ struct Line {
     shredded_by: String,
 }
 
+/// The stored outcome of a request. Its field names, and the number as text, never change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct ShreddedBefore {
+    #[serde(with = "number_as_text")]
+    connections: i64,
+}
+
+mod number_as_text {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(number: &i64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(number)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
 impl Vault {
     /// Destroys a workspace's keys. Ending one that has ended answers as it stands.
     ///
@@ -97,22 +116,13 @@ impl Vault {
                 "must be the same as workspace_id: what is shredded does not come back",
             )]));
         }
-        let flags = [u8::from(command.revoke_at_provider)];
-        let claim = match self
-            .begin(caller, "ShredWorkspace", command.request_id.as_ref(), &[id.as_str().as_bytes(), &flags])
-            .await?
-        {
-            Begun::Done(outcome) => {
-                let connections =
-                    outcome.get("connections").and_then(|count| count.parse().ok()).unwrap_or(0);
-                return Ok(Shredded { workspace: self.known_workspace(&id).await?, connections });
-            }
-            Begun::Ours(claim) => claim,
-        };
         let (vault, caller) = (Arc::clone(self), caller.clone());
         self.detached(async move {
-            let work = vault.shred(&caller, &command, claim.as_ref()).await;
-            let connections = vault.settle(claim, work).await?;
+            let parts: [&[u8]; 2] = [id.as_str().as_bytes(), &[u8::from(command.revoke_at_provider)]];
+            let request = vault.request("ShredWorkspace", command.request_id.as_ref(), &parts);
+            let work = async |claim| vault.shred(&caller, &command, claim).await;
+            let repeat = async |done: ShreddedBefore| Ok(done.connections);
+            let connections = vault.once(&caller, request, work, repeat).await?;
             Ok(Shredded { workspace: vault.known_workspace(&id).await?, connections })
         })
         .await
@@ -127,20 +137,20 @@ impl Vault {
         self: &Arc<Self>,
         caller: &Principal,
         command: &ShredWorkspace,
-        claim: Option<&Owned>,
+        claim: RequestClaim,
     ) -> Result<i64, VaultError> {
         let before = self.known_workspace(&command.workspace).await?;
         if command.revoke_at_provider && before.shredded_at.is_none() {
             self.end_all_at_provider(&command.workspace).await?;
         }
-        let (now, claim) = (self.clock.now(), claim.cloned());
+        let now = self.clock.now();
         let entry = Shredding { workspace: command.workspace.clone(), at: now, by: caller.name.clone() };
         let run = self.new_run(JobKind::Shredding, now, RunCause::Request);
         let (unit, unit_run) = (entry.clone(), run.clone());
         let connections = before.tokens;
-        // The place comes first: a run that is in the table and has no task would seem to have been left.
-        let place = self.runs.enter(JobKind::Shredding.as_str());
-        let free = place.is_some();
+        // In flight first: a run that is in the table and has no task would seem to have been abandoned.
+        let in_flight = self.runs.enter(JobKind::Shredding.as_str());
+        let free = in_flight.is_some();
         let begun = self
             .store
             .write_with(Needs { alone: true, ..Needs::default() }, move |tx| {
@@ -155,8 +165,7 @@ impl Vault {
                             free && tx.begin_run(&run, RunCause::Request).await?
                         }
                     };
-                    let outcome = RequestOutcome::from([("connections".to_owned(), connections.to_string())]);
-                    Self::finish(tx, claim.as_ref(), outcome).await?;
+                    claim.finish(tx, &ShreddedBefore { connections }).await?;
                     Ok(begun)
                 })
             })
@@ -168,8 +177,8 @@ impl Vault {
         if let Err(error) = self.store.scrub().await {
             tracing::warn!(%error, "the database's log still holds what was deleted; it is cut again later");
         }
-        if let (true, Some(place)) = (begun, place) {
-            self.spawn_run(JobKind::Shredding, run, place);
+        if let (true, Some(in_flight)) = (begun, in_flight) {
+            self.spawn_run(JobKind::Shredding, run, in_flight);
         }
         Ok(connections)
     }
@@ -381,4 +390,16 @@ fn append_missing(file: &Path, entries: &[Shredding]) -> io::Result<()> {
     }
     ledger.write_all(missing.as_bytes())?;
     ledger.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stored_outcome_keeps_its_bytes() {
+        let (outcome, stored) = (ShreddedBefore { connections: 3 }, r#"{"connections":"3"}"#);
+        assert_eq!(serde_json::to_string(&outcome).unwrap(), stored);
+        assert_eq!(serde_json::from_str::<ShreddedBefore>(stored).unwrap(), outcome);
+    }
 }
