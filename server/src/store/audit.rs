@@ -11,9 +11,8 @@ use sqlx::types::Json;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
-use super::api_keys::ApiKeyFacts;
-use super::db::{Address, Backend, Pool};
-use super::{Session, StoreError, Tx};
+use super::sql::{Address, Backend, Pool};
+use super::{ApiKeyFacts, Session, StoreError, Tx};
 use crate::model::{
     AuditKind, AuditRecord, Connection, ConnectionId, Grants, Incarnation, Principal, RequestId, Timestamp,
     TokenVersion, WorkspaceId,

@@ -1,33 +1,17 @@
 //! The only place with SQL. Rows stay inside: what leaves are the model's types and sealed secrets.
 //!
 //! [`Store::read`] gives a session for reads; [`Store::write`] takes a unit of work. The text of each
-//! statement stands in the function that is named after the question it answers. Start with `db.rs`
-//! (one text, two databases), then `write.rs` (group commit) and `cache.rs` (the hot path).
+//! statement stands in the function that is named after the question it answers. Start with `sql/db.rs`
+//! (one text, two databases), then `engine/writer.rs` (group commit) and `engine/cache.rs` (the hot path).
 
-mod api_keys;
+mod access;
 mod audit;
-mod cache;
-mod clock_guard;
 mod connections;
-mod db;
-mod due;
-mod error;
-mod events;
+mod engine;
 mod feed;
-mod flight;
-mod health;
 mod keys;
-mod list;
-mod policies;
-mod rekeying;
-mod replicas;
-mod requests;
-mod rows;
-mod runs;
-mod subscriptions;
-mod wake;
-mod workspaces;
-mod write;
+mod sql;
+mod work;
 
 use std::fs::File;
 use std::path::Path;
@@ -37,34 +21,24 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
-pub use api_keys::{ApiKeyFacts, ApiKeyRecord};
-pub use audit::{ChainState, Origin, Outgoing, open_for_reading};
-pub use connections::{HeldToken, NewSecret};
-pub use db::{Backend, Session};
-pub use error::StoreError;
-pub use events::{EventDrive, FeedState, Scope};
-pub use feed::{Feed, Live, Recent};
-pub use health::ProviderHealth;
+pub use access::{ApiKeyFacts, ApiKeyRecord, Shredding, WorkspaceFacts};
+pub use audit::{Audited, ChainState, Origin, Outgoing, open_for_reading};
+pub use connections::{HeldToken, ListDrive, ListPosition, ListRange, NewSecret, StandingName};
+pub use engine::{Abort, Feed, Live, Needs, Numbered, Recent, Tx};
+pub use feed::{AnnouncedEvents, Bookmark, EventDrive, FeedState, Scope};
 pub use keys::{
-    BreakGlassWrap, KeyPlace, KeyPurpose, MasterKeyRecord, StoredKey, VaultKeyPurpose, VaultRecord,
-    WorkspaceKeyRows, WrappedKey,
+    BreakGlassWrap, KeyPlace, KeyPurpose, MasterKeyRecord, SealedRow, StoredKey, VaultKeyPurpose,
+    VaultRecord, WorkspaceKeyRows, WrappedKey,
 };
-pub use list::{ListDrive, ListPosition, ListRange, StandingName};
-pub use rekeying::SealedRow;
-pub use replicas::Registration;
-pub use requests::{Claim, Claimed, RequestOutcome};
-pub use runs::{JobRun, RunCause, RunState};
-pub use subscriptions::Bookmark;
-pub use workspaces::{Shredding, WorkspaceFacts};
-pub use write::{Abort, Needs, Numbered, Tx};
+pub use sql::{Backend, Session, StoreError};
+pub use work::{
+    Claim, Claimed, JobRun, ProviderHealth, Registration, Replica, RequestOutcome, RunCause, RunState,
+};
 
 use audit::Outbox;
-use cache::{Change, Coherence};
-use clock_guard::ClockGuard;
-use db::{Address, Pool};
-use flight::Flights;
-use replicas::Observer;
-use write::Writer;
+use engine::{Change, ClockGuard, Coherence, Flights, Writer};
+use sql::{Address, Pool};
+use work::Observer;
 
 use crate::model::{ApiKeyId, Clock, ConnectionId, Incarnation, Timestamp, WorkspaceId};
 
@@ -124,7 +98,7 @@ impl Store {
         let (tail, wake) = (Pool::new(&address, 1), Pool::new(&address, 2));
         migrate(&writers, config.migrate).await?;
         check_settings(&readers).await?;
-        wake::check(&wake).await?;
+        engine::check_wake(&wake).await?;
 
         let (coherence, feed) = (Arc::new(Coherence::new()), Arc::new(Feed::new()));
         let (outbox, outgoing) = Outbox::new(config.incarnation, config.audit);
@@ -168,7 +142,7 @@ impl Store {
         let (feed, coherence, stop) =
             (Arc::clone(&store.feed), Arc::clone(&store.coherence), store.stop.clone());
         store.tasks.spawn(async move { feed.run(tail, coherence, stop).await });
-        store.tasks.spawn(wake::run(wake, Arc::clone(&store.feed), store.stop.clone()));
+        store.tasks.spawn(engine::run_wake(wake, Arc::clone(&store.feed), store.stop.clone()));
         store.watch_changes(pulse, health);
         store.keep_beating(beat);
         Ok(store)
@@ -268,7 +242,7 @@ impl Store {
     /// Registers this process among the living, and keeps it so.
     pub async fn register(&self, registration: Registration, now: Timestamp) -> Result<(), StoreError> {
         let alone = self.backend() == Backend::Sqlite;
-        replicas::register(&self.writer, self.incarnation, registration.clone(), alone, now).await?;
+        work::register(&self.writer, self.incarnation, registration.clone(), alone, now).await?;
         *self.registration.lock().unwrap_or_else(PoisonError::into_inner) = Some(registration);
         Ok(())
     }
@@ -278,7 +252,7 @@ impl Store {
         if let Some(registration) = &mut *self.registration.lock().unwrap_or_else(PoisonError::into_inner) {
             registration.master_keys.clone_from(&ids);
         }
-        replicas::report_master_keys(&self.writer, self.incarnation, ids).await
+        work::report_master_keys(&self.writer, self.incarnation, ids).await
     }
 
     /// A workspace's wrapped keys, from the coherent cache or the database; `None` for one that is not there.
@@ -328,7 +302,7 @@ impl Store {
     fn watch_changes(&self, pulse: Pool, health: watch::Sender<bool>) {
         let (coherence, stop) = (Arc::clone(&self.coherence), self.stop.clone());
         self.tasks.spawn(async move {
-            let mut tick = tokio::time::interval(cache::POLL);
+            let mut tick = tokio::time::interval(engine::POLL);
             tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 tokio::select! { () = stop.cancelled() => break, _ = tick.tick() => {} }
@@ -374,12 +348,12 @@ impl Store {
                     tracing::debug!(%error, "the clocks could not be compared");
                 }
                 let registered = registration.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                let state = replicas::Beat {
+                let state = work::Beat {
                     applied: coherence.applied(),
                     clock_offset: clock_guard.offset(),
                     master_keys: registered.as_ref().map(|registered| registered.master_keys.clone()),
                 };
-                let beat = replicas::beat(&writer, &pool, &observer, incarnation, state);
+                let beat = work::beat(&writer, &pool, &observer, incarnation, state);
                 let lives = tokio::time::timeout(Duration::from_secs(5), beat).await.unwrap_or(true);
                 // One that is closing ended its row itself.
                 if !lives
@@ -389,7 +363,7 @@ impl Store {
                     // The others thought us dead and took our claims over; what we cached may be old.
                     tracing::error!("this replica was taken for dead; it registers anew");
                     coherence.drop_all();
-                    let again = replicas::register(&writer, incarnation, registration, false, clock.now());
+                    let again = work::register(&writer, incarnation, registration, false, clock.now());
                     if let Err(error) = again.await {
                         tracing::warn!(%error, "this replica could not register anew");
                     }

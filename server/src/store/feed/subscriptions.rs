@@ -2,8 +2,8 @@
 
 use uuid::Uuid;
 
-use super::{Session, StoreError, Tx};
 use crate::model::{FeedPosition, SubscriptionName, Timestamp};
+use crate::store::{Session, StoreError, Tx};
 
 /// A bookmark.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -31,7 +31,7 @@ pub enum StoreError {
 
 impl StoreError {
     /// Whether the whole transaction is lost, not only the statement's own unit.
-    pub(super) const fn ends_transaction(&self) -> bool {
+    pub(in crate::store) const fn ends_transaction(&self) -> bool {
         matches!(self, Self::Unavailable(_))
     }
 }

@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::db::Backend;
-use super::rows::{expiry_from, expiry_source_name, subject_kind_from};
-use super::{Session, StoreError, Tx};
 use crate::model::{
     Announced, Closed, ConnectionId, DeadlineKind, Detail, Draft, Event, EventKind, EventWord, Expiry,
     FeedPosition, Fixer, Incident, IncidentKey, ProviderId, RefusalReason, Remedy, Severity, Status, Subject,
     Timestamp, WorkspaceId,
 };
+use crate::store::connections::{expiry_from, expiry_source_name, subject_kind_from};
+use crate::store::sql::Backend;
+use crate::store::{Session, StoreError, Tx};
 
 /// What incidents are about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -689,7 +689,7 @@ impl Tx {
     }
 
     /// Makes order of commit equal order of number across replicas. SQLite has one writer anyway.
-    pub(super) async fn lock_feed(&mut self) -> Result<(), StoreError> {
+    pub(in crate::store) async fn lock_feed(&mut self) -> Result<(), StoreError> {
         if self.backend() == Backend::Postgres {
             self.query("SELECT pg_advisory_xact_lock(7022001)").execute().await?;
         }
@@ -698,7 +698,10 @@ impl Tx {
 
     /// Gives the transaction's events their numbers. Called once, under the feed's lock, right before COMMIT.
     /// Answers the number before the first, and the new head.
-    pub(super) async fn number_events(&mut self, now: Timestamp) -> Result<(i64, FeedPosition), StoreError> {
+    pub(in crate::store) async fn number_events(
+        &mut self,
+        now: Timestamp,
+    ) -> Result<(i64, FeedPosition), StoreError> {
         #[derive(sqlx::FromRow)]
         struct Last {
             sequence: i64,

@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::StoreError;
+use crate::store::StoreError;
 
 /// A value that both databases can take as a parameter.
-pub(super) trait Value:
+pub(in crate::store) trait Value:
     for<'q> Encode<'q, Sqlite> + Type<Sqlite> + for<'q> Encode<'q, Postgres> + Type<Postgres> + Send + 'static
 {
 }
@@ -30,7 +30,7 @@ impl<T> Value for T where
 }
 
 /// A row that both databases can give back. `#[derive(FromRow)]` is enough.
-pub(super) trait Record:
+pub(in crate::store) trait Record:
     for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin
 {
 }
@@ -56,14 +56,14 @@ impl Backend {
 }
 
 /// Where the database is, parsed. Holds a password: no `Debug`.
-pub(super) enum Address {
+pub(in crate::store) enum Address {
     Sqlite { path: PathBuf, options: Box<SqliteConnectOptions> },
     Postgres { options: Box<PgConnectOptions> },
 }
 
 impl Address {
     /// Parses `sqlite:PATH` or `postgres://…`. The error never repeats the URL: it may hold a password.
-    pub(super) fn parse(url: &str) -> Result<Self, StoreError> {
+    pub(in crate::store) fn parse(url: &str) -> Result<Self, StoreError> {
         if let Some(path) = url.strip_prefix("sqlite:") {
             let path = path.strip_prefix("//").unwrap_or(path);
             if path.is_empty() || path == ":memory:" || path.contains('?') {
@@ -101,14 +101,14 @@ impl Address {
 
 /// Connections to one database.
 #[derive(Clone)]
-pub(super) enum Pool {
+pub(in crate::store) enum Pool {
     Sqlite(SqlitePool),
     Postgres(PgPool),
 }
 
 impl Pool {
     /// Opens lazily: the first session finds out whether the database is there.
-    pub(super) fn new(address: &Address, size: u32) -> Self {
+    pub(in crate::store) fn new(address: &Address, size: u32) -> Self {
         match address {
             Address::Sqlite { options, .. } => Self::Sqlite(
                 SqlitePoolOptions::new()
@@ -127,21 +127,21 @@ impl Pool {
         }
     }
 
-    pub(super) const fn backend(&self) -> Backend {
+    pub(in crate::store) const fn backend(&self) -> Backend {
         match self {
             Self::Sqlite(_) => Backend::Sqlite,
             Self::Postgres(_) => Backend::Postgres,
         }
     }
 
-    pub(super) async fn session(&self) -> Result<Session, StoreError> {
+    pub(in crate::store) async fn session(&self) -> Result<Session, StoreError> {
         Ok(match self {
             Self::Sqlite(pool) => Session::Sqlite(pool.acquire().await?),
             Self::Postgres(pool) => Session::Postgres(pool.acquire().await?),
         })
     }
 
-    pub(super) async fn close(&self) {
+    pub(in crate::store) async fn close(&self) {
         match self {
             Self::Sqlite(pool) => pool.close().await,
             Self::Postgres(pool) => pool.close().await,
@@ -149,7 +149,7 @@ impl Pool {
     }
 }
 
-/// One connection to the database: reads. Writes want a [`Tx`](super::Tx).
+/// One connection to the database: reads. Writes want a [`Tx`](crate::store::Tx).
 pub enum Session {
     Sqlite(PoolConnection<Sqlite>),
     Postgres(PoolConnection<Postgres>),
@@ -157,7 +157,7 @@ pub enum Session {
 
 impl Session {
     /// Starts a statement. `&'static str` only: SQL is never built from input.
-    pub(super) fn query(&mut self, sql: &'static str) -> Query<'_> {
+    pub(in crate::store) fn query(&mut self, sql: &'static str) -> Query<'_> {
         match self {
             Self::Sqlite(session) => Query::Sqlite(sqlx::query(sql), session),
             Self::Postgres(session) => Query::Postgres(sqlx::query(sql), session),
@@ -165,14 +165,14 @@ impl Session {
     }
 
     /// A statement whose text must differ.
-    pub(super) fn query_for(&mut self, sqlite: &'static str, postgres: &'static str) -> Query<'_> {
+    pub(in crate::store) fn query_for(&mut self, sqlite: &'static str, postgres: &'static str) -> Query<'_> {
         match self {
             Self::Sqlite(session) => Query::Sqlite(sqlx::query(sqlite), session),
             Self::Postgres(session) => Query::Postgres(sqlx::query(postgres), session),
         }
     }
 
-    pub(super) const fn backend(&self) -> Backend {
+    pub(in crate::store) const fn backend(&self) -> Backend {
         match self {
             Self::Sqlite(_) => Backend::Sqlite,
             Self::Postgres(_) => Backend::Postgres,
@@ -180,7 +180,7 @@ impl Session {
     }
 
     /// Drops the connection for good: its transaction, if any, ends with it.
-    pub(super) fn abandon(self) {
+    pub(in crate::store) fn abandon(self) {
         match self {
             Self::Sqlite(session) => drop(session.detach()),
             Self::Postgres(session) => drop(session.detach()),
@@ -189,13 +189,13 @@ impl Session {
 }
 
 /// A statement with its parameters.
-pub(super) enum Query<'c> {
+pub(in crate::store) enum Query<'c> {
     Sqlite(SqlxQuery<'static, Sqlite, SqliteArguments>, &'c mut PoolConnection<Sqlite>),
     Postgres(SqlxQuery<'static, Postgres, PgArguments>, &'c mut PoolConnection<Postgres>),
 }
 
 impl Query<'_> {
-    pub(super) fn bind(self, value: impl Value) -> Self {
+    pub(in crate::store) fn bind(self, value: impl Value) -> Self {
         match self {
             Self::Sqlite(query, session) => Self::Sqlite(query.bind(value), session),
             Self::Postgres(query, session) => Self::Postgres(query.bind(value), session),
@@ -203,7 +203,7 @@ impl Query<'_> {
     }
 
     /// Has it planned for its very parameters each time, instead of once for any.
-    pub(super) fn planned_anew(self) -> Self {
+    pub(in crate::store) fn planned_anew(self) -> Self {
         match self {
             Self::Sqlite(..) => self,
             Self::Postgres(query, session) => Self::Postgres(query.persistent(false), session),
@@ -211,14 +211,14 @@ impl Query<'_> {
     }
 
     /// Runs it and says how many rows it touched.
-    pub(super) async fn execute(self) -> Result<u64, StoreError> {
+    pub(in crate::store) async fn execute(self) -> Result<u64, StoreError> {
         Ok(match self {
             Self::Sqlite(query, session) => query.execute(&mut **session).await?.rows_affected(),
             Self::Postgres(query, session) => query.execute(&mut **session).await?.rows_affected(),
         })
     }
 
-    pub(super) async fn fetch_optional<T: Record>(self) -> Result<Option<T>, StoreError> {
+    pub(in crate::store) async fn fetch_optional<T: Record>(self) -> Result<Option<T>, StoreError> {
         Ok(match self {
             Self::Sqlite(query, session) => {
                 query.fetch_optional(&mut **session).await?.map(|row| T::from_row(&row)).transpose()?
@@ -229,14 +229,14 @@ impl Query<'_> {
         })
     }
 
-    pub(super) async fn fetch_one<T: Record>(self) -> Result<T, StoreError> {
+    pub(in crate::store) async fn fetch_one<T: Record>(self) -> Result<T, StoreError> {
         Ok(match self {
             Self::Sqlite(query, session) => T::from_row(&query.fetch_one(&mut **session).await?)?,
             Self::Postgres(query, session) => T::from_row(&query.fetch_one(&mut **session).await?)?,
         })
     }
 
-    pub(super) async fn fetch_all<T: Record>(self) -> Result<Vec<T>, StoreError> {
+    pub(in crate::store) async fn fetch_all<T: Record>(self) -> Result<Vec<T>, StoreError> {
         let rows: Result<Vec<T>, sqlx::Error> = match self {
             Self::Sqlite(query, session) => {
                 query.fetch_all(&mut **session).await?.iter().map(|row| T::from_row(row)).collect()

@@ -9,17 +9,17 @@ use std::time::{Duration, Instant};
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::db::Pool;
-use super::write::Writer;
-use super::{Abort, Session, StoreError, Tx};
 use crate::model::{Incarnation, Timestamp};
+use crate::store::engine::Writer;
+use crate::store::sql::Pool;
+use crate::store::{Abort, Session, StoreError, Tx};
 
 /// How long a beat may stand still.
 const SILENCE: Duration = Duration::from_secs(3);
 
 /// What this process saw of the others' beats.
 #[derive(Default)]
-pub(super) struct Observer {
+pub(in crate::store) struct Observer {
     seen: Mutex<HashMap<Uuid, (i64, Instant)>>,
 }
 
@@ -66,17 +66,17 @@ struct Ended {
 
 /// What a process says with each beat.
 #[derive(Clone)]
-pub(super) struct Beat {
+pub(in crate::store) struct Beat {
     /// The highest change that it has applied.
-    pub(super) applied: i64,
+    pub(in crate::store) applied: i64,
     /// Microseconds that its clock is ahead of the database's.
-    pub(super) clock_offset: i64,
+    pub(in crate::store) clock_offset: i64,
     /// Ids of the master keys that it holds; `None` before it is registered.
-    pub(super) master_keys: Option<Vec<String>>,
+    pub(in crate::store) master_keys: Option<Vec<String>>,
 }
 
 /// Beats once and ends those that fell silent. Failures wait for the next beat. `false`: others ended us.
-pub(super) async fn beat(
+pub(in crate::store) async fn beat(
     writer: &Writer,
     readers: &Pool,
     observer: &Observer,
@@ -125,7 +125,7 @@ pub(super) async fn beat(
 }
 
 /// Adds this process to the living. `alone`: no other can live (SQLite is locked), so all others have ended.
-pub(super) async fn register(
+pub(in crate::store) async fn register(
     writer: &Writer,
     incarnation: Incarnation,
     registration: Registration,
@@ -163,7 +163,7 @@ pub(super) async fn register(
 }
 
 /// Says which master keys a process holds, ahead of its next beat.
-pub(super) async fn report_master_keys(
+pub(in crate::store) async fn report_master_keys(
     writer: &Writer,
     own: Incarnation,
     ids: Vec<String>,

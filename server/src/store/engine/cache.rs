@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 use moka::sync::Cache;
 use std::sync::Arc;
 
-use super::db::{Pool, Session};
-use super::keys::WorkspaceKeyRows;
-use super::{ApiKeyRecord, HeldToken, StoreError, Tx};
 use crate::model::{ApiKeyId, ConnectionId, Timestamp, WorkspaceId};
+use crate::store::keys::WorkspaceKeyRows;
+use crate::store::sql::{Pool, Session};
+use crate::store::{ApiKeyRecord, HeldToken, StoreError, Tx};
 
 /// How often changes of other replicas are asked for.
-pub(super) const POLL: Duration = Duration::from_millis(200);
+pub(in crate::store) const POLL: Duration = Duration::from_millis(200);
 /// How long after the start of a poll a hit may still be believed.
 const FRESH: Duration = Duration::from_millis(800);
 /// How long changes are kept: far longer than any replica falls behind and lives.
@@ -32,7 +32,7 @@ const WORKSPACES: u64 = 100_000;
 
 /// Something cached that changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Change {
+pub(in crate::store) enum Change {
     Connection(ConnectionId),
     ApiKey(ApiKeyId),
     /// A workspace's keys, or that it was shredded.
@@ -40,7 +40,7 @@ pub(super) enum Change {
 }
 
 impl Change {
-    pub(super) const fn subject(&self) -> &'static str {
+    pub(in crate::store) const fn subject(&self) -> &'static str {
         match self {
             Self::Connection(_) => "connection",
             Self::ApiKey(_) => "api_key",
@@ -48,7 +48,7 @@ impl Change {
         }
     }
 
-    pub(super) fn key(&self) -> String {
+    pub(in crate::store) fn key(&self) -> String {
         match self {
             Self::Connection(id) => id.to_string(),
             Self::ApiKey(id) => id.to_string(),
@@ -67,7 +67,7 @@ impl Change {
 }
 
 /// The caches, and what keeps them true.
-pub(super) struct Coherence {
+pub(in crate::store) struct Coherence {
     connections: Cache<ConnectionId, Arc<HeldToken>>,
     api_keys: Cache<ApiKeyId, Arc<ApiKeyRecord>>,
     workspaces: Cache<WorkspaceId, Arc<WorkspaceKeyRows>>,
@@ -95,10 +95,10 @@ fn weight(row: &Arc<HeldToken>) -> u32 {
 
 /// What a load must remember, from before its SELECT.
 #[derive(Clone, Copy)]
-pub(super) struct LoadMark(u64);
+pub(in crate::store) struct LoadMark(u64);
 
 impl Coherence {
-    pub(super) fn new() -> Self {
+    pub(in crate::store) fn new() -> Self {
         Self {
             connections: Cache::builder()
                 .max_capacity(CONNECTION_BYTES)
@@ -123,36 +123,36 @@ impl Coherence {
         self.millis(Instant::now()) < self.fresh_until.load(Ordering::Acquire)
     }
 
-    pub(super) fn connection(&self, id: &ConnectionId) -> Option<Arc<HeldToken>> {
+    pub(in crate::store) fn connection(&self, id: &ConnectionId) -> Option<Arc<HeldToken>> {
         if self.is_fresh() { self.connections.get(id) } else { None }
     }
 
-    pub(super) fn api_key(&self, id: &ApiKeyId) -> Option<Arc<ApiKeyRecord>> {
+    pub(in crate::store) fn api_key(&self, id: &ApiKeyId) -> Option<Arc<ApiKeyRecord>> {
         if self.is_fresh() { self.api_keys.get(id) } else { None }
     }
 
     /// Whether there is a key of this id, or was.
-    pub(super) fn knows_api_key(&self, id: &ApiKeyId) -> bool {
+    pub(in crate::store) fn knows_api_key(&self, id: &ApiKeyId) -> bool {
         self.key_ids.read().unwrap_or_else(PoisonError::into_inner).contains(id)
     }
 
-    pub(super) fn workspace(&self, id: &WorkspaceId) -> Option<Arc<WorkspaceKeyRows>> {
+    pub(in crate::store) fn workspace(&self, id: &WorkspaceId) -> Option<Arc<WorkspaceKeyRows>> {
         if self.is_fresh() { self.workspaces.get(id) } else { None }
     }
 
-    pub(super) fn mark(&self) -> LoadMark {
+    pub(in crate::store) fn mark(&self) -> LoadMark {
         LoadMark(self.dropped.load(Ordering::Acquire))
     }
 
-    pub(super) fn keep_connection(&self, mark: LoadMark, row: &Arc<HeldToken>) {
+    pub(in crate::store) fn keep_connection(&self, mark: LoadMark, row: &Arc<HeldToken>) {
         self.keep(mark, || self.connections.insert(row.connection.id, Arc::clone(row)));
     }
 
-    pub(super) fn keep_api_key(&self, mark: LoadMark, row: &Arc<ApiKeyRecord>) {
+    pub(in crate::store) fn keep_api_key(&self, mark: LoadMark, row: &Arc<ApiKeyRecord>) {
         self.keep(mark, || self.api_keys.insert(row.api_key.id.clone(), Arc::clone(row)));
     }
 
-    pub(super) fn keep_workspace(&self, mark: LoadMark, rows: &Arc<WorkspaceKeyRows>) {
+    pub(in crate::store) fn keep_workspace(&self, mark: LoadMark, rows: &Arc<WorkspaceKeyRows>) {
         self.keep(mark, || self.workspaces.insert(rows.workspace.clone(), Arc::clone(rows)));
     }
 
@@ -164,7 +164,7 @@ impl Coherence {
     }
 
     /// Drops what is named.
-    pub(super) fn drop_changed(&self, changes: &[Change]) {
+    pub(in crate::store) fn drop_changed(&self, changes: &[Change]) {
         if changes.is_empty() {
             return;
         }
@@ -183,7 +183,7 @@ impl Coherence {
     }
 
     /// Drops everything.
-    pub(super) fn drop_all(&self) {
+    pub(in crate::store) fn drop_all(&self) {
         let _writing = self.drops.write();
         self.dropped.fetch_add(1, Ordering::AcqRel);
         self.connections.invalidate_all();
@@ -192,12 +192,12 @@ impl Coherence {
     }
 
     /// The highest change that this replica has applied.
-    pub(super) fn applied(&self) -> i64 {
+    pub(in crate::store) fn applied(&self) -> i64 {
         self.applied.read().unwrap_or_else(PoisonError::into_inner).revision
     }
 
     /// Starts where the numbers stand: an empty cache has nothing to drop.
-    pub(super) async fn start(&self, pool: &Pool) -> Result<(), StoreError> {
+    pub(in crate::store) async fn start(&self, pool: &Pool) -> Result<(), StoreError> {
         self.begin_anew(&mut pool.session().await?).await?;
         self.poll(pool).await
     }
@@ -218,7 +218,7 @@ impl Coherence {
     }
 
     /// Applies what changed since the last poll, and only then calls the caches fresh.
-    pub(super) async fn poll(&self, pool: &Pool) -> Result<(), StoreError> {
+    pub(in crate::store) async fn poll(&self, pool: &Pool) -> Result<(), StoreError> {
         let started = Instant::now();
         let mut session = pool.session().await?;
         loop {
@@ -247,7 +247,7 @@ impl Coherence {
 
 impl Tx {
     /// Forgets changes older than an hour, all but the last.
-    pub(super) async fn forget_changes(&mut self, now: Timestamp) -> Result<(), StoreError> {
+    pub(in crate::store) async fn forget_changes(&mut self, now: Timestamp) -> Result<(), StoreError> {
         self.query(
             "DELETE FROM changes WHERE changed_at < $1 AND revision < (SELECT max(revision) FROM changes)",
         )

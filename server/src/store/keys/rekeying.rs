@@ -3,10 +3,10 @@
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::cache::Change;
-use super::keys::{Counted, Id, KeyPurpose, Number, WrappedKey};
-use super::{Session, StoreError, Tx};
+use super::wrapped::{Counted, Id, KeyPurpose, Number, WrappedKey};
 use crate::model::{ConnectionId, ProviderId, Sealed, SecretId, Timestamp, TokenVersion, WorkspaceId};
+use crate::store::engine::Change;
+use crate::store::{Session, StoreError, Tx};
 
 /// A sealed secret with what its sealing is bound to.
 #[derive(Debug, Clone)]
@@ -155,7 +155,7 @@ impl Tx {
     }
 
     /// Whether a data key is the one that seals now; it is not deleted before the transaction ends.
-    pub(super) async fn keep_data_key(
+    pub(in crate::store) async fn keep_data_key(
         &mut self,
         workspace: &WorkspaceId,
         version: i32,

@@ -11,12 +11,13 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
-use super::audit::{Audited, Origin, Outbox};
-use super::cache::Coherence;
-use super::db::{Pool, Session};
-use super::feed::Feed;
-use super::{Change, StoreError};
+use super::Change;
+use super::Coherence;
+use super::Feed;
 use crate::model::{Clock, ConnectionId, EventKind, EventWord, FeedPosition};
+use crate::store::StoreError;
+use crate::store::audit::{Audited, Origin, Outbox};
+use crate::store::sql::{Pool, Session};
 
 /// At most so many units share one commit.
 const BATCH: usize = 48;
@@ -39,27 +40,27 @@ pub struct Tx {
 
 impl Tx {
     /// Tells every cache, here and in other replicas, to drop something once this commits.
-    pub(super) fn changed(&mut self, change: Change) {
+    pub(in crate::store) fn changed(&mut self, change: Change) {
         self.changes.push(change);
     }
 
     /// Adds an event; it gets its number with the transaction's end.
-    pub(super) fn push_event(&mut self, word: EventWord) {
+    pub(in crate::store) fn push_event(&mut self, word: EventWord) {
         self.events.push(word);
     }
 
     /// On whose behalf this is done.
-    pub(super) fn origin(&self) -> Option<&Arc<Origin>> {
+    pub(in crate::store) fn origin(&self) -> Option<&Arc<Origin>> {
         self.origin.as_ref()
     }
 
     /// The audit records so far; they are written at the transaction's end.
-    pub(super) fn audited(&mut self) -> &mut Vec<Audited> {
+    pub(in crate::store) fn audited(&mut self) -> &mut Vec<Audited> {
         &mut self.audited
     }
 
     /// The events so far.
-    pub(super) fn events(&self) -> &[EventWord] {
+    pub(in crate::store) fn events(&self) -> &[EventWord] {
         &self.events
     }
 
@@ -69,7 +70,7 @@ impl Tx {
     }
 
     /// Takes the events, to number them.
-    pub(super) fn take_events(&mut self) -> Vec<EventWord> {
+    pub(in crate::store) fn take_events(&mut self) -> Vec<EventWord> {
         std::mem::take(&mut self.events)
     }
 }
@@ -216,13 +217,13 @@ where
 
 /// Hands units to the one writer.
 #[derive(Clone)]
-pub(super) struct Writer {
+pub(in crate::store) struct Writer {
     queue: mpsc::Sender<Box<dyn Unit>>,
 }
 
 impl Writer {
     /// Starts the writer. It ends, after the last unit is answered, when every handle is dropped.
-    pub(super) fn start(
+    pub(in crate::store) fn start(
         pool: Pool,
         coherence: Arc<Coherence>,
         feed: Arc<Feed>,
@@ -236,7 +237,7 @@ impl Writer {
 
     /// Runs `work` in a transaction and answers once it is durable. `work` may run again after a lost
     /// race, so it must await nothing but its transaction. A caller that hangs up cancels only the waiting.
-    pub(super) async fn write<F, T, E>(&self, work: F) -> Result<T, Abort<E>>
+    pub(in crate::store) async fn write<F, T, E>(&self, work: F) -> Result<T, Abort<E>>
     where
         F: for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, Result<T, Abort<E>>> + Send + 'static,
         T: Send + 'static,
@@ -246,7 +247,7 @@ impl Writer {
     }
 
     /// The same for a unit with needs of its own.
-    pub(super) async fn run<F, T, E>(&self, needs: Needs, work: F) -> Answer<T, E>
+    pub(in crate::store) async fn run<F, T, E>(&self, needs: Needs, work: F) -> Answer<T, E>
     where
         F: for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, Result<T, Abort<E>>> + Send + 'static,
         T: Send + 'static,

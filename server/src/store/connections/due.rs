@@ -2,10 +2,10 @@
 
 use uuid::Uuid;
 
-use super::connections::readable;
 use super::rows::{ConnectionRow, connection_columns};
-use super::{Session, StoreError, Tx};
+use super::table::readable;
 use crate::model::{Connection, ConnectionId, EventKind, ProviderId, Timestamp};
+use crate::store::{Session, StoreError, Tx};
 
 #[derive(sqlx::FromRow)]
 struct Due {

@@ -7,8 +7,8 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::rows::{ConnectionRow, connection_columns};
-use super::{Session, StoreError};
 use crate::model::{Connection, ConnectionId, ListOrder, WorkspaceId};
+use crate::store::{Session, StoreError};
 
 /// What leads the walk.
 #[derive(Debug, Clone, PartialEq, Eq)]

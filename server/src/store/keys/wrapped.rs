@@ -2,10 +2,10 @@
 
 use uuid::Uuid;
 
-use super::cache::Change;
-use super::workspaces::Shredded;
-use super::{Session, StoreError, Tx};
 use crate::model::{Timestamp, WorkspaceId};
+use crate::store::access::Shredded;
+use crate::store::engine::Change;
+use crate::store::{Session, StoreError, Tx};
 
 /// What this vault is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,19 +168,19 @@ impl PlacedRow {
 }
 
 #[derive(sqlx::FromRow)]
-pub(super) struct Number {
-    pub(super) n: i64,
+pub(in crate::store) struct Number {
+    pub(in crate::store) n: i64,
 }
 
 #[derive(sqlx::FromRow)]
-pub(super) struct Counted {
-    pub(super) name: String,
-    pub(super) n: i64,
+pub(in crate::store) struct Counted {
+    pub(in crate::store) name: String,
+    pub(in crate::store) n: i64,
 }
 
 #[derive(sqlx::FromRow)]
-pub(super) struct Id {
-    pub(super) connection_id: Uuid,
+pub(in crate::store) struct Id {
+    pub(in crate::store) connection_id: Uuid,
 }
 
 /// Which wrapped keys a walk is after.
@@ -191,8 +191,8 @@ enum Lacking {
 }
 
 #[derive(sqlx::FromRow)]
-pub(super) struct Name {
-    pub(super) name: String,
+pub(in crate::store) struct Name {
+    pub(in crate::store) name: String,
 }
 
 impl KeyRow {
@@ -478,7 +478,7 @@ impl Tx {
     }
 
     /// The master key that wraps new keys; it stays so until the transaction ends.
-    pub(super) async fn hold_active_master_key(&mut self) -> Result<String, StoreError> {
+    pub(in crate::store) async fn hold_active_master_key(&mut self) -> Result<String, StoreError> {
         let row: Name = self
             .query_for(
                 "SELECT active_master_key AS name FROM vault WHERE singleton = 1",
@@ -523,7 +523,7 @@ impl Tx {
         Ok(true)
     }
 
-    pub(super) async fn insert_workspace_key(
+    pub(in crate::store) async fn insert_workspace_key(
         &mut self,
         workspace: &WorkspaceId,
         purpose: KeyPurpose,

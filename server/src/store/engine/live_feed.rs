@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::cache::Coherence;
-use super::db::{Pool, Session};
-use super::{FeedState, StoreError};
+use super::Coherence;
 use crate::model::{Event, FeedPosition};
+use crate::store::sql::{Pool, Session};
+use crate::store::{FeedState, StoreError};
 
 /// How often the table is asked when nothing wakes the reader.
 const POLL: Duration = Duration::from_millis(200);
@@ -48,7 +48,7 @@ pub enum Recent {
 }
 
 impl Feed {
-    pub(super) fn new() -> Self {
+    pub(in crate::store) fn new() -> Self {
         let (live, _) = watch::channel(Live { head: FeedPosition::default(), generation: 0 });
         let (committed, _) = watch::channel(FeedPosition::default());
         Self { live, committed, recent: RwLock::default(), wake: Notify::new() }
@@ -81,7 +81,7 @@ impl Feed {
     }
 
     /// This process has committed events up to `head`.
-    pub(super) fn committed(&self, head: FeedPosition) {
+    pub(in crate::store) fn committed(&self, head: FeedPosition) {
         self.committed.send_if_modified(|known| {
             let newer = head.sequence > known.sequence;
             if newer {
@@ -93,22 +93,22 @@ impl Feed {
     }
 
     /// Told when this process commits events.
-    pub(super) fn commits(&self) -> watch::Receiver<FeedPosition> {
+    pub(in crate::store) fn commits(&self) -> watch::Receiver<FeedPosition> {
         self.committed.subscribe()
     }
 
     /// Somebody else may have committed events.
-    pub(super) fn look(&self) {
+    pub(in crate::store) fn look(&self) {
         self.wake.notify_one();
     }
 
     /// Starts where the feed stands.
-    pub(super) fn start_at(&self, state: FeedState) {
+    pub(in crate::store) fn start_at(&self, state: FeedState) {
         self.live.send_modify(|live| live.head = state.head);
     }
 
     /// Reads what comes, until stopped.
-    pub(super) async fn run(&self, pool: Pool, coherence: Arc<Coherence>, stop: CancellationToken) {
+    pub(in crate::store) async fn run(&self, pool: Pool, coherence: Arc<Coherence>, stop: CancellationToken) {
         let mut reachable = true;
         loop {
             tokio::select! {

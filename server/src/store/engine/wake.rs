@@ -7,9 +7,9 @@ use sqlx::PgPool;
 use sqlx::postgres::PgListener;
 use tokio_util::sync::CancellationToken;
 
-use super::StoreError;
-use super::db::Pool;
-use super::feed::Feed;
+use super::Feed;
+use crate::store::StoreError;
+use crate::store::sql::Pool;
 
 const CHANNEL: &str = "token_vault_feed";
 /// At most one NOTIFY in this time.
@@ -19,7 +19,7 @@ const ECHO: Duration = Duration::from_secs(3);
 
 /// Checks that LISTEN works over this URL: behind a pooler in transaction mode it does not, and neither do
 /// session settings that promises rest on.
-pub(super) async fn check(pool: &Pool) -> Result<(), StoreError> {
+pub(in crate::store) async fn check(pool: &Pool) -> Result<(), StoreError> {
     let Pool::Postgres(pool) = pool else { return Ok(()) };
     let mut listener = PgListener::connect_with(pool).await?;
     listener.listen(CHANNEL).await?;
@@ -40,7 +40,7 @@ async fn notify(pool: &PgPool) -> Result<(), StoreError> {
 }
 
 /// Tells the others of commits, and hears of theirs, until stopped.
-pub(super) async fn run(pool: Pool, feed: Arc<Feed>, stop: CancellationToken) {
+pub(in crate::store) async fn run(pool: Pool, feed: Arc<Feed>, stop: CancellationToken) {
     let Pool::Postgres(pool) = pool else { return };
     while !stop.is_cancelled() {
         if let Err(error) = relay(&pool, &feed, &stop).await {

@@ -3,8 +3,8 @@
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::{Session, StoreError, Tx};
 use crate::model::{Incarnation, RequestId, Timestamp};
+use crate::store::{Session, StoreError, Tx};
 
 /// What a repeated request is answered from, in the verb's own form. Never holds a secret.
 pub type RequestOutcome = serde_json::Value;

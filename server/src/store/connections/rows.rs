@@ -3,12 +3,12 @@
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::StoreError;
 use crate::model::{
     Connection, ConnectionId, Expiry, ExpirySource, Fingerprint, GranularScope, Observations, ProviderId,
     RefusalReason, Schedule, SecretId, Standing, Subject, SubjectType, Timestamp, TokenFacts, TokenKind,
     TokenVersion, WorkspaceId,
 };
+use crate::store::StoreError;
 
 const TABLE: &str = "ad_platform_connections";
 
@@ -23,11 +23,11 @@ macro_rules! connection_columns {
          c.parent_connection_id, c.last_event_sequence, c.created_at, c.updated_at"
     };
 }
-pub(super) use connection_columns;
+pub(in crate::store) use connection_columns;
 
 #[derive(sqlx::FromRow)]
-pub(super) struct ConnectionRow {
-    pub(super) connection_id: Uuid,
+pub(in crate::store) struct ConnectionRow {
+    pub(in crate::store) connection_id: Uuid,
     workspace_id: String,
     provider: String,
     app_id: String,
@@ -64,19 +64,19 @@ pub(super) struct ConnectionRow {
 }
 
 /// A connection's facts as columns: what an INSERT or UPDATE binds.
-pub(super) struct FactColumns {
-    pub(super) kind: &'static str,
-    pub(super) expires_at: Option<i64>,
-    pub(super) expiry_source: &'static str,
-    pub(super) expires_sort: i64,
-    pub(super) data_access_ends_at: Option<i64>,
-    pub(super) issued_at: Option<i64>,
-    pub(super) scopes: Json<Vec<String>>,
-    pub(super) granular_scopes: Json<Vec<(String, Vec<String>)>>,
-    pub(super) standing: &'static str,
-    pub(super) standing_since: Option<i64>,
-    pub(super) standing_reason: String,
-    pub(super) provider_code: String,
+pub(in crate::store) struct FactColumns {
+    pub(in crate::store) kind: &'static str,
+    pub(in crate::store) expires_at: Option<i64>,
+    pub(in crate::store) expiry_source: &'static str,
+    pub(in crate::store) expires_sort: i64,
+    pub(in crate::store) data_access_ends_at: Option<i64>,
+    pub(in crate::store) issued_at: Option<i64>,
+    pub(in crate::store) scopes: Json<Vec<String>>,
+    pub(in crate::store) granular_scopes: Json<Vec<(String, Vec<String>)>>,
+    pub(in crate::store) standing: &'static str,
+    pub(in crate::store) standing_since: Option<i64>,
+    pub(in crate::store) standing_reason: String,
+    pub(in crate::store) provider_code: String,
 }
 
 const KINDS: [(TokenKind, &str); 4] = [
@@ -110,17 +110,17 @@ fn value_of<T: Copy>(table: &[(T, &'static str)], name: &str) -> Option<T> {
 }
 
 /// The name of a subject's kind in the database.
-pub(super) fn subject_kind_name(kind: SubjectType) -> &'static str {
+pub(in crate::store) fn subject_kind_name(kind: SubjectType) -> &'static str {
     name_of(&SUBJECTS, kind)
 }
 
 /// The subject's kind of that name; one that a newer release wrote is unknown here.
-pub(super) fn subject_kind_from(name: &str) -> SubjectType {
+pub(in crate::store) fn subject_kind_from(name: &str) -> SubjectType {
     value_of(&SUBJECTS, name).unwrap_or(SubjectType::Unknown)
 }
 
 /// How the database names where an end comes from.
-pub(super) fn expiry_source_name(expiry: Expiry) -> &'static str {
+pub(in crate::store) fn expiry_source_name(expiry: Expiry) -> &'static str {
     match expiry {
         Expiry::At(_, source) => name_of(&SOURCES, source),
         Expiry::Never => "NEVER",
@@ -129,7 +129,7 @@ pub(super) fn expiry_source_name(expiry: Expiry) -> &'static str {
 }
 
 /// An end as the database holds it.
-pub(super) fn expiry_from(source: &str, end: Option<i64>) -> Option<Expiry> {
+pub(in crate::store) fn expiry_from(source: &str, end: Option<i64>) -> Option<Expiry> {
     match (source, end) {
         ("NEVER", _) => Some(Expiry::Never),
         ("UNKNOWN", _) => Some(Expiry::Unknown),
@@ -139,7 +139,7 @@ pub(super) fn expiry_from(source: &str, end: Option<i64>) -> Option<Expiry> {
 }
 
 impl FactColumns {
-    pub(super) fn of(connection: &Connection) -> Self {
+    pub(in crate::store) fn of(connection: &Connection) -> Self {
         let facts = &connection.facts;
         let expiry_source = expiry_source_name(facts.expiry);
         let (standing, standing_since, standing_reason, provider_code) = match &connection.standing {

@@ -5,14 +5,14 @@ use std::collections::{HashMap, HashSet};
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::cache::Change;
-use super::db::{Backend, Query};
 use super::rows::{ConnectionRow, FactColumns, connection_columns, subject_kind_name};
-use super::{Session, StoreError, Tx};
 use crate::model::{
     AccountChange, AdAccount, Connection, ConnectionId, ProviderId, Sealed, SecretId, Timestamp,
     TokenVersion, WorkspaceId,
 };
+use crate::store::engine::Change;
+use crate::store::sql::{Backend, Query};
+use crate::store::{Session, StoreError, Tx};
 
 /// A connection and the sealed secret that it holds.
 #[derive(Debug, Clone)]
@@ -246,7 +246,10 @@ fn bind_facts<'c>(query: Query<'c>, connection: &Connection) -> Query<'c> {
 impl Tx {
     /// Locks connections in the order of their ids, which is the same everywhere: two batches that share some
     /// can't wait for each other. On SQLite the one writer has them all.
-    pub(super) async fn lock_connections(&mut self, ids: &[ConnectionId]) -> Result<(), StoreError> {
+    pub(in crate::store) async fn lock_connections(
+        &mut self,
+        ids: &[ConnectionId],
+    ) -> Result<(), StoreError> {
         if self.backend() == Backend::Sqlite {
             return Ok(());
         }
@@ -535,7 +538,7 @@ impl Tx {
 }
 
 /// One row that can't be read must not hold up all others.
-pub(super) fn readable(row: ConnectionRow) -> Option<Connection> {
+pub(in crate::store) fn readable(row: ConnectionRow) -> Option<Connection> {
     let id = row.connection_id;
     Connection::try_from(row)
         .inspect_err(|error| tracing::error!(connection = %id, %error, "a connection's row can't be read"))

@@ -2,8 +2,8 @@
 
 use uuid::Uuid;
 
-use super::{Session, StoreError, Tx};
 use crate::model::{Incarnation, Timestamp};
+use crate::store::{Session, StoreError, Tx};
 
 /// How a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use uuid::Uuid;
 
-use super::{Session, StoreError, Tx};
 use crate::model::{Connection, ConnectionId, Timestamp};
+use crate::store::{Session, StoreError, Tx};
 
 #[derive(sqlx::FromRow)]
 struct Row {

@@ -10,7 +10,7 @@ use std::time::Instant;
 type Loaded<V> = Arc<tokio::sync::Mutex<Option<(Instant, V)>>>;
 
 /// Loads that are under way, by key.
-pub(super) struct Flights<K, V>(Mutex<HashMap<K, Loaded<V>>>);
+pub(in crate::store) struct Flights<K, V>(Mutex<HashMap<K, Loaded<V>>>);
 
 impl<K, V> Default for Flights<K, V> {
     fn default() -> Self {
@@ -20,7 +20,11 @@ impl<K, V> Default for Flights<K, V> {
 
 impl<K: Hash + Eq + Clone, V: Clone> Flights<K, V> {
     /// The value of a load that began after this was called: one's own, or that of somebody who came at the same time.
-    pub(super) async fn join<E>(&self, key: &K, load: impl Future<Output = Result<V, E>>) -> Result<V, E> {
+    pub(in crate::store) async fn join<E>(
+        &self,
+        key: &K,
+        load: impl Future<Output = Result<V, E>>,
+    ) -> Result<V, E> {
         let arrived = Instant::now();
         let flight = {
             let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);

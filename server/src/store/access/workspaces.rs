@@ -3,10 +3,10 @@
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::cache::Change;
-use super::keys::{Id, Name};
-use super::{Session, StoreError, Tx};
 use crate::model::{ConnectionId, Timestamp, WorkspaceId};
+use crate::store::engine::Change;
+use crate::store::keys::{Id, Name};
+use crate::store::{Session, StoreError, Tx};
 
 /// A workspace as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,8 +96,8 @@ struct LedgerRow {
 }
 
 #[derive(sqlx::FromRow)]
-pub(super) struct Shredded {
-    pub(super) shredded_at: Option<i64>,
+pub(in crate::store) struct Shredded {
+    pub(in crate::store) shredded_at: Option<i64>,
 }
 
 impl Session {
@@ -180,7 +180,7 @@ impl Session {
     }
 
     /// Writes SQLite's log back and cuts it to nothing. `false`: somebody was reading or writing.
-    pub(super) async fn cut_log(&mut self) -> Result<bool, StoreError> {
+    pub(in crate::store) async fn cut_log(&mut self) -> Result<bool, StoreError> {
         #[derive(sqlx::FromRow)]
         struct Row {
             busy: i64,

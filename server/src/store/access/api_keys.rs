@@ -4,9 +4,9 @@ use std::collections::HashSet;
 
 use sqlx::types::Json;
 
-use super::cache::Change;
-use super::{Session, StoreError, Tx};
 use crate::model::{ApiKeyId, Role, Timestamp, WorkspaceId, WorkspaceSet};
+use crate::store::engine::Change;
+use crate::store::{Session, StoreError, Tx};
 
 /// An API key's row. Who reads it must check `mac`: the database alone is not believed.
 #[derive(Debug, Clone, PartialEq, Eq)]

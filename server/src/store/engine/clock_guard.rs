@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::db::{Backend, Pool};
-use super::{Session, StoreError};
 use crate::model::{Clock, Timestamp};
+use crate::store::sql::{Backend, Pool};
+use crate::store::{Session, StoreError};
 
 /// How far this clock may be off the database's, in microseconds.
 const OFFSET: i64 = 2_000_000;
@@ -56,31 +56,31 @@ impl Seen {
 }
 
 /// Watches the clock.
-pub(super) struct ClockGuard {
+pub(in crate::store) struct ClockGuard {
     seen: Mutex<Seen>,
     trusted: AtomicBool,
     offset: AtomicI64,
 }
 
 impl ClockGuard {
-    pub(super) fn new() -> Self {
+    pub(in crate::store) fn new() -> Self {
         Self { seen: Mutex::default(), trusted: AtomicBool::new(true), offset: AtomicI64::new(0) }
     }
 
     /// Whether the clock is trusted at this very moment: it may have stepped since the last look.
-    pub(super) fn is_trusted(&self) -> bool {
+    pub(in crate::store) fn is_trusted(&self) -> bool {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         self.trusted.load(Ordering::Acquire)
             && seen.last.is_none_or(|last| Look::now().step_since(last) <= STEP)
     }
 
     /// Microseconds that this clock is ahead of the database's.
-    pub(super) fn offset(&self) -> i64 {
+    pub(in crate::store) fn offset(&self) -> i64 {
         self.offset.load(Ordering::Acquire)
     }
 
     /// Looks at the clocks. Called with every beat.
-    pub(super) async fn look(&self, pool: &Pool) -> Result<(), StoreError> {
+    pub(in crate::store) async fn look(&self, pool: &Pool) -> Result<(), StoreError> {
         let system = Clock::system();
         let offset = match pool.backend() {
             Backend::Sqlite => None,

@@ -1,0 +1,8 @@
+//! Who may come in, and where: API keys and workspaces.
+
+mod api_keys;
+mod workspaces;
+
+pub use api_keys::{ApiKeyFacts, ApiKeyRecord};
+pub(in crate::store) use workspaces::Shredded;
+pub use workspaces::{Shredding, WorkspaceFacts};
