@@ -5,8 +5,7 @@ use std::collections::HashSet;
 use sqlx::types::Json;
 
 use crate::model::{ApiKeyId, Role, Timestamp, WorkspaceId, WorkspaceSet};
-use crate::store::engine::Change;
-use crate::store::{Session, StoreError, Tx};
+use crate::store::sql::{Change, Session, StoreError, Tx};
 
 /// An API key's row. Who reads it must check `mac`: the database alone is not believed.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,5 +4,4 @@ mod api_keys;
 mod workspaces;
 
 pub use api_keys::{ApiKeyFacts, ApiKeyRecord};
-pub(in crate::store) use workspaces::Shredded;
 pub use workspaces::{Shredding, WorkspaceFacts};

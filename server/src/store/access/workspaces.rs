@@ -4,9 +4,7 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use crate::model::{ConnectionId, Timestamp, WorkspaceId};
-use crate::store::engine::Change;
-use crate::store::keys::{Id, Name};
-use crate::store::{Session, StoreError, Tx};
+use crate::store::sql::{Change, Session, StoreError, Tx};
 
 /// A workspace as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,11 +93,6 @@ struct LedgerRow {
     shredded_by: String,
 }
 
-#[derive(sqlx::FromRow)]
-pub(in crate::store) struct Shredded {
-    pub(in crate::store) shredded_at: Option<i64>,
-}
-
 impl Session {
     /// Connections of a workspace after one, ended ones too, in order.
     pub async fn connections_of_workspace(
@@ -108,7 +101,7 @@ impl Session {
         after: Option<ConnectionId>,
         limit: i64,
     ) -> Result<Vec<ConnectionId>, StoreError> {
-        let rows: Vec<Id> = self
+        let rows: Vec<(Uuid,)> = self
             .query(
                 "SELECT connection_id FROM ad_platform_connections
                   WHERE workspace_id = $1 AND connection_id > $2 ORDER BY connection_id LIMIT $3",
@@ -118,7 +111,7 @@ impl Session {
             .bind(limit)
             .fetch_all()
             .await?;
-        Ok(rows.into_iter().map(|row| ConnectionId::from_uuid(row.connection_id)).collect())
+        Ok(rows.into_iter().map(|(id,)| ConnectionId::from_uuid(id)).collect())
     }
 
     /// A workspace.
@@ -167,7 +160,7 @@ impl Session {
 
     /// Shredded workspaces that still have connections which are not ended, or secrets.
     pub async fn workspaces_to_bury(&mut self) -> Result<Vec<WorkspaceId>, StoreError> {
-        let rows: Vec<Name> = self
+        let rows: Vec<(String,)> = self
             .query(
                 "SELECT l.workspace_id AS name FROM shred_ledger l
                   WHERE EXISTS (SELECT 1 FROM ad_platform_connections c
@@ -176,24 +169,14 @@ impl Session {
             )
             .fetch_all()
             .await?;
-        Ok(rows.into_iter().filter_map(|row| WorkspaceId::parse(row.name).ok()).collect())
-    }
-
-    /// Writes SQLite's log back and cuts it to nothing. `false`: somebody was reading or writing.
-    pub(in crate::store) async fn cut_log(&mut self) -> Result<bool, StoreError> {
-        #[derive(sqlx::FromRow)]
-        struct Row {
-            busy: i64,
-        }
-        let row: Row = self.query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one().await?;
-        Ok(row.busy == 0)
+        Ok(rows.into_iter().filter_map(|(name,)| WorkspaceId::parse(name).ok()).collect())
     }
 }
 
 impl Tx {
     /// A workspace, locked until the transaction ends: `Some(true)` when it was shredded.
     pub async fn lock_workspace(&mut self, workspace: &WorkspaceId) -> Result<Option<bool>, StoreError> {
-        let row: Option<Shredded> = self
+        let row: Option<(Option<i64>,)> = self
             .query_for(
                 "SELECT shredded_at FROM workspaces WHERE workspace_id = $1",
                 "SELECT shredded_at FROM workspaces WHERE workspace_id = $1 FOR NO KEY UPDATE",
@@ -201,7 +184,7 @@ impl Tx {
             .bind(workspace.as_str().to_owned())
             .fetch_optional()
             .await?;
-        Ok(row.map(|row| row.shredded_at.is_some()))
+        Ok(row.map(|(shredded_at,)| shredded_at.is_some()))
     }
 
     /// Destroys a workspace's keys for good. Its row stays as a tombstone, so that its id is never used again.

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::rows::{ConnectionRow, connection_columns};
 use super::table::readable;
 use crate::model::{Connection, ConnectionId, EventKind, ProviderId, Timestamp};
-use crate::store::{Session, StoreError, Tx};
+use crate::store::sql::{Session, StoreError, Tx};
 
 #[derive(sqlx::FromRow)]
 struct Due {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::rows::{ConnectionRow, connection_columns};
 use crate::model::{Connection, ConnectionId, ListOrder, WorkspaceId};
-use crate::store::{Session, StoreError};
+use crate::store::sql::{Session, StoreError};
 
 /// What leads the walk.
 #[derive(Debug, Clone, PartialEq, Eq)]

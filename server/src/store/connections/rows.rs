@@ -8,7 +8,7 @@ use crate::model::{
     RefusalReason, Schedule, SecretId, Standing, Subject, SubjectType, Timestamp, TokenFacts, TokenKind,
     TokenVersion, WorkspaceId,
 };
-use crate::store::StoreError;
+use crate::store::sql::StoreError;
 
 const TABLE: &str = "ad_platform_connections";
 

@@ -1,90 +1,57 @@
 //! Coherent caches of rows for the hot path: ciphertext and API keys, never plaintext.
 //!
-//! Every transaction that changes something cached appends a row to `changes`. Each replica polls
-//! that table, drops what is named, and only then moves `fresh_until`. A hit counts only while fresh;
-//! otherwise the read goes to the database: coherence wins over availability.
+//! Every transaction that changes something cached appends a row to `changes`. Each replica polls that table, drops
+//! what is named, and only then moves `fresh_until`. A hit counts only while the caches are fresh; otherwise the read
+//! goes to the database: coherence wins over availability. moka keeps the entries; what is here is coherence.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use moka::sync::Cache;
-use std::sync::Arc;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::model::{ApiKeyId, ConnectionId, Timestamp, WorkspaceId};
+use crate::store::access::ApiKeyRecord;
+use crate::store::connections::HeldToken;
 use crate::store::keys::WorkspaceKeyRows;
-use crate::store::sql::{Pool, Session};
-use crate::store::{ApiKeyRecord, HeldToken, StoreError, Tx};
+use crate::store::sql::{Change, Pool, Session, StoreError, Tx};
 
-/// How often changes of other replicas are asked for.
-pub(in crate::store) const POLL: Duration = Duration::from_millis(200);
-/// How long after the start of a poll a hit may still be believed.
+/// How often the table of changes is polled.
+const POLL: Duration = Duration::from_millis(200);
+/// How long a poll may take before the database counts as unavailable.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long after the start of a poll a hit counts.
 const FRESH: Duration = Duration::from_millis(800);
-/// How long changes are kept: far longer than any replica falls behind and lives.
+/// How long changes are kept: far longer than a living replica can fall behind.
 const KEPT: Duration = Duration::from_secs(3_600);
-/// Bytes of ciphertext rows kept at most.
+/// Most bytes of cached rows with ciphertext.
 const CONNECTION_BYTES: u64 = 64 * 1024 * 1024;
-/// API keys kept at most.
 const API_KEYS: u64 = 10_000;
-/// Workspaces whose wrapped keys are kept at most.
 const WORKSPACES: u64 = 100_000;
-
-/// Something cached that changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::store) enum Change {
-    Connection(ConnectionId),
-    ApiKey(ApiKeyId),
-    /// A workspace's keys, or that it was shredded.
-    Workspace(WorkspaceId),
-}
-
-impl Change {
-    pub(in crate::store) const fn subject(&self) -> &'static str {
-        match self {
-            Self::Connection(_) => "connection",
-            Self::ApiKey(_) => "api_key",
-            Self::Workspace(_) => "workspace",
-        }
-    }
-
-    pub(in crate::store) fn key(&self) -> String {
-        match self {
-            Self::Connection(id) => id.to_string(),
-            Self::ApiKey(id) => id.to_string(),
-            Self::Workspace(id) => id.to_string(),
-        }
-    }
-
-    fn parse(subject: &str, key: &str) -> Option<Self> {
-        match subject {
-            "connection" => ConnectionId::parse(key).ok().map(Self::Connection),
-            "api_key" => ApiKeyId::parse(key).ok().map(Self::ApiKey),
-            "workspace" => WorkspaceId::parse(key).ok().map(Self::Workspace),
-            _ => None,
-        }
-    }
-}
 
 /// The caches, and what keeps them true.
 pub(in crate::store) struct Coherence {
     connections: Cache<ConnectionId, Arc<HeldToken>>,
     api_keys: Cache<ApiKeyId, Arc<ApiKeyRecord>>,
     workspaces: Cache<WorkspaceId, Arc<WorkspaceKeyRows>>,
-    /// The keys that there are, or were: far fewer than could be guessed.
+    /// Ids of all API keys that ever were, so that a guessed one is refused without a query.
     key_ids: RwLock<HashSet<ApiKeyId>>,
-    /// Counts drops. Readers of the lock insert, the writer drops: a row that was loaded before a drop
-    /// can't be kept after it.
+    /// Its readers insert and its writer drops, so that a row which was loaded before a drop is not kept after it.
     drops: RwLock<()>,
+    /// Counts drops.
     dropped: AtomicU64,
     /// The last change that was applied.
     applied: RwLock<ChangeMark>,
-    /// Until when hits may be believed, in milliseconds since `born`.
+    /// Until when hits count, in milliseconds since `born`.
     fresh_until: AtomicU64,
     born: Instant,
 }
 
-/// About how many bytes a row takes.
+/// Roughly how many bytes a row takes.
 fn weight(row: &Arc<HeldToken>) -> u32 {
     let facts = &row.connection.facts;
     let granular = facts.granular_scopes.iter().flat_map(|scope| &scope.target_ids).map(|id| id.len() + 24);
@@ -93,7 +60,7 @@ fn weight(row: &Arc<HeldToken>) -> u32 {
     u32::try_from(1_024 + sealed + granular.chain(scopes).sum::<usize>()).unwrap_or(u32::MAX)
 }
 
-/// What a load must remember, from before its SELECT.
+/// Taken before a row is read: it is kept only if nothing was dropped since.
 #[derive(Clone, Copy)]
 pub(in crate::store) struct LoadMark(u64);
 
@@ -131,7 +98,6 @@ impl Coherence {
         if self.is_fresh() { self.api_keys.get(id) } else { None }
     }
 
-    /// Whether there is a key of this id, or was.
     pub(in crate::store) fn knows_api_key(&self, id: &ApiKeyId) -> bool {
         self.key_ids.read().unwrap_or_else(PoisonError::into_inner).contains(id)
     }
@@ -163,7 +129,6 @@ impl Coherence {
         }
     }
 
-    /// Drops what is named.
     pub(in crate::store) fn drop_changed(&self, changes: &[Change]) {
         if changes.is_empty() {
             return;
@@ -182,7 +147,6 @@ impl Coherence {
         }
     }
 
-    /// Drops everything.
     pub(in crate::store) fn drop_all(&self) {
         let _writing = self.drops.write();
         self.dropped.fetch_add(1, Ordering::AcqRel);
@@ -196,16 +160,16 @@ impl Coherence {
         self.applied.read().unwrap_or_else(PoisonError::into_inner).revision
     }
 
-    /// Starts where the numbers stand: an empty cache has nothing to drop.
+    /// Starts at the last change: an empty cache has nothing to drop.
     pub(in crate::store) async fn start(&self, pool: &Pool) -> Result<(), StoreError> {
-        self.begin_anew(&mut pool.session().await?).await?;
+        self.start_over(&mut pool.session().await?).await?;
         self.poll(pool).await
     }
 
-    /// Drops everything, and goes on from the last change there is.
-    async fn begin_anew(&self, session: &mut Session) -> Result<(), StoreError> {
+    /// Drops everything, and continues from the last change.
+    async fn start_over(&self, session: &mut Session) -> Result<(), StoreError> {
         let last = last_change(session).await?;
-        // Not before: a key that is made in between is among them, or among the changes.
+        // Read after the last change: a key that is made in between is among these ids, or among later changes.
         let ids = session.api_key_ids().await?;
         *self.key_ids.write().unwrap_or_else(PoisonError::into_inner) = ids;
         self.drop_all();
@@ -217,17 +181,17 @@ impl Coherence {
         *self.applied.write().unwrap_or_else(PoisonError::into_inner) = last;
     }
 
-    /// Applies what changed since the last poll, and only then calls the caches fresh.
+    /// Applies what changed since the last poll, and only then lets hits count again.
     pub(in crate::store) async fn poll(&self, pool: &Pool) -> Result<(), StoreError> {
         let started = Instant::now();
         let mut session = pool.session().await?;
         loop {
             let applied = *self.applied.read().unwrap_or_else(PoisonError::into_inner);
             let mut rows = changes_from(&mut session, applied.revision).await?;
-            // The change that was applied last is kept as long as nobody falls an hour behind. If it is not there, or is
-            // another one, rows were deleted before we saw them or the database is an older copy of itself.
+            // The change that was applied last is kept for an hour. If it is missing or differs, rows were deleted before
+            // we saw them, or the database is an older copy of itself.
             if applied.revision > 0 && rows.first().map(ChangeRow::mark) != Some(applied) {
-                self.begin_anew(&mut session).await?;
+                self.start_over(&mut session).await?;
                 break;
             }
             rows.retain(|row| row.revision > applied.revision);
@@ -246,7 +210,7 @@ impl Coherence {
 }
 
 impl Tx {
-    /// Forgets changes older than an hour, all but the last.
+    /// Deletes changes older than an hour, except the last: numbers continue from it.
     pub(in crate::store) async fn forget_changes(&mut self, now: Timestamp) -> Result<(), StoreError> {
         self.query(
             "DELETE FROM changes WHERE changed_at < $1 AND revision < (SELECT max(revision) FROM changes)",
@@ -258,10 +222,9 @@ impl Tx {
     }
 }
 
-/// Changes read at once.
 const PAGE: usize = 1_000;
 
-/// Which change, told from that of another database with the same number by its moment.
+/// Identifies a change: its time tells it from a change with the same number in another copy of the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, sqlx::FromRow)]
 struct ChangeMark {
     revision: i64,
@@ -299,4 +262,36 @@ async fn last_change(session: &mut Session) -> Result<ChangeMark, StoreError> {
         .fetch_optional()
         .await?;
     Ok(last.unwrap_or_default())
+}
+
+/// Polls changes, on a connection of its own, until stopped. `health` follows: false while the database can't be
+/// reached.
+pub(in crate::store) async fn watch_changes(
+    coherence: Arc<Coherence>,
+    pool: Pool,
+    health: watch::Sender<bool>,
+    stop: CancellationToken,
+) {
+    let mut tick = tokio::time::interval(POLL);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! { () = stop.cancelled() => break, _ = tick.tick() => {} }
+        let polled = tokio::time::timeout(PATIENCE, coherence.poll(&pool)).await;
+        let error = match polled {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error),
+            Err(_) => Some(StoreError::Unavailable(format!("{}: no reply in time", pool.address().name()))),
+        };
+        let well = error.is_none();
+        let changed = health.send_if_modified(|was| std::mem::replace(was, well) != well);
+        match error {
+            None if changed => tracing::info!("the database is back"),
+            Some(error) if changed => {
+                // The pool doesn't say why it has no connection.
+                let error = pool.address().probe().await.err().unwrap_or(error);
+                tracing::error!(%error, "calls that need the database are refused until it is back");
+            }
+            _ => {}
+        }
+    }
 }

@@ -6,8 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::model::{Clock, Timestamp};
-use crate::store::sql::{Backend, Pool};
-use crate::store::{Session, StoreError};
+use crate::store::sql::{Backend, Pool, Session, StoreError};
 
 /// How far this clock may be off the database's, in microseconds.
 const OFFSET: i64 = 2_000_000;

@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::Coherence;
+use super::cache::Coherence;
 use crate::model::{Event, FeedPosition};
-use crate::store::sql::{Pool, Session};
-use crate::store::{FeedState, StoreError};
+use crate::store::feed::FeedState;
+use crate::store::sql::{Pool, Session, StoreError};
 
 /// How often the table is asked when nothing wakes the reader.
 const POLL: Duration = Duration::from_millis(200);

@@ -1,6 +1,7 @@
 //! What makes the store fast and coherent: group commit, caches, the feed's live end, and what keeps replicas in step.
 //! It uses the tables' folders beside it; none of them uses it.
 
+mod beats;
 mod cache;
 mod clock_guard;
 mod flight;
@@ -8,10 +9,11 @@ mod live_feed;
 mod wake;
 mod writer;
 
-pub(in crate::store) use cache::{Change, Coherence, POLL};
+pub(in crate::store) use beats::Beats;
+pub(in crate::store) use cache::{Coherence, watch_changes};
 pub(in crate::store) use clock_guard::ClockGuard;
 pub(in crate::store) use flight::Flights;
 pub use live_feed::{Feed, Live, Recent};
 pub(in crate::store) use wake::{check as check_wake, run as run_wake};
 pub(in crate::store) use writer::Writer;
-pub use writer::{Abort, Needs, Numbered, Tx};
+pub use writer::{Abort, Needs, Numbered};

@@ -1,4 +1,4 @@
-//! LISTEN and NOTIFY between replicas on PostgreSQL: only a wake-up. Every bound rests on polling.
+//! LISTEN and NOTIFY between replicas on PostgreSQL: only a wake-up. Every bound on delays rests on polling.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,20 +7,19 @@ use sqlx::PgPool;
 use sqlx::postgres::PgListener;
 use tokio_util::sync::CancellationToken;
 
-use super::Feed;
-use crate::store::StoreError;
-use crate::store::sql::Pool;
+use super::live_feed::Feed;
+use crate::store::sql::{Driver, Pool, StoreError};
 
 const CHANNEL: &str = "token_vault_feed";
-/// At most one NOTIFY in this time.
+/// Shortest time between two NOTIFYs.
 const PACE: Duration = Duration::from_millis(20);
-/// How long the check at start waits for its own echo.
+/// How long the check at the start waits for its own NOTIFY.
 const ECHO: Duration = Duration::from_secs(3);
 
-/// Checks that LISTEN works over this URL: behind a pooler in transaction mode it does not, and neither do
-/// session settings that promises rest on.
+/// Checks that LISTEN works over this URL: behind a pooler in transaction mode it does not, and neither do the session
+/// settings that we rely on.
 pub(in crate::store) async fn check(pool: &Pool) -> Result<(), StoreError> {
-    let Pool::Postgres(pool) = pool else { return Ok(()) };
+    let Driver::Postgres(pool) = &pool.driver else { return Ok(()) };
     let mut listener = PgListener::connect_with(pool).await?;
     listener.listen(CHANNEL).await?;
     notify(pool).await?;
@@ -39,9 +38,9 @@ async fn notify(pool: &PgPool) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Tells the others of commits, and hears of theirs, until stopped.
+/// Notifies the other replicas of commits, and listens for theirs, until stopped.
 pub(in crate::store) async fn run(pool: Pool, feed: Arc<Feed>, stop: CancellationToken) {
-    let Pool::Postgres(pool) = pool else { return };
+    let Driver::Postgres(pool) = pool.driver else { return };
     while !stop.is_cancelled() {
         if let Err(error) = relay(&pool, &feed, &stop).await {
             tracing::debug!(%error, "no wake-ups between replicas for now; polling goes on");

@@ -1,8 +1,11 @@
-//! Every write is a unit of work. One writer drains the waiting units into one transaction, each in
-//! a savepoint, and answers all of them after the flush: many callers share one durable commit.
+//! Group commit: every write is a unit of work. One writer takes the waiting units into one transaction, each in a
+//! savepoint, and replies to all of them after the flush, so that many callers share one durable commit.
+//!
+//! Written by hand because it is the heart of the store's promises: no library that we know batches independent units
+//! into one transaction with a savepoint each, numbers their events under a lock, and drops cached rows before it
+//! replies.
 
 use std::collections::VecDeque;
-use std::ops::{Deref, DerefMut};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,89 +14,28 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
-use super::Change;
-use super::Coherence;
-use super::Feed;
-use crate::model::{Clock, ConnectionId, EventKind, EventWord, FeedPosition};
-use crate::store::StoreError;
-use crate::store::audit::{Audited, Origin, Outbox};
-use crate::store::sql::{Pool, Session};
+use super::cache::Coherence;
+use super::live_feed::Feed;
+use crate::model::{Clock, ConnectionId, FeedPosition};
+use crate::store::audit::Outbox;
+use crate::store::origin::Origin;
+use crate::store::sql::{Pending, Pool, Session, StoreError, Tx};
 
-/// At most so many units share one commit.
+/// Most units that share one commit.
 const BATCH: usize = 48;
-/// At most so many units wait; more are refused at once rather than queued for ever.
+/// Most units that wait; more are refused at once.
 const QUEUE: usize = 4_096;
-/// A unit that lost a race runs again at most so often.
+/// How often a unit runs at most, if it keeps losing races.
 const ATTEMPTS: u32 = 3;
-/// Longest time for a batch, and for its COMMIT.
+/// Longest time for a batch, and again for its COMMIT.
 const TIME: Duration = Duration::from_secs(15);
-
-/// A transaction in which a unit runs: reads (it derefs to a session) and writes.
-pub struct Tx {
-    session: Session,
-    changes: Vec<Change>,
-    events: Vec<EventWord>,
-    /// On whose behalf the unit that runs now works.
-    origin: Option<Arc<Origin>>,
-    audited: Vec<Audited>,
-}
-
-impl Tx {
-    /// Tells every cache, here and in other replicas, to drop something once this commits.
-    pub(in crate::store) fn changed(&mut self, change: Change) {
-        self.changes.push(change);
-    }
-
-    /// Adds an event; it gets its number with the transaction's end.
-    pub(in crate::store) fn push_event(&mut self, word: EventWord) {
-        self.events.push(word);
-    }
-
-    /// On whose behalf this is done.
-    pub(in crate::store) fn origin(&self) -> Option<&Arc<Origin>> {
-        self.origin.as_ref()
-    }
-
-    /// The audit records so far; they are written at the transaction's end.
-    pub(in crate::store) fn audited(&mut self) -> &mut Vec<Audited> {
-        &mut self.audited
-    }
-
-    /// The events so far.
-    pub(in crate::store) fn events(&self) -> &[EventWord] {
-        &self.events
-    }
-
-    /// How many deaths otherwise than by time are among the events so far.
-    pub fn deaths_so_far(&self) -> usize {
-        self.events.iter().filter(|word| word.kind == EventKind::Invalidated).count()
-    }
-
-    /// Takes the events, to number them.
-    pub(in crate::store) fn take_events(&mut self) -> Vec<EventWord> {
-        std::mem::take(&mut self.events)
-    }
-}
-
-impl Deref for Tx {
-    type Target = Session;
-    fn deref(&self) -> &Session {
-        &self.session
-    }
-}
-
-impl DerefMut for Tx {
-    fn deref_mut(&mut self) -> &mut Session {
-        &mut self.session
-    }
-}
 
 /// Why a unit of work did not commit.
 #[derive(Debug)]
 pub enum Abort<E> {
     /// Storage failed.
     Store(StoreError),
-    /// The unit itself refused, and was rolled back.
+    /// The unit itself gave up, and was rolled back.
     Refused(E),
 }
 
@@ -103,36 +45,44 @@ impl<E> From<StoreError> for Abort<E> {
     }
 }
 
+impl Abort<std::convert::Infallible> {
+    /// The failure of a unit that itself never gives up.
+    pub(in crate::store) fn into_store(self) -> StoreError {
+        match self {
+            Self::Store(error) => error,
+            Self::Refused(never) => match never {},
+        }
+    }
+}
+
 /// How a unit's part of the transaction ended.
 enum Ended {
-    /// It wants to be committed.
     Done,
-    /// It refused: only its own savepoint is rolled back.
+    /// Only its own savepoint is rolled back.
     RolledBack,
     /// It lost a race and may run again.
     Race,
-    /// The whole transaction is lost.
     TransactionLost(StoreError),
 }
 
-/// A unit with its types erased: it keeps its own result until the commit is known.
+/// A unit with its types erased. It keeps its own result until the outcome of the commit is known.
 trait Unit: Send {
     fn run<'t>(&'t mut self, tx: &'t mut Tx) -> BoxFuture<'t, Ended>;
-    /// Whether it has tries left; counts them.
+    /// Whether it may run once more after a lost race; counts the attempts.
     fn may_run_again(&mut self) -> bool;
     /// The connections that it will change; all of a batch are locked at once, in order.
     fn connections(&self) -> &[ConnectionId];
-    /// Whether it wants a transaction of its own.
+    /// Whether it needs a transaction of its own.
     fn is_alone(&self) -> bool;
-    fn answer(self: Box<Self>, lost: Option<StoreError>, numbered: Numbered);
+    fn reply(self: Box<Self>, lost: Option<StoreError>, numbered: Numbered);
 }
 
 /// What a unit needs of its transaction.
 #[derive(Debug, Clone, Default)]
 pub struct Needs {
-    /// The connections that it will change: they are locked before it runs, in one order everywhere.
+    /// The connections that it will change. They are locked before it runs, in the same order everywhere.
     pub connections: Vec<ConnectionId>,
-    /// A transaction of its own: it locks what it finds, or much.
+    /// It needs a transaction of its own, because it locks many rows or rows that it has yet to find.
     pub alone: bool,
 }
 
@@ -141,22 +91,22 @@ pub struct Needs {
 pub struct Numbered(i64);
 
 impl Numbered {
-    /// The number that a stand-in stands for.
+    /// The final number of an event whose number within the transaction was the (negative) `sequence`.
     pub const fn resolve(self, sequence: i64) -> i64 {
         if sequence < 0 { self.0 - sequence } else { sequence }
     }
 }
 
-/// What a caller of the writer gets.
-type Answer<T, E> = Result<(T, Numbered), Abort<E>>;
+/// A unit's result, and how its events were numbered.
+type Written<T, E> = Result<(T, Numbered), Abort<E>>;
 
 struct Job<F, T, E> {
     work: F,
     needs: Needs,
     result: Option<Result<T, Abort<E>>>,
-    tries: u32,
+    attempts: u32,
     origin: Option<Arc<Origin>>,
-    reply: oneshot::Sender<Answer<T, E>>,
+    caller: oneshot::Sender<Written<T, E>>,
 }
 
 impl<F, T, E> Unit for Job<F, T, E>
@@ -166,7 +116,7 @@ where
     E: Send,
 {
     fn run<'t>(&'t mut self, tx: &'t mut Tx) -> BoxFuture<'t, Ended> {
-        tx.origin.clone_from(&self.origin);
+        tx.begin_unit(self.origin.clone());
         // Making the future may panic as well as running it; neither may end the writer.
         let mut tx = Some(tx);
         let started = std::panic::catch_unwind(AssertUnwindSafe(|| tx.take().map(&self.work))).ok().flatten();
@@ -176,24 +126,24 @@ where
                 Some(work) => AssertUnwindSafe(work).catch_unwind().await.ok(),
                 None => None,
             };
-            let answer = outcome.unwrap_or_else(|| {
+            let outcome = outcome.unwrap_or_else(|| {
                 Err(Abort::Store(StoreError::Refused("a unit of work panicked; see the log".into())))
             });
-            let ended = match &answer {
+            let ended = match &outcome {
                 Ok(_) => Ended::Done,
                 Err(Abort::Refused(_)) => Ended::RolledBack,
                 Err(Abort::Store(StoreError::Race(_))) => Ended::Race,
                 Err(Abort::Store(error)) if error.ends_transaction() => Ended::TransactionLost(error.clone()),
                 Err(Abort::Store(_)) => Ended::RolledBack,
             };
-            *result = Some(answer);
+            *result = Some(outcome);
             ended
         })
     }
 
     fn may_run_again(&mut self) -> bool {
-        self.tries += 1;
-        self.tries < ATTEMPTS
+        self.attempts += 1;
+        self.attempts < ATTEMPTS
     }
 
     fn connections(&self) -> &[ConnectionId] {
@@ -204,14 +154,14 @@ where
         self.needs.alone
     }
 
-    fn answer(self: Box<Self>, lost: Option<StoreError>, numbered: Numbered) {
+    fn reply(self: Box<Self>, lost: Option<StoreError>, numbered: Numbered) {
         let result = match (lost, self.result) {
             (Some(error), Some(Ok(_)) | None) => Err(Abort::Store(error)),
             (_, Some(result)) => result.map(|done| (done, numbered)),
             (None, None) => Err(Abort::Store(StoreError::Unavailable("the writer stopped".into()))),
         };
-        // A caller that hung up wants no answer; its work stands.
-        let _ = self.reply.send(result);
+        // A caller that hung up gets no reply; its work stands.
+        let _ = self.caller.send(result);
     }
 }
 
@@ -222,7 +172,7 @@ pub(in crate::store) struct Writer {
 }
 
 impl Writer {
-    /// Starts the writer. It ends, after the last unit is answered, when every handle is dropped.
+    /// Starts the writer. It ends when every handle is dropped and the last unit has its reply.
     pub(in crate::store) fn start(
         pool: Pool,
         coherence: Arc<Coherence>,
@@ -235,8 +185,8 @@ impl Writer {
         (Self { queue }, task)
     }
 
-    /// Runs `work` in a transaction and answers once it is durable. `work` may run again after a lost
-    /// race, so it must await nothing but its transaction. A caller that hangs up cancels only the waiting.
+    /// Runs `work` in a transaction and returns once it is durable. `work` may run again after a lost race, so it must
+    /// await nothing but its transaction. A caller that hangs up cancels only the waiting.
     pub(in crate::store) async fn write<F, T, E>(&self, work: F) -> Result<T, Abort<E>>
     where
         F: for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, Result<T, Abort<E>>> + Send + 'static,
@@ -246,26 +196,26 @@ impl Writer {
         self.run(Needs::default(), work).await.map(|(done, _)| done)
     }
 
-    /// The same for a unit with needs of its own.
-    pub(in crate::store) async fn run<F, T, E>(&self, needs: Needs, work: F) -> Answer<T, E>
+    /// The same for a unit with needs of its own; also says how its events were numbered.
+    pub(in crate::store) async fn run<F, T, E>(&self, needs: Needs, work: F) -> Written<T, E>
     where
         F: for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, Result<T, Abort<E>>> + Send + 'static,
         T: Send + 'static,
         E: Send + 'static,
     {
-        let (reply, answer) = oneshot::channel();
+        let (caller, reply) = oneshot::channel();
         let unit: Box<dyn Unit> =
-            Box::new(Job { work, needs, result: None, tries: 0, origin: Origin::current(), reply });
+            Box::new(Job { work, needs, result: None, attempts: 0, origin: Origin::current(), caller });
         if self.queue.try_send(unit).is_err() {
             return Err(Abort::Store(StoreError::Unavailable("too many writes are waiting".into())));
         }
-        answer
+        reply
             .await
             .unwrap_or_else(|_| Err(Abort::Store(StoreError::Unavailable("the writer stopped".into()))))
     }
 }
 
-/// What a commit has to tell.
+/// Who is informed of a commit.
 struct Aftermath {
     coherence: Arc<Coherence>,
     feed: Arc<Feed>,
@@ -275,9 +225,8 @@ struct Aftermath {
 
 /// What became of a batch.
 struct Outcome {
-    /// Nothing of it is known to be durable, and why.
+    /// Why nothing of it is known to be durable.
     lost: Option<StoreError>,
-    /// How its events were numbered.
     numbered: Numbered,
     /// Which of its units lost a race and may run again.
     raced: Vec<bool>,
@@ -292,8 +241,8 @@ async fn drain(pool: Pool, after: Aftermath, mut units: mpsc::Receiver<Box<dyn U
             return;
         }
         waiting.extend(arrived.drain(..));
-        // What lost a race runs alone, after the locks of its batch are gone: in place it would meet the same
-        // deadlock again.
+        // A unit that lost a race runs alone, after its batch has released its locks: in place it would run into the
+        // same deadlock again.
         let mut batch = match again.pop() {
             Some(unit) => vec![unit],
             None => next_batch(&mut waiting),
@@ -310,13 +259,13 @@ async fn drain(pool: Pool, after: Aftermath, mut units: mpsc::Receiver<Box<dyn U
             if raced.next() == Some(true) && unit.may_run_again() {
                 again.push(unit);
             } else {
-                unit.answer(outcome.lost.clone(), outcome.numbered);
+                unit.reply(outcome.lost.clone(), outcome.numbered);
             }
         }
     }
 }
 
-/// The units that go into one transaction: all that wait, up to one that wants to be alone.
+/// The units that go into one transaction: all that wait, up to one that needs a transaction of its own.
 fn next_batch(waiting: &mut VecDeque<Box<dyn Unit>>) -> Vec<Box<dyn Unit>> {
     let shared = waiting.iter().take(BATCH).take_while(|unit| !unit.is_alone()).count();
     waiting.drain(..shared.max(1).min(waiting.len())).collect()
@@ -324,21 +273,21 @@ fn next_batch(waiting: &mut VecDeque<Box<dyn Unit>>) -> Vec<Box<dyn Unit>> {
 
 /// One transaction.
 async fn run_batch(session: Session, after: &Aftermath, batch: &mut [Box<dyn Unit>]) -> Outcome {
-    let mut tx = Tx { session, changes: Vec::new(), events: Vec::new(), origin: None, audited: Vec::new() };
+    let mut tx = Tx::new(session);
     let mut raced = vec![false; batch.len()];
-    // A link that went silent answers nothing, not even the server's own time-outs.
+    // A broken link may go silent, and then even the server's own time-outs don't reach us.
     let filled = tokio::time::timeout(TIME, fill(&mut tx, batch, &mut raced, after)).await;
-    let Tx { mut session, changes, audited, .. } = tx;
+    let (mut session, Pending { changes, audited, .. }) = tx.into_parts();
     let begun = matches!(filled, Ok(Ok(_)));
     let outcome = match filled {
         Ok(Ok(numbers)) => match tokio::time::timeout(TIME, session.query("COMMIT").execute()).await {
             Ok(committed) => committed.map(|_| numbers),
-            Err(_) => Err(StoreError::Unavailable("COMMIT was not answered in time".into())),
+            Err(_) => Err(StoreError::Unavailable("COMMIT did not return in time".into())),
         },
         Ok(Err(error)) => Err(error),
-        Err(_) => Err(StoreError::Unavailable("a batch of writes was not answered in time".into())),
+        Err(_) => Err(StoreError::Unavailable("a batch of writes did not return in time".into())),
     };
-    // Before any answer, also when the outcome of COMMIT is unknown: nobody may read the old from a cache.
+    // Before any reply, and also when it is unknown whether COMMIT succeeded: nobody may read old rows from a cache.
     after.coherence.drop_changed(&changes);
     match outcome {
         Ok((numbered, head)) => {
@@ -351,10 +300,10 @@ async fn run_batch(session: Session, after: &Aftermath, batch: &mut [Box<dyn Uni
         Err(error) => {
             session.abandon();
             if begun {
-                // COMMIT may have succeeded although its answer was lost.
+                // COMMIT may have succeeded although its reply was lost.
                 after.outbox.doubtful(audited);
             }
-            // The whole batch lost a race (for a lock that all of it needs): all of it may run again.
+            // The whole batch lost a race for a lock that all of it needs: all of it may run again.
             let all = matches!(error, StoreError::Race(_));
             Outcome { lost: Some(error), numbered: Numbered::default(), raced: vec![all; batch.len()] }
         }
@@ -379,7 +328,7 @@ async fn fill(
         tx.lock_connections(&connections).await?;
     }
     for (unit, raced) in batch.iter_mut().zip(raced) {
-        let (changes, events, audited) = (tx.changes.len(), tx.events.len(), tx.audited.len());
+        let mark = tx.pending().mark();
         tx.query("SAVEPOINT unit").execute().await?;
         match unit.run(tx).await {
             Ended::Done => {
@@ -387,9 +336,7 @@ async fn fill(
             }
             Ended::TransactionLost(error) => return Err(error),
             ended @ (Ended::RolledBack | Ended::Race) => {
-                tx.changes.truncate(changes);
-                tx.events.truncate(events);
-                tx.audited.truncate(audited);
+                tx.pending_mut().truncate(&mark);
                 tx.query("ROLLBACK TO SAVEPOINT unit").execute().await?;
                 tx.query("RELEASE SAVEPOINT unit").execute().await?;
                 *raced = matches!(ended, Ended::Race);
@@ -397,26 +344,26 @@ async fn fill(
         }
     }
     after.outbox.write(tx).await?;
-    if tx.changes.is_empty() && tx.events.is_empty() {
+    if tx.pending().changes.is_empty() && tx.pending().events.is_empty() {
         return Ok(Numbers::default());
     }
-    // After this lock only what has its number from it is written, and COMMIT follows.
+    // Under this lock nothing is written but what gets its number from it, and COMMIT follows at once.
     tx.lock_feed().await?;
     number_changes(tx, &after.clock).await?;
-    if tx.events.is_empty() {
+    if tx.pending().events.is_empty() {
         return Ok(Numbers::default());
     }
     let (base, head) = tx.number_events(after.clock.now()).await?;
     Ok((Numbered(base), Some(head)))
 }
 
-/// Numbers what caches must drop: commit order equals number order across replicas.
+/// Numbers what caches must drop: the order of numbers is the order of commits, across replicas.
 async fn number_changes(tx: &mut Tx, clock: &Clock) -> Result<(), StoreError> {
-    if tx.changes.is_empty() {
+    if tx.pending().changes.is_empty() {
         return Ok(());
     }
     let now = clock.now();
-    let named: Vec<(&str, String)> = tx.changes.iter().map(|c| (c.subject(), c.key())).collect();
+    let named: Vec<(&str, String)> = tx.pending().changes.iter().map(|c| (c.subject(), c.key())).collect();
     tx.query_for(
         "INSERT INTO changes (revision, subject, key, changed_at)
          SELECT (SELECT coalesce(max(revision), 0) FROM changes) + 1 + key, value->>0, value->>1, $2

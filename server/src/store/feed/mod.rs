@@ -1,7 +1,10 @@
-//! The feed's tables: events, incidents, and subscriptions' positions.
+//! The feed's tables: events, incidents, and the positions of subscriptions.
 
+mod event_rows;
 mod events;
+mod incidents;
 mod subscriptions;
 
-pub use events::{AnnouncedEvents, EventDrive, FeedState, Scope};
+pub use events::{EventDrive, FeedState};
+pub use incidents::Scope;
 pub use subscriptions::Bookmark;

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use crate::model::{FeedPosition, SubscriptionName, Timestamp};
-use crate::store::{Session, StoreError, Tx};
+use crate::store::sql::{Session, StoreError, Tx};
 
 /// A bookmark.
 #[derive(Debug, Clone, PartialEq, Eq)]

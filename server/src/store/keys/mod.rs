@@ -1,11 +1,13 @@
-//! The vault's row, master keys, wrapped keys, and how data keys succeed each other.
+//! Keys at rest: the vault's row, master keys, wrapped keys, and how data keys succeed each other.
 
+mod master;
 mod rekeying;
+mod vault;
 mod wrapped;
 
+pub use master::MasterKeyRecord;
 pub use rekeying::SealedRow;
+pub use vault::VaultRecord;
 pub use wrapped::{
-    BreakGlassWrap, KeyPlace, KeyPurpose, MasterKeyRecord, StoredKey, VaultKeyPurpose, VaultRecord,
-    WorkspaceKeyRows, WrappedKey,
+    BreakGlassWrap, KeyPlace, KeyPurpose, StoredKey, VaultKeyPurpose, WorkspaceKeyRows, WrappedKey,
 };
-pub(in crate::store) use wrapped::{Id, Name};

@@ -3,10 +3,9 @@
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::wrapped::{Counted, Id, KeyPurpose, Number, WrappedKey};
+use super::wrapped::{KeyPurpose, WrappedKey};
 use crate::model::{ConnectionId, ProviderId, Sealed, SecretId, Timestamp, TokenVersion, WorkspaceId};
-use crate::store::engine::Change;
-use crate::store::{Session, StoreError, Tx};
+use crate::store::sql::{Change, Session, StoreError, Tx};
 
 /// A sealed secret with what its sealing is bound to.
 #[derive(Debug, Clone)]
@@ -57,15 +56,15 @@ impl SecretRow {
 impl Session {
     /// Workspaces that have a data key which a newer one has followed, in order, and when the last of them got it.
     pub async fn workspaces_with_old_keys(&mut self) -> Result<(Vec<WorkspaceId>, Timestamp), StoreError> {
-        let rows: Vec<Counted> = self
+        let rows: Vec<(String, i64)> = self
             .query(
                 "SELECT workspace_id AS name, max(retired_at) AS n FROM workspace_keys
                   WHERE retired_at IS NOT NULL AND purpose = 'data' GROUP BY workspace_id ORDER BY workspace_id",
             )
             .fetch_all()
             .await?;
-        let latest = rows.iter().map(|row| row.n).max().unwrap_or(0);
-        let ids = rows.into_iter().filter_map(|row| WorkspaceId::parse(row.name).ok()).collect();
+        let latest = rows.iter().map(|(_, at)| *at).max().unwrap_or(0);
+        let ids = rows.into_iter().filter_map(|(name, _)| WorkspaceId::parse(name).ok()).collect();
         Ok((ids, Timestamp::from_micros(latest)))
     }
 
@@ -75,7 +74,7 @@ impl Session {
         workspace: &WorkspaceId,
         newest: i32,
     ) -> Result<i64, StoreError> {
-        let count: Number = self
+        let (count,): (i64,) = self
             .query(
                 "SELECT count(*) AS n FROM ad_platform_connections c
                    JOIN connection_secrets s ON s.connection_id = c.connection_id
@@ -85,7 +84,7 @@ impl Session {
             .bind(i64::from(newest))
             .fetch_one()
             .await?;
-        Ok(count.n)
+        Ok(count)
     }
 
     /// Connections of a workspace after one, with a secret under a data key older than `newest`.
@@ -96,7 +95,7 @@ impl Session {
         after: Option<ConnectionId>,
         limit: i64,
     ) -> Result<Vec<ConnectionId>, StoreError> {
-        let rows: Vec<Id> = self
+        let rows: Vec<(Uuid,)> = self
             .query(
                 "SELECT DISTINCT c.connection_id FROM ad_platform_connections c
                    JOIN connection_secrets s ON s.connection_id = c.connection_id
@@ -109,14 +108,14 @@ impl Session {
             .bind(limit)
             .fetch_all()
             .await?;
-        Ok(rows.into_iter().map(|row| ConnectionId::from_uuid(row.connection_id)).collect())
+        Ok(rows.into_iter().map(|(id,)| ConnectionId::from_uuid(id)).collect())
     }
 
     /// The last number of what caches must drop.
     pub async fn last_revision(&mut self) -> Result<i64, StoreError> {
-        let row: Number =
+        let (last,): (i64,) =
             self.query("SELECT coalesce(max(revision), 0) AS n FROM changes").fetch_one().await?;
-        Ok(row.n)
+        Ok(last)
     }
 }
 
@@ -130,7 +129,7 @@ impl Tx {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let active = self.hold_active_master_key().await?;
-        let newest: Number = self
+        let (newest,): (i64,) = self
             .query(
                 "SELECT coalesce(max(version), 0) AS n FROM workspace_keys
                   WHERE workspace_id = $1 AND purpose = 'data'",
@@ -138,7 +137,7 @@ impl Tx {
             .bind(workspace.as_str().to_owned())
             .fetch_one()
             .await?;
-        if key.master_key != active || i64::from(key.version) != newest.n + 1 {
+        if key.master_key != active || i64::from(key.version) != newest + 1 {
             return Ok(false);
         }
         self.query(
@@ -160,7 +159,7 @@ impl Tx {
         workspace: &WorkspaceId,
         version: i32,
     ) -> Result<bool, StoreError> {
-        let row: Option<Number> = self
+        let row: Option<(i64,)> = self
             .query_for(
                 "SELECT version AS n FROM workspace_keys
                   WHERE workspace_id = $1 AND purpose = 'data' AND version = $2 AND retired_at IS NULL",
@@ -207,7 +206,7 @@ impl Tx {
         if !self.keep_data_key(workspace, version).await? {
             return Ok(false);
         }
-        let told: Vec<_> = rows
+        let resealed: Vec<_> = rows
             .iter()
             .map(|row| {
                 (
@@ -230,7 +229,7 @@ impl Tx {
               WHERE s.connection_id = (r.value->>0)::uuid AND s.state = r.value->>1
                 AND s.secret_id = (r.value->>2)::uuid",
         )
-        .bind(Json(told))
+        .bind(Json(resealed))
         .execute()
         .await?;
         for row in rows {
@@ -247,7 +246,7 @@ impl Tx {
         newest: i32,
     ) -> Result<i64, StoreError> {
         // Whoever is about to seal with one of them ends first.
-        let old: Vec<Number> = self
+        let old: Vec<(i64,)> = self
             .query_for(
                 "SELECT version AS n FROM workspace_keys
                   WHERE workspace_id = $1 AND purpose = 'data' AND version < $2 AND retired_at IS NOT NULL",
@@ -259,7 +258,7 @@ impl Tx {
             .fetch_all()
             .await?;
         let mut left = 0;
-        for Number { n: version } in old {
+        for (version,) in old {
             let deleted = self
                 .query(
                     "DELETE FROM workspace_keys WHERE workspace_id = $1 AND purpose = 'data' AND version = $2

@@ -1,33 +1,9 @@
-//! The vault's row, master keys, and wrapped keys: the vault's own and each workspace's.
+//! Tables `vault_keys` and `workspace_keys`: the wrapped keys of the vault and of each workspace.
 
 use uuid::Uuid;
 
 use crate::model::{Timestamp, WorkspaceId};
-use crate::store::access::Shredded;
-use crate::store::engine::Change;
-use crate::store::{Session, StoreError, Tx};
-
-/// What this vault is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VaultRecord {
-    /// Its id; part of what its own keys are bound to.
-    pub vault_id: Uuid,
-    /// Changes only when a backup is restored.
-    pub feed_epoch: Uuid,
-    /// The master key that wraps new keys.
-    pub active_master_key: String,
-    /// When it was founded.
-    pub created_at: Timestamp,
-}
-
-/// A master key that this vault has known.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MasterKeyRecord {
-    /// Its id in the key file.
-    pub id: String,
-    /// A known text, sealed by it.
-    pub check_value: Vec<u8>,
-}
+use crate::store::sql::{Change, Session, StoreError, Tx};
 
 /// What a key of the vault is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -129,20 +105,6 @@ pub struct WorkspaceKeyRows {
 }
 
 #[derive(sqlx::FromRow)]
-struct VaultRow {
-    vault_id: Uuid,
-    feed_epoch: Uuid,
-    active_master_key: String,
-    created_at: i64,
-}
-
-#[derive(sqlx::FromRow)]
-struct MasterRow {
-    master_key_id: String,
-    check_value: Vec<u8>,
-}
-
-#[derive(sqlx::FromRow)]
 struct KeyRow {
     purpose: String,
     version: i64,
@@ -167,32 +129,11 @@ impl PlacedRow {
     }
 }
 
-#[derive(sqlx::FromRow)]
-pub(in crate::store) struct Number {
-    pub(in crate::store) n: i64,
-}
-
-#[derive(sqlx::FromRow)]
-pub(in crate::store) struct Counted {
-    pub(in crate::store) name: String,
-    pub(in crate::store) n: i64,
-}
-
-#[derive(sqlx::FromRow)]
-pub(in crate::store) struct Id {
-    pub(in crate::store) connection_id: Uuid,
-}
-
 /// Which wrapped keys a walk is after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lacking {
     Master,
     BreakGlass,
-}
-
-#[derive(sqlx::FromRow)]
-pub(in crate::store) struct Name {
-    pub(in crate::store) name: String,
 }
 
 impl KeyRow {
@@ -214,47 +155,6 @@ impl KeyRow {
 }
 
 impl Session {
-    /// What this vault is; `None` before its first start.
-    pub async fn vault(&mut self) -> Result<Option<VaultRecord>, StoreError> {
-        let row: Option<VaultRow> = self
-            .query(
-                "SELECT vault_id, feed_epoch, active_master_key, created_at FROM vault WHERE singleton = 1",
-            )
-            .fetch_optional()
-            .await?;
-        Ok(row.map(|row| VaultRecord {
-            vault_id: row.vault_id,
-            feed_epoch: row.feed_epoch,
-            active_master_key: row.active_master_key,
-            created_at: Timestamp::from_micros(row.created_at),
-        }))
-    }
-
-    /// Every master key that this vault has known, retired ones too: an id never comes back with other bytes.
-    pub async fn master_keys(&mut self) -> Result<Vec<MasterKeyRecord>, StoreError> {
-        let rows: Vec<MasterRow> = self
-            .query("SELECT master_key_id, check_value FROM master_keys ORDER BY created_at")
-            .fetch_all()
-            .await?;
-        Ok(rows
-            .into_iter()
-            .map(|row| MasterKeyRecord { id: row.master_key_id, check_value: row.check_value })
-            .collect())
-    }
-
-    /// Ids of master keys that some key still needs.
-    pub async fn needed_master_keys(&mut self) -> Result<Vec<String>, StoreError> {
-        let rows: Vec<Name> = self
-            .query(
-                "SELECT master_key_id AS name FROM workspace_keys
-                  UNION SELECT master_key_id FROM vault_keys
-                  UNION SELECT active_master_key FROM vault",
-            )
-            .fetch_all()
-            .await?;
-        Ok(rows.into_iter().map(|row| row.name).collect())
-    }
-
     /// The newest of the vault's own keys for each purpose.
     pub async fn vault_keys(&mut self) -> Result<Vec<(VaultKeyPurpose, WrappedKey)>, StoreError> {
         let rows: Vec<KeyRow> = self
@@ -277,12 +177,12 @@ impl Session {
         &mut self,
         workspace: &WorkspaceId,
     ) -> Result<Option<WorkspaceKeyRows>, StoreError> {
-        let known: Option<Shredded> = self
+        let known: Option<(Option<i64>,)> = self
             .query("SELECT shredded_at FROM workspaces WHERE workspace_id = $1")
             .bind(workspace.as_str().to_owned())
             .fetch_optional()
             .await?;
-        let Some(known) = known else { return Ok(None) };
+        let Some((shredded_at,)) = known else { return Ok(None) };
         let rows: Vec<KeyRow> = self
             .query(
                 "SELECT purpose, version, key_id, master_key_id, wrapped, break_glass, break_glass_id
@@ -295,7 +195,7 @@ impl Session {
             rows.into_iter().partition(|row| row.purpose == KeyPurpose::Data.as_str());
         Ok(Some(WorkspaceKeyRows {
             workspace: workspace.clone(),
-            shredded: known.shredded_at.is_some(),
+            shredded: shredded_at.is_some(),
             data: data.into_iter().map(KeyRow::into_key).collect::<Result<_, _>>()?,
             index: index.into_iter().map(KeyRow::into_key).collect::<Result<_, _>>()?,
         }))
@@ -376,124 +276,9 @@ impl Session {
         found.extend(rows);
         found.into_iter().map(PlacedRow::into_key).collect()
     }
-
-    /// How many keys another master key than `active` wraps.
-    pub async fn count_keys_not_under(&mut self, active: &str) -> Result<i64, StoreError> {
-        let count: Number = self
-            .query(
-                "SELECT (SELECT count(*) FROM vault_keys WHERE master_key_id <> $1)
-                      + (SELECT count(*) FROM workspace_keys WHERE master_key_id <> $1) AS n",
-            )
-            .bind(active.to_owned())
-            .fetch_one()
-            .await?;
-        Ok(count.n)
-    }
-
-    /// How many keys are not encrypted to the break-glass key `recipient`.
-    pub async fn count_keys_not_for(&mut self, recipient: &str) -> Result<i64, StoreError> {
-        let count: Number = self
-            .query(
-                "SELECT (SELECT count(*) FROM vault_keys WHERE break_glass_id <> $1)
-                      + (SELECT count(*) FROM workspace_keys WHERE break_glass_id <> $1) AS n",
-            )
-            .bind(recipient.to_owned())
-            .fetch_one()
-            .await?;
-        Ok(count.n)
-    }
-
-    /// How many keys each master key wraps now; the vault's own are among them.
-    pub async fn count_keys_by_master(&mut self) -> Result<Vec<(String, i64)>, StoreError> {
-        let rows: Vec<Counted> = self
-            .query(
-                "SELECT master_key_id AS name, count(*) AS n FROM
-                        (SELECT master_key_id FROM workspace_keys UNION ALL SELECT master_key_id FROM vault_keys) AS k
-                  GROUP BY master_key_id",
-            )
-            .fetch_all()
-            .await?;
-        Ok(rows.into_iter().map(|row| (row.name, row.n)).collect())
-    }
-
-    /// When the active master key became known.
-    pub async fn active_since(&mut self) -> Result<Timestamp, StoreError> {
-        let row: Number = self
-            .query(
-                "SELECT m.created_at AS n FROM master_keys m JOIN vault v ON v.active_master_key = m.master_key_id",
-            )
-            .fetch_one()
-            .await?;
-        Ok(Timestamp::from_micros(row.n))
-    }
 }
 
 impl Tx {
-    /// Founds the vault. `false`: another process was first.
-    pub async fn found_vault(
-        &mut self,
-        vault: &VaultRecord,
-        master: &MasterKeyRecord,
-        keys: &[(VaultKeyPurpose, WrappedKey)],
-        now: Timestamp,
-    ) -> Result<bool, StoreError> {
-        let first = self
-            .query(
-                "INSERT INTO vault (singleton, vault_id, feed_epoch, min_binary, active_master_key, bootstrapped_at, created_at)
-                 VALUES (1, $1, $2, 1, $3, $4, $4) ON CONFLICT (singleton) DO NOTHING",
-            )
-            .bind(vault.vault_id)
-            .bind(vault.feed_epoch)
-            .bind(vault.active_master_key.clone())
-            .bind(now.as_micros())
-            .execute()
-            .await?;
-        if first == 0 {
-            return Ok(false);
-        }
-        self.query("INSERT INTO master_keys (master_key_id, check_value, created_at) VALUES ($1, $2, $3)")
-            .bind(master.id.clone())
-            .bind(master.check_value.clone())
-            .bind(now.as_micros())
-            .execute()
-            .await?;
-        for (purpose, key) in keys {
-            self.query(
-                "INSERT INTO vault_keys (purpose, version, key_id, master_key_id, wrapped, created_at, break_glass,
-                                         break_glass_id)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-            )
-            .bind(purpose.as_str())
-            .bind(i64::from(key.version))
-            .bind(key.key_id)
-            .bind(key.master_key.clone())
-            .bind(key.wrapped.clone())
-            .bind(now.as_micros())
-            .bind(key.break_glass.as_ref().map(|wrap| wrap.sealed.clone()))
-            .bind(key.break_glass.as_ref().map_or_else(String::new, |wrap| wrap.recipient.clone()))
-            .execute()
-            .await?;
-        }
-        Ok(true)
-    }
-
-    /// The master key that wraps new keys; it stays so until the transaction ends.
-    pub(in crate::store) async fn hold_active_master_key(&mut self) -> Result<String, StoreError> {
-        let row: Name = self
-            .query_for(
-                "SELECT active_master_key AS name FROM vault WHERE singleton = 1",
-                "SELECT active_master_key AS name FROM vault WHERE singleton = 1 FOR SHARE",
-            )
-            .fetch_one()
-            .await?;
-        Ok(row.name)
-    }
-
-    /// Whether a master key is the active one; it stays so until the transaction ends.
-    pub async fn is_active_master_key(&mut self, id: &str) -> Result<bool, StoreError> {
-        Ok(self.hold_active_master_key().await? == id)
-    }
-
     /// Brings a workspace and its first keys into being. Nothing happens if it is there. `false`: the keys are not
     /// wrapped by the master key that is active now.
     pub async fn add_workspace(
@@ -547,42 +332,6 @@ impl Tx {
         .execute()
         .await?;
         Ok(())
-    }
-
-    /// Makes a master key the active one. Its record is kept for ever.
-    pub async fn activate_master_key(
-        &mut self,
-        master: &MasterKeyRecord,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        self.query(
-            "INSERT INTO master_keys (master_key_id, check_value, created_at) VALUES ($1, $2, $3)
-             ON CONFLICT (master_key_id) DO UPDATE SET created_at = excluded.created_at, retired_at = NULL",
-        )
-        .bind(master.id.clone())
-        .bind(master.check_value.clone())
-        .bind(now.as_micros())
-        .execute()
-        .await?;
-        self.query("UPDATE vault SET active_master_key = $1 WHERE singleton = 1")
-            .bind(master.id.clone())
-            .execute()
-            .await?;
-        Ok(())
-    }
-
-    /// Notes which master keys no key needs any more.
-    pub async fn retire_master_keys(&mut self, now: Timestamp) -> Result<u64, StoreError> {
-        self.query(
-            "UPDATE master_keys SET retired_at = $1
-              WHERE retired_at IS NULL
-                AND master_key_id NOT IN (SELECT active_master_key FROM vault)
-                AND master_key_id NOT IN (SELECT master_key_id FROM workspace_keys)
-                AND master_key_id NOT IN (SELECT master_key_id FROM vault_keys)",
-        )
-        .bind(now.as_micros())
-        .execute()
-        .await
     }
 
     /// Writes a key that was wrapped anew over what it was. `false`: somebody else wrote it meanwhile.

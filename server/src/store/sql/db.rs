@@ -1,18 +1,16 @@
-//! One SQL text for two databases: a thin enum over the two sqlx drivers. Only this file (and the
-//! few `query_for`) names a backend.
+//! One SQL text for two databases: a thin enum over the two sqlx drivers. Only this file, `address.rs` and the few
+//! calls of `query_for` name a backend.
 
-use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow};
-use sqlx::query::Query as SqlxQuery;
-use sqlx::sqlite::{
-    SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
-};
-use sqlx::{ConnectOptions, Encode, FromRow, PgPool, Postgres, Sqlite, SqlitePool, Type};
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::store::StoreError;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgArguments, PgPoolOptions, PgRow};
+use sqlx::query::Query as SqlxQuery;
+use sqlx::sqlite::{SqliteArguments, SqlitePoolOptions, SqliteRow};
+use sqlx::{Encode, FromRow, PgPool, Postgres, Sqlite, SqlitePool, Type};
+
+use super::{Address, StoreError};
 
 /// A value that both databases can take as a parameter.
 pub(in crate::store) trait Value:
@@ -36,10 +34,9 @@ pub(in crate::store) trait Record:
 }
 impl<T> Record for T where T: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin {}
 
-/// Which database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
-    /// Embedded.
+    /// A file, for one process.
     Sqlite,
     /// A server, for many replicas.
     Postgres,
@@ -55,101 +52,72 @@ impl Backend {
     }
 }
 
-/// Where the database is, parsed. Holds a password: no `Debug`.
-pub(in crate::store) enum Address {
-    Sqlite { path: PathBuf, options: Box<SqliteConnectOptions> },
-    Postgres { options: Box<PgConnectOptions> },
-}
-
-impl Address {
-    /// Parses `sqlite:PATH` or `postgres://…`. The error never repeats the URL: it may hold a password.
-    pub(in crate::store) fn parse(url: &str) -> Result<Self, StoreError> {
-        if let Some(path) = url.strip_prefix("sqlite:") {
-            let path = path.strip_prefix("//").unwrap_or(path);
-            if path.is_empty() || path == ":memory:" || path.contains('?') {
-                return Err(StoreError::Config(
-                    "storage.url: sqlite:PATH wants the path of a file, and no options".into(),
-                ));
-            }
-            let options = SqliteConnectOptions::new()
-                .filename(path)
-                .create_if_missing(true)
-                .journal_mode(SqliteJournalMode::Wal)
-                .synchronous(SqliteSynchronous::Full)
-                .foreign_keys(true)
-                .busy_timeout(Duration::from_secs(5))
-                .pragma("secure_delete", "ON")
-                .disable_statement_logging();
-            return Ok(Self::Sqlite { path: Path::new(path).to_path_buf(), options: Box::new(options) });
-        }
-        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            let options = PgConnectOptions::from_str(url)
-                .map_err(|_| StoreError::Config("storage.url: not a valid postgres:// URL".into()))?
-                .application_name("token-vault")
-                .options([
-                    ("idle_in_transaction_session_timeout", "3s"),
-                    ("lock_timeout", "3s"),
-                    ("statement_timeout", "5s"),
-                    ("default_transaction_isolation", "read committed"),
-                ])
-                .disable_statement_logging();
-            return Ok(Self::Postgres { options: Box::new(options) });
-        }
-        Err(StoreError::Config("storage.url: must start with sqlite: or postgres://".into()))
-    }
-}
-
 /// Connections to one database.
 #[derive(Clone)]
-pub(in crate::store) enum Pool {
+pub(in crate::store) struct Pool {
+    pub(in crate::store) driver: Driver,
+    address: Arc<Address>,
+}
+
+#[derive(Clone)]
+pub(in crate::store) enum Driver {
     Sqlite(SqlitePool),
     Postgres(PgPool),
 }
 
+/// How long a caller waits for a connection.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 impl Pool {
-    /// Opens lazily: the first session finds out whether the database is there.
-    pub(in crate::store) fn new(address: &Address, size: u32) -> Self {
-        match address {
-            Address::Sqlite { options, .. } => Self::Sqlite(
+    /// Opens lazily: the first session finds out whether the database can be reached.
+    pub(in crate::store) fn new(address: &Arc<Address>, size: u32) -> Self {
+        let driver = match &**address {
+            Address::Sqlite { options, .. } => Driver::Sqlite(
                 SqlitePoolOptions::new()
                     .max_connections(size)
-                    .acquire_timeout(Duration::from_secs(3))
+                    .acquire_timeout(PATIENCE)
                     .idle_timeout(None)
                     .max_lifetime(None)
                     .connect_lazy_with((**options).clone()),
             ),
-            Address::Postgres { options } => Self::Postgres(
+            Address::Postgres { options } => Driver::Postgres(
                 PgPoolOptions::new()
                     .max_connections(size)
-                    .acquire_timeout(Duration::from_secs(3))
+                    .acquire_timeout(PATIENCE)
                     .connect_lazy_with((**options).clone()),
             ),
-        }
+        };
+        Self { driver, address: Arc::clone(address) }
     }
 
     pub(in crate::store) const fn backend(&self) -> Backend {
-        match self {
-            Self::Sqlite(_) => Backend::Sqlite,
-            Self::Postgres(_) => Backend::Postgres,
+        match self.driver {
+            Driver::Sqlite(_) => Backend::Sqlite,
+            Driver::Postgres(_) => Backend::Postgres,
         }
     }
 
+    pub(in crate::store) fn address(&self) -> &Address {
+        &self.address
+    }
+
     pub(in crate::store) async fn session(&self) -> Result<Session, StoreError> {
-        Ok(match self {
-            Self::Sqlite(pool) => Session::Sqlite(pool.acquire().await?),
-            Self::Postgres(pool) => Session::Postgres(pool.acquire().await?),
-        })
+        let session = match &self.driver {
+            Driver::Sqlite(pool) => pool.acquire().await.map(Session::Sqlite),
+            Driver::Postgres(pool) => pool.acquire().await.map(Session::Postgres),
+        };
+        session.map_err(|error| StoreError::from(error).at(&self.address.name()))
     }
 
     pub(in crate::store) async fn close(&self) {
-        match self {
-            Self::Sqlite(pool) => pool.close().await,
-            Self::Postgres(pool) => pool.close().await,
+        match &self.driver {
+            Driver::Sqlite(pool) => pool.close().await,
+            Driver::Postgres(pool) => pool.close().await,
         }
     }
 }
 
-/// One connection to the database: reads. Writes want a [`Tx`](crate::store::Tx).
+/// One connection to the database, for reads. Writes need a [`Tx`](super::Tx).
 pub enum Session {
     Sqlite(PoolConnection<Sqlite>),
     Postgres(PoolConnection<Postgres>),
@@ -179,7 +147,7 @@ impl Session {
         }
     }
 
-    /// Drops the connection for good: its transaction, if any, ends with it.
+    /// Closes the connection: its transaction, if any, ends with it.
     pub(in crate::store) fn abandon(self) {
         match self {
             Self::Sqlite(session) => drop(session.detach()),
@@ -202,7 +170,7 @@ impl Query<'_> {
         }
     }
 
-    /// Has it planned for its very parameters each time, instead of once for any.
+    /// Makes PostgreSQL plan it for these parameters, instead of once for all.
     pub(in crate::store) fn planned_anew(self) -> Self {
         match self {
             Self::Sqlite(..) => self,
@@ -210,7 +178,7 @@ impl Query<'_> {
         }
     }
 
-    /// Runs it and says how many rows it touched.
+    /// Returns how many rows it touched.
     pub(in crate::store) async fn execute(self) -> Result<u64, StoreError> {
         Ok(match self {
             Self::Sqlite(query, session) => query.execute(&mut **session).await?.rows_affected(),

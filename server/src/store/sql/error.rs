@@ -1,12 +1,12 @@
-//! What storage can answer when it does not do it.
+//! How storage fails.
 
 use sqlx::error::DatabaseError;
 
 /// A failure of storage. Texts are for the log; none holds a parameter's value.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// The database can't be asked now; nothing is known to have changed.
-    #[error("the database is away: {0}")]
+    /// The database can't be reached now; nothing is known to have changed.
+    #[error("the database is unavailable: {0}")]
     Unavailable(String),
     /// The transaction lost a race (deadlock, serialization, lock timeout) and may run again.
     #[error("the transaction lost a race: {0}")]
@@ -14,9 +14,7 @@ pub enum StoreError {
     /// A row holds what no release wrote.
     #[error("{table}.{column} of {row} holds what no release wrote")]
     Inconsistent {
-        /// Table.
         table: &'static str,
-        /// Column.
         column: &'static str,
         /// The row's key.
         row: String,
@@ -24,12 +22,20 @@ pub enum StoreError {
     /// The configuration or the database's settings are not acceptable.
     #[error("{0}")]
     Config(String),
-    /// A bug of ours, or a database that behaves like none that we know.
+    /// A bug of ours, or a database that behaves unlike any that we know.
     #[error("the database refused a statement: {0}")]
     Refused(String),
 }
 
 impl StoreError {
+    /// Says which database is unavailable.
+    pub(in crate::store) fn at(self, database: &str) -> Self {
+        match self {
+            Self::Unavailable(why) => Self::Unavailable(format!("{database}: {why}")),
+            other => other,
+        }
+    }
+
     /// Whether the whole transaction is lost, not only the statement's own unit.
     pub(in crate::store) const fn ends_transaction(&self) -> bool {
         matches!(self, Self::Unavailable(_))
@@ -43,10 +49,12 @@ impl From<sqlx::Error> for StoreError {
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
             | sqlx::Error::Protocol(_)
-            | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed
             | sqlx::Error::BeginFailed => Self::Unavailable(error.to_string()),
+            sqlx::Error::PoolTimedOut => Self::Unavailable(
+                "no connection in time: it can't be reached, or all connections are busy".into(),
+            ),
             other => Self::Refused(other.to_string()),
         }
     }
@@ -54,7 +62,7 @@ impl From<sqlx::Error> for StoreError {
 
 fn from_database(error: &dyn DatabaseError) -> StoreError {
     let code = error.code().unwrap_or_default();
-    // A constraint's message may quote values (PostgreSQL's detail does); the name is enough.
+    // A constraint's message may quote values, as PostgreSQL's detail does; its name is enough.
     let text = match error.constraint() {
         Some(constraint) => format!("constraint {constraint} ({code})"),
         None => format!("{} ({code})", error.message()),

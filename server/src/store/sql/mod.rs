@@ -1,8 +1,16 @@
-//! How SQL is spoken: one text for two databases, and what can go wrong.
+//! How SQL is spoken: one text for two databases, transactions, migrations, and what can go wrong.
 
+mod address;
 mod db;
 mod error;
+mod opening;
+mod tx;
 
-pub(in crate::store) use db::{Address, Pool, Query};
+pub(in crate::store) use address::Address;
 pub use db::{Backend, Session};
+pub(in crate::store) use db::{Driver, Pool, Query};
 pub use error::StoreError;
+pub(in crate::store) use opening::{check_settings, migrate, reach};
+pub use opening::{migrate_only, open_for_reading};
+pub use tx::Tx;
+pub(in crate::store) use tx::{Audited, Change, Pending};

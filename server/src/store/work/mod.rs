@@ -7,7 +7,7 @@ mod requests;
 mod runs;
 
 pub use provider_health::ProviderHealth;
-pub(in crate::store) use replicas::{Beat, Observer, beat, register, report_master_keys};
-pub use replicas::{Registration, Replica};
+pub use replicas::Registration;
+pub(in crate::store) use replicas::{Beat, BeatRow};
 pub use requests::{Claim, Claimed, RequestOutcome};
 pub use runs::{JobRun, RunCause, RunState};

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use crate::model::{Connection, ConnectionId, Timestamp};
-use crate::store::{Session, StoreError, Tx};
+use crate::store::sql::{Session, StoreError, Tx};
 
 #[derive(sqlx::FromRow)]
 struct Row {

@@ -1,7 +1,7 @@
 //! Table `provider_health`: one row per provider and app, the same for every replica.
 
 use crate::model::{ProviderId, Timestamp};
-use crate::store::{Session, StoreError, Tx};
+use crate::store::sql::{Session, StoreError, Tx};
 
 /// How a provider stands.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,50 +1,12 @@
-//! Table `replicas`: which processes live. A beat that stands still for three seconds of an observer's
-//! own monotonic time ends the incarnation, and what it had claimed is free.
-
-use std::collections::HashMap;
-use std::convert::Infallible;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+//! Table `replicas`: which processes live, and what each holds and has applied. `engine/beats.rs` keeps it true.
 
 use sqlx::types::Json;
 use uuid::Uuid;
 
 use crate::model::{Incarnation, Timestamp};
-use crate::store::engine::Writer;
-use crate::store::sql::Pool;
-use crate::store::{Abort, Session, StoreError, Tx};
+use crate::store::sql::{Session, StoreError, Tx};
 
-/// How long a beat may stand still.
-const SILENCE: Duration = Duration::from_secs(3);
-
-/// What this process saw of the others' beats.
-#[derive(Default)]
-pub(in crate::store) struct Observer {
-    seen: Mutex<HashMap<Uuid, (i64, Instant)>>,
-}
-
-impl Observer {
-    /// Notes the beats and names those that stood still too long.
-    fn note(&self, own: Incarnation, beats: &[BeatRow]) -> Vec<BeatRow> {
-        let Ok(mut seen) = self.seen.lock() else { return Vec::new() };
-        let now = Instant::now();
-        seen.retain(|incarnation, _| beats.iter().any(|row| row.incarnation == *incarnation));
-        beats
-            .iter()
-            .filter(|row| row.incarnation != own.as_uuid())
-            .filter(|row| {
-                let (beat, since) = seen.entry(row.incarnation).or_insert((row.beat, now));
-                if *beat != row.beat {
-                    (*beat, *since) = (row.beat, now);
-                }
-                since.elapsed() >= SILENCE
-            })
-            .cloned()
-            .collect()
-    }
-}
-
-/// What a process says of itself.
+/// What a process registers with.
 #[derive(Debug, Clone)]
 pub struct Registration {
     /// Its name for people.
@@ -53,15 +15,11 @@ pub struct Registration {
     pub master_keys: Vec<String>,
 }
 
+/// How far a process's beats have come.
 #[derive(Clone, sqlx::FromRow)]
-struct BeatRow {
-    incarnation: Uuid,
-    beat: i64,
-}
-
-#[derive(sqlx::FromRow)]
-struct Ended {
-    ended_at: Option<i64>,
+pub(in crate::store) struct BeatRow {
+    pub(in crate::store) incarnation: Uuid,
+    pub(in crate::store) beat: i64,
 }
 
 /// What a process says with each beat.
@@ -75,140 +33,16 @@ pub(in crate::store) struct Beat {
     pub(in crate::store) master_keys: Option<Vec<String>>,
 }
 
-/// Beats once and ends those that fell silent. Failures wait for the next beat. `false`: others ended us.
-pub(in crate::store) async fn beat(
-    writer: &Writer,
-    readers: &Pool,
-    observer: &Observer,
-    own: Incarnation,
-    state: Beat,
-) -> bool {
-    let silent = match read_beats(readers).await {
-        Ok(beats) => observer.note(own, &beats),
-        Err(_) => return true,
-    };
-    let outcome: Result<bool, Abort<Infallible>> = writer
-        .write(move |tx| {
-            let (silent, state) = (silent.clone(), state.clone());
-            Box::pin(async move {
-                let known = tx
-                    .query(
-                        "UPDATE replicas SET beat = beat + 1, applied_revision = $2, clock_offset = $3,
-                                master_key_ids = coalesce($4, master_key_ids)
-                          WHERE incarnation = $1",
-                    )
-                    .bind(own.as_uuid())
-                    .bind(state.applied)
-                    .bind(state.clock_offset)
-                    .bind(state.master_keys.map(Json))
-                    .execute()
-                    .await?;
-                for row in silent {
-                    tx.query("DELETE FROM replicas WHERE incarnation = $1 AND beat = $2")
-                        .bind(row.incarnation)
-                        .bind(row.beat)
-                        .execute()
-                        .await?;
-                }
-                Ok(known == 1)
-            })
-        })
-        .await;
-    match outcome {
-        Ok(known) => known,
-        Err(Abort::Store(error)) => {
-            tracing::debug!(%error, "a beat was missed");
-            true
-        }
-        Err(Abort::Refused(never)) => match never {},
-    }
-}
-
-/// Adds this process to the living. `alone`: no other can live (SQLite is locked), so all others have ended.
-pub(in crate::store) async fn register(
-    writer: &Writer,
-    incarnation: Incarnation,
-    registration: Registration,
-    alone: bool,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    let outcome: Result<(), Abort<Infallible>> = writer
-        .write(move |tx| {
-            let registration = registration.clone();
-            Box::pin(async move {
-                if alone {
-                    tx.query("DELETE FROM replicas").execute().await?;
-                }
-                tx.query(
-                    "INSERT INTO replicas (incarnation, name, beat, version, master_key_ids, config_revision,
-                                           clock_offset, applied_revision, started_at)
-                     VALUES ($1, $2, 0, $3, $4, 0, 0, 0, $5) ON CONFLICT (incarnation) DO NOTHING",
-                )
-                .bind(incarnation.as_uuid())
-                .bind(registration.name)
-                .bind(env!("CARGO_PKG_VERSION"))
-                .bind(Json(registration.master_keys))
-                .bind(now.as_micros())
-                .execute()
-                .await?;
-                Ok(())
-            })
-        })
-        .await;
-    match outcome {
-        Ok(()) => Ok(()),
-        Err(Abort::Store(error)) => Err(error),
-        Err(Abort::Refused(never)) => match never {},
-    }
-}
-
-/// Says which master keys a process holds, ahead of its next beat.
-pub(in crate::store) async fn report_master_keys(
-    writer: &Writer,
-    own: Incarnation,
-    ids: Vec<String>,
-) -> Result<(), StoreError> {
-    let outcome: Result<(), Abort<Infallible>> = writer
-        .write(move |tx| {
-            let ids = ids.clone();
-            Box::pin(async move {
-                tx.query("UPDATE replicas SET master_key_ids = $2 WHERE incarnation = $1")
-                    .bind(own.as_uuid())
-                    .bind(Json(ids))
-                    .execute()
-                    .await?;
-                Ok(())
-            })
-        })
-        .await;
-    match outcome {
-        Ok(()) => Ok(()),
-        Err(Abort::Store(error)) => Err(error),
-        Err(Abort::Refused(never)) => match never {},
-    }
-}
-
-async fn read_beats(readers: &Pool) -> Result<Vec<BeatRow>, StoreError> {
-    readers
-        .session()
-        .await?
-        .query("SELECT incarnation, beat FROM replicas WHERE ended_at IS NULL")
-        .fetch_all()
-        .await
-}
-
 /// A living process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replica {
-    /// Its life.
     pub incarnation: Incarnation,
     /// Its name for people.
     pub name: String,
-    /// Of its program.
+    /// The version of its program.
     pub version: String,
     /// Microseconds that its clock is ahead of the database's.
     pub clock_offset: i64,
-    /// When it began.
     pub started_at: Timestamp,
     /// Ids of the master keys that it holds.
     pub master_keys: Vec<String>,
@@ -228,6 +62,11 @@ struct ReplicaRow {
 }
 
 impl Session {
+    /// The beats of all processes that have not ended.
+    pub(in crate::store) async fn beats(&mut self) -> Result<Vec<BeatRow>, StoreError> {
+        self.query("SELECT incarnation, beat FROM replicas WHERE ended_at IS NULL").fetch_all().await
+    }
+
     /// The living processes, oldest first.
     pub async fn replicas(&mut self) -> Result<Vec<Replica>, StoreError> {
         let rows: Vec<ReplicaRow> = self
@@ -252,17 +91,84 @@ impl Session {
 
     /// Whether a process still counts as living.
     pub async fn replica_lives(&mut self, incarnation: Incarnation) -> Result<bool, StoreError> {
-        let row: Option<Ended> = self
+        let row: Option<(Option<i64>,)> = self
             .query("SELECT ended_at FROM replicas WHERE incarnation = $1")
             .bind(incarnation.as_uuid())
             .fetch_optional()
             .await?;
-        Ok(row.is_some_and(|row| row.ended_at.is_none()))
+        Ok(row.is_some_and(|(ended_at,)| ended_at.is_none()))
     }
 }
 
 impl Tx {
-    /// Ends this process's own life: what it had claimed is free at once.
+    /// Adds this process to the living. `alone`: no other can live (SQLite is locked), so all others have ended.
+    pub(in crate::store) async fn register_replica(
+        &mut self,
+        own: Incarnation,
+        registration: &Registration,
+        alone: bool,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        if alone {
+            self.query("DELETE FROM replicas").execute().await?;
+        }
+        self.query(
+            "INSERT INTO replicas (incarnation, name, beat, version, master_key_ids, config_revision, clock_offset,
+                                   applied_revision, started_at)
+             VALUES ($1, $2, 0, $3, $4, 0, 0, 0, $5) ON CONFLICT (incarnation) DO NOTHING",
+        )
+        .bind(own.as_uuid())
+        .bind(registration.name.clone())
+        .bind(env!("CARGO_PKG_VERSION"))
+        .bind(Json(registration.master_keys.clone()))
+        .bind(now.as_micros())
+        .execute()
+        .await?;
+        Ok(())
+    }
+
+    /// Beats once. `false`: other processes ended this one.
+    pub(in crate::store) async fn beat(&mut self, own: Incarnation, beat: &Beat) -> Result<bool, StoreError> {
+        let known = self
+            .query(
+                "UPDATE replicas SET beat = beat + 1, applied_revision = $2, clock_offset = $3,
+                        master_key_ids = coalesce($4, master_key_ids)
+                  WHERE incarnation = $1",
+            )
+            .bind(own.as_uuid())
+            .bind(beat.applied)
+            .bind(beat.clock_offset)
+            .bind(beat.master_keys.clone().map(Json))
+            .execute()
+            .await?;
+        Ok(known == 1)
+    }
+
+    /// Ends a process that fell silent, unless it has beaten since.
+    pub(in crate::store) async fn end_silent(&mut self, silent: &BeatRow) -> Result<(), StoreError> {
+        self.query("DELETE FROM replicas WHERE incarnation = $1 AND beat = $2")
+            .bind(silent.incarnation)
+            .bind(silent.beat)
+            .execute()
+            .await?;
+        Ok(())
+    }
+
+    /// Notes which master keys a process holds, ahead of its next beat.
+    pub(in crate::store) async fn note_master_keys(
+        &mut self,
+        own: Incarnation,
+        ids: &[String],
+    ) -> Result<(), StoreError> {
+        self.query("UPDATE replicas SET master_key_ids = $2 WHERE incarnation = $1")
+            .bind(own.as_uuid())
+            .bind(Json(ids.to_vec()))
+            .execute()
+            .await?;
+        Ok(())
+    }
+
+    /// Ends this process: what it had claimed is free at once.
     pub async fn end_replica(&mut self, incarnation: Incarnation) -> Result<(), StoreError> {
         self.query("DELETE FROM replicas WHERE incarnation = $1")
             .bind(incarnation.as_uuid())

@@ -4,7 +4,7 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use crate::model::{Incarnation, RequestId, Timestamp};
-use crate::store::{Session, StoreError, Tx};
+use crate::store::sql::{Session, StoreError, Tx};
 
 /// What a repeated request is answered from, in the verb's own form. Never holds a secret.
 pub type RequestOutcome = serde_json::Value;

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use crate::model::{Incarnation, Timestamp};
-use crate::store::{Session, StoreError, Tx};
+use crate::store::sql::{Session, StoreError, Tx};
 
 /// How a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

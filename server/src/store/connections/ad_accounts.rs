@@ -1,0 +1,145 @@
+//! Table `connection_ad_accounts`: which ad accounts each token reaches, or once did.
+
+use std::collections::{HashMap, HashSet};
+
+use uuid::Uuid;
+
+use crate::model::{AccountChange, AdAccount, ConnectionId, Timestamp};
+use crate::store::sql::{Session, StoreError, Tx};
+
+#[derive(sqlx::FromRow)]
+struct AccountRow {
+    ad_account_id: String,
+    name: String,
+    currency: String,
+    time_zone: String,
+    provider_state: String,
+    owner_id: String,
+    owner_name: String,
+    unreachable: bool,
+}
+
+impl AccountRow {
+    fn is_up_to_date(&self, account: &AdAccount) -> bool {
+        let reported = [&account.name, &account.currency, &account.time_zone, &account.provider_state];
+        let known = [&self.name, &self.currency, &self.time_zone, &self.provider_state];
+        let owner = (&self.owner_id, &self.owner_name) == (&account.owner_id, &account.owner_name);
+        reported == known && owner && !self.unreachable
+    }
+}
+
+impl Session {
+    async fn known_ad_accounts(&mut self, id: ConnectionId) -> Result<Vec<AccountRow>, StoreError> {
+        self.query(
+            "SELECT ad_account_id, name, currency, time_zone, provider_state, owner_id, owner_name,
+                    unreachable_since IS NOT NULL AS unreachable
+               FROM connection_ad_accounts WHERE connection_id = $1",
+        )
+        .bind(id.as_uuid())
+        .fetch_all()
+        .await
+    }
+}
+
+impl Tx {
+    pub async fn forget_ad_accounts(&mut self, id: ConnectionId) -> Result<(), StoreError> {
+        self.query("DELETE FROM connection_ad_accounts WHERE connection_id = $1")
+            .bind(id.as_uuid())
+            .execute()
+            .await?;
+        Ok(())
+    }
+
+    /// Notes which ad accounts a token reaches now. Those that it no longer reaches stay, marked. Returns how many are
+    /// marked, and which were added and removed.
+    pub async fn record_ad_accounts(
+        &mut self,
+        id: ConnectionId,
+        accounts: &[AdAccount],
+        now: Timestamp,
+    ) -> Result<(u32, AccountChange), StoreError> {
+        let known: HashMap<String, AccountRow> = self
+            .known_ad_accounts(id)
+            .await?
+            .into_iter()
+            .map(|row| (row.ad_account_id.clone(), row))
+            .collect();
+        let reached: HashSet<&str> = accounts.iter().map(|account| account.id.as_str()).collect();
+        let mut change = AccountChange::default();
+        for row in
+            known.values().filter(|row| !row.unreachable && !reached.contains(row.ad_account_id.as_str()))
+        {
+            change.removed.push(row.ad_account_id.clone());
+            self.query(
+                "UPDATE connection_ad_accounts SET unreachable_since = $3
+                  WHERE connection_id = $1 AND ad_account_id = $2",
+            )
+            .bind(id.as_uuid())
+            .bind(row.ad_account_id.clone())
+            .bind(now.as_micros())
+            .execute()
+            .await?;
+        }
+        // One statement for all that are unchanged; one each only for what is new or changed.
+        self.query(
+            "UPDATE connection_ad_accounts SET last_reachable_at = $2, checked_at = $2
+              WHERE connection_id = $1 AND unreachable_since IS NULL",
+        )
+        .bind(id.as_uuid())
+        .bind(now.as_micros())
+        .execute()
+        .await?;
+        for account in accounts {
+            let row = known.get(&account.id);
+            if row.is_none_or(|row| row.unreachable) {
+                change.added.push(account.id.clone());
+            }
+            if row.is_none_or(|row| !row.is_up_to_date(account)) {
+                self.put_ad_account(id.as_uuid(), account, now).await?;
+            }
+        }
+        let (count,): (i64,) = self
+            .query(
+                "SELECT count(*) AS n FROM connection_ad_accounts
+                  WHERE connection_id = $1 AND unreachable_since IS NOT NULL",
+            )
+            .bind(id.as_uuid())
+            .fetch_one()
+            .await?;
+        change.added.sort();
+        change.removed.sort();
+        Ok((u32::try_from(count).unwrap_or(u32::MAX), change))
+    }
+
+    async fn put_ad_account(
+        &mut self,
+        id: Uuid,
+        account: &AdAccount,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.query(
+            "INSERT INTO connection_ad_accounts
+                    (connection_id, ad_account_id, name, currency, time_zone, state, provider_state,
+                     owner_id, owner_name, last_reachable_at, unreachable_since, checked_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, NULL, $10)
+             ON CONFLICT (connection_id, ad_account_id) DO UPDATE
+                SET name = excluded.name, currency = excluded.currency, time_zone = excluded.time_zone,
+                    state = excluded.state, provider_state = excluded.provider_state, owner_id = excluded.owner_id,
+                    owner_name = excluded.owner_name, last_reachable_at = excluded.last_reachable_at,
+                    unreachable_since = NULL, checked_at = excluded.checked_at",
+        )
+        .bind(id)
+        .bind(account.id.clone())
+        .bind(account.name.clone())
+        .bind(account.currency.clone())
+        .bind(account.time_zone.clone())
+        .bind(account.state.as_str())
+        .bind(account.provider_state.clone())
+        .bind(account.owner_id.clone())
+        .bind(account.owner_name.clone())
+        .bind(now.as_micros())
+        .execute()
+        .await
+        .map(|_| ())
+    }
+}
