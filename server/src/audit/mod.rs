@@ -7,19 +7,23 @@
 
 mod chain;
 mod files;
+mod log_file;
+mod progress;
 mod reading;
 mod search;
 mod sink;
 #[cfg(test)]
 mod tests;
 mod verify;
+mod writer;
 
 use std::path::PathBuf;
 
 pub use chain::{Head, Line, Link};
 pub use files::{FileSet, file_sets};
+pub use progress::Surplus;
 pub use search::{Query, search};
-pub use sink::{Audit, Surplus};
+pub use sink::Audit;
 pub use verify::{Anchor, Damage, Finding, Report, verify};
 
 /// Where records go.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::sink::body;
+use super::writer::body;
 use super::*;
 use crate::crypto::{MacKey, RawKey};
 use crate::model::{AuditKind, AuditRecord, Clock, Timestamp};
