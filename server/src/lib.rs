@@ -11,11 +11,13 @@
 
 pub(crate) mod api;
 pub mod audit;
+mod backoff;
 pub mod cli;
 pub(crate) mod config;
 pub mod crypto;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod http_client;
 pub(crate) mod jobs;
 pub mod model;
 pub(crate) mod oidc;

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::transit::Transit;
-use super::{CorruptCiphertext, RawKey, encode_parts, open_bytes, seal_bytes};
+use super::{RawKey, WrapError, encode_parts, open_bytes, seal_bytes};
 use crate::model::Secret;
 
 /// A key text that can't be used. Never repeats the text.
@@ -56,26 +56,6 @@ impl KeyBinding<'_> {
             self.key_id.as_bytes(),
             &self.version.to_be_bytes(),
         ])
-    }
-}
-
-/// Why a key could not be wrapped or unwrapped.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WrapError {
-    /// It does not open under its master key and binding.
-    #[error("the wrapped key does not open under its master key and binding")]
-    Corrupt,
-    /// The master key of that id is not at hand.
-    #[error("the master key {0} is not at hand")]
-    NotHeld(String),
-    /// The key service can't be asked, or does not let us.
-    #[error("{0}")]
-    Unavailable(String),
-}
-
-impl From<CorruptCiphertext> for WrapError {
-    fn from(_: CorruptCiphertext) -> Self {
-        Self::Corrupt
     }
 }
 

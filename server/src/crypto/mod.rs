@@ -5,6 +5,7 @@
 
 mod api_key;
 mod break_glass;
+mod error;
 mod key;
 mod mac;
 mod master;
@@ -12,10 +13,11 @@ mod transit;
 
 pub use api_key::{PresentedKey, mint as mint_api_key};
 pub use break_glass::{BreakGlassOpeningKey, BreakGlassSealingKey};
+pub use error::{CorruptCiphertext, WrapError};
 pub use key::{DataKey, RawKey};
 pub use mac::MacKey;
 pub use master::{
-    KeyBinding, MasterKeyError, MasterKeys, WrapError, add_to_key_file, create_key_file, create_secret_file,
+    KeyBinding, MasterKeyError, MasterKeys, add_to_key_file, create_key_file, create_secret_file,
     fresh_key_id,
 };
 pub use transit::{Transit, TransitConfig, TransitLogin};
@@ -24,16 +26,11 @@ use aes_gcm::Aes256Gcm;
 use aes_gcm::aead::{Aead, Generate, Nonce, Payload};
 use zeroize::Zeroizing;
 
-use crate::model::{ConnectionId, ProviderId, Sealed, Secret, TokenVersion, WorkspaceId};
+use crate::model::{Connection, ConnectionId, ProviderId, Sealed, Secret, TokenVersion, WorkspaceId};
 
 /// First byte of every ciphertext: which layout follows. 1 is nonce (12 bytes), ciphertext, tag (16 bytes).
 const FORMAT: u8 = 1;
 const NONCE: usize = 12;
-
-/// A ciphertext that does not open. One error for every cause: nobody learns from which check failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the ciphertext does not open under its key and binding")]
-pub struct CorruptCiphertext;
 
 /// What a ciphertext belongs to. Any other binding makes [`open`] fail, so a row that was copied elsewhere
 /// or rolled back to an older version does not decrypt.
@@ -49,7 +46,17 @@ pub struct Binding<'a> {
     pub version: TokenVersion,
 }
 
-impl Binding<'_> {
+impl<'a> Binding<'a> {
+    /// The binding of the secret that a connection holds now.
+    pub fn of(connection: &'a Connection) -> Self {
+        Self {
+            workspace: &connection.workspace,
+            connection: connection.id,
+            provider: &connection.provider,
+            version: connection.version,
+        }
+    }
+
     /// Unambiguous: every part is preceded by its length.
     fn encode(&self) -> Vec<u8> {
         encode_parts(&[

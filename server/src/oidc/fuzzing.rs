@@ -3,7 +3,7 @@
 use jsonwebtoken::{dangerous, decode_header};
 
 use super::claims::Claims;
-use super::keys;
+use super::issuer_keys;
 
 /// A bearer token, up to where its signature would be looked at.
 pub fn token(text: &str) {
@@ -28,5 +28,5 @@ fn claims(claims: &Claims) {
 
 /// What an issuer publishes.
 pub fn published(text: &str) {
-    keys::fuzz(text);
+    issuer_keys::fuzz(text);
 }

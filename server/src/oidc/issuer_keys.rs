@@ -1,13 +1,11 @@
-//! The issuer's public keys: asked for by the clock, and sooner for a key that is not known; kept for a bounded time when
-//! the issuer does not answer.
+//! The issuer's public keys: fetched at intervals, and sooner when a token names an unknown key; kept for a bounded time
+//! while the issuer does not answer.
 
-use std::fs;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use jsonwebtoken::DecodingKey;
-use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client};
+use reqwest::Client;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -16,19 +14,19 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::{OidcConfig, Rejected, Signing};
+use crate::http_client::{BodyError, ClientConfig, read_body};
 
-/// How long connecting may take, and one request.
 const CONNECT: Duration = Duration::from_secs(2);
 const REQUEST: Duration = Duration::from_secs(5);
-/// No document that is wanted comes near it.
-const LONGEST_ANSWER: usize = 256 * 1024;
+/// No document that we ask for comes near it.
+const LONGEST_REPLY: usize = 256 * 1024;
 /// Most keys that are kept.
 const MOST_KEYS: usize = 64;
-/// Most keys that are tried on a token that does not say which one signed it.
+/// Most keys that are tried on a token that does not name the one that signed it.
 const MOST_TRIED: usize = 8;
 /// Most callers that wait for the issuer at once.
 const MOST_WAITING: usize = 16;
-/// How soon the issuer is asked again after it did not answer, at most.
+/// Longest pause before the issuer is asked again after it did not answer.
 const RETRY: Duration = Duration::from_secs(15);
 
 /// One public key.
@@ -38,26 +36,24 @@ struct PublicKey {
     key: DecodingKey,
 }
 
-/// What the issuer said, and when.
 struct KeySet {
     keys: Vec<PublicKey>,
-    at: Instant,
+    fetched_at: Instant,
 }
 
-/// When the issuer was asked last, whatever it said.
+/// When the issuer was last asked, and whether it failed to answer.
 #[derive(Default)]
 struct Asked {
     at: Option<Instant>,
     failing: bool,
 }
 
-/// The issuer's keys.
-pub(super) struct Keys {
+pub(super) struct IssuerKeys {
     client: Client,
     known: RwLock<Option<Arc<KeySet>>>,
-    /// Held while the issuer is asked: others wait for the answer and do not ask too.
+    /// Held while the issuer is asked: other callers wait for that reply instead of asking too.
     asked: Mutex<Asked>,
-    /// Callers that may wait for it. A place among all calls is worth more than the answer of an issuer that hangs.
+    /// Bounds the callers that wait for it, so that an issuer that hangs does not take up all calls.
     waiting: Semaphore,
 }
 
@@ -69,7 +65,7 @@ struct Discovery {
 
 #[derive(Deserialize)]
 struct Published {
-    /// One by one: a key of a kind that is not known harms no other.
+    /// Parsed one by one, so that a key of an unknown kind does not hide the others.
     keys: Vec<Value>,
 }
 
@@ -87,7 +83,7 @@ struct Jwk {
     y: Option<String>,
 }
 
-/// A key that tokens can be signed with; `None` for one of another kind or use.
+/// A key that can sign tokens; `None` for one of another kind or use.
 fn public_key(value: Value) -> Option<PublicKey> {
     let jwk: Jwk = serde_json::from_value(value).ok()?;
     if jwk.purpose.is_some_and(|purpose| purpose != "sig") {
@@ -99,7 +95,7 @@ fn public_key(value: Value) -> Option<PublicKey> {
         ("OKP", Some("Ed25519")) => (Signing::EdDsa, DecodingKey::from_ed_components(&jwk.x?).ok()?),
         _ => return None,
     };
-    // A key that is said to be for something else is for nothing here.
+    // A key whose `alg` says something else can't be used here.
     match jwk.alg.as_deref().map(Signing::parse) {
         Some(Ok(named)) if named != signing => return None,
         Some(Err(_)) => return None,
@@ -116,32 +112,16 @@ impl KeySet {
     }
 }
 
-impl Keys {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the issuer has a client of its own, bounded and without redirects too"
-    )]
+impl IssuerKeys {
     pub(super) fn new(config: &OidcConfig) -> Result<Self, String> {
-        // Without one, the builder would panic.
-        if rustls::crypto::CryptoProvider::get_default().is_none() {
-            return Err("a TLS crypto provider must be installed first".into());
-        }
-        let mut builder = Client::builder()
-            .user_agent(concat!("token-vault/", env!("CARGO_PKG_VERSION")))
-            .redirect(Policy::none())
-            .referer(false)
-            .connect_timeout(CONNECT)
-            .timeout(REQUEST);
-        if config.issuer.starts_with("http://") {
-            builder = builder.no_proxy();
-        }
-        if let Some(file) = &config.ca_file {
-            let pem = fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
-            let certificates = Certificate::from_pem_bundle(&pem)
-                .map_err(|_| format!("{} holds no PEM certificates", file.display()))?;
-            builder = builder.tls_certs_only(certificates);
-        }
-        let client = builder.build().map_err(|error| format!("the HTTP client can't be set up: {error}"))?;
+        let client = ClientConfig {
+            connect_timeout: CONNECT,
+            timeout: REQUEST,
+            ca_file: config.ca_file.as_deref(),
+            proxy: !config.issuer.starts_with("http://"),
+            gzip: false,
+        };
+        let client = client.build()?;
         Ok(Self {
             client,
             known: RwLock::default(),
@@ -150,7 +130,7 @@ impl Keys {
         })
     }
 
-    /// Asks by the clock until `stop`.
+    /// Fetches the keys at intervals, until stopped.
     pub(super) async fn follow(&self, config: &OidcConfig, stop: CancellationToken) {
         loop {
             let answers = self.ask(config).await;
@@ -165,7 +145,7 @@ impl Keys {
     /// The keys that may have signed a token that names this key, or none.
     ///
     /// # Errors
-    /// `Invalid` if the issuer has no such key, `Unavailable` if nobody knows.
+    /// `Invalid` if the issuer has no such key, `Unavailable` if that is not known.
     pub(super) async fn candidates(
         &self,
         config: &OidcConfig,
@@ -181,7 +161,7 @@ impl Keys {
         };
         match self.find(config, id, signing) {
             Some(found) => Ok(found),
-            // What is not among the keys of an issuer that answers is not the issuer's.
+            // The issuer answers, and the key is not among its keys.
             None if answers && self.fresh(config).is_some() => {
                 Err(Rejected::Invalid("the issuer has no such key"))
             }
@@ -189,10 +169,10 @@ impl Keys {
         }
     }
 
-    /// The last answer, while it is good for.
+    /// The last fetched keys, while they may be used.
     fn fresh(&self, config: &OidcConfig) -> Option<Arc<KeySet>> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner).clone();
-        known.filter(|set| set.at.elapsed() < config.stale_for)
+        known.filter(|set| set.fetched_at.elapsed() < config.stale_for)
     }
 
     fn find(&self, config: &OidcConfig, id: Option<&str>, signing: Signing) -> Option<Vec<DecodingKey>> {
@@ -200,22 +180,22 @@ impl Keys {
         (!found.is_empty()).then_some(found)
     }
 
-    /// Asks the issuer, unless that was only just done; says whether it answered.
+    /// Asks the issuer, unless it was asked a moment ago; returns whether it answered.
     async fn ask(&self, config: &OidcConfig) -> bool {
         let mut asked = self.asked.lock().await;
         if asked.at.is_some_and(|at| at.elapsed() < config.refresh_at_most_every) {
             return !asked.failing;
         }
-        let told = self.fetch(config).await;
+        let fetched = self.fetch(config).await;
         asked.at = Some(Instant::now());
-        match told {
+        match fetched {
             Ok(keys) => {
                 if asked.failing {
                     tracing::info!(issuer = config.issuer, "the issuer answers again");
                 }
                 tracing::debug!(issuer = config.issuer, keys = keys.len(), "the issuer's keys are read");
                 asked.failing = false;
-                let set = Arc::new(KeySet { keys, at: Instant::now() });
+                let set = Arc::new(KeySet { keys, fetched_at: Instant::now() });
                 *self.known.write().unwrap_or_else(PoisonError::into_inner) = Some(set);
             }
             Err(why) => {
@@ -242,7 +222,7 @@ impl Keys {
                     return Err("its discovery document is of another issuer");
                 }
                 let keys = Url::parse(&found.jwks_uri).map_err(|_| "its jwks_uri is no URL")?;
-                // Keys come as safely as the document that names their place.
+                // The keys must come over as safe a connection as the document that names their address.
                 if keys.scheme() != "https" && keys.origin() != url.origin() {
                     return Err("its discovery document names keys without TLS elsewhere");
                 }
@@ -252,7 +232,7 @@ impl Keys {
         let published: Published = self.get(url).await?;
         let keys: Vec<_> = published.keys.into_iter().take(MOST_KEYS).filter_map(public_key).collect();
         if keys.is_empty() {
-            // It answered: that is how all of them are withdrawn.
+            // It answered: this is how an issuer withdraws all its keys.
             tracing::warn!(
                 issuer = config.issuer,
                 "the issuer publishes no key that can be used: none of its tokens is accepted"
@@ -262,19 +242,16 @@ impl Keys {
     }
 
     async fn get<T: DeserializeOwned>(&self, url: Url) -> Result<T, &'static str> {
-        let mut response = self.client.get(url).send().await.map_err(|error| {
+        let response = self.client.get(url).send().await.map_err(|error| {
             if error.is_timeout() { "it did not answer in time" } else { "it can't be reached" }
         })?;
         if !response.status().is_success() {
             return Err("it answers with an error");
         }
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|_| "its answer was cut off")? {
-            if body.len() + chunk.len() > LONGEST_ANSWER {
-                return Err("its answer is too long");
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let body = read_body(response, LONGEST_REPLY).await.map_err(|error| match error {
+            BodyError::TooLong => "its answer is too long",
+            BodyError::Broken(_) => "its answer was cut off",
+        })?;
         serde_json::from_slice(&body).map_err(|_| "its answer is not understood")
     }
 }
@@ -309,7 +286,7 @@ mod tests {
     }
 }
 
-/// Every reading of a key set.
+/// Parses a key set and a discovery document.
 #[cfg(fuzzing)]
 pub(super) fn fuzz(text: &str) {
     if let Ok(published) = serde_json::from_str::<Published>(text) {

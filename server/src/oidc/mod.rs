@@ -1,12 +1,12 @@
 //! Callers who come with a token (a JWT) that an OpenID Connect issuer signed: whether it is good, and who that is.
 //!
-//! `keys` holds the issuer's public keys, `claims` reads what a token says, `verify` checks signatures with the
+//! `issuer_keys` holds the issuer's public keys, `claims` reads what a token says, `verify` checks signatures with the
 //! workspace's one cryptography. Nothing in here knows what a role may do.
 
 mod claims;
 #[cfg(fuzzing)]
 pub mod fuzzing;
-mod keys;
+mod issuer_keys;
 mod verify;
 
 use std::collections::BTreeSet;
@@ -22,7 +22,7 @@ use url::Url;
 
 use crate::model::{Credential, Principal, Role, Secret, Timestamp, WorkspaceId, WorkspaceSet};
 use claims::Claims;
-use keys::Keys;
+use issuer_keys::IssuerKeys;
 
 /// Stands before the name of every principal that comes with a token, and of no other.
 pub const NAME_PREFIX: &str = "oidc:";
@@ -144,7 +144,7 @@ pub enum Rejected {
 /// The issuer, as the vault knows it.
 pub struct Issuer {
     config: OidcConfig,
-    keys: Keys,
+    keys: IssuerKeys,
 }
 
 impl fmt::Debug for Issuer {
@@ -160,7 +160,7 @@ impl Issuer {
     /// In words for the operator.
     pub fn new(config: OidcConfig) -> Result<Self, String> {
         verify::install();
-        Ok(Self { keys: Keys::new(&config)?, config })
+        Ok(Self { keys: IssuerKeys::new(&config)?, config })
     }
 
     /// Keeps the issuer's keys fresh until `stop`.

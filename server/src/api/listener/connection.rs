@@ -23,6 +23,7 @@ use tower::{Service, ServiceExt};
 use super::peer::Peer;
 use super::tls::{Tls, facts};
 use crate::api::limits::Limits;
+use crate::backoff::about;
 use crate::model::{ClientCertificate, Timestamp};
 
 /// Length of the HTTP/2 client preface.
@@ -101,7 +102,7 @@ where
             .initial_connection_window_size(CONNECTION_WINDOW);
         let mut serving = pin!(http.serve_connection(stream, service));
         let mut preface_due = pin!(sleep(limits.handshake_timeout));
-        let mut too_old = pin!(sleep(jittered(limits.max_connection_age)));
+        let mut too_old = pin!(sleep(about(limits.max_connection_age)));
         let mut too_idle = pin!(sleep(limits.idle_timeout));
         let mut cut_off = pin!(sleep(Duration::MAX));
         let (mut preface_checked, mut ending, mut stopping, mut in_grace) = (false, false, false, false);
@@ -149,12 +150,6 @@ where
             }
         }
     }
-}
-
-/// A tenth more or less, so that connections that were opened together do not all reconnect together.
-fn jittered(time: Duration) -> Duration {
-    let part = u16::try_from(uuid::Uuid::new_v4().as_u128() & 0xffff).unwrap_or(0);
-    time.mul_f64(0.9 + 0.2 * f64::from(part) / f64::from(u16::MAX))
 }
 
 /// A stream that counts the bytes received, until the preface is complete.
@@ -211,8 +206,7 @@ mod tests {
 
     #[test]
     fn ages_differ_by_a_tenth_at_most() {
-        let ages: std::collections::BTreeSet<_> =
-            (0..50).map(|_| jittered(Duration::from_secs(100))).collect();
+        let ages: std::collections::BTreeSet<_> = (0..50).map(|_| about(Duration::from_secs(100))).collect();
         assert!(ages.len() > 10, "{ages:?}");
         let bounds = Duration::from_secs(90)..=Duration::from_secs(110);
         assert!(ages.iter().all(|age| bounds.contains(age)), "{ages:?}");

@@ -4,29 +4,29 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
+use backon::{ExponentialBuilder, Retryable};
 use reqwest::header::{AUTHORIZATION, HeaderValue};
-use reqwest::redirect::Policy;
 use reqwest::{Method, RequestBuilder, Response};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use url::Url;
 use zeroize::Zeroizing;
 
 use super::headers;
 use super::redact::Redactor;
 use super::refusal::{self, Asked, Seen};
+use crate::backoff::jitter;
+use crate::http_client::{BodyError, ClientConfig, read_body};
 use crate::model::{BadValue, Clock, Refusal, RefusalKind, Secret};
 use crate::provider::is_loopback;
 use crate::provider::usage::UsageBook;
 
 /// No reply that the vault asks for comes near it.
 const LONGEST_BODY: usize = 1024 * 1024;
-/// Tries of one request, the first included.
-const MOST_TRIES: u32 = 3;
+/// Most tries of one request after the first.
+const MORE_TRIES: usize = 2;
 /// The pause before the second try is drawn from zero to this; before the third, to four times this.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const USER_AGENT: &str = concat!("token-vault/", env!("CARGO_PKG_VERSION"));
 
 type Pairs = Vec<(&'static str, Zeroizing<String>)>;
 
@@ -113,7 +113,6 @@ pub(super) struct Http {
 }
 
 impl Http {
-    #[expect(clippy::disallowed_methods, reason = "this is the one client, with timeouts and no redirects")]
     pub(super) fn new(
         base: Url,
         version: String,
@@ -124,23 +123,14 @@ impl Http {
         if base.cannot_be_a_base() || !matches!(base.scheme(), "http" | "https") {
             return Err(BadValue::new("must be an http:// or https:// URL"));
         }
-        // Without one, the builder would panic.
-        if rustls::crypto::CryptoProvider::get_default().is_none() {
-            return Err(BadValue::new("must come after a TLS crypto provider was installed"));
-        }
-        let mut builder = reqwest::Client::builder()
-            .user_agent(USER_AGENT)
-            .redirect(Policy::none())
-            .referer(false)
-            .gzip(true)
-            .connect_timeout(CONNECT_TIMEOUT.min(request_timeout))
-            .timeout(request_timeout);
-        if is_loopback(&base) {
-            builder = builder.no_proxy();
-        }
-        let client = builder
-            .build()
-            .map_err(|error| BadValue::new(format!("the HTTP client can't be set up: {error}")))?;
+        let client = ClientConfig {
+            connect_timeout: CONNECT_TIMEOUT.min(request_timeout),
+            timeout: request_timeout,
+            ca_file: None,
+            proxy: !is_loopback(&base),
+            gzip: true,
+        };
+        let client = client.build().map_err(BadValue::new)?;
         Ok(Self {
             client,
             base,
@@ -166,23 +156,24 @@ impl Http {
     /// Sends, and again while that may help and time is left. Throttles are never retried: calling
     /// on while blocked lengthens the block.
     pub(super) async fn ask<T>(&self, call: &Call, read: Reader<T>, deadline: Instant) -> Result<T, Refusal> {
-        let mut pause = FIRST_PAUSE;
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let Failure { refusal, not_taken } = match self.send(call, read, deadline).await {
-                Ok(answer) => return Ok(answer),
-                Err(failure) => failure,
-            };
-            let RefusalKind::Transient { retry_after } = refusal.kind else { return Err(*refusal) };
-            let wait = retry_after.unwrap_or_default().max(jitter(pause));
-            let fits = Instant::now() + wait < deadline;
-            if tries >= MOST_TRIES || !fits || !(call.repeatable || not_taken) {
-                return Err(*refusal);
-            }
-            sleep(wait).await;
-            pause = pause.saturating_mul(4);
-        }
+        let pauses = ExponentialBuilder::default()
+            .with_min_delay(FIRST_PAUSE)
+            .with_factor(4.0)
+            .with_max_times(MORE_TRIES)
+            .without_max_delay();
+        (|| self.send(call, read, deadline))
+            .retry(pauses)
+            .when(|failure: &Failure| {
+                let transient = matches!(failure.refusal.kind, RefusalKind::Transient { .. });
+                transient && (call.repeatable || failure.not_taken)
+            })
+            .adjust(|failure: &Failure, pause| {
+                let RefusalKind::Transient { retry_after } = failure.refusal.kind else { return None };
+                let wait = retry_after.unwrap_or_default().max(jitter(pause?));
+                (Instant::now() + wait < deadline).then_some(wait)
+            })
+            .await
+            .map_err(|failure| *failure.refusal)
     }
 
     async fn send<T>(&self, call: &Call, reader: Reader<T>, deadline: Instant) -> Result<T, Failure> {
@@ -205,7 +196,10 @@ impl Http {
         let status = response.status().as_u16();
         let headers = lines(&response);
         self.learn(&headers, call);
-        let body = read(response).await;
+        let body = read_body(response, LONGEST_BODY).await.map_err(|error| match error {
+            BodyError::TooLong => format!("a body of more than {LONGEST_BODY} bytes"),
+            BodyError::Broken(error) => told(&error),
+        });
         let (duration_ms, method) = (start.elapsed().as_millis(), &call.method);
         let trace_id = headers::find(&headers, "x-fb-request-id").unwrap_or_default();
         tracing::debug!(%method, path, status, duration_ms, trace_id, "asked Meta");
@@ -283,28 +277,6 @@ impl Http {
         let detail = self.redactor.clean(&what, call.bearer.as_ref());
         Box::new(Refusal::new(RefusalKind::Transient { retry_after: None }, detail))
     }
-}
-
-/// Reads a body chunk by chunk and gives up on one that is too long, compressed or not.
-async fn read(mut response: Response) -> Result<Zeroizing<Vec<u8>>, String> {
-    let mut body = Zeroizing::new(Vec::new());
-    loop {
-        match response.chunk().await {
-            Ok(Some(chunk)) if body.len().saturating_add(chunk.len()) > LONGEST_BODY => {
-                return Err(format!("a body of more than {LONGEST_BODY} bytes"));
-            }
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-            Ok(None) => return Ok(body),
-            Err(error) => return Err(told(&error)),
-        }
-    }
-}
-
-/// Between nothing and `most`, evenly: callers that failed together do not come back together.
-pub(super) fn jitter(most: Duration) -> Duration {
-    // The crate draws from the delay to its double.
-    let mut drawn = ExponentialBuilder::default().with_min_delay(most).with_jitter().build();
-    drawn.next().map_or(most, |drawn| drawn.saturating_sub(most))
 }
 
 /// The cause in words. The error's own text would hold the URL; its sources don't.

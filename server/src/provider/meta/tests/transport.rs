@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use token_vault_sandbox::{DEFAULT_APP_ID, DEFAULT_APP_SECRET, Endpoint, Fault, FaultKind};
 
-use super::super::http::jitter;
 use super::{MetaConfig, World, ana_as_subject, assert_transient, meta_with, secret};
+use crate::backoff::jitter;
 use crate::model::{RefusalKind as Kind, TokenKind};
 use crate::provider::Provider;
 

@@ -1,0 +1,25 @@
+//! How sealing and wrapping fail.
+
+/// A ciphertext that does not open. One error for every cause: nobody learns which check failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the ciphertext does not open under its key and binding")]
+pub struct CorruptCiphertext;
+
+/// Why a key could not be wrapped or unwrapped.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WrapError {
+    #[error("the wrapped key does not open under its master key and binding")]
+    Corrupt,
+    /// This process does not hold the master key of that id.
+    #[error("the master key {0} is not at hand")]
+    NotHeld(String),
+    /// The key service can't be reached, or denies us.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl From<CorruptCiphertext> for WrapError {
+    fn from(_: CorruptCiphertext) -> Self {
+        Self::Corrupt
+    }
+}
