@@ -6,7 +6,7 @@ use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::table::table;
+use super::terminal::table::table;
 use super::{Mistake, say};
 use crate::audit::Query;
 use crate::config::{Config, Flags};

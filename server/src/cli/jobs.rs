@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use token_vault_client::v1::{Job, JobRun, ListJobRunsRequest, ListJobsRequest, RunJobRequest, job_run};
 
 use super::connect::CallerArgs;
-use super::paint::{amber, green, red};
 use super::say;
-use super::table::{cell, table, time};
+use super::terminal::paint::{amber, green, red};
+use super::terminal::table::{cell, table, time};
 use crate::config::Flags;
 
 /// Arguments of `jobs`.

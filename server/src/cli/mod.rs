@@ -6,12 +6,10 @@ mod config;
 mod connect;
 #[cfg(feature = "demo")]
 pub mod demo;
-mod event;
+mod encryption_keys;
 mod healthcheck;
 mod jobs;
-mod keys;
-mod paint;
-mod table;
+mod terminal;
 mod watch;
 
 use std::ffi::OsString;
@@ -109,7 +107,7 @@ enum Command {
     Jobs(jobs::JobsArgs),
     /// List, make, rotate and recover the keys that everything is encrypted by.
     #[command(subcommand)]
-    Keys(keys::Command),
+    Keys(encryption_keys::Command),
     /// Check the audit log, and read it.
     #[command(subcommand)]
     Audit(audit::Command),
@@ -167,7 +165,7 @@ async fn dispatch(line: CommandLine) -> anyhow::Result<()> {
         Some(Command::ApiKey(command)) => api_key::run(command, flags).await,
         Some(Command::Watch(args)) => watch::run(args, flags).await,
         Some(Command::Jobs(args)) => jobs::run(args, flags).await,
-        Some(Command::Keys(command)) => keys::run(command, flags).await,
+        Some(Command::Keys(command)) => encryption_keys::run(command, flags).await,
         Some(Command::Audit(command)) => audit::run(command, flags).await,
         Some(Command::Config(args)) => config::run(&args),
         Some(Command::Healthcheck(args)) => healthcheck::run(args).await,

@@ -23,7 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use self::serving::{DemoFolder, Serving};
 use self::stage::{mark, say, show, step};
-use super::paint::{bold, red};
+use super::terminal::paint::{bold, red};
 use crate::config::DEFAULT_LISTEN;
 
 const WORKSPACE: &str = "acme";

@@ -14,9 +14,9 @@ use token_vault_sandbox::{ExchangeMood, Sandbox, User};
 
 use super::stage::{say, step};
 use super::{person, store};
-use crate::cli::event;
-use crate::cli::paint::{bold, grey};
-use crate::cli::table::seconds;
+use crate::cli::terminal::paint::{bold, grey};
+use crate::cli::terminal::table::seconds;
+use crate::cli::watch::event;
 
 const DAY: i64 = 24 * 60 * 60;
 /// How long an event may take in real time, once time stands still for it.

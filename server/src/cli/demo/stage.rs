@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::Context;
 use token_vault_client::v1::{Token, check, token};
 
-use crate::cli::paint::{amber, bold, green, red};
+use crate::cli::terminal::paint::{amber, bold, green, red};
 
 pub(super) fn show(token: &Token) -> anyhow::Result<()> {
     let badge = token.badge.clone().unwrap_or_default();

@@ -8,22 +8,22 @@ fn paint(code: &str, text: &str) -> String {
 }
 
 #[cfg(feature = "demo")]
-pub(super) fn bold(text: &str) -> String {
+pub(in crate::cli) fn bold(text: &str) -> String {
     paint("1", text)
 }
 
-pub(super) fn green(text: &str) -> String {
+pub(in crate::cli) fn green(text: &str) -> String {
     paint("32", text)
 }
 
-pub(super) fn amber(text: &str) -> String {
+pub(in crate::cli) fn amber(text: &str) -> String {
     paint("33", text)
 }
 
-pub(super) fn red(text: &str) -> String {
+pub(in crate::cli) fn red(text: &str) -> String {
     paint("31", text)
 }
 
-pub(super) fn grey(text: &str) -> String {
+pub(in crate::cli) fn grey(text: &str) -> String {
     paint("90", text)
 }

@@ -13,7 +13,7 @@ use token_vault_proto::v1::{GetVaultStatusRequest, JobRun, ListJobRunsRequest, R
 use uuid::Uuid;
 
 use super::connect::{Caller, CallerArgs, refused};
-use super::table::table;
+use super::terminal::table::table;
 use super::{Mistake, note, say};
 use crate::config::{Config, Flags};
 use crate::crypto::{BreakGlassOpeningKey, add_to_key_file, create_secret_file, fresh_key_id};

@@ -1,5 +1,7 @@
 //! `watch`: follows the feed of expiry events.
 
+pub(super) mod event;
+
 use std::io;
 use std::pin::pin;
 use std::time::Duration;
@@ -16,8 +18,8 @@ use token_vault_client::{EventStream, Snapshot, Start, SubscriptionCheckpoint, W
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::interval;
 
+use self::event::{describe, describe_token, kind_name, line, token_line};
 use super::connect::CallerArgs;
-use super::event::{describe, describe_token, kind_name, line, token_line};
 use super::{note, say};
 use crate::config::Flags;
 

@@ -15,7 +15,7 @@ use token_vault_proto::v1::{
 use uuid::Uuid;
 
 use super::connect::{CallerArgs, refused};
-use super::table::{cell, from_now, table, time, to_wire};
+use super::terminal::table::{cell, from_now, table, time, to_wire};
 use super::{Mistake, note, say};
 use crate::config::{Config, Flags};
 use crate::model::{Role, WorkspaceId, WorkspaceSet};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::model::{Clock, Timestamp};
 
 /// Columns as wide as their widest cell.
-pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
+pub(in crate::cli) fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let mut widths = [0; N];
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -20,26 +20,26 @@ pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
 }
 
 /// A cell with a time, or with a dash.
-pub(super) fn cell(at: Option<prost_types::Timestamp>) -> String {
+pub(in crate::cli) fn cell(at: Option<prost_types::Timestamp>) -> String {
     time(at).unwrap_or_else(|| "-".to_owned())
 }
 
 /// RFC 3339, in UTC.
-pub(super) fn time(at: Option<prost_types::Timestamp>) -> Option<String> {
+pub(in crate::cli) fn time(at: Option<prost_types::Timestamp>) -> Option<String> {
     at.map(|at| from_wire(at).to_string())
 }
 
 /// The same to the second.
-pub(super) fn seconds(at: prost_types::Timestamp) -> String {
+pub(in crate::cli) fn seconds(at: prost_types::Timestamp) -> String {
     from_wire(prost_types::Timestamp { nanos: 0, ..at }).to_string()
 }
 
 /// So long after now.
-pub(super) fn from_now(after: Duration) -> Timestamp {
+pub(in crate::cli) fn from_now(after: Duration) -> Timestamp {
     Clock::system().now() + after
 }
 
-pub(super) fn to_wire(at: Timestamp) -> prost_types::Timestamp {
+pub(in crate::cli) fn to_wire(at: Timestamp) -> prost_types::Timestamp {
     let (seconds, nanos) = at.unix_parts();
     prost_types::Timestamp {
         seconds: i64::try_from(seconds).unwrap_or(i64::MAX),

@@ -5,16 +5,16 @@ use token_vault_client::Timestamp;
 use token_vault_client::v1::expiry_event::{Detail, Kind};
 use token_vault_client::v1::{Budget, Expiry, ExpiryEvent, Remedy, Severity, Subject, Token, token};
 
-use super::paint::{amber, green, grey, red};
-use super::table::{seconds, time};
+use crate::cli::terminal::paint::{amber, green, grey, red};
+use crate::cli::terminal::table::{seconds, time};
 
 /// The kind, without what all kinds begin with.
-pub(super) fn kind_name(kind: Kind) -> &'static str {
+pub(in crate::cli) fn kind_name(kind: Kind) -> &'static str {
     bare(kind.as_str_name(), "KIND_")
 }
 
 /// The kind in the colour of how the token is after the event: red does not work, amber wants somebody.
-pub(super) fn kind(event: &ExpiryEvent) -> String {
+pub(in crate::cli) fn kind(event: &ExpiryEvent) -> String {
     let text = format!("● {:19}", kind_name(event.kind()));
     let calm = event.severity() == Severity::Info;
     match event.status() {
@@ -28,7 +28,7 @@ pub(super) fn kind(event: &ExpiryEvent) -> String {
 }
 
 /// Who the token speaks for; of an event about a provider, the provider.
-pub(super) fn who(event: &ExpiryEvent) -> &str {
+pub(in crate::cli) fn who(event: &ExpiryEvent) -> &str {
     if event.connection_id.is_empty() { &event.provider } else { subject_name(event.subject.as_ref()) }
 }
 
@@ -41,7 +41,7 @@ fn subject_name(subject: Option<&Subject>) -> &str {
 }
 
 /// From when to when a restored connection did not work.
-pub(super) fn gap(event: &ExpiryEvent) -> Option<(Timestamp, Timestamp)> {
+pub(in crate::cli) fn gap(event: &ExpiryEvent) -> Option<(Timestamp, Timestamp)> {
     match &event.detail {
         Some(Detail::Restored(restored)) => restored.gap_start.zip(restored.gap_end),
         _ => None,
@@ -49,7 +49,7 @@ pub(super) fn gap(event: &ExpiryEvent) -> Option<(Timestamp, Timestamp)> {
 }
 
 /// The event in one line.
-pub(super) fn line(event: &ExpiryEvent) -> String {
+pub(in crate::cli) fn line(event: &ExpiryEvent) -> String {
     let remedy = event.remedy.clone().unwrap_or_default();
     let mut told = match (event.connection_id.as_str(), event.workspace_id.as_str()) {
         ("", _) => format!("{}: {}", event.provider, remedy.message),
@@ -68,7 +68,7 @@ pub(super) fn line(event: &ExpiryEvent) -> String {
 }
 
 /// The state of one token in one line.
-pub(super) fn token_line(token: &Token) -> String {
+pub(in crate::cli) fn token_line(token: &Token) -> String {
     let badge = token.badge.clone().unwrap_or_default();
     let text = format!("● {:19}", badge.text);
     let text = match badge.color() {
@@ -87,7 +87,7 @@ pub(super) fn token_line(token: &Token) -> String {
 }
 
 /// The event as one JSON object, with the names of the protocol.
-pub(super) fn describe(event: &ExpiryEvent) -> Value {
+pub(in crate::cli) fn describe(event: &ExpiryEvent) -> Value {
     let mut told = json!({
         "type": "event",
         "sequence": event.sequence,
@@ -118,7 +118,7 @@ pub(super) fn describe(event: &ExpiryEvent) -> Value {
 }
 
 /// The state of one token as one JSON object.
-pub(super) fn describe_token(token: &Token) -> Value {
+pub(in crate::cli) fn describe_token(token: &Token) -> Value {
     let badge = token.badge.clone().unwrap_or_default();
     json!({
         "type": "token",

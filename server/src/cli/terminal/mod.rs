@@ -1,0 +1,4 @@
+//! What commands show in a terminal.
+
+pub(super) mod paint;
+pub(super) mod table;
