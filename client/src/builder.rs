@@ -119,7 +119,8 @@ impl Builder {
     pub async fn connect(self) -> Result<Vault, Error> {
         let (endpoint, bearer) = (self.endpoint()?, self.bearer()?);
         let channel = endpoint.connect().await.map_err(|error| {
-            Error::from(Status::unavailable(format!("cannot reach the vault at {}: {error}", self.endpoint)))
+            let cause = innermost(&error);
+            Error::from(Status::unavailable(format!("cannot reach the vault at {}: {cause}", self.endpoint)))
         })?;
         Ok(Vault::new(channel, bearer, self.deadline, self.max_retries))
     }
@@ -192,6 +193,12 @@ impl Tls {
             None => config,
         })
     }
+}
+
+/// The last cause of an error: the outer ones say no more than that the transport failed.
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    chain.last().map(ToString::to_string).unwrap_or_default()
 }
 
 fn read(option: &str, file: &Path) -> Result<Vec<u8>, Error> {

@@ -6,10 +6,12 @@ use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use super::Mistake;
+use super::arguments::DatabaseArgs;
 use super::terminal::table::table;
-use super::{Mistake, say};
+use super::terminal::{counted, say};
 use crate::audit::Query;
-use crate::config::{Config, Flags};
+use crate::config::Config;
 use crate::model::AuditRecord;
 use crate::telemetry;
 use crate::vault::{Vault, VaultConfig};
@@ -49,6 +51,8 @@ struct FileArgs {
     /// This log, with those that were put aside from it; may be given several times [default: as configured].
     #[arg(long, value_name = "FILE")]
     file: Vec<PathBuf>,
+    #[command(flatten)]
+    database: DatabaseArgs,
 }
 
 /// Arguments of `audit search`.
@@ -83,19 +87,22 @@ pub(super) struct SearchArgs {
 }
 
 /// Runs one of them.
-pub(super) async fn run(command: Command, flags: Flags) -> anyhow::Result<()> {
-    let config = Config::load(flags)?;
-    telemetry::init(config.log.format, &config.log.level)?;
-    let (config, _) = config.into_vault_config();
+pub(super) async fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Verify(args) => verify(&args, &config).await,
-        Command::Search(args) => search(*args, &config),
+        Command::Verify(args) => verify(&args.files.file, args.json, &configured(args.files.database)?).await,
+        Command::Search(args) => search(*args),
     }
 }
 
-async fn verify(args: &VerifyArgs, config: &VaultConfig) -> anyhow::Result<()> {
-    let report = Vault::verify_audit(config, &args.files.file).await?;
-    if args.json {
+fn configured(database: DatabaseArgs) -> anyhow::Result<VaultConfig> {
+    let config = Config::load(database.into())?;
+    telemetry::init(config.log.format, &config.log.level)?;
+    Ok(config.into_vault_config().0)
+}
+
+async fn verify(files: &[PathBuf], as_json: bool, config: &VaultConfig) -> anyhow::Result<()> {
+    let report = Vault::verify_audit(config, files).await?;
+    if as_json {
         let finding = report.finding.as_ref().map(|finding| {
             json!({
                 "file": finding.file.display().to_string(),
@@ -117,7 +124,7 @@ async fn verify(args: &VerifyArgs, config: &VaultConfig) -> anyhow::Result<()> {
     if let Some(finding) = report.finding {
         bail!("the audit log was tampered with or damaged: {finding}");
     }
-    if !args.json {
+    if !as_json {
         let torn = match report.recovered {
             0 => String::new(),
             n => format!("; {n} torn by a crash and sealed"),
@@ -136,7 +143,8 @@ async fn verify(args: &VerifyArgs, config: &VaultConfig) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn search(args: SearchArgs, config: &VaultConfig) -> anyhow::Result<()> {
+fn search(args: SearchArgs) -> anyhow::Result<()> {
+    let config = configured(args.files.database)?;
     let query = Query {
         connection: args.connection,
         workspace: args.workspace,
@@ -146,7 +154,7 @@ fn search(args: SearchArgs, config: &VaultConfig) -> anyhow::Result<()> {
         since: args.since,
         until: args.until,
     };
-    let records = Vault::search_audit(config, &args.files.file, &query)?;
+    let records = Vault::search_audit(&config, &args.files.file, &query)?;
     if args.json {
         return records.iter().try_for_each(|record| say(serde_json::to_string(record)?));
     }
@@ -189,11 +197,6 @@ fn moment(text: &str) -> Result<String, Mistake> {
     at.map(|at| format!("{at:.6}")).ok_or_else(|| {
         Mistake("must be a moment such as 2026-01-31T12:00:00Z, or a length of time such as 7d".into())
     })
-}
-
-/// "1 file", "2 files".
-fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

@@ -12,10 +12,12 @@ use token_vault_proto::v1::vault_admin_client::VaultAdminClient;
 use token_vault_proto::v1::{GetVaultStatusRequest, JobRun, ListJobRunsRequest, RotateKeyRequest};
 use uuid::Uuid;
 
-use super::connect::{Caller, CallerArgs, refused};
+use super::Mistake;
+use super::arguments::{ConfigArgs, DatabaseArgs};
+use super::connect::{Caller, CallerArgs, denied};
 use super::terminal::table::table;
-use super::{Mistake, note, say};
-use crate::config::{Config, Flags};
+use super::terminal::{note, say};
+use crate::config::Config;
 use crate::crypto::{BreakGlassOpeningKey, add_to_key_file, create_secret_file, fresh_key_id};
 use crate::model::{Secret, exposure_of};
 use crate::telemetry;
@@ -79,6 +81,8 @@ pub(super) struct GenerateArgs {
     /// Id of the new key: 1 to 64 of A-Z a-z 0-9 - _ . [default: a fresh one].
     #[arg(long, value_name = "ID")]
     id: Option<String>,
+    #[command(flatten)]
+    config: ConfigArgs,
 }
 
 /// Arguments of `keys rotate`.
@@ -118,23 +122,25 @@ pub(super) struct RecoverArgs {
     /// File with the break-glass opening key.
     #[arg(long, value_name = "FILE")]
     opening_key: PathBuf,
+    #[command(flatten)]
+    database: DatabaseArgs,
 }
 
 /// Runs one of them.
-pub(super) async fn run(command: Command, flags: Flags) -> anyhow::Result<()> {
+pub(super) async fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::List(args) => list(args, flags).await,
-        Command::Generate(args) => generate(args, flags),
-        Command::Rotate(args) => rotate(args, flags).await,
+        Command::List(args) => list(args).await,
+        Command::Generate(args) => generate(args),
+        Command::Rotate(args) => rotate(args).await,
         Command::BreakGlass(BreakGlassCommand::Generate(args)) => generate_pair(&args),
-        Command::Recover(args) => recover(&args, flags).await,
+        Command::Recover(args) => recover(args).await,
     }
 }
 
-async fn list(args: ListArgs, flags: Flags) -> anyhow::Result<()> {
-    let caller = args.caller.connect(flags).await?;
+async fn list(args: ListArgs) -> anyhow::Result<()> {
+    let caller = args.caller.connect().await?;
     let request = caller.request(GetVaultStatusRequest {});
-    let status = VaultAdminClient::new(caller.channel).get_vault_status(request).await.map_err(refused)?;
+    let status = VaultAdminClient::new(caller.channel).get_vault_status(request).await.map_err(denied)?;
     let keys = status.into_inner().master_keys;
     if args.json {
         return keys.iter().try_for_each(|key| {
@@ -149,11 +155,11 @@ async fn list(args: ListArgs, flags: Flags) -> anyhow::Result<()> {
     say(table(&rows))
 }
 
-fn generate(args: GenerateArgs, flags: Flags) -> anyhow::Result<()> {
+fn generate(args: GenerateArgs) -> anyhow::Result<()> {
     let file = match args.file {
         Some(file) => file,
         None => {
-            let config = Config::load(flags)?;
+            let config = Config::load(args.config.into())?;
             if config.keys.master_key.is_some() {
                 let why = "the master keys come from TOKEN_VAULT_MASTER_KEY; name a file by --file, and add its line there";
                 return Err(Mistake(why.into()).into());
@@ -167,15 +173,15 @@ fn generate(args: GenerateArgs, flags: Flags) -> anyhow::Result<()> {
     say(id)
 }
 
-async fn rotate(args: RotateArgs, flags: Flags) -> anyhow::Result<()> {
-    let caller = args.caller.connect(flags).await?;
+async fn rotate(args: RotateArgs) -> anyhow::Result<()> {
+    let caller = args.caller.connect().await?;
     let key = match args.workspace {
         Some(workspace) => Key::WorkspaceId(workspace),
         None => Key::Master(args.master),
     };
     let request = RotateKeyRequest { key: Some(key), request_id: Uuid::new_v4().to_string() };
     let mut client = VaultAdminClient::new(caller.channel.clone());
-    let answer = client.rotate_key(caller.request(request)).await.map_err(refused)?;
+    let answer = client.rotate_key(caller.request(request)).await.map_err(denied)?;
     let mut run = answer.into_inner().run.context("the vault answered without the run")?;
     if !args.no_wait {
         run = wait(&caller, run).await?;
@@ -202,7 +208,7 @@ async fn wait(caller: &Caller, begun: JobRun) -> anyhow::Result<JobRun> {
     let mut shown = String::new();
     loop {
         let request = ListJobRunsRequest { job: Some(begun.job.clone()), ..Default::default() };
-        let page = client.list_job_runs(caller.request(request)).await.map_err(refused)?.into_inner();
+        let page = client.list_job_runs(caller.request(request)).await.map_err(denied)?.into_inner();
         let run = page.runs.into_iter().find(|run| run.run_id == begun.run_id);
         let run = run.context("the vault does not list the run")?;
         if run.state() != State::Running {
@@ -242,7 +248,7 @@ fn generate_pair(args: &PairArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn recover(args: &RecoverArgs, flags: Flags) -> anyhow::Result<()> {
+async fn recover(args: RecoverArgs) -> anyhow::Result<()> {
     if let Some(warning) = exposure_of(&args.opening_key) {
         note(warning);
     }
@@ -251,7 +257,7 @@ async fn recover(args: &RecoverArgs, flags: Flags) -> anyhow::Result<()> {
         .with_context(|| format!("cannot read {}", args.opening_key.display()))?;
     let opening = BreakGlassOpeningKey::parse(&text)
         .map_err(|error| Mistake(format!("{} {error}", args.opening_key.display())))?;
-    let config = Config::load(flags)?;
+    let config = Config::load(args.database.into())?;
     telemetry::init(config.log.format, &config.log.level)?;
     let (vault, _) = config.into_vault_config();
     let recovered = Vault::recover_keys(vault, &opening).await?;

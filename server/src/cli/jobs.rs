@@ -5,11 +5,10 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use token_vault_client::v1::{Job, JobRun, ListJobRunsRequest, ListJobsRequest, RunJobRequest, job_run};
 
-use super::connect::CallerArgs;
-use super::say;
+use super::connect::{CallerArgs, in_words};
 use super::terminal::paint::{amber, green, red};
+use super::terminal::say;
 use super::terminal::table::{cell, table, time};
-use crate::config::Flags;
 
 /// Arguments of `jobs`.
 #[derive(Debug, Args)]
@@ -77,18 +76,18 @@ struct RunsArgs {
 }
 
 /// Runs one of them.
-pub(super) async fn run(args: JobsArgs, flags: Flags) -> anyhow::Result<()> {
+pub(super) async fn run(args: JobsArgs) -> anyhow::Result<()> {
     match args.command {
-        None => list(args.list, flags).await,
-        Some(Command::List(args)) => list(args, flags).await,
-        Some(Command::Run(args)) => start(args, flags).await,
-        Some(Command::Runs(args)) => runs(args, flags).await,
+        None => list(args.list).await,
+        Some(Command::List(args)) => list(args).await,
+        Some(Command::Run(args)) => start(args).await,
+        Some(Command::Runs(args)) => runs(args).await,
     }
 }
 
-async fn list(args: ListArgs, flags: Flags) -> anyhow::Result<()> {
-    let vault = args.caller.vault(flags).await?;
-    let jobs = vault.list_jobs(ListJobsRequest::default()).await?.jobs;
+async fn list(args: ListArgs) -> anyhow::Result<()> {
+    let vault = args.caller.vault().await?;
+    let jobs = vault.list_jobs(ListJobsRequest::default()).await.map_err(in_words)?.jobs;
     if args.json {
         return jobs.iter().try_for_each(|job| say(describe(job)));
     }
@@ -111,10 +110,11 @@ async fn list(args: ListArgs, flags: Flags) -> anyhow::Result<()> {
     say(table(&rows))
 }
 
-async fn start(args: RunArgs, flags: Flags) -> anyhow::Result<()> {
-    let vault = args.caller.vault(flags).await?;
+async fn start(args: RunArgs) -> anyhow::Result<()> {
+    let vault = args.caller.vault().await?;
     let request = RunJobRequest { job: args.job, ..RunJobRequest::default() };
-    let run = vault.run_job(request).await?.run.context("the vault answered without the run")?;
+    let run =
+        vault.run_job(request).await.map_err(in_words)?.run.context("the vault answered without the run")?;
     if args.json {
         say(describe_run(&run))
     } else {
@@ -125,11 +125,11 @@ async fn start(args: RunArgs, flags: Flags) -> anyhow::Result<()> {
     }
 }
 
-async fn runs(args: RunsArgs, flags: Flags) -> anyhow::Result<()> {
-    let vault = args.caller.vault(flags).await?;
+async fn runs(args: RunsArgs) -> anyhow::Result<()> {
+    let vault = args.caller.vault().await?;
     let request =
         ListJobRunsRequest { page_size: args.limit, job: args.job, ..ListJobRunsRequest::default() };
-    let runs = vault.list_job_runs(request).await?.runs;
+    let runs = vault.list_job_runs(request).await.map_err(in_words)?.runs;
     if args.json {
         return runs.iter().try_for_each(|run| say(describe_run(run)));
     }

@@ -1,6 +1,7 @@
 //! The command line. Each file is one command; here are the arguments, and what the exit code means.
 
 mod api_key;
+mod arguments;
 mod audit;
 mod config;
 mod connect;
@@ -13,16 +14,18 @@ mod terminal;
 mod watch;
 
 use std::ffi::OsString;
-use std::io::{self, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::{Config, ConfigError, Flags};
+use crate::config::{Config, ConfigError};
 use crate::vault::Vault;
 use crate::{serve, telemetry};
+
+use arguments::{DatabaseArgs, ServeArgs};
+use terminal::program::{with_name, with_name_in_help};
+use terminal::{Unread, counted, note, say};
 
 /// Something failed while running.
 const FAILED: u8 = 1;
@@ -48,44 +51,12 @@ Exit codes: 0 done, 1 failed while running, 2 mistake in the command line or con
 ///
 /// Without a command it serves.
 #[derive(Debug, Parser)]
-#[command(name = "token-vault", version, after_help = EXAMPLES)]
+#[command(name = "token-vault", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 struct CommandLine {
     #[command(flatten)]
-    config: ConfigArgs,
+    serve: ServeArgs,
     #[command(subcommand)]
     command: Option<Command>,
-}
-
-/// Flags of every command.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Configuration")]
-struct ConfigArgs {
-    /// Configuration file, in TOML.
-    #[arg(long, value_name = "FILE", env = "TOKEN_VAULT_CONFIG", global = true)]
-    config: Option<PathBuf>,
-    /// Address for gRPC: IP and port; port 0 picks a free one [key: server.listen] [default: 127.0.0.1:7443].
-    #[arg(long, value_name = "ADDRESS", global = true)]
-    listen: Option<String>,
-    /// Database: sqlite:PATH or postgres://… [key: storage.url] [default: in the data folder].
-    ///
-    /// A URL with a password is refused here, since other users of the machine can see arguments: give it as
-    /// TOKEN_VAULT__STORAGE__URL or in the configuration file.
-    #[arg(long, value_name = "URL", global = true)]
-    database_url: Option<String>,
-    /// Folder for database, master key and bootstrap key [key: data_dir] [default: ./data].
-    #[arg(long, value_name = "DIR", global = true)]
-    data_dir: Option<PathBuf>,
-}
-
-impl From<ConfigArgs> for Flags {
-    fn from(args: ConfigArgs) -> Self {
-        Self {
-            file: args.config,
-            listen: args.listen,
-            database_url: args.database_url,
-            data_dir: args.data_dir,
-        }
-    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -93,11 +64,11 @@ enum Command {
     /// Run the vault until SIGTERM or SIGINT.
     ///
     /// Prints one line on stdout when it is ready: `token-vault ready: grpc=… admin=…`. Logs go to stderr.
-    Serve,
+    Serve(ServeArgs),
     /// Bring the database's schema up to this version, and end.
     ///
     /// Needed only where storage.migrate_on_start is off.
-    Migrate,
+    Migrate(DatabaseArgs),
     /// Make, list and revoke API keys.
     #[command(subcommand)]
     ApiKey(api_key::Command),
@@ -115,9 +86,13 @@ enum Command {
     Config(config::ConfigDocument),
     /// Ask a running vault whether it serves: exit 0 if so, 1 if not.
     Healthcheck(healthcheck::HealthcheckArgs),
-    /// Run a vault and a provider sandbox, and tell a story in the terminal.
+    /// Run a vault and a provider sandbox, and show the life of a token in the terminal.
     #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
+    /// The vault of the demo, which the demo starts.
+    #[cfg(feature = "demo")]
+    #[command(hide = true)]
+    DemoVault(demo::DemoVaultArgs),
 }
 
 /// Runs the command line of this process.
@@ -127,12 +102,13 @@ pub fn main() -> ExitCode {
 
 /// Runs one command line, program name first.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let line = match CommandLine::try_parse_from(arguments) {
+    let parsed = with_name_in_help(CommandLine::command()).try_get_matches_from(arguments);
+    let line = match parsed.and_then(|matches| CommandLine::from_arg_matches(&matches)) {
         Ok(line) => line,
-        Err(told) => {
-            // Help and version are told this way too, on stdout.
-            let _ = told.print();
-            return if told.use_stderr() { ExitCode::from(MISTAKE) } else { ExitCode::SUCCESS };
+        Err(error) => {
+            // Help and version come as errors too, and go to stdout.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(MISTAKE) } else { ExitCode::SUCCESS };
         }
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -148,60 +124,45 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 async fn dispatch(line: CommandLine) -> anyhow::Result<()> {
-    let flags = Flags::from(line.config);
     match line.command {
-        None | Some(Command::Serve) => {
-            let config = Config::load(flags)?;
-            telemetry::init(config.log.format, &config.log.level)?;
-            serve::run(config).await
-        }
-        Some(Command::Migrate) => {
-            let config = Config::load(flags)?;
+        None => serve(line.serve).await,
+        Some(Command::Serve(args)) => serve(args).await,
+        Some(Command::Migrate(args)) => {
+            let config = Config::load(args.into())?;
             telemetry::init(config.log.format, &config.log.level)?;
             let (vault, _) = config.into_vault_config();
             let applied = Vault::migrate(&vault).await?;
-            say(format_args!("applied {applied} migrations"))
+            say(format_args!("applied {}", counted(applied, "migration")))
         }
-        Some(Command::ApiKey(command)) => api_key::run(command, flags).await,
-        Some(Command::Watch(args)) => watch::run(args, flags).await,
-        Some(Command::Jobs(args)) => jobs::run(args, flags).await,
-        Some(Command::Keys(command)) => encryption_keys::run(command, flags).await,
-        Some(Command::Audit(command)) => audit::run(command, flags).await,
+        Some(Command::ApiKey(command)) => api_key::run(command).await,
+        Some(Command::Watch(args)) => watch::run(args).await,
+        Some(Command::Jobs(args)) => jobs::run(args).await,
+        Some(Command::Keys(command)) => encryption_keys::run(command).await,
+        Some(Command::Audit(command)) => audit::run(command).await,
         Some(Command::Config(args)) => config::run(&args),
         Some(Command::Healthcheck(args)) => healthcheck::run(args).await,
         #[cfg(feature = "demo")]
-        Some(Command::Demo(args)) => demo::run(args, flags.listen).await,
+        Some(Command::Demo(args)) => demo::run(args).await,
+        #[cfg(feature = "demo")]
+        Some(Command::DemoVault(args)) => demo::run_vault(args).await,
     }
 }
 
-/// One line on stdout.
-fn say(line: impl std::fmt::Display) -> anyhow::Result<()> {
-    writeln!(io::stdout(), "{line}").map_err(|error| match error.kind() {
-        io::ErrorKind::BrokenPipe => Unread.into(),
-        _ => anyhow::Error::from(error).context("cannot write to stdout"),
-    })
+async fn serve(args: ServeArgs) -> anyhow::Result<()> {
+    let config = Config::load(args.into())?;
+    telemetry::init(config.log.format, &config.log.level)?;
+    serve::run(config).await
 }
 
-/// One line on stderr, for people who keep stdout.
-fn note(line: impl std::fmt::Display) {
-    // Nobody can be told that telling failed.
-    let _ = writeln!(io::stderr(), "{line}");
-}
-
-/// Tells why, and gives the exit code.
+/// Says on stderr what went wrong, and returns the exit code.
 fn complain(error: &anyhow::Error) -> ExitCode {
     if error.is::<Unread>() {
         return ExitCode::SUCCESS;
     }
-    note(format_args!("token-vault: {error:#}"));
+    note(format_args!("token-vault: {}", with_name(&format!("{error:#}"))));
     let mistaken = error.is::<ConfigError>() || error.is::<Mistake>();
     ExitCode::from(if mistaken { MISTAKE } else { FAILED })
 }
-
-/// Who read stdout has gone, as `head` does when it has enough. No failure: the command ends.
-#[derive(Debug, thiserror::Error)]
-#[error("nobody reads stdout any more")]
-struct Unread;
 
 /// An argument that the parser could not judge, and that is wrong.
 #[derive(Debug, thiserror::Error)]
@@ -220,13 +181,39 @@ mod tests {
     }
 
     #[test]
-    fn no_command_means_serve_and_flags_stand_anywhere() {
+    fn no_command_means_serve() {
         let parse = |line: &str| CommandLine::try_parse_from(line.split(' ')).map_err(|e| e.to_string());
         let bare = parse("token-vault --listen 127.0.0.1:0").unwrap();
         assert!(bare.command.is_none());
-        assert_eq!(bare.config.listen.as_deref(), Some("127.0.0.1:0"));
+        assert_eq!(bare.serve.listen.as_deref(), Some("127.0.0.1:0"));
         let named = parse("token-vault serve --listen 127.0.0.1:0").unwrap();
-        assert_eq!(named.config.listen.as_deref(), Some("127.0.0.1:0"));
+        let Some(Command::Serve(named)) = named.command else { panic!("not serve") };
+        assert_eq!(named.listen.as_deref(), Some("127.0.0.1:0"));
+    }
+
+    #[test]
+    fn a_flag_that_a_command_does_not_use_is_refused() {
+        let refused = [
+            "healthcheck --listen 127.0.0.1:9999",
+            "api-key list --listen 127.0.0.1:9999",
+            "api-key list --database-url sqlite:x",
+            "api-key create --principal p --role viewer --all-workspaces --database-url sqlite:x",
+            "watch --database-url sqlite:x",
+            "demo --data-dir x",
+            "demo --config x",
+            "keys break-glass generate --opening-key a --sealing-key b --config x",
+            "--listen 127.0.0.1:9999 healthcheck",
+        ];
+        for line in refused {
+            let words = std::iter::once("token-vault").chain(line.split(' '));
+            assert!(CommandLine::try_parse_from(words).is_err(), "{line}");
+        }
+        for line in
+            ["healthcheck --config x", "api-key list --config x --data-dir y", "demo --listen 127.0.0.1:0"]
+        {
+            let words = std::iter::once("token-vault").chain(line.split(' '));
+            assert!(CommandLine::try_parse_from(words).is_ok(), "{line}");
+        }
     }
 
     #[test]

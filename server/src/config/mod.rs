@@ -12,6 +12,7 @@ pub mod fuzzing;
 mod master_keys;
 mod meta;
 mod oidc;
+mod reach;
 mod reader;
 pub mod reference;
 mod server;
@@ -38,6 +39,7 @@ use crate::provider::MetaConfig;
 use crate::telemetry::LogFormat;
 use crate::vault::{BreakGlassSealingKey, CallerPolicy, Timetable, TransitConfig, VaultConfig, WatchLimits};
 use declare::Setting;
+pub use reach::Reach;
 use reader::Reader;
 pub use settings::DEFAULT_LISTEN;
 use settings::*;
@@ -164,6 +166,16 @@ pub struct ConfigError(pub Vec<String>);
 
 impl Config {
     pub fn load(flags: Flags) -> Result<Self, ConfigError> {
+        let (figment, exposed) = Self::file_and_environment(&flags)?;
+        let master_key =
+            std::env::var(MASTER_KEY_ENV).ok().filter(|text| !text.trim().is_empty()).map(Secret::new);
+        let mut config = Self::from_sources(figment, flags, master_key)?;
+        config.warnings.extend(exposed);
+        Ok(config)
+    }
+
+    /// File and environment, merged; and a warning if others may read a password in the file.
+    fn file_and_environment(flags: &Flags) -> Result<(Figment, Option<String>), ConfigError> {
         let mut figment = Figment::new();
         let mut exposed = None;
         // The message must not repeat the password.
@@ -178,29 +190,11 @@ impl Config {
             exposed = check_file(file)?;
             figment = figment.merge(Toml::file_exact(file));
         }
-        let master_key =
-            std::env::var(MASTER_KEY_ENV).ok().filter(|text| !text.trim().is_empty()).map(Secret::new);
-        let mut config =
-            Self::from_sources(figment.merge(Env::prefixed(ENV_PREFIX).split("__")), flags, master_key)?;
-        config.warnings.extend(exposed);
-        Ok(config)
+        Ok((figment.merge(Env::prefixed(ENV_PREFIX).split("__")), exposed))
     }
 
-    fn from_sources(
-        mut figment: Figment,
-        flags: Flags,
-        master_key: Option<Secret>,
-    ) -> Result<Self, ConfigError> {
-        if let Some(listen) = flags.listen {
-            figment = figment.merge(Serialized::default("server.listen", listen));
-        }
-        if let Some(url) = flags.database_url {
-            figment = figment.merge(Serialized::default("storage.url", url));
-        }
-        if let Some(dir) = flags.data_dir {
-            figment = figment.merge(Serialized::default("data_dir", dir));
-        }
-        let mut reader = Reader::new(figment)?;
+    fn from_sources(figment: Figment, flags: Flags, master_key: Option<Secret>) -> Result<Self, ConfigError> {
+        let mut reader = Reader::new(with_flags(figment, flags))?;
         let data_dir = reader.get(&DATA_DIR);
         let server = server::read(&mut reader);
         let client_auth = server.tls.as_ref().map_or(ClientAuth::None, |tls| tls.client_auth);
@@ -262,6 +256,20 @@ impl Config {
         };
         (vault, self.meta)
     }
+}
+
+/// Flags win over file and environment.
+fn with_flags(mut figment: Figment, flags: Flags) -> Figment {
+    if let Some(listen) = flags.listen {
+        figment = figment.merge(Serialized::default("server.listen", listen));
+    }
+    if let Some(url) = flags.database_url {
+        figment = figment.merge(Serialized::default("storage.url", url));
+    }
+    if let Some(dir) = flags.data_dir {
+        figment = figment.merge(Serialized::default("data_dir", dir));
+    }
+    figment
 }
 
 /// Checks that `file` is there and is TOML. The parser quotes the line that it cannot read, which may hold a

@@ -158,6 +158,11 @@ impl Reader {
         if self.mistakes.is_empty() { Ok(self.warnings) } else { Err(ConfigError(self.mistakes)) }
     }
 
+    /// The mistakes among the keys that were read; what nobody asked for is left alone.
+    pub(super) fn finish_what_was_read(self) -> Result<(), ConfigError> {
+        if self.mistakes.is_empty() { Ok(()) } else { Err(ConfigError(self.mistakes)) }
+    }
+
     /// Where `key` was set, for people.
     fn source(&self, key: &str) -> String {
         let Some(metadata) = self.figment.find_metadata(key) else { return String::new() };

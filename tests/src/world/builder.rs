@@ -80,8 +80,10 @@ impl Builder {
         fs::write(&secret_file, &app_secret).expect("the test's folder is writable");
         fs::set_permissions(&secret_file, fs::Permissions::from_mode(0o600)).expect("a mode can be set");
         let data = folder.path().join("data");
-        let mut launch = Launch::new(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
-            .arg(&data)
+        // By the environment, so that commands other than `serve` can be run with the same configuration.
+        let mut launch = Launch::new(["serve"])
+            .env("TOKEN_VAULT__SERVER__LISTEN", "127.0.0.1:0")
+            .env("TOKEN_VAULT__DATA_DIR", data.display().to_string())
             .env("TOKEN_VAULT__SERVER__ADMIN_LISTEN", "127.0.0.1:0")
             .env("TOKEN_VAULT__PROVIDERS__META__APP_ID", sandbox.app().id)
             .env("TOKEN_VAULT__PROVIDERS__META__APP_SECRET_FILES", format!("[{secret_file:?}]"))
@@ -97,7 +99,7 @@ impl Builder {
             }
         };
         launch = match self.backend {
-            Backend::Sqlite => launch.arg("--database-url").arg(database.url()),
+            Backend::Sqlite => launch.env("TOKEN_VAULT__STORAGE__URL", database.url()),
             Backend::Postgres => {
                 let key = master_key_line("test-key");
                 secrets.add("master key", key.rsplit(':').next().unwrap_or_default());

@@ -14,9 +14,10 @@ use token_vault_proto::v1::{
 };
 use uuid::Uuid;
 
-use super::connect::{CallerArgs, refused};
+use super::Mistake;
+use super::connect::{CallerArgs, denied};
 use super::terminal::table::{cell, from_now, table, time, to_wire};
-use super::{Mistake, note, say};
+use super::terminal::{note, say};
 use crate::config::{Config, Flags};
 use crate::model::{Role, WorkspaceId, WorkspaceSet};
 use crate::telemetry;
@@ -71,6 +72,9 @@ pub(super) struct CreateArgs {
     /// An endpoint in the environment is for other commands, and passed over.
     #[arg(long, conflicts_with = "key_file")]
     offline: bool,
+    /// Database, for --offline: sqlite:PATH or postgres://… [key: storage.url] [default: in the data folder].
+    #[arg(long, value_name = "URL", requires = "offline", help_heading = "Configuration")]
+    database_url: Option<String>,
     #[command(flatten)]
     caller: CallerArgs,
 }
@@ -146,18 +150,18 @@ impl RoleName {
 }
 
 /// Runs one of them.
-pub(super) async fn run(command: Command, flags: Flags) -> anyhow::Result<()> {
+pub(super) async fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Create(args) if args.offline => create_offline(args, flags).await,
-        Command::Create(args) => create(args, flags).await,
-        Command::List(args) => list(args, flags).await,
-        Command::Rotate(args) => rotate(args, flags).await,
-        Command::Revoke(args) => revoke(args, flags).await,
+        Command::Create(args) if args.offline => create_offline(args).await,
+        Command::Create(args) => create(args).await,
+        Command::List(args) => list(args).await,
+        Command::Rotate(args) => rotate(args).await,
+        Command::Revoke(args) => revoke(args).await,
     }
 }
 
-async fn create(args: CreateArgs, flags: Flags) -> anyhow::Result<()> {
-    let caller = args.caller.connect(flags).await?;
+async fn create(args: CreateArgs) -> anyhow::Result<()> {
+    let caller = args.caller.connect().await?;
     let workspaces = if args.all_workspaces {
         NewWorkspaces::AllWorkspaces(true)
     } else {
@@ -171,12 +175,12 @@ async fn create(args: CreateArgs, flags: Flags) -> anyhow::Result<()> {
         request_id: Uuid::new_v4().to_string(),
     };
     let request = caller.request(request);
-    let answer = VaultAdminClient::new(caller.channel).create_api_key(request).await.map_err(refused)?;
+    let answer = VaultAdminClient::new(caller.channel).create_api_key(request).await.map_err(denied)?;
     let CreateApiKeyResponse { api_key, key } = answer.into_inner();
     show_new(api_key.as_ref(), &key, None, args.json)
 }
 
-async fn create_offline(args: CreateArgs, flags: Flags) -> anyhow::Result<()> {
+async fn create_offline(args: CreateArgs) -> anyhow::Result<()> {
     let mistake = |bad: crate::model::BadValue| Mistake(format!("--workspace {bad}"));
     let named: Result<_, _> =
         args.workspace.iter().map(|id| WorkspaceId::parse(id.as_str()).map_err(mistake)).collect();
@@ -188,7 +192,7 @@ async fn create_offline(args: CreateArgs, flags: Flags) -> anyhow::Result<()> {
         workspaces,
         expires_at: args.expires_in.map(from_now),
     };
-    let config = Config::load(flags)?;
+    let config = Config::load(Flags { database_url: args.database_url, ..args.caller.config.into() })?;
     telemetry::init(config.log.format, &config.log.level)?;
     let (vault, _) = config.into_vault_config();
     let new = Vault::create_api_key_offline(vault, command).await?;
@@ -196,14 +200,14 @@ async fn create_offline(args: CreateArgs, flags: Flags) -> anyhow::Result<()> {
     show_new(api_key.as_ref(), &key, None, args.json)
 }
 
-async fn list(args: ListArgs, flags: Flags) -> anyhow::Result<()> {
-    let caller = args.caller.connect(flags).await?;
+async fn list(args: ListArgs) -> anyhow::Result<()> {
+    let caller = args.caller.connect().await?;
     let mut client = VaultAdminClient::new(caller.channel.clone());
     let mut keys = Vec::new();
     let mut page_token = String::new();
     loop {
         let request = ListApiKeysRequest { page_size: 1_000, page_token, principal: args.principal.clone() };
-        let page = client.list_api_keys(caller.request(request)).await.map_err(refused)?.into_inner();
+        let page = client.list_api_keys(caller.request(request)).await.map_err(denied)?.into_inner();
         keys.extend(page.api_keys);
         page_token = page.next_page_token;
         if page_token.is_empty() {
@@ -244,8 +248,8 @@ async fn list(args: ListArgs, flags: Flags) -> anyhow::Result<()> {
     say(table(&rows))
 }
 
-async fn rotate(args: RotateArgs, flags: Flags) -> anyhow::Result<()> {
-    let caller = args.caller.connect(flags).await?;
+async fn rotate(args: RotateArgs) -> anyhow::Result<()> {
+    let caller = args.caller.connect().await?;
     let overlap = args.overlap.map(prost_types::Duration::try_from).transpose();
     let request = RotateApiKeyRequest {
         key_id: args.key_id,
@@ -254,16 +258,16 @@ async fn rotate(args: RotateArgs, flags: Flags) -> anyhow::Result<()> {
         request_id: Uuid::new_v4().to_string(),
     };
     let request = caller.request(request);
-    let answer = VaultAdminClient::new(caller.channel).rotate_api_key(request).await.map_err(refused)?;
+    let answer = VaultAdminClient::new(caller.channel).rotate_api_key(request).await.map_err(denied)?;
     let RotateApiKeyResponse { api_key, key, replaced } = answer.into_inner();
     show_new(api_key.as_ref(), &key, replaced.as_ref(), args.json)
 }
 
-async fn revoke(args: RevokeArgs, flags: Flags) -> anyhow::Result<()> {
-    let caller = args.caller.connect(flags).await?;
+async fn revoke(args: RevokeArgs) -> anyhow::Result<()> {
+    let caller = args.caller.connect().await?;
     let request = RevokeApiKeyRequest { key_id: args.key_id, request_id: Uuid::new_v4().to_string() };
     let request = caller.request(request);
-    let answer = VaultAdminClient::new(caller.channel).revoke_api_key(request).await.map_err(refused)?;
+    let answer = VaultAdminClient::new(caller.channel).revoke_api_key(request).await.map_err(denied)?;
     let key = answer.into_inner().api_key.context("the vault answered without the key")?;
     if args.json {
         say(describe(&key))

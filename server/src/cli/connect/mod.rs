@@ -1,34 +1,47 @@
 //! How a command reaches a running vault: endpoint, API key, and errors in words.
 
+mod failure;
+mod own_certificate;
+mod probe;
+
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use clap::Args;
-use token_vault_client::{ApiKey, ErrorKind, Vault};
+use token_vault_client::{ApiKey, Builder, ErrorKind, Vault};
+use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
-use tonic::{Request, Status};
 use zeroize::Zeroizing;
 
-use super::{Mistake, note};
-use crate::config::{Config, Flags};
+pub(super) use failure::{denied, in_words};
+
+use super::Mistake;
+use super::arguments::ConfigArgs;
+use super::terminal::note;
+use crate::config::{Config, Flags, Reach};
 use crate::model::{Secret, exposure_of};
+use failure::Unreachable;
+use probe::Speaks;
 
 /// The environment variable with the caller's API key.
 const API_KEY_ENV: &str = "TOKEN_VAULT_API_KEY";
 /// What the first start calls the file with the admin key.
 const BOOTSTRAP_KEY_FILE: &str = "bootstrap-admin.key";
-/// How long connecting may take, and one call.
-const TIMEOUTS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(30));
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Where the vault is.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Connection")]
 pub(super) struct EndpointArgs {
-    /// Where the vault's gRPC is.
-    #[arg(long, value_name = "URL", env = "TOKEN_VAULT_ENDPOINT", default_value = "http://127.0.0.1:7443")]
-    pub(super) endpoint: String,
+    /// URL of the vault's gRPC [default: as configured, else http://127.0.0.1:7443].
+    ///
+    /// Without it, address and TLS follow from the configuration: server.listen and server.tls.
+    #[arg(long, value_name = "URL", env = "TOKEN_VAULT_ENDPOINT")]
+    endpoint: Option<String>,
     /// PEM file with the roots that vouch for the vault [default: the system's].
     #[arg(long, value_name = "FILE", env = "TOKEN_VAULT_CA_FILE")]
     ca_file: Option<PathBuf>,
@@ -47,62 +60,155 @@ pub(super) struct EndpointArgs {
 #[derive(Debug, Args)]
 pub(super) struct CallerArgs {
     #[command(flatten)]
+    pub(super) config: ConfigArgs,
+    #[command(flatten)]
     at: EndpointArgs,
     /// File with the caller's API key [default: bootstrap-admin.key in the data folder; none with --client-cert].
     ///
     /// TOKEN_VAULT_API_KEY in the environment holds the key itself, and wins over the default file.
-    #[arg(long, value_name = "FILE")]
-    key_file: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", help_heading = "Connection")]
+    pub(super) key_file: Option<PathBuf>,
 }
 
 /// A connection that carries the caller's key.
 pub(super) struct Caller {
-    /// The connection.
     pub(super) channel: Channel,
     key: Option<MetadataValue<Ascii>>,
+    /// Whether somebody can administer the vault without an API key, as far as its configuration is known here.
+    pub(super) admins_without_keys: bool,
+}
+
+/// An endpoint, and all that is needed to connect.
+pub(super) struct Target {
+    url: String,
+    endpoint: Endpoint,
+    ca_file: Option<PathBuf>,
+    identity: Option<(PathBuf, PathBuf)>,
+    domain_name: Option<String>,
 }
 
 impl EndpointArgs {
-    /// Connects.
-    pub(super) async fn connect(&self) -> anyhow::Result<Channel> {
-        let endpoint = self.check()?;
-        let endpoint = match endpoint.uri().scheme_str() {
-            Some("https") => {
-                endpoint.tls_config(self.tls()?).context("--ca-file, --client-cert, --client-key")?
-            }
-            _ => endpoint,
-        };
-        let endpoint = endpoint.connect_timeout(TIMEOUTS.0).timeout(TIMEOUTS.1);
-        endpoint.connect().await.with_context(|| self.unreachable())
+    /// Finds the endpoint and makes sure that it speaks what its URL says, before a key is sent there.
+    pub(super) async fn target(&self, reach: &Reach) -> anyhow::Result<Target> {
+        let target = self.resolve(reach)?;
+        if !target.is_secure() {
+            target.must_speak_plaintext().await?;
+        }
+        Ok(target)
     }
 
-    fn check(&self) -> Result<Endpoint, Mistake> {
-        let endpoint = Endpoint::from_shared(self.endpoint.clone())
+    fn resolve(&self, reach: &Reach) -> Result<Target, Mistake> {
+        let configured = || {
+            reach.url().ok_or_else(|| {
+                Mistake(
+                    "server.listen leaves the port to the system: name the vault's address by --endpoint, as its line \
+                     \"ready\" shows it"
+                        .into(),
+                )
+            })
+        };
+        let url = self.endpoint.clone().map_or_else(configured, Ok)?;
+        let endpoint = Endpoint::from_shared(url.clone())
             .map_err(|_| Mistake("--endpoint must be a URL such as https://vault.example:7443".into()))?;
+        let wants_tls = self.ca_file.is_some() || self.client_cert.is_some();
         match endpoint.uri().scheme_str() {
-            Some("https") => Ok(endpoint),
-            Some("http") if self.ca_file.is_none() && self.client_cert.is_none() => Ok(endpoint),
-            Some("http") => {
+            Some("https") => {}
+            Some("http") if wants_tls => {
                 let rule = "--endpoint must begin with https:// where --ca-file or --client-cert is given";
-                Err(Mistake(rule.into()))
+                return Err(Mistake(rule.into()));
             }
-            _ => Err(Mistake("--endpoint must begin with https:// or http://".into())),
+            Some("http") if reach.tls => {
+                let rule = "--endpoint must begin with https://, because the configuration turns TLS on (server.tls)";
+                return Err(Mistake(rule.into()));
+            }
+            Some("http") => {}
+            _ => return Err(Mistake("--endpoint must begin with https:// or http://".into())),
+        }
+        let mut target = Target {
+            url,
+            endpoint,
+            ca_file: self.ca_file.clone(),
+            identity: self.client_cert.clone().zip(self.client_key.clone()),
+            domain_name: self.domain_name.clone(),
+        };
+        if let (None, Some(file)) = (&self.endpoint, &reach.certificate_file) {
+            target.trust(file, reach);
+        }
+        Ok(target)
+    }
+}
+
+impl Target {
+    fn is_secure(&self) -> bool {
+        self.endpoint.uri().scheme_str() == Some("https")
+    }
+
+    /// On the vault's own machine its configuration says which certificate to expect.
+    fn trust(&mut self, certificate_file: &Path, reach: &Reach) {
+        let own = own_certificate::read(certificate_file, reach.listen.ip());
+        if self.ca_file.is_none() && own.vouches {
+            self.ca_file = Some(certificate_file.to_path_buf());
+        }
+        self.domain_name = self.domain_name.take().or(own.name);
+    }
+
+    fn address(&self) -> (String, u16) {
+        let uri = self.endpoint.uri();
+        let port = uri.port_u16().unwrap_or(if self.is_secure() { 443 } else { 80 });
+        (uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned(), port)
+    }
+
+    async fn must_speak_plaintext(&self) -> anyhow::Result<()> {
+        let (host, port) = self.address();
+        match probe::probe(&host, port, CONNECT_TIMEOUT).await {
+            Ok(Speaks::Http2) => Ok(()),
+            Ok(Speaks::Tls) => Err(Mistake(format!(
+                "the vault at {host}:{port} speaks TLS, so nothing was sent to it: write https:// in place of http://"
+            ))
+            .into()),
+            Ok(Speaks::Other) => Err(Unreachable::new(&self.url, "what answers there does not speak gRPC").into()),
+            Err(error) => Err(Unreachable::new(&self.url, error).into()),
         }
     }
 
-    fn unreachable(&self) -> String {
-        format!("cannot reach the vault at {}; is `token-vault serve` running?", self.endpoint)
+    /// Connects.
+    pub(super) async fn connect(&self) -> anyhow::Result<Channel> {
+        let endpoint = match self.is_secure() {
+            true => self
+                .endpoint
+                .clone()
+                .tls_config(self.tls()?)
+                .context("--ca-file, --client-cert, --client-key")?,
+            false => self.endpoint.clone(),
+        };
+        let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).timeout(CALL_TIMEOUT);
+        match endpoint.connect().await {
+            Ok(channel) => Ok(channel),
+            Err(error) => Err(self.explain(failure::causes(&error)).await),
+        }
     }
-}
 
-impl EndpointArgs {
+    async fn explain(&self, cause: String) -> anyhow::Error {
+        let (host, port) = self.address();
+        if self.is_secure()
+            && let Ok(Speaks::Http2) = probe::probe(&host, port, CONNECT_TIMEOUT).await
+        {
+            return Mistake(format!(
+                "the vault at {host}:{port} does not speak TLS: write http:// in place of https://, or turn TLS on \
+                 there (server.tls)"
+            ))
+            .into();
+        }
+        Unreachable::new(&self.url, cause).into()
+    }
+
     fn tls(&self) -> anyhow::Result<ClientTlsConfig> {
         let read = |file: &PathBuf| fs::read(file).with_context(|| format!("cannot read {}", file.display()));
         let mut config = match &self.ca_file {
             Some(file) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(file)?)),
             None => ClientTlsConfig::new().with_native_roots(),
         };
-        if let (Some(certificate), Some(key)) = (&self.client_cert, &self.client_key) {
+        if let Some((certificate, key)) = &self.identity {
             let key = Zeroizing::new(read(key)?);
             config = config.identity(Identity::from_pem(read(certificate)?, &*key));
         }
@@ -115,8 +221,10 @@ impl EndpointArgs {
 
 impl CallerArgs {
     /// Connects with the caller's key.
-    pub(super) async fn connect(&self, flags: Flags) -> anyhow::Result<Caller> {
-        let key = match self.key(flags)? {
+    pub(super) async fn connect(self) -> anyhow::Result<Caller> {
+        let reach = Config::reach(self.config.into())?;
+        let target = self.at.target(&reach).await?;
+        let key = match key(self.key_file, target.identity.is_some(), &reach)? {
             Some(key) => {
                 let line = Zeroizing::new(format!("Bearer {}", key.expose().trim()));
                 let mut value: MetadataValue<Ascii> = line
@@ -127,46 +235,63 @@ impl CallerArgs {
             }
             None => None,
         };
-        Ok(Caller { channel: self.at.connect().await?, key })
+        let admins_without_keys = reach.admins_without_keys;
+        Ok(Caller { channel: target.connect().await?, key, admins_without_keys })
     }
 
-    /// The same by the client crate, which retries and watches.
-    pub(super) async fn vault(&self, flags: Flags) -> anyhow::Result<Vault> {
-        self.at.check()?;
-        let mut builder = match self.key(flags)? {
-            Some(key) => Vault::builder(self.at.endpoint.clone(), ApiKey::new(key.expose())),
-            None => Vault::builder_without_key(self.at.endpoint.clone()),
+    /// Connects by the client crate, which retries and watches.
+    pub(super) async fn vault(self) -> anyhow::Result<Vault> {
+        let reach = Config::reach(self.config.into())?;
+        let target = self.at.target(&reach).await?;
+        let key = key(self.key_file, target.identity.is_some(), &reach)?;
+        let builder = target.builder(key.map(|key| ApiKey::new(key.expose())));
+        match builder.connect().await {
+            Ok(vault) => Ok(vault),
+            Err(error) if matches!(error.kind(), ErrorKind::YourBug(_)) => {
+                Err(Mistake(error.message().to_owned()).into())
+            }
+            Err(error) => {
+                let prefix = format!("cannot reach the vault at {}: ", target.url);
+                let cause = error.message().strip_prefix(&prefix).unwrap_or(error.message());
+                Err(target.explain(cause.to_owned()).await)
+            }
+        }
+    }
+}
+
+impl Target {
+    fn builder(&self, key: Option<ApiKey>) -> Builder {
+        let mut builder = match key {
+            Some(key) => Vault::builder(self.url.clone(), key),
+            None => Vault::builder_without_key(self.url.clone()),
         };
-        if let Some(file) = &self.at.ca_file {
+        if let Some(file) = &self.ca_file {
             builder = builder.ca_file(file);
         }
-        if let (Some(certificate), Some(key)) = (&self.at.client_cert, &self.at.client_key) {
+        if let Some((certificate, key)) = &self.identity {
             builder = builder.identity_files(certificate, key);
         }
-        if let Some(name) = &self.at.domain_name {
+        if let Some(name) = &self.domain_name {
             builder = builder.domain_name(name);
         }
-        builder.connect().await.map_err(|error| match error.kind() {
-            ErrorKind::YourBug(_) => Mistake(error.message().to_owned()).into(),
-            _ => anyhow!(self.at.unreachable()),
-        })
+        builder
     }
+}
 
-    /// `None`: the certificate says who calls.
-    fn key(&self, flags: Flags) -> anyhow::Result<Option<Secret>> {
-        let file = match (&self.key_file, std::env::var(API_KEY_ENV)) {
-            (Some(file), _) => file.clone(),
-            (None, Ok(key)) if !key.trim().is_empty() => return Ok(Some(Secret::new(key))),
-            _ if self.at.client_cert.is_some() => return Ok(None),
-            _ => Config::load(flags)?.data_dir.join(BOOTSTRAP_KEY_FILE),
-        };
-        if let Some(warning) = exposure_of(&file) {
-            note(warning);
-        }
-        fs::read_to_string(&file).map(Secret::new).map(Some).with_context(|| {
-            format!("cannot read an API key from {}; name one by --key-file or {API_KEY_ENV}", file.display())
-        })
+/// The caller's key. `None`: the certificate says who calls.
+fn key(named: Option<PathBuf>, certified: bool, reach: &Reach) -> anyhow::Result<Option<Secret>> {
+    let file = match (named, std::env::var(API_KEY_ENV)) {
+        (Some(file), _) => file,
+        (None, Ok(key)) if !key.trim().is_empty() => return Ok(Some(Secret::new(key))),
+        _ if certified => return Ok(None),
+        _ => reach.data_dir.join(BOOTSTRAP_KEY_FILE),
+    };
+    if let Some(warning) = exposure_of(&file) {
+        note(warning);
     }
+    fs::read_to_string(&file).map(Secret::new).map(Some).with_context(|| {
+        format!("cannot read an API key from {}; name one by --key-file or {API_KEY_ENV}", file.display())
+    })
 }
 
 impl Caller {
@@ -180,13 +305,7 @@ impl Caller {
     }
 }
 
-/// A refusal in words. The message says what is wrong and what to do. Where the vault said nothing, the connection broke,
-/// and the causes say why: a certificate that it does not take, for one.
-pub(super) fn refused(status: Status) -> anyhow::Error {
-    let first = std::error::Error::source(&status);
-    if first.is_none() {
-        return token_vault_client::Error::from(status).into();
-    }
-    let causes = std::iter::successors(first, |cause| cause.source()).map(ToString::to_string);
-    anyhow!("the connection to the vault broke: {}", causes.collect::<Vec<_>>().join(": "))
+/// Where the vault is by its configuration, for a command that needs no data folder.
+pub(super) fn reach(config: Option<PathBuf>) -> Result<Reach, crate::config::ConfigError> {
+    Config::reach(Flags { file: config, ..Flags::default() })
 }

@@ -8,6 +8,7 @@ mod sixty_days;
 mod stage;
 
 use std::fmt::Write as _;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 
@@ -21,6 +22,8 @@ use token_vault_client::{ApiKey, Vault, v1};
 use token_vault_sandbox::{Sandbox, SandboxConfig, User};
 use tokio::signal::unix::{SignalKind, signal};
 
+pub(super) use self::serving::{DemoVaultArgs, run_vault};
+
 use self::serving::{DemoFolder, Serving};
 use self::stage::{mark, say, show, step};
 use super::terminal::paint::{bold, red};
@@ -33,6 +36,9 @@ const PACE: (u32, u32) = (1, 8);
 /// Arguments of `demo`.
 #[derive(Debug, Args)]
 pub struct DemoArgs {
+    /// Where the vault listens for gRPC; port 0 picks a free one.
+    #[arg(long, value_name = "ADDRESS", default_value_t = DEFAULT_LISTEN.to_string())]
+    listen: String,
     /// Where the Graph API sandbox listens; port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7500")]
     sandbox_listen: SocketAddr,
@@ -45,21 +51,13 @@ pub struct DemoArgs {
 ///
 /// # Errors
 /// When an address is taken, or a step of the story does not go as it should.
-pub async fn run(args: DemoArgs, listen: Option<String>) -> anyhow::Result<()> {
-    let listen = listen.unwrap_or_else(|| DEFAULT_LISTEN.to_string());
-    // From here on a signal is ours to answer: else it would leave the vault and the folder behind.
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let mut told_to_end = pin!(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    });
+pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
+    let mut stopped = pin!(signals()?);
     let folder = DemoFolder::create()?;
-    // In mid-story the vault is killed where it stands: its folder goes anyway.
     let (sandbox, mut serving, connection) = tokio::select! {
-        begun = begin(&args, &listen, &folder) => begun?,
-        () = &mut told_to_end => bail!("stopped before the story was told"),
+        begun = begin(&args, &folder) => begun?,
+        // Dropping the story kills the vault.
+        () = &mut stopped => bail!("stopped in the middle of the story"),
     };
     if args.once {
         serving.stop().await;
@@ -69,30 +67,41 @@ pub async fn run(args: DemoArgs, listen: Option<String>) -> anyhow::Result<()> {
     tokio::select! {
         // A terminal's Ctrl-C reaches the vault too, which may be the first to end.
         biased;
-        () = &mut told_to_end => {}
-        ended = serving.child.wait() => bail!("the vault ended ({}): {}", ended?, folder.last_words()),
+        () = &mut stopped => {}
+        ended = serving.child.wait() => bail!("the vault ended ({}): {}", ended?, folder.last_log_line()),
     }
-    say("\nstopping…")?;
+    // The terminal may be gone.
+    let _ = say("\nstopping…");
     serving.stop().await;
     Ok(())
 }
 
+/// Ends with the first signal that asks the demo to end. SIGHUP comes when its terminal is closed.
+fn signals() -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    })
+}
+
 /// Starts both and tells the story.
-async fn begin(
-    args: &DemoArgs,
-    listen: &str,
-    folder: &DemoFolder,
-) -> anyhow::Result<(Sandbox, Serving, String)> {
+async fn begin(args: &DemoArgs, folder: &DemoFolder) -> anyhow::Result<(Sandbox, Serving, String)> {
     let sandbox = Sandbox::start(SandboxConfig { listen: args.sandbox_listen, ..SandboxConfig::default() })
         .await
         .with_context(|| {
             format!("the sandbox can't listen on {}; try --sandbox-listen 127.0.0.1:0", args.sandbox_listen)
         })?;
-    let serving = Serving::start(listen, folder, &sandbox).await?;
+    let serving = Serving::start(&args.listen, folder, &sandbox).await?;
     // The folder is gone when the person reads this: the log has to speak here.
     let days_per_second = if args.once { PACE.1 } else { PACE.0 };
     let connection = story(&serving, folder, &sandbox, days_per_second).await.map_err(|error| {
-        error.context(format!("the story broke off; the vault's log ends with: {}", folder.last_words()))
+        error.context(format!("the story broke off; the vault's log ends with: {}", folder.last_log_line()))
     })?;
     Ok((sandbox, serving, connection))
 }

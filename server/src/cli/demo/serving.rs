@@ -1,25 +1,37 @@
-//! The vault of the demo: a process of its own, in a folder that goes with it.
+//! The vault of the demo: a process of its own, in a folder of its own. Both end with the demo, however that ends.
 
+use std::io::Read;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
+use clap::Args;
 use token_vault_client::{ApiKey, Vault};
 use token_vault_sandbox::Sandbox;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
+use crate::config::{Config, Flags};
 use crate::crypto::create_secret_file;
 use crate::model::Secret;
+use crate::{serve, telemetry};
+
+/// What every folder of a demo begins with.
+const FOLDER: &str = "token-vault-demo-";
+/// Characters that make the folder's name unique. The name stands in commands that people paste, so it is short.
+const UNIQUE: usize = 8;
 
 /// A folder of the demo's own; gone when the demo ends.
 pub(super) struct DemoFolder(pub(super) PathBuf);
 
 impl DemoFolder {
     pub(super) fn create() -> anyhow::Result<Self> {
-        let folder = std::env::temp_dir().join(format!("token-vault-demo-{}", uuid::Uuid::new_v4().simple()));
+        let unique = uuid::Uuid::new_v4().simple().to_string();
+        let name = format!("{FOLDER}{}", unique.get(..UNIQUE).unwrap_or(&unique));
+        let folder = std::env::temp_dir().join(name);
         std::fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         Ok(Self(folder))
     }
@@ -29,9 +41,9 @@ impl DemoFolder {
     }
 
     /// The last line of the vault's log.
-    pub(super) fn last_words(&self) -> String {
+    pub(super) fn last_log_line(&self) -> String {
         let log = std::fs::read_to_string(self.log()).unwrap_or_default();
-        log.lines().last().unwrap_or("it said nothing").to_owned()
+        log.lines().last().unwrap_or("it is empty").to_owned()
     }
 }
 
@@ -50,12 +62,12 @@ pub(super) struct Serving {
 
 impl Serving {
     pub(super) async fn start(listen: &str, folder: &DemoFolder, sandbox: &Sandbox) -> anyhow::Result<Self> {
-        let (data, secret_file) = (folder.0.join("data"), folder.0.join("app.secret"));
+        let secret_file = folder.0.join("app.secret");
         let app = sandbox.app();
         let secret = app.secrets.first().cloned().context("the sandbox's app has no secret")?;
         create_secret_file(&secret_file, &Secret::new(secret))?;
         let log = std::fs::File::create(folder.log())?;
-        let program = std::env::current_exe().context("this program can't find itself")?;
+        let program = std::env::current_exe().context("cannot find this program's own file")?;
         let mut command = Command::new(program);
         // Nothing of the operator's own configuration may reach the demo.
         for (name, _) in
@@ -64,8 +76,8 @@ impl Serving {
             command.env_remove(name);
         }
         let mut child = command
-            .args(["serve", "--listen", listen, "--data-dir"])
-            .arg(&data)
+            .args(["demo-vault", "--listen", listen, "--folder"])
+            .arg(&folder.0)
             .env("TOKEN_VAULT__SERVER__ADMIN_LISTEN", "127.0.0.1:0")
             .env("TOKEN_VAULT__PROVIDERS__META__APP_ID", app.id)
             .env(
@@ -73,33 +85,36 @@ impl Serving {
                 format!("[{:?}]", secret_file.display().to_string()),
             )
             .env("TOKEN_VAULT__PROVIDERS__META__GRAPH_URL", sandbox.url())
-            // Time is the sandbox's: it can be let run.
+            // The vault's time is the sandbox's, so that the demo can let it run.
             .env("TOKEN_VAULT__PROVIDERS__META__FOLLOW_SANDBOX_CLOCK", "true")
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)
             .kill_on_drop(true)
             .spawn()
-            .context("the vault can't be started")?;
-        let stdout = child.stdout.take().context("the vault's output can't be read")?;
+            .context("cannot start the vault")?;
+        let stdout = child.stdout.take().context("cannot read what the vault writes")?;
         let ready =
             tokio::time::timeout(Duration::from_secs(20), BufReader::new(stdout).lines().next_line()).await;
         let Ok(Ok(Some(line))) = ready else {
-            bail!("the vault did not start on {listen} (try --listen 127.0.0.1:0): {}", folder.last_words());
+            bail!(
+                "the vault did not start on {listen} (try --listen 127.0.0.1:0): {}",
+                folder.last_log_line()
+            );
         };
         let grpc = line
             .split_whitespace()
             .find_map(|word| word.strip_prefix("grpc="))
             .and_then(|address| address.parse().ok())
-            .ok_or_else(|| anyhow!("the vault said {line:?} instead of where it listens"))?;
-        Ok(Self { child, grpc, key_file: data.join("bootstrap-admin.key") })
+            .ok_or_else(|| anyhow!("the vault wrote {line:?} instead of where it listens"))?;
+        Ok(Self { child, grpc, key_file: data(&folder.0).join("bootstrap-admin.key") })
     }
 
     pub(super) async fn connect(&self, key: ApiKey) -> anyhow::Result<Vault> {
         Ok(Vault::connect(format!("http://{}", self.grpc), key).await?)
     }
 
-    /// SIGTERM, as an operator would; what does not end in time is killed.
+    /// SIGTERM, as an operator would send it; a vault that does not end in time is killed.
     pub(super) async fn stop(&mut self) {
         if let Some(pid) =
             self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw)
@@ -108,4 +123,41 @@ impl Serving {
         }
         let _ = tokio::time::timeout(Duration::from_secs(20), self.child.wait()).await;
     }
+}
+
+fn data(folder: &Path) -> PathBuf {
+    folder.join("data")
+}
+
+/// Arguments of the demo's vault.
+#[derive(Debug, Args)]
+pub struct DemoVaultArgs {
+    #[arg(long)]
+    listen: String,
+    #[arg(long)]
+    folder: PathBuf,
+}
+
+/// Serves as `serve` does, until stdin closes. The demo holds its other end, so it closes even when the demo is killed;
+/// then the folder, which nobody else would remove, goes as well.
+///
+/// # Errors
+/// As `serve`.
+pub async fn run_vault(args: DemoVaultArgs) -> anyhow::Result<()> {
+    static ALONE: AtomicBool = AtomicBool::new(false);
+    let flags = Flags { listen: Some(args.listen), data_dir: Some(data(&args.folder)), ..Flags::default() };
+    let config = Config::load(flags)?;
+    telemetry::init(config.log.format, &config.log.level)?;
+    // A thread of its own, because the end of the process does not wait for it.
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        ALONE.store(true, Ordering::Relaxed);
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM);
+    });
+    let ended = serve::run(config).await;
+    let is_demo = args.folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(FOLDER));
+    if is_demo && ALONE.load(Ordering::Relaxed) {
+        let _ = std::fs::remove_dir_all(&args.folder);
+    }
+    ended
 }

@@ -1,4 +1,32 @@
-//! What commands show in a terminal.
+//! What commands write: lines on stdout and stderr, tables, colours, times, and how wide all of it may be.
 
 pub(super) mod paint;
+pub(super) mod program;
 pub(super) mod table;
+
+use std::io::{self, Write};
+
+/// One line on stdout.
+pub(super) fn say(line: impl std::fmt::Display) -> anyhow::Result<()> {
+    writeln!(io::stdout(), "{line}").map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => Unread.into(),
+        _ => anyhow::Error::from(error).context("cannot write to stdout"),
+    })
+}
+
+/// One line on stderr, so that stdout holds only what the command was asked for.
+pub(super) fn note(line: impl std::fmt::Display) {
+    // When stderr is closed there is nowhere left to report it.
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// "1 file", "2 files".
+pub(super) fn counted(count: impl TryInto<u64>, what: &str) -> String {
+    let count = count.try_into().unwrap_or(0);
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// The reader of stdout has gone, as `head` does when it has enough. This is no failure: the command ends.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody reads stdout any more")]
+pub(super) struct Unread;

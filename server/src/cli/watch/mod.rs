@@ -19,9 +19,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::interval;
 
 use self::event::{describe, describe_token, kind_name, line, token_line};
-use super::connect::CallerArgs;
-use super::{note, say};
-use crate::config::Flags;
+use super::connect::{CallerArgs, in_words};
+use super::terminal::{note, say};
 
 /// Arguments of `watch`.
 #[derive(Debug, Args)]
@@ -96,8 +95,8 @@ fn kinds() -> impl TypedValueParser<Value = Kind> {
 }
 
 /// Runs it, until it is told to end or nobody reads any more.
-pub(super) async fn run(args: WatchArgs, flags: Flags) -> anyhow::Result<()> {
-    let vault = args.caller.vault(flags).await?;
+pub(super) async fn run(args: WatchArgs) -> anyhow::Result<()> {
+    let vault = args.caller.vault().await?;
     let start = match (args.cursor, args.from) {
         (Some(cursor), _) => Start::Cursor(cursor),
         (None, From::Now) => Start::Now,
@@ -132,7 +131,7 @@ async fn follow(feed: &mut EventStream, as_json: bool) -> anyhow::Result<()> {
             _ = interrupt.recv() => return Ok(()),
             () = &mut unread => return Ok(()),
         };
-        let Some(item) = item.transpose()? else { return Ok(()) };
+        let Some(item) = item.transpose().map_err(in_words)? else { return Ok(()) };
         if as_json { show_json(&item)? } else { show(&item)? }
     }
 }

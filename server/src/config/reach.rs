@@ -1,0 +1,106 @@
+//! Where to reach the vault that a configuration describes, for commands that call it.
+//!
+//! Reads the few keys that say so, and checks only those: a caller need not be able to read the vault's secrets.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+use super::reader::Reader;
+use super::settings::{CERT_FILE, CERTIFICATES, DATA_DIR, KEY_FILE, LISTEN, OIDC_ROLES};
+use super::{Config, ConfigError, Flags, with_flags};
+use crate::model::Role;
+
+/// What a caller on the vault's own machine needs to know.
+#[derive(Debug)]
+pub struct Reach {
+    pub data_dir: PathBuf,
+    /// Where gRPC listens, as configured: the port may be 0.
+    pub listen: SocketAddr,
+    /// Whether `server.tls` is configured, if only by half.
+    pub tls: bool,
+    /// The vault's own certificate, with what it sends along.
+    pub certificate_file: Option<PathBuf>,
+    /// Whether a certificate or an issuer's token can make an administrator, so that API keys are not the only way in.
+    pub admins_without_keys: bool,
+}
+
+impl Reach {
+    /// The URL of gRPC on this machine. `None`: the system picks the port at each start, so nobody knows it here.
+    pub fn url(&self) -> Option<String> {
+        if self.listen.port() == 0 {
+            return None;
+        }
+        // A vault that listens everywhere is reached by loopback.
+        let host = match self.listen.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+            ip => ip,
+        };
+        let scheme = if self.tls { "https" } else { "http" };
+        Some(format!("{scheme}://{}", SocketAddr::new(host, self.listen.port())))
+    }
+}
+
+impl Config {
+    /// Reads where the vault is, from the same sources as [`Config::load`].
+    pub fn reach(flags: Flags) -> Result<Reach, ConfigError> {
+        let (figment, _) = Self::file_and_environment(&flags)?;
+        let mut reader = Reader::new(with_flags(figment, flags))?;
+        let data_dir = reader.get(&DATA_DIR);
+        let listen = reader.get(&LISTEN);
+        let certificate_file = reader.find(&CERT_FILE);
+        let tls = certificate_file.is_some() || reader.find(&KEY_FILE).is_some();
+        let mut tables = reader.tables(&CERTIFICATES);
+        tables.extend(reader.tables(&OIDC_ROLES));
+        let admins_without_keys = tables
+            .into_iter()
+            .any(|mut table| table.parsed("role", Role::parse).is_ok_and(|role| role == Role::Admin));
+        reader.finish_what_was_read()?;
+        Ok(Reach { data_dir, listen, tls, certificate_file, admins_without_keys })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reach(text: &str) -> Result<Reach, ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("vault.toml");
+        std::fs::write(&file, text).unwrap();
+        Config::reach(Flags { file: Some(file), ..Flags::default() })
+    }
+
+    #[test]
+    fn the_endpoint_follows_from_the_configuration() {
+        let cases = [
+            ("", Some("http://127.0.0.1:7443")),
+            ("server.listen = '127.0.0.2:9000'", Some("http://127.0.0.2:9000")),
+            ("server.listen = '0.0.0.0:9000'\nserver.tls.cert_file = 'c'", Some("https://127.0.0.1:9000")),
+            ("server.listen = '[::]:9000'\nserver.tls.key_file = 'k'", Some("https://[::1]:9000")),
+            ("server.listen = '127.0.0.1:0'", None),
+        ];
+        for (text, url) in cases {
+            assert_eq!(reach(text).unwrap().url().as_deref(), url, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_what_a_caller_needs_is_checked() {
+        let unreadable = "[providers.meta]\napp_id = '1'\napp_secret_files = ['/nowhere/app.secret']\n";
+        assert!(reach(unreadable).is_ok(), "a caller need not be able to read the vault's secrets");
+        assert!(reach("server.listen = 'everywhere'").unwrap_err().to_string().contains("server.listen"));
+    }
+
+    #[test]
+    fn administrators_by_certificate_or_token_are_seen() {
+        let certificate = |role: &str| {
+            format!(
+                "auth.certificates = [{{ san = 'a.example', principal = 'a', role = '{role}', workspaces = 'all' }}]"
+            )
+        };
+        assert!(reach(&certificate("admin")).unwrap().admins_without_keys);
+        assert!(!reach(&certificate("viewer")).unwrap().admins_without_keys);
+        assert!(reach("auth.oidc.roles = [{ value = 'ops', role = 'admin' }]").unwrap().admins_without_keys);
+    }
+}
