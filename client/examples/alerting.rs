@@ -1,10 +1,12 @@
-//! An alerting service's watch: what is wrong now, who can mend it, and when it is over.
+//! An alerting service's watch: what is wrong now, who can fix it, and when it is over.
 //!
 //! Run `token-vault demo` in one terminal. In another, with the key in `TOKEN_VAULT_API_KEY`, or in a file that
 //! `TOKEN_VAULT_API_KEY_FILE` names:
 //!
-//! `cargo run -p token-vault-client --example alerting -- SUBSCRIPTION`; the vault keeps the position under this name.
-//! A real service also keeps `Alerts::open`, so that it knows after a restart what it has told.
+//! `cargo run -p token-vault-client --example alerting -- SUBSCRIPTION`
+//!
+//! The vault keeps the position under the subscription's name. A real service also stores `Alerts::open`, so that it knows
+//! after a restart what it has reported.
 
 #![expect(clippy::print_stdout, reason = "an example talks to its reader")]
 
@@ -24,7 +26,7 @@ async fn main() -> Result<(), Error> {
     };
     let endpoint = env::var("TOKEN_VAULT_ENDPOINT").unwrap_or_else(|_| "http://127.0.0.1:7443".into());
     let vault = Vault::connect(endpoint, key).await?;
-    // What closes an incident passes the filter too.
+    // Events that close an incident pass the filter too.
     let filter = EventFilter { min_severity: Severity::Warning.into(), ..EventFilter::default() };
     let options = WatchOptions::new()
         .filter(filter)
@@ -43,16 +45,16 @@ async fn main() -> Result<(), Error> {
         }
         for alert in alerts.take(&item) {
             match alert {
-                Alert::Opened(incident) => tell("opened", &incident),
-                Alert::Updated(incident) => tell("updated", &incident),
-                Alert::Resolved(incident) => tell("resolved", &incident),
+                Alert::Opened(incident) => show("opened", &incident),
+                Alert::Updated(incident) => show("updated", &incident),
+                Alert::Resolved(incident) => show("resolved", &incident),
             }
         }
     }
     stream.close().await
 }
 
-fn tell(what: &str, incident: &Incident) {
+fn show(what: &str, incident: &Incident) {
     println!("{what} {:?} {:?}: {:?}", incident.severity, incident.cause, incident.scope);
     if let Some(remedy) = incident.remedy.as_ref().filter(|_| what != "resolved") {
         println!("  {} {} ({:?})", remedy.message, remedy.action, remedy.fixer());

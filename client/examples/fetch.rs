@@ -3,8 +3,9 @@
 //! Run `token-vault demo` in one terminal. In another, with the key in `TOKEN_VAULT_API_KEY`, or in a file that
 //! `TOKEN_VAULT_API_KEY_FILE` names:
 //!
-//! `cargo run -p token-vault-client --example fetch -- CONNECTION_ID` fetches a connection's token;
-//! `cargo run -p token-vault-client --example fetch -- --store WORKSPACE < token.txt` stores one of Meta.
+//! `cargo run -p token-vault-client --example fetch -- CONNECTION_ID` fetches a connection's token.
+//!
+//! `cargo run -p token-vault-client --example fetch -- --store WORKSPACE < token.txt` stores a token of Meta.
 
 #![expect(clippy::print_stdout, reason = "an example talks to its reader")]
 
@@ -39,13 +40,13 @@ async fn fetch(key: ApiKey, connection: &str) -> Result<(), Error> {
     let vault = Vault::connect(endpoint(), key).await?;
     let token = vault.fetch_access_token(connection).await?;
     println!(
-        "version {} of the token, {} characters; keep it at most {:?}",
+        "version {} of the token, {} characters; keep it for at most {:?}",
         token.version,
         token.secret().len(),
         token.cache_for
     );
     for (place, name, _) in token.send_with() {
-        println!("send with it: {name} ({place:?})");
+        println!("send along: {name} ({place:?})");
     }
     Ok(())
 }
@@ -65,13 +66,13 @@ async fn store(key: ApiKey, workspace: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// What a service does by the kind of error.
+/// What a service does for each kind of error.
 fn explain(error: &Error) {
     match error.kind() {
-        ErrorKind::Pause => println!("pause this connection (who mends it: {:?}): {error}", error.fixer()),
+        ErrorKind::Pause => println!("pause this connection (who can fix it: {:?}): {error}", error.fixer()),
         ErrorKind::RetryAfter(wait) => println!("try again in {wait:?}: {error}"),
         ErrorKind::Conflict => println!("read again, then decide: {error}"),
-        ErrorKind::YourBug(fields) => println!("mend the request {fields:?}: {error}"),
+        ErrorKind::YourBug(fields) => println!("correct the request {fields:?}: {error}"),
         ErrorKind::Access => println!("use another API key: {error}"),
         ErrorKind::CallOperator => println!("call the vault's operator, call {:?}: {error}", error.call_id()),
         other => println!("{other:?}: {error}"),

@@ -1,10 +1,11 @@
-//! An ingestion service's watch: which connections to leave alone, and what to fetch afterwards.
+//! An ingestion service's watch: which connections not to use, and what to fetch afterwards.
 //!
 //! Run `token-vault demo` in one terminal. In another, with the key in `TOKEN_VAULT_API_KEY`, or in a file that
 //! `TOKEN_VAULT_API_KEY_FILE` names:
 //!
-//! `cargo run -p token-vault-client --example ingestion -- POSITION_FILE`; Ctrl-C ends it, and the next run goes on
-//! where it was.
+//! `cargo run -p token-vault-client --example ingestion -- POSITION_FILE`
+//!
+//! Ctrl-C ends it, and the next run goes on where it was.
 
 #![expect(clippy::print_stdout, reason = "an example talks to its reader")]
 
@@ -23,7 +24,7 @@ async fn main() -> Result<(), Error> {
     };
     let endpoint = env::var("TOKEN_VAULT_ENDPOINT").unwrap_or_else(|_| "http://127.0.0.1:7443".into());
     let vault = Vault::connect(endpoint, key).await?;
-    // Without a position: first the state of every connection.
+    // Without a position, the state of every connection comes first.
     let options = WatchOptions::new().start(Start::Snapshot).checkpoint(FileCheckpoint::new(file));
     let mut stream = vault.watch(options);
     let mut ingestion = Ingestion::new();
@@ -36,13 +37,13 @@ async fn main() -> Result<(), Error> {
         match &item {
             WatchItem::CaughtUp => println!("caught up; {} paused", ingestion.paused().count()),
             WatchItem::HistoryLost(error) | WatchItem::Interrupted(error) => println!("({error})"),
-            WatchItem::CheckpointFailed(error) => println!("the position is not safe: {error}"),
+            WatchItem::CheckpointFailed(error) => println!("the position is not stored yet: {error}"),
             _ => {}
         }
         for instruction in ingestion.take(&item) {
             carry_out(instruction);
         }
-        // The next turn of the loop tells the stream that this item is handled.
+        // Asking for the next item marks this one as handled.
     }
     stream.close().await
 }

@@ -1,4 +1,4 @@
-//! The caller's own key.
+//! The caller's own API key.
 
 use std::fmt;
 use std::io;
@@ -6,21 +6,21 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-/// An API key of the vault. Wiped on drop, never printed.
+/// An API key of the vault. It is wiped from memory on drop, and `Debug` does not print it.
 #[derive(Clone)]
 pub struct ApiKey(Zeroizing<String>);
 
 impl ApiKey {
-    /// This key; white space around it is dropped.
+    /// Takes a key; white space around it is dropped.
     pub fn new(key: impl Into<String>) -> Self {
         let key = Zeroizing::new(key.into());
         Self(Zeroizing::new(key.trim().to_owned()))
     }
 
-    /// The key in a file.
+    /// Reads the key from a file.
     ///
     /// # Errors
-    /// When the file can't be read.
+    /// When the file cannot be read.
     pub fn from_file(path: impl AsRef<Path>) -> io::Result<Self> {
         std::fs::read_to_string(path).map(Self::new)
     }

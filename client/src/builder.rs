@@ -1,4 +1,4 @@
-//! How to connect.
+//! How to connect to a vault.
 
 use std::fmt;
 use std::fs;
@@ -14,12 +14,12 @@ use crate::api_key::ApiKey;
 use crate::error::Error;
 use crate::vault::Vault;
 
-/// No call needs longer; the wire format has an end too.
+/// No call needs longer, and gRPC cannot express much more.
 const LONGEST_DEADLINE: Duration = Duration::from_secs(24 * 3600);
-/// More often would look like an attack to the other side.
+/// A vault takes more frequent pings for an attack.
 const SHORTEST_KEEPALIVE: Duration = Duration::from_secs(1);
 
-/// How to connect.
+/// How to connect to a vault; see [`Vault::builder`].
 #[derive(Debug, Clone)]
 pub struct Builder {
     endpoint: String,
@@ -49,8 +49,29 @@ impl fmt::Debug for Tls {
     }
 }
 
+impl Vault {
+    /// Connects with the defaults.
+    ///
+    /// # Errors
+    /// `YourBug` for an invalid endpoint or key, `RetryAfter` when the vault cannot be reached.
+    pub async fn connect(endpoint: impl Into<String>, key: ApiKey) -> Result<Self, Error> {
+        Self::builder(endpoint, key).connect().await
+    }
+
+    /// Returns a builder for a connection with an API key.
+    pub fn builder(endpoint: impl Into<String>, key: ApiKey) -> Builder {
+        Builder::new(endpoint.into(), Some(key))
+    }
+
+    /// Returns a builder for a connection without an API key: the client certificate of
+    /// [`identity_files`](Builder::identity_files) says who calls.
+    pub fn builder_without_key(endpoint: impl Into<String>) -> Builder {
+        Builder::new(endpoint.into(), None)
+    }
+}
+
 impl Builder {
-    pub(crate) fn new(endpoint: String, key: Option<ApiKey>) -> Self {
+    fn new(endpoint: String, key: Option<ApiKey>) -> Self {
         Self {
             endpoint,
             key,
@@ -62,50 +83,50 @@ impl Builder {
         }
     }
 
-    /// PEM file with the roots that vouch for the vault; only they count then. Default: the system's.
+    /// Sets a PEM file with the roots that vouch for the vault, in place of the system's.
     #[must_use]
     pub fn ca_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.tls.ca_file = Some(file.into());
         self
     }
 
-    /// PEM files with this client's certificate and its key, for a vault that asks for one. They are read once, by
-    /// `connect`: connect anew when they are renewed.
+    /// Sets PEM files with this client's certificate and its key, for a vault that asks for one. They are read once, by
+    /// `connect`: connect again after they have been renewed.
     #[must_use]
     pub fn identity_files(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         self.tls.identity = Some((certificate.into(), key.into()));
         self
     }
 
-    /// The name that the vault's certificate must carry. Default: the host of the endpoint.
+    /// Sets the name that the vault's certificate must carry. Default: the host of the endpoint.
     #[must_use]
     pub fn domain_name(mut self, name: impl Into<String>) -> Self {
         self.tls.domain_name = Some(name.into());
         self
     }
 
-    /// Time for one call, its retries included; at most a day. Default: 30 s.
+    /// Bounds one call, its retries included; at most a day. Default: 30 s.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline.min(LONGEST_DEADLINE);
         self
     }
 
-    /// Time for connecting. Default: 5 s.
+    /// Bounds connecting. Default: 5 s.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// How often a silent connection is asked whether it lives; at least 1 s. Default: 30 s.
+    /// Sets how often a silent connection is pinged; at least 1 s. Default: 30 s.
     #[must_use]
     pub fn keepalive(mut self, interval: Duration) -> Self {
         self.keepalive = interval.max(SHORTEST_KEEPALIVE);
         self
     }
 
-    /// Tries beside the first. Default: 3.
+    /// Sets how often a failed call is repeated. Default: 3.
     #[must_use]
     pub fn max_retries(mut self, retries: u32) -> Self {
         self.max_retries = retries;
@@ -115,7 +136,7 @@ impl Builder {
     /// Connects now.
     ///
     /// # Errors
-    /// `YourBug` for an endpoint or key that can't be one, `RetryAfter` when nobody answers.
+    /// `YourBug` for an invalid endpoint or key, `RetryAfter` when the vault cannot be reached.
     pub async fn connect(self) -> Result<Vault, Error> {
         let (endpoint, bearer) = (self.endpoint()?, self.bearer()?);
         let channel = endpoint.connect().await.map_err(|error| {
@@ -128,7 +149,7 @@ impl Builder {
     /// Connects with the first call.
     ///
     /// # Errors
-    /// `YourBug` for an endpoint or key that can't be one.
+    /// `YourBug` for an invalid endpoint or key.
     pub fn connect_lazy(self) -> Result<Vault, Error> {
         let (endpoint, bearer) = (self.endpoint()?, self.bearer()?);
         Ok(Vault::new(endpoint.connect_lazy(), bearer, self.deadline, self.max_retries))
@@ -166,8 +187,9 @@ impl Builder {
             };
         };
         let bearer = Zeroizing::new(format!("Bearer {}", key.expose()));
-        let mut bearer: MetadataValue<Ascii> =
-            bearer.parse().map_err(|_| Error::your_bug("api_key", "holds characters that no key has"))?;
+        let mut bearer: MetadataValue<Ascii> = bearer
+            .parse()
+            .map_err(|_| Error::your_bug("api_key", "holds characters that an API key cannot have"))?;
         bearer.set_sensitive(true);
         Ok(Some(bearer))
     }
@@ -203,5 +225,5 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
 
 fn read(option: &str, file: &Path) -> Result<Vec<u8>, Error> {
     fs::read(file)
-        .map_err(|error| Error::your_bug(option, &format!("{} can't be read: {error}", file.display())))
+        .map_err(|error| Error::your_bug(option, &format!("{} cannot be read: {error}", file.display())))
 }

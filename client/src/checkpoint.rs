@@ -1,4 +1,4 @@
-//! Where a watch keeps its position between two lives of its process.
+//! Where a watch keeps its position while its process does not run.
 
 use std::error::Error as StdError;
 use std::fs::{self, File, OpenOptions};
@@ -13,32 +13,32 @@ use crate::error::Error;
 use crate::v1::AcknowledgeEventsRequest;
 use crate::vault::Vault;
 
-/// A position is at most 256 characters; more than this is no position.
+/// A position has at most 256 characters; a larger file holds something else.
 const LARGEST_FILE: u64 = 4096;
 
 /// Why a position could not be loaded or stored.
 pub type CheckpointError = Box<dyn StdError + Send + Sync>;
 
-/// Keeps a watch's position. A watch stores at most once a second, one store at a time, and never a position that is
-/// ahead of what was acknowledged.
+/// Keeps a watch's position. A watch stores at most once a second, one position at a time, and never one that is ahead of
+/// what was acknowledged.
 ///
-/// For effects that happen exactly once, store the event's `cursor` in the transaction of its effects, give it back with
-/// [`Start::Cursor`](crate::Start::Cursor), and use [`NoCheckpoint`].
+/// For effects that happen exactly once, store the event's `cursor` in the transaction of its effects, start the next watch
+/// with [`Start::Cursor`](crate::Start::Cursor), and use [`NoCheckpoint`].
 pub trait Checkpoint: Send + Sync + 'static {
-    /// The position that was last stored, asked once when the watch begins. `None`: there is none yet.
+    /// Returns the position that was last stored, once, when the watch begins. `None`: there is none yet.
     fn load(&self) -> impl Future<Output = Result<Option<String>, CheckpointError>> + Send;
 
-    /// Stores the position, in place of the one before. A failure is told to the watcher and tried again; one that is an
+    /// Stores the position in place of the previous one. A failure reaches the watcher as an item and is tried again; an
     /// [`Error`] of kind `Access`, `YourBug` or `Pause` ends the watch.
     fn store(&self, cursor: &str) -> impl Future<Output = Result<(), CheckpointError>> + Send;
 
-    /// The subscription by which the vault itself knows the position, if it keeps it.
+    /// The subscription under which the vault itself keeps the position, if it does.
     fn subscription(&self) -> Option<&str> {
         None
     }
 }
 
-/// Keeps nothing: each life of the process begins at the watch's start.
+/// Keeps nothing: each process begins at the watch's start.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoCheckpoint;
 
@@ -52,15 +52,15 @@ impl Checkpoint for NoCheckpoint {
     }
 }
 
-/// Keeps the position in a file of its own, which is whole at every moment: a crash leaves the old position or the new
-/// one. Only its owner may read it. One watch per file.
+/// Keeps the position in a file of its own, which is replaced atomically: a crash leaves the old position or the new one.
+/// Only its owner may read it. One watch per file.
 #[derive(Debug, Clone)]
 pub struct FileCheckpoint {
     path: PathBuf,
 }
 
 impl FileCheckpoint {
-    /// In this file; its folder must exist. While it stores, a file with ".tmp" behind the name stands beside it.
+    /// Uses this file; its folder must exist. While a position is stored, a file with `.tmp` behind the name exists too.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into() }
     }
@@ -79,9 +79,9 @@ impl FileCheckpoint {
             Err(error) => return Err(error),
         };
         let cursor = text.trim();
-        // To begin anew as if nothing had been there would lose events silently.
+        // Starting over as if there had been no position would lose events silently.
         if cursor.is_empty() || cursor.contains(|c: char| !c.is_ascii_graphic()) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "it holds no position"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it does not hold a position"));
         }
         Ok(Some(cursor.to_owned()))
     }
@@ -91,7 +91,7 @@ impl FileCheckpoint {
         self.publish()
     }
 
-    /// The new position, durable beside the old one.
+    /// Writes the new position next to the old one, durably.
     fn prepare(&self, cursor: &str) -> io::Result<()> {
         let temporary = self.temporary();
         match fs::remove_file(&temporary) {
@@ -107,10 +107,10 @@ impl FileCheckpoint {
         file.sync_all()
     }
 
-    /// The new position takes the old one's place, durably.
+    /// Puts the new position in the old one's place, durably.
     fn publish(&self) -> io::Result<()> {
         fs::rename(self.temporary(), &self.path)?;
-        // Until the folder is on disk, a power loss may bring the old name back. Elsewhere a folder can't be opened.
+        // Until the folder is on disk, a power loss may bring the old name back. Other systems cannot open a folder.
         #[cfg(unix)]
         {
             let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -142,8 +142,8 @@ impl Checkpoint for FileCheckpoint {
     }
 }
 
-/// Has the vault keep the position, as a subscription of the caller's principal. Nothing is kept on this side, and the
-/// vault's operator sees how far behind the service is. Needs a role that may acknowledge: ingestion, alerting, admin.
+/// Lets the vault keep the position, as a subscription of the caller's principal. Nothing is kept on this side, and the
+/// vault's operator sees how far behind the service is. Needs a role that may acknowledge: ingestion, alerting or admin.
 #[derive(Debug, Clone)]
 pub struct SubscriptionCheckpoint {
     vault: Vault,
@@ -151,14 +151,15 @@ pub struct SubscriptionCheckpoint {
 }
 
 impl SubscriptionCheckpoint {
-    /// Under this name: 1 to 128 of `[A-Za-z0-9._:-]`, unique per principal. It comes into being with the first position.
+    /// Uses the subscription of this name: 1 to 128 of `[A-Za-z0-9._:-]`, unique per principal. The first position creates
+    /// it.
     pub fn new(vault: &Vault, name: impl Into<String>) -> Self {
         Self { vault: vault.clone(), name: name.into() }
     }
 }
 
 impl Checkpoint for SubscriptionCheckpoint {
-    /// Nothing: the vault starts the watch at the subscription's position.
+    /// Returns nothing, because the vault starts the watch at the subscription's position.
     async fn load(&self) -> Result<Option<String>, CheckpointError> {
         Ok(None)
     }
@@ -178,7 +179,7 @@ impl Checkpoint for SubscriptionCheckpoint {
     }
 }
 
-/// The trait as an object: `async fn` can't be called through one.
+/// The trait as an object, which an `async fn` does not allow.
 pub(crate) trait AnyCheckpoint: Send + Sync {
     fn load(&self) -> BoxFuture<'_, Result<Option<String>, Error>>;
     fn store<'a>(&'a self, cursor: &'a str) -> BoxFuture<'a, Result<(), Error>>;
@@ -199,10 +200,10 @@ impl<C: Checkpoint> AnyCheckpoint for C {
     }
 }
 
-fn explained(deed: &str, error: CheckpointError) -> Error {
+fn explained(action: &str, error: CheckpointError) -> Error {
     match error.downcast::<Error>() {
-        Ok(vaults) => *vaults,
-        Err(other) => Error::unexpected(&format!("cannot {deed} the feed position: {other}")),
+        Ok(from_vault) => *from_vault,
+        Err(other) => Error::unexpected(&format!("cannot {action} the feed position: {other}")),
     }
 }
 
@@ -217,7 +218,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_gives_back_what_it_was_given_last() {
+    async fn a_file_returns_what_was_stored_last() {
         let (_folder, file) = in_folder();
         assert_eq!(Checkpoint::load(&file).await.unwrap(), None);
         for cursor in ["v1:1", "v1:a-much-longer-position", "v1:2"] {
@@ -237,7 +238,7 @@ mod tests {
         }
         file.prepare("newer").unwrap();
         assert_eq!(Checkpoint::load(&file).await.unwrap().as_deref(), Some("old"));
-        // What was left is in nobody's way.
+        // What was left does no harm.
         Checkpoint::store(&file, "newest").await.unwrap();
         assert_eq!(Checkpoint::load(&file).await.unwrap().as_deref(), Some("newest"));
         assert!(!file.temporary().exists());
@@ -255,7 +256,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_position_is_an_error_and_no_fresh_start() {
+    async fn a_damaged_position_is_an_error_and_not_a_fresh_start() {
         let (_folder, file) = in_folder();
         for damaged in [&b""[..], b"\n", b"two words", b"\xff\xfe", b"null\0byte"] {
             fs::write(&file.path, damaged).unwrap();

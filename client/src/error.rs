@@ -1,4 +1,4 @@
-//! What went wrong, by what the caller should do about it.
+//! Errors, classified by what the caller should do about them.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,10 +9,10 @@ use tonic_types::StatusExt;
 
 use crate::v1::{ErrorReason, Fixer};
 
-/// How long to wait where the vault names no time.
+/// How long to wait where the vault does not say.
 const WAIT: Duration = Duration::from_secs(1);
 
-/// What the caller should do.
+/// What the caller should do about an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -22,31 +22,31 @@ pub enum ErrorKind {
     RetryAfter(Duration),
     /// Something changed meanwhile: read again, then decide.
     Conflict,
-    /// The request is wrong; trying again can't help.
+    /// The request is wrong; repeating it cannot help.
     YourBug(Vec<FieldViolation>),
-    /// The position is no longer in the history: take a snapshot.
+    /// The vault no longer has the events after this position: take a snapshot.
     HistoryLost,
-    /// The vault itself is in trouble: call its operator.
+    /// The vault itself does not work: call its operator.
     CallOperator,
-    /// The caller's own API key does not do. Never about a provider's token.
+    /// The caller's own API key is invalid or may not do this. Never about a provider's token.
     Access,
 }
 
 /// A field of the request that breaks its rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldViolation {
-    /// Path of the field.
+    /// The field's path in the request, such as `named.workspace_ids[0]`.
     pub field: String,
-    /// The rule.
+    /// The rule, as a sentence that follows the field.
     pub rule: String,
 }
 
-/// A call that did not do what was asked.
+/// A call that failed. Its [`kind`](Self::kind) says what to do.
 #[derive(Debug, Clone)]
-pub struct Error(Box<Refused>);
+pub struct Error(Box<Failure>);
 
 #[derive(Debug, Clone)]
-struct Refused {
+struct Failure {
     kind: ErrorKind,
     code: Code,
     message: String,
@@ -58,38 +58,39 @@ struct Refused {
 }
 
 impl Error {
-    /// What to do.
+    /// What the caller should do.
     pub fn kind(&self) -> &ErrorKind {
         &self.0.kind
     }
 
-    /// Why, if this version of the client knows the reason.
+    /// The reason, if this version of the client knows it.
     pub fn reason(&self) -> Option<ErrorReason> {
         ErrorReason::from_reason(&self.0.reason_name)
     }
 
-    /// Why, as the vault names it; empty when the vault was not reached.
+    /// The reason by its name, also that of a newer vault; empty when the vault was not reached.
     pub fn reason_name(&self) -> &str {
         &self.0.reason_name
     }
 
-    /// Facts, under the keys that the reason's documentation names.
+    /// Facts, under the keys that the documentation of the reason in the proto lists.
     pub fn metadata(&self) -> &HashMap<String, String> {
         &self.0.metadata
     }
 
-    /// What to do, in one sentence for a person. `None` when the vault was not reached.
+    /// What to do about it, in one sentence for a person. `None` when the vault was not reached.
     pub fn remedy(&self) -> Option<&str> {
         self.0.remedy.as_deref()
     }
 
-    /// Who can mend it, where the vault knows. A fixer of a newer vault is `None` too; its name stands in the metadata.
+    /// Who can fix it, where the vault knows. `None` also for a fixer that only a newer vault knows; its name is in the
+    /// metadata.
     pub fn fixer(&self) -> Option<Fixer> {
         let name = self.0.metadata.get("fixer")?;
         Fixer::from_str_name(&format!("FIXER_{name}")).filter(|known| *known != Fixer::Unspecified)
     }
 
-    /// How long the vault itself asks to wait; [`ErrorKind::RetryAfter`] also has a time when it names none.
+    /// How long the vault asks the caller to wait. [`ErrorKind::RetryAfter`] has a time even where the vault does not ask.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
     }
@@ -104,14 +105,14 @@ impl Error {
         self.0.code
     }
 
-    /// The vault's id of the call, to be found in its log.
+    /// The call's id in the vault's log.
     pub fn call_id(&self) -> Option<&str> {
         self.0.call_id.as_deref()
     }
 
     pub(crate) fn your_bug(field: &str, rule: &str) -> Self {
         let violation = FieldViolation { field: field.to_owned(), rule: rule.to_owned() };
-        Self(Box::new(Refused {
+        Self(Box::new(Failure {
             kind: ErrorKind::YourBug(vec![violation]),
             code: Code::InvalidArgument,
             message: format!("{field} {rule}"),
@@ -140,7 +141,7 @@ impl From<Status> for Error {
                 .collect()
         };
         let kind = match status.code() {
-            // Only a status that this side made has a source: the connection broke, whatever its code says.
+            // Only a status that was made on this side has a source. The connection broke, whatever the code says.
             _ if std::error::Error::source(&status).is_some() => ErrorKind::RetryAfter(wait),
             Code::FailedPrecondition => ErrorKind::Pause,
             Code::ResourceExhausted | Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => {
@@ -155,13 +156,13 @@ impl From<Status> for Error {
             _ => ErrorKind::CallOperator,
         };
         let info = details.error_info();
-        Self(Box::new(Refused {
+        Self(Box::new(Failure {
             kind,
             code: status.code(),
             message: status.message().to_owned(),
             reason_name: info.map(|info| info.reason.clone()).unwrap_or_default(),
             metadata: info.map(|info| info.metadata.clone()).unwrap_or_default(),
-            remedy: details.localized_message().map(|told| told.message.clone()),
+            remedy: details.localized_message().map(|message| message.message.clone()),
             retry_after,
             call_id: status.metadata().get("call-id").and_then(|id| id.to_str().ok()).map(str::to_owned),
         }))
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn remedy_and_fixer_are_told() {
+    fn remedy_and_fixer_are_read() {
         let mut details = ErrorDetails::new();
         let facts = [("fixer".to_owned(), "WORKSPACE_OWNER".to_owned())];
         details.set_error_info("TOKEN_INVALID", "tokenvault.v1", facts);

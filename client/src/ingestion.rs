@@ -1,4 +1,4 @@
-//! Which connections an ingestion service must leave alone, and what it has to fetch afterwards.
+//! Which connections an ingestion service must not use, and what it has to fetch afterwards.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,7 +15,7 @@ pub enum Instruction {
         /// The connection.
         connection_id: String,
     },
-    /// Use it again.
+    /// Use this connection again.
     Resume {
         /// The connection.
         connection_id: String,
@@ -24,22 +24,22 @@ pub enum Instruction {
     Backfill(Backfill),
 }
 
-/// A gap in a connection's data. Rather too long than too short: to fetch what is there already does no harm.
+/// A gap in a connection's data. It is rather too long than too short: fetching data twice does no harm.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Backfill {
     /// The connection.
     pub connection_id: String,
-    /// The last moment at which the connection was seen to work. `None`: unknown; take the end of the data that you have.
+    /// The last moment at which the connection was seen to work. `None`: unknown; start at the end of the data that you have.
     pub from: Option<Timestamp>,
-    /// When it worked again, or later. `None`: unknown; take the present.
+    /// When it worked again, or later. `None`: unknown; stop at the present.
     pub to: Option<Timestamp>,
 }
 
-/// The state of an ingestion service, rebuilt from what a watch brings. It goes by `usable` alone, so it needs to know
-/// no kind of event.
+/// The state of an ingestion service, rebuilt from a watch's items. It looks at `usable` alone, so it handles kinds of events
+/// that it does not know.
 ///
-/// A gap that opened and closed while the history was lost does not show in a snapshot: the service's own failed calls
-/// do.
+/// A gap that opened and closed while the history was lost is not visible in a snapshot; the service knows it from its own
+/// failed calls.
 #[derive(Debug, Clone, Default)]
 pub struct Ingestion {
     connections: HashMap<String, State>,
@@ -55,12 +55,12 @@ enum State {
 }
 
 impl Ingestion {
-    /// Knows of no connection, and so of none that is paused.
+    /// Starts without any connection.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes in what the watch brought, and says what to do about it, in this order.
+    /// Processes an item of the watch, and returns what to do about it, in this order.
     pub fn take(&mut self, item: &WatchItem) -> Vec<Instruction> {
         match item {
             WatchItem::Event(event) => self.event(event),
@@ -74,13 +74,12 @@ impl Ingestion {
         }
     }
 
-    /// Whether to leave this connection alone. False for one that is not known: the vault tells when it is asked for the
-    /// token.
+    /// Whether not to use this connection. False for an unknown one: the vault decides when it is asked for the token.
     pub fn is_paused(&self, connection_id: &str) -> bool {
         matches!(self.connections.get(connection_id), Some(State::Paused(_)))
     }
 
-    /// The connections to leave alone, in no order.
+    /// The connections not to use, in no particular order.
     pub fn paused(&self) -> impl Iterator<Item = &str> {
         self.connections
             .iter()
@@ -113,14 +112,14 @@ impl Ingestion {
         let connection = &token.connection_id;
         self.snapshot.insert(connection.clone());
         if token.usable {
-            // What made it work again changed it, so that it worked no later than this.
+            // Whatever made the token work again updated it, so the token worked by then at the latest.
             self.resume(connection, None, token.updated_at)
         } else {
             self.pause(connection, token.last_known_good.or(token.invalid_since))
         }
     }
 
-    /// What did not come is revoked, or nothing that the watch may see.
+    /// A connection that the snapshot lacks is revoked, or out of the watch's filter.
     fn complete(&mut self) -> Vec<Instruction> {
         let came = std::mem::take(&mut self.snapshot);
         let mut instructions = Vec::new();
@@ -135,7 +134,7 @@ impl Ingestion {
 
     fn pause(&mut self, connection: &str, since: Option<Timestamp>) -> Vec<Instruction> {
         match self.connections.get_mut(connection) {
-            // It is dead in another way now; the gap began with the first.
+            // The connection fails for another reason now; the gap began with the first one.
             Some(State::Paused(known)) => {
                 *known = earliest(*known, since);
                 Vec::new()
@@ -147,7 +146,7 @@ impl Ingestion {
         }
     }
 
-    /// It works, at the latest since `now`; `gap` is what the vault says of the time before.
+    /// The connection works, at the latest since `now`; `gap` is what the vault says about the time before.
     fn resume(
         &mut self,
         connection: &str,
@@ -224,7 +223,7 @@ mod tests {
     }
 
     /// An instruction in a word, such as "pause c" or "backfill c 5..9".
-    fn told(instruction: &Instruction) -> String {
+    fn in_words(instruction: &Instruction) -> String {
         let moment = |time: &Option<Timestamp>| time.map(|t| t.seconds.to_string()).unwrap_or_default();
         match instruction {
             Instruction::Pause { connection_id } => format!("pause {connection_id}"),
@@ -236,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_is_told_as_work() {
+    fn items_become_instructions() {
         let cases: [(&str, Vec<WatchItem>, &[&str]); 13] = [
             ("a healthy connection", vec![event(true, 1, None)], &[]),
             ("a death", vec![died(10, at(7))], &["pause c"]),
@@ -303,7 +302,7 @@ mod tests {
         for (name, items, expected) in cases {
             let mut ingestion = Ingestion::new();
             let found: Vec<String> =
-                items.iter().flat_map(|item| ingestion.take(item)).map(|work| told(&work)).collect();
+                items.iter().flat_map(|item| ingestion.take(item)).map(|work| in_words(&work)).collect();
             assert_eq!(found, expected, "{name}");
             let paused = expected.iter().rev().find_map(|word| match word.split(' ').next() {
                 Some("pause") => Some(true),

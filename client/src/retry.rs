@@ -1,4 +1,4 @@
-//! Trying again: only what can help, never past the deadline.
+//! Retries: only where they can help, and never past the deadline.
 
 use std::time::Duration;
 
@@ -10,34 +10,34 @@ use crate::v1::ErrorReason;
 /// The first wait is at most this; it doubles.
 const FIRST: Duration = Duration::from_millis(100);
 pub(crate) const LONGEST: Duration = Duration::from_secs(10);
-/// No vault asks for more; a clock's arithmetic has an end too.
+/// No vault asks for more. The bound also keeps the arithmetic of clocks from overflowing.
 const LONGEST_ASKED: Duration = Duration::from_secs(3600);
 
-/// Whether a repeat can help: waiting mends it, or the same call is still running (as our own lost try may be) and
-/// a repeat gets its outcome.
+/// Whether a repeat can help: waiting does, or the same call is still running (perhaps our own lost attempt) and the repeat
+/// gets its outcome.
 fn repeatable(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::RetryAfter(_)) || error.reason() == Some(ErrorReason::RequestInProgress)
 }
 
-/// How long to wait before the try after `tries`, or `None` to give up. What the vault asks for counts; else
-/// exponential with full jitter.
+/// How long to wait before the next attempt after `tries` of them, or `None` to give up: what the vault asks for, plus
+/// exponential backoff with full jitter.
 pub(crate) fn wait(error: &Error, tries: u32, max_retries: u32, left: Duration) -> Option<Duration> {
     if tries > max_retries || !repeatable(error) {
         return None;
     }
-    // Where nobody asked for a time, as when the vault was not reached, the backoff alone counts.
+    // When the vault was not reached it asked for nothing, and the backoff alone counts.
     let wait = error.retry_after().unwrap_or_default().saturating_add(backoff(tries));
     (wait < left).then_some(wait)
 }
 
-/// How long a stream waits before it connects again, after `tries` connections that did not last. Spread out behind the
-/// time that the vault asks for, because all its watchers are told the same.
+/// How long a stream waits before it connects again, after `tries` connections that did not last. The time that the vault
+/// asks for is stretched at random, because all its watchers are asked for the same.
 pub(crate) fn reconnect(error: &Error, tries: u32) -> Duration {
     let asked = error.retry_after().unwrap_or_default().min(LONGEST_ASKED);
     asked + part_of(asked / 2) + backoff(tries)
 }
 
-/// Exponential with full jitter: between nothing and a ceiling that doubles with each try.
+/// Exponential backoff with full jitter: between nothing and a ceiling that doubles with each attempt.
 pub(crate) fn backoff(tries: u32) -> Duration {
     part_of(FIRST.saturating_mul(2_u32.saturating_pow(tries.saturating_sub(1))).min(LONGEST))
 }
@@ -56,7 +56,7 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     #[test]
-    fn only_what_waiting_can_mend_is_tried_again() {
+    fn only_what_waiting_can_fix_is_tried_again() {
         for code in [
             Code::FailedPrecondition,
             Code::InvalidArgument,
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_twin_in_flight_is_waited_for_and_another_conflict_is_not() {
+    fn the_same_call_in_flight_is_waited_for_and_another_conflict_is_not() {
         let conflict = |reason: &str| {
             let details = ErrorDetails::with_error_info(reason, "tokenvault.v1", HashMap::new());
             Error::from(Status::with_error_details(Code::Aborted, "", details))

@@ -1,4 +1,4 @@
-//! A secret that was fetched, and what its user must know.
+//! A secret that was fetched, with what its user must know.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,21 +10,21 @@ use crate::v1::request_part::Place;
 use crate::v1::token::Status;
 use crate::v1::{Budget, Expiry, FetchAccessTokenResponse, fetch_access_token_response::Credential};
 
-/// An access token for use now. Wiped on drop, never printed.
+/// An access token for use now. It is wiped from memory on drop, and `Debug` does not print it.
 pub struct AccessToken {
     secret: Zeroizing<String>,
     send_with: Vec<(Place, String, Zeroizing<String>)>,
-    /// Which of the connection's secrets this is.
+    /// The version of the connection's secret.
     pub version: i32,
-    /// Names this exact secret; echo it when reporting that the provider refuses it.
+    /// Identifies this exact secret: send it along when you report that the provider refuses the token.
     pub secret_id: String,
     /// Status of the connection's token: active, or expiring soon.
     pub status: Status,
-    /// Its end.
+    /// When the token ends.
     pub expiry: Option<Expiry>,
     /// How near the tightest known call limit is.
     pub budget: Option<Budget>,
-    /// How long it may be kept; fetch again after that.
+    /// How long the token may be kept; fetch it again after that.
     pub cache_for: Duration,
 }
 
@@ -34,51 +34,53 @@ impl AccessToken {
         &self.secret
     }
 
-    /// What the provider wants on every call beside the token: place, name, value. The values are secret too.
+    /// What the provider wants on every call next to the token: place, name and value. The values are secret too.
     pub fn send_with(&self) -> impl Iterator<Item = (Place, &str, &str)> {
         self.send_with.iter().map(|(place, name, value)| (*place, name.as_str(), value.as_str()))
     }
 
-    /// The parts that go into the URL's query, such as Meta's `appsecret_proof`: name and value.
+    /// The parts for the query of the URL, such as Meta's `appsecret_proof`: name and value.
     pub fn query_parts(&self) -> impl Iterator<Item = (&str, &str)> {
         self.parts(Place::Query)
     }
 
-    /// The parts that go into headers: name and value.
+    /// The parts for headers: name and value.
     pub fn header_parts(&self) -> impl Iterator<Item = (&str, &str)> {
         self.parts(Place::Header)
     }
 
-    /// The parts that go into the form or JSON body: name and value.
+    /// The parts for the form or JSON body: name and value.
     pub fn body_parts(&self) -> impl Iterator<Item = (&str, &str)> {
         self.parts(Place::Body)
     }
 
     fn parts(&self, place: Place) -> impl Iterator<Item = (&str, &str)> {
-        self.send_with().filter(move |(there, ..)| *there == place).map(|(_, name, value)| (name, value))
+        self.send_with()
+            .filter(move |(its_place, ..)| *its_place == place)
+            .map(|(_, name, value)| (name, value))
     }
 
-    pub(crate) fn read(answer: FetchAccessTokenResponse) -> Result<Self, Error> {
-        let status = answer.status();
-        let Some(Credential::Bearer(bearer)) = answer.credential else {
+    pub(crate) fn read(response: FetchAccessTokenResponse) -> Result<Self, Error> {
+        let status = response.status();
+        let Some(Credential::Bearer(bearer)) = response.credential else {
             return Err(Error::unexpected(
                 "the vault answered with a credential that this client does not know",
             ));
         };
-        let send_with = answer
+        let send_with = response
             .send_with
             .into_iter()
             .map(|part| (part.place(), part.name.clone(), Zeroizing::new(part.value)))
             .collect();
-        let cache_for = answer.cache_for.and_then(|time| Duration::try_from(time).ok()).unwrap_or_default();
+        let cache_for = response.cache_for.and_then(|time| Duration::try_from(time).ok()).unwrap_or_default();
         Ok(Self {
             secret: Zeroizing::new(bearer.access_token),
             send_with,
-            version: answer.token_version,
-            secret_id: answer.secret_id,
+            version: response.token_version,
+            secret_id: response.secret_id,
             status,
-            expiry: answer.access_expiry,
-            budget: answer.budget,
+            expiry: response.access_expiry,
+            budget: response.budget,
             cache_for,
         })
     }

@@ -1,4 +1,4 @@
-//! The connection, and one method per RPC.
+//! The connection to a vault, with one method per RPC.
 
 use std::fmt;
 use std::future::Future;
@@ -9,20 +9,17 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
-use crate::api_key::ApiKey;
-use crate::builder::Builder;
 use crate::error::Error;
 use crate::retry;
 use crate::token::AccessToken;
 use crate::v1;
 use crate::v1::token_vault_client::TokenVaultClient;
 use crate::v1::vault_admin_client::VaultAdminClient;
-use crate::watch::{EventStream, WatchOptions};
 
-/// A page of a thousand tokens with all their problems passes gRPC's own limit of 4 MiB.
-const LARGEST_ANSWER: usize = 64 * 1024 * 1024;
+/// A page of a thousand tokens with all their problems is larger than gRPC's own limit of 4 MiB.
+const LARGEST_RESPONSE: usize = 64 * 1024 * 1024;
 
-/// A connection to the vault. Cheap to clone; clones share it.
+/// A connection to a vault. Clones are cheap and share it.
 #[derive(Clone)]
 pub struct Vault {
     channel: Channel,
@@ -31,7 +28,7 @@ pub struct Vault {
     max_retries: u32,
 }
 
-/// One method per RPC. `changes` gives the request an id, so that it can be tried again safely.
+/// One method per RPC. `changes` gives the request an id, so that it can be repeated safely.
 macro_rules! rpcs {
     ($client:ident: $($(#[$doc:meta])* $name:ident($request:ident) -> $response:ident $($changes:ident)?;)*) => {
         $(
@@ -42,7 +39,7 @@ macro_rules! rpcs {
             pub async fn $name(&self, request: v1::$request) -> Result<v1::$response, Error> {
                 $(let request = rpcs!($changes request);)?
                 self.call(request, |request| {
-                    let mut client = $client::new(self.channel.clone()).max_decoding_message_size(LARGEST_ANSWER);
+                    let mut client = $client::new(self.channel.clone()).max_decoding_message_size(LARGEST_RESPONSE);
                     async move { client.$name(request).await }
                 })
                 .await
@@ -59,25 +56,6 @@ macro_rules! rpcs {
 }
 
 impl Vault {
-    /// Connects with the defaults.
-    ///
-    /// # Errors
-    /// `YourBug` for an endpoint or key that can't be one, `RetryAfter` when nobody answers.
-    pub async fn connect(endpoint: impl Into<String>, key: ApiKey) -> Result<Self, Error> {
-        Self::builder(endpoint, key).connect().await
-    }
-
-    /// Connects as you say.
-    pub fn builder(endpoint: impl Into<String>, key: ApiKey) -> Builder {
-        Builder::new(endpoint.into(), Some(key))
-    }
-
-    /// Connects as you say, without an API key: the client certificate of
-    /// [`identity_files`](Builder::identity_files) says who calls.
-    pub fn builder_without_key(endpoint: impl Into<String>) -> Builder {
-        Builder::new(endpoint.into(), None)
-    }
-
     pub(crate) fn new(
         channel: Channel,
         key: Option<MetadataValue<Ascii>>,
@@ -87,34 +65,34 @@ impl Vault {
         Self { channel, key, deadline, max_retries }
     }
 
-    /// The secret of a connection, for use now.
+    /// Fetches the secret of a connection, for use now.
     ///
     /// # Errors
-    /// `Pause` when the token is dead: its `reason` and `metadata` say why and who can mend it.
+    /// `Pause` when the token is dead: the error's `reason` and `metadata` say why, and who can fix it.
     pub async fn fetch_access_token(&self, connection_id: impl Into<String>) -> Result<AccessToken, Error> {
         let request =
             v1::FetchAccessTokenRequest { connection_id: connection_id.into(), ..Default::default() };
         self.fetch(request).await
     }
 
-    /// The same, with a minimum of remaining life or a workspace.
+    /// Fetches a secret with the request's own fields, such as a minimum of remaining life.
     ///
     /// # Errors
     /// `Pause` when the token is dead, or does not live long enough.
     pub async fn fetch(&self, request: v1::FetchAccessTokenRequest) -> Result<AccessToken, Error> {
-        let answer = self
+        let response = self
             .call(request, |request| {
                 let mut client = TokenVaultClient::new(self.channel.clone());
                 async move { client.fetch_access_token(request).await }
             })
             .await?;
-        AccessToken::read(answer)
+        AccessToken::read(response)
     }
 
-    /// Brings a pasted token in, with the defaults.
+    /// Stores a pasted token, with the defaults.
     ///
     /// # Errors
-    /// `YourBug` when the provider refuses the token, `Pause` when it must not replace the one that is there.
+    /// `YourBug` when the provider refuses the token, `Pause` when it must not replace the stored one.
     pub async fn store_access_token(
         &self,
         workspace_id: impl Into<String>,
@@ -127,11 +105,12 @@ impl Vault {
             credential: Some(v1::store_token_request::Credential::AccessToken(access_token.into())),
             ..Default::default()
         };
-        let answer = self.store_token(request).await?;
-        answer.result.ok_or_else(|| Error::unexpected("the vault answered without a result"))
+        let response = self.store_token(request).await?;
+        response.result.ok_or_else(|| Error::unexpected("the vault answered without a result"))
     }
 
-    /// Reports that the provider refused this token, with its reply as it came. The answer's `advice` says what to do.
+    /// Reports that the provider refused this token, with the provider's unchanged reply. The response's `advice` says what to
+    /// do.
     ///
     /// # Errors
     /// See [`ErrorKind`](crate::ErrorKind).
@@ -153,67 +132,60 @@ impl Vault {
     }
 
     rpcs! { TokenVaultClient:
-        /// Brings a pasted token in.
+        /// Stores a pasted token.
         store_token(StoreTokenRequest) -> StoreTokenResponse changes;
         /// Exchanges a token for one that lasts longer.
         exchange_token(ExchangeTokenRequest) -> ExchangeTokenResponse changes;
         /// Asks the provider about a token.
         validate_token(ValidateTokenRequest) -> ValidateTokenResponse;
-        /// Metadata of one token.
+        /// Returns one token's metadata.
         get_token(GetTokenRequest) -> GetTokenResponse;
-        /// A page of tokens' metadata.
+        /// Returns a page of tokens' metadata.
         list_tokens(ListTokensRequest) -> ListTokensResponse;
         /// Reports that the provider refused a token.
         report_token_error(ReportTokenErrorRequest) -> ReportTokenErrorResponse;
         /// Ends a connection.
         revoke_token(RevokeTokenRequest) -> RevokeTokenResponse changes;
-        /// A page of the history of expiry events. To follow the feed, see [`watch`](Vault::watch).
+        /// Returns a page of the history of expiry events. To follow the feed, see [`watch`](Vault::watch).
         list_expiry_events(ListExpiryEventsRequest) -> ListExpiryEventsResponse;
         /// Moves a subscription's position. [`SubscriptionCheckpoint`](crate::SubscriptionCheckpoint) does it for a watch.
         acknowledge_events(AcknowledgeEventsRequest) -> AcknowledgeEventsResponse;
     }
 
     rpcs! { VaultAdminClient:
-        /// Makes an API key. A retry of a call whose answer was lost answers without the key: make another.
+        /// Makes an API key. When the response is lost and the call is repeated, the key itself is missing from the second
+        /// response: make another key.
         create_api_key(CreateApiKeyRequest) -> CreateApiKeyResponse changes;
-        /// A page of API keys.
+        /// Returns a page of API keys.
         list_api_keys(ListApiKeysRequest) -> ListApiKeysResponse;
         /// Ends an API key.
         revoke_api_key(RevokeApiKeyRequest) -> RevokeApiKeyResponse changes;
-        /// The jobs that the vault does by the clock.
+        /// Returns the jobs that the vault runs at set times.
         list_jobs(ListJobsRequest) -> ListJobsResponse;
-        /// Starts a job now; does not wait for its end.
+        /// Starts a job now, without waiting for its end.
         run_job(RunJobRequest) -> RunJobResponse changes;
-        /// A page of jobs' runs, the newest first.
+        /// Returns a page of jobs' runs, the newest first.
         list_job_runs(ListJobRunsRequest) -> ListJobRunsResponse;
-        /// A page of all principals' subscriptions.
+        /// Returns a page of all principals' subscriptions.
         list_subscriptions(ListSubscriptionsRequest) -> ListSubscriptionsResponse;
-        /// Forgets a subscription's position.
+        /// Deletes a subscription with its position.
         delete_subscription(DeleteSubscriptionRequest) -> DeleteSubscriptionResponse changes;
-        /// What the vault says of itself.
+        /// Returns the state of the vault itself.
         get_vault_status(GetVaultStatusRequest) -> GetVaultStatusResponse;
     }
 
-    /// Follows the feed of expiry events for as long as the stream is polled: it reconnects and resumes by itself. It
-    /// connects with the first poll. See [`EventStream`].
-    ///
-    /// Call it inside a Tokio runtime: a task of its own keeps the position.
-    pub fn watch(&self, options: WatchOptions) -> EventStream {
-        EventStream::new(self.clone(), options)
-    }
-
-    /// One watch, until it breaks. `patience` is the time until the vault's first sign.
+    /// Opens one watch, which lasts until it breaks. `patience` bounds the wait for the vault's first message.
     pub(crate) async fn open_watch(
         &self,
         request: v1::WatchExpiryEventsRequest,
         patience: Duration,
     ) -> Result<Streaming<v1::WatchExpiryEventsResponse>, Error> {
-        // No deadline goes along: it would end the stream.
+        // Without a deadline, because that would end the stream.
         let request = self.authorized(request);
         let mut client =
-            TokenVaultClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_ANSWER);
+            TokenVaultClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_RESPONSE);
         match tokio::time::timeout(patience.min(self.deadline), client.watch_expiry_events(request)).await {
-            Ok(answer) => Ok(answer?.into_inner()),
+            Ok(response) => Ok(response?.into_inner()),
             Err(_) => Err(late().into()),
         }
     }
@@ -237,12 +209,12 @@ impl Vault {
             let left = end.saturating_duration_since(Instant::now());
             let mut request = self.authorized(message.clone());
             request.set_timeout(left);
-            let answer = match tokio::time::timeout(left, send(request)).await {
-                Ok(answer) => answer,
+            let response = match tokio::time::timeout(left, send(request)).await {
+                Ok(response) => response,
                 Err(_) => Err(late()),
             };
-            let error = match answer {
-                Ok(answer) => return Ok(answer.into_inner()),
+            let error = match response {
+                Ok(response) => return Ok(response.into_inner()),
                 Err(status) => Error::from(status),
             };
             let left = end.saturating_duration_since(Instant::now());

@@ -1,4 +1,4 @@
-//! How far the consumer has come, and the task that stores it.
+//! How far the consumer is, and the task that stores that position.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,15 +11,15 @@ use crate::checkpoint::AnyCheckpoint;
 use crate::error::Error;
 use crate::retry;
 
-/// At most one store in this time.
+/// The least time between two stores.
 const STORE_EVERY: Duration = Duration::from_secs(1);
 
-/// What was taken, and what of it is handled. A position is handled when all before it is.
+/// What was taken, and what of it is handled. A position is handled when everything before it is.
 #[derive(Debug)]
 pub(super) struct Progress {
-    /// Positions of the items that were taken and are not acknowledged, the oldest first.
+    /// The positions of items that were taken and not acknowledged, the oldest first.
     taken: VecDeque<String>,
-    /// A position behind all taken ones, with nothing to handle in between.
+    /// A position after all taken ones, with nothing to handle in between.
     reached: Option<String>,
     /// The position to store.
     handled: watch::Sender<Option<String>>,
@@ -30,13 +30,13 @@ impl Progress {
         Self { taken: VecDeque::new(), reached: None, handled }
     }
 
-    /// The consumer takes an item with this position just behind it.
+    /// The consumer takes the item before this position.
     pub(super) fn take(&mut self, cursor: &str) {
         self.reached = None;
         self.taken.push_back(cursor.to_owned());
     }
 
-    /// All that matches up to this position was taken.
+    /// Everything that matches up to this position was taken.
     pub(super) fn reach(&mut self, cursor: String) {
         if self.taken.is_empty() {
             self.handled(cursor);
@@ -45,10 +45,10 @@ impl Progress {
         }
     }
 
-    /// The item with this position and all taken before it are handled. False: no such item waits.
+    /// Marks the item before this position, and all taken before it, as handled. False: no such item waits.
     pub(super) fn acknowledge(&mut self, cursor: &str) -> bool {
-        let Some(place) = self.taken.iter().position(|taken| taken == cursor) else { return false };
-        let item = self.taken.drain(..=place).next_back();
+        let Some(index) = self.taken.iter().position(|taken| taken == cursor) else { return false };
+        let item = self.taken.drain(..=index).next_back();
         let past = self.reached.take_if(|_| self.taken.is_empty());
         if let Some(cursor) = past.or(item) {
             self.handled(cursor);
@@ -56,7 +56,7 @@ impl Progress {
         true
     }
 
-    /// All items taken so far are handled.
+    /// Marks all items taken so far as handled.
     pub(super) fn acknowledge_all(&mut self) {
         let item = self.taken.drain(..).next_back();
         if let Some(cursor) = self.reached.take().or(item) {
@@ -64,7 +64,7 @@ impl Progress {
         }
     }
 
-    /// Up to where all is handled.
+    /// The position up to which everything is handled.
     pub(super) fn position(&self) -> Option<String> {
         self.handled.borrow().clone()
     }
@@ -74,19 +74,19 @@ impl Progress {
     }
 }
 
-/// Stores what is handled, until the stream is gone and the last position is stored. Tells of a failure once, and tries
-/// again.
+/// Stores the handled position, until the stream is dropped and the last position is stored. Reports a failure once, and
+/// tries again.
 ///
 /// # Errors
 /// When the last position could not be stored.
 pub(super) async fn keep(
     checkpoint: Arc<dyn AnyCheckpoint>,
     mut handled: watch::Receiver<Option<String>>,
-    troubles: mpsc::Sender<Error>,
+    report: mpsc::Sender<Error>,
 ) -> Result<(), Error> {
     let mut stored = None;
     let mut failures = 0;
-    // An error of the channel means that the stream is gone; what it left unstored is still seen before that.
+    // An error of the channel means that the stream was dropped; its last position still comes before that error.
     while handled.wait_for(|latest| *latest != stored).await.is_ok() {
         let latest = handled.borrow().clone();
         let done = match latest.as_deref() {
@@ -99,13 +99,13 @@ pub(super) async fn keep(
             Err(error) => {
                 failures += 1;
                 if failures == 1 {
-                    // A reader that has not heard the one before needs no second.
-                    let _ = troubles.try_send(error);
+                    // A reader that has not read the previous report needs no second one.
+                    let _ = report.try_send(error);
                 }
             }
         }
         let pause = STORE_EVERY.max(retry::backoff(failures));
-        // Ends early when the stream is gone.
+        // Ends early when the stream is dropped.
         let _ = timeout(pause, handled.wait_for(|_| false)).await;
     }
     Ok(())
@@ -153,11 +153,11 @@ mod tests {
         assert_eq!(progress.position().as_deref(), Some("e2"));
     }
 
-    /// Remembers what it is told to store, after refusing as often as told.
+    /// Remembers what it stores, after failing as often as it should.
     #[derive(Clone, Default)]
     struct Memory {
         stored: Arc<Mutex<Vec<String>>>,
-        refusals: Arc<Mutex<u32>>,
+        failures: Arc<Mutex<u32>>,
     }
 
     impl Memory {
@@ -172,9 +172,9 @@ mod tests {
         }
 
         async fn store(&self, cursor: &str) -> Result<(), CheckpointError> {
-            let mut refusals = self.refusals.lock().unwrap();
-            if *refusals > 0 {
-                *refusals -= 1;
+            let mut failures = self.failures.lock().unwrap();
+            if *failures > 0 {
+                *failures -= 1;
                 return Err("disk full".into());
             }
             self.stored.lock().unwrap().push(cursor.to_owned());
@@ -185,16 +185,16 @@ mod tests {
     struct Kept {
         memory: Memory,
         handled: watch::Sender<Option<String>>,
-        troubles: mpsc::Receiver<Error>,
+        reports: mpsc::Receiver<Error>,
         task: tokio::task::JoinHandle<Result<(), Error>>,
     }
 
-    fn kept(refusals: u32) -> Kept {
-        let memory = Memory { refusals: Arc::new(Mutex::new(refusals)), ..Memory::default() };
+    fn kept(failures: u32) -> Kept {
+        let memory = Memory { failures: Arc::new(Mutex::new(failures)), ..Memory::default() };
         let (handled, positions) = watch::channel(None);
-        let (tell, troubles) = mpsc::channel(1);
-        let task = tokio::spawn(keep(Arc::new(memory.clone()), positions, tell));
-        Kept { memory, handled, troubles, task }
+        let (report, reports) = mpsc::channel(1);
+        let task = tokio::spawn(keep(Arc::new(memory.clone()), positions, report));
+        Kept { memory, handled, reports, task }
     }
 
     #[tokio::test(start_paused = true)]
@@ -214,17 +214,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failing_store_is_told_once_and_tried_again() {
+    async fn a_failing_store_is_reported_once_and_tried_again() {
         let mut kept = kept(5);
         kept.handled.send_replace(Some("only".into()));
         tokio::time::sleep(Duration::from_secs(120)).await;
         assert_eq!(kept.memory.stored(), ["only"]);
-        assert!(kept.troubles.try_recv().unwrap().message().contains("disk full"));
-        assert!(kept.troubles.try_recv().is_err(), "once is enough");
+        assert!(kept.reports.try_recv().unwrap().message().contains("disk full"));
+        assert!(kept.reports.try_recv().is_err(), "once is enough");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_last_store_that_fails_is_no_success() {
+    async fn a_last_store_that_fails_is_an_error() {
         let kept = kept(u32::MAX);
         kept.handled.send_replace(Some("lost".into()));
         drop(kept.handled);

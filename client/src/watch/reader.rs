@@ -1,4 +1,4 @@
-//! From connections that come and go to one row of items.
+//! Turns connections that come and go into one sequence of items.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -8,9 +8,9 @@ use tokio::sync::mpsc::{self, error::TryRecvError};
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::{Status, Streaming};
 
+use super::deduplication::Deduplication;
 use super::options::{Start, WatchOptions};
 use super::progress::Progress;
-use super::sieve::Sieve;
 use super::{Snapshot, WatchItem, locked};
 use crate::error::{Error, ErrorKind};
 use crate::retry;
@@ -19,13 +19,13 @@ use crate::v1::watch_expiry_events_response::{Heartbeat, Item};
 use crate::v1::{WatchExpiryEventsRequest, WatchExpiryEventsResponse};
 use crate::vault::Vault;
 
-/// This many heartbeats may be missing before the stream counts as dead.
+/// The number of heartbeats that may be missing before the stream counts as dead.
 const SILENT_BEATS: u32 = 3;
 
-/// What waits to be handed out.
+/// What waits to be delivered.
 enum Queued {
     Item(WatchItem),
-    /// Not an item: all before it was handed out, up to this position.
+    /// Not an item: everything up to this position was delivered.
     Reached(String),
     /// The last item.
     End(Error),
@@ -33,7 +33,7 @@ enum Queued {
 
 /// One connection to the feed.
 struct Connection {
-    answers: Streaming<WatchExpiryEventsResponse>,
+    messages: Streaming<WatchExpiryEventsResponse>,
     since: Instant,
 }
 
@@ -41,31 +41,31 @@ pub(super) struct Reader {
     vault: Vault,
     options: WatchOptions,
     progress: Arc<Mutex<Progress>>,
-    /// What the keeper of the position has to tell.
-    troubles: mpsc::Receiver<Error>,
-    /// Whether the checkpoint was asked.
+    /// Failures of the task that stores the position.
+    failures: mpsc::Receiver<Error>,
+    /// Whether the checkpoint was loaded.
     loaded: bool,
     /// Where the next connection starts. `None`: at the subscription's position or the options' start.
     position: Option<String>,
-    /// By which the vault knows the position; only until the first answer shows where this watch is.
+    /// The subscription under which the vault keeps the position; only until the first response shows where this watch is.
     subscription: Option<String>,
-    /// Inside a snapshot no position is good, whatever comes with an answer.
+    /// Inside a snapshot no position is valid, whatever a response says.
     in_snapshot: bool,
-    /// `Snapshot::Started` was handed out for the snapshot that is under way.
-    snapshot_told: bool,
-    sieve: Sieve,
+    /// `Snapshot::Started` was delivered for the snapshot that is arriving.
+    snapshot_announced: bool,
+    seen: Deduplication,
     connection: Option<Connection>,
     /// No new connection before this moment.
     not_before: Instant,
-    /// Connections in a row that came to nothing: short, and without news.
+    /// Connections in a row that were short and brought nothing new.
     tries: u32,
-    /// The present outage was told.
-    outage_told: bool,
-    /// `CaughtUp` was handed out and still holds.
+    /// The present outage was reported.
+    outage_reported: bool,
+    /// `CaughtUp` was delivered and still holds.
     caught_up: bool,
-    /// The feed's head as this connection told it last.
+    /// The feed's head, as the latest heartbeat of this connection says.
     head: Option<i64>,
-    /// Read on only when this is empty: then `position` is never ahead of what was handed out.
+    /// The reader reads on only when this is empty, so that `position` is never ahead of what was delivered.
     queue: VecDeque<Queued>,
     ended: bool,
 }
@@ -75,7 +75,7 @@ impl Reader {
         vault: Vault,
         options: WatchOptions,
         progress: Arc<Mutex<Progress>>,
-        troubles: mpsc::Receiver<Error>,
+        failures: mpsc::Receiver<Error>,
     ) -> Self {
         let position = match &options.start {
             Start::Cursor(cursor) => Some(cursor.clone()),
@@ -86,17 +86,17 @@ impl Reader {
             vault,
             options,
             progress,
-            troubles,
+            failures,
             loaded: false,
             position,
             subscription,
             in_snapshot: false,
-            snapshot_told: false,
-            sieve: Sieve::default(),
+            snapshot_announced: false,
+            seen: Deduplication::default(),
             connection: None,
             not_before: Instant::now(),
             tries: 0,
-            outage_told: false,
+            outage_reported: false,
             caught_up: false,
             head: None,
             queue: VecDeque::new(),
@@ -107,7 +107,7 @@ impl Reader {
     /// The next item. `None`: the watch has ended.
     pub(super) async fn next(&mut self) -> Option<Result<WatchItem, Error>> {
         loop {
-            self.hear_keeper();
+            self.take_failure();
             match self.queue.pop_front() {
                 Some(Queued::Item(item)) => return Some(Ok(item)),
                 Some(Queued::Reached(cursor)) => locked(&self.progress).reach(cursor),
@@ -121,22 +121,22 @@ impl Reader {
         }
     }
 
-    fn hear_keeper(&mut self) {
+    fn take_failure(&mut self) {
         if self.ended {
             return;
         }
-        let queued = match self.troubles.try_recv() {
+        let queued = match self.failures.try_recv() {
             Ok(error) if hopeless(&error) => Queued::End(error),
             Ok(error) => Queued::Item(WatchItem::CheckpointFailed(error)),
             Err(TryRecvError::Empty) => return,
             Err(TryRecvError::Disconnected) => {
-                Queued::End(Error::unexpected("the task that stores the position has died"))
+                Queued::End(Error::unexpected("the task that stores the position has panicked"))
             }
         };
         self.queue.push_front(queued);
     }
 
-    /// One step: ask the checkpoint, connect, or read.
+    /// One step: load the checkpoint, connect, or read.
     async fn advance(&mut self) {
         if !self.loaded {
             match self.options.checkpoint.load().await {
@@ -151,22 +151,22 @@ impl Reader {
             sleep_until(self.not_before).await;
             return self.connect(silence).await;
         };
-        match timeout(silence, connection.answers.message()).await {
-            Ok(Ok(Some(answer))) => self.accept(answer),
+        match timeout(silence, connection.messages.message()).await {
+            Ok(Ok(Some(response))) => self.accept(response),
             Ok(Ok(None)) => self.cut(Status::unavailable("the vault ended the watch").into()),
             Ok(Err(status)) => self.cut(status.into()),
-            Err(_) => self.cut(Status::unavailable(format!("no sign of life for {silence:?}")).into()),
+            Err(_) => self.cut(Status::unavailable(format!("no heartbeat for {silence:?}")).into()),
         }
     }
 
     async fn connect(&mut self, patience: Duration) {
         let request = self.request();
-        self.snapshot_told = false;
-        // With a subscription the vault decides, and the first answer shows it.
+        self.snapshot_announced = false;
+        // With a subscription the vault decides, and its first response shows how.
         self.in_snapshot = self.subscription.is_none()
             && request.start == Some(wire::Start::From(WireFrom::Snapshot.into()));
         match self.vault.open_watch(request, patience).await {
-            Ok(answers) => self.connection = Some(Connection { answers, since: Instant::now() }),
+            Ok(messages) => self.connection = Some(Connection { messages, since: Instant::now() }),
             Err(error) => self.cut(error),
         }
     }
@@ -187,52 +187,54 @@ impl Reader {
         }
     }
 
-    fn accept(&mut self, answer: WatchExpiryEventsResponse) {
-        self.outage_told = false;
-        match answer.item {
+    fn accept(&mut self, response: WatchExpiryEventsResponse) {
+        self.outage_reported = false;
+        match response.item {
             Some(Item::Events(batch)) => {
                 for event in batch.events {
-                    if self.sieve.passes(&event) {
+                    if self.seen.passes(&event) {
                         self.tries = 0;
-                        self.hand_out(WatchItem::Event(Box::new(event)));
+                        self.deliver(WatchItem::Event(Box::new(event)));
                     }
                 }
-                // Without a filter there is no need to wait for the next heartbeat.
-                if self.head.is_some_and(|head| self.sieve.is_at(head)) {
+                // Without a filter the head is visible before the next heartbeat.
+                if self.head.is_some_and(|head| self.seen.is_at(head)) {
                     self.catch_up();
                 }
             }
             Some(Item::Snapshot(page)) => {
                 self.begin_snapshot();
                 for token in page.tokens {
-                    self.sieve.tell(&token);
-                    self.hand_out(WatchItem::Snapshot(Snapshot::Token(Box::new(token))));
+                    self.seen.add_snapshot(&token);
+                    self.deliver(WatchItem::Snapshot(Snapshot::Token(Box::new(token))));
                 }
             }
             Some(Item::SnapshotComplete(complete)) => {
                 self.begin_snapshot();
                 self.in_snapshot = false;
-                self.snapshot_told = false;
+                self.snapshot_announced = false;
                 self.tries = 0;
-                let (token_count, cursor) = (complete.token_count, answer.cursor.clone());
-                self.hand_out(WatchItem::Snapshot(Snapshot::Complete { token_count, cursor }));
+                let (token_count, cursor) = (complete.token_count, response.cursor.clone());
+                self.deliver(WatchItem::Snapshot(Snapshot::Complete { token_count, cursor }));
             }
-            // Without a position it is one before or inside a snapshot.
-            Some(Item::Heartbeat(beat)) if !self.in_snapshot && !answer.cursor.is_empty() => self.beat(beat),
-            // Of a newer vault, or only a sign of life.
+            // A heartbeat without a position comes before or inside a snapshot.
+            Some(Item::Heartbeat(beat)) if !self.in_snapshot && !response.cursor.is_empty() => {
+                self.beat(beat)
+            }
+            // An item of a newer vault, or a heartbeat that says nothing more.
             _ => {}
         }
-        if !self.in_snapshot && !answer.cursor.is_empty() {
+        if !self.in_snapshot && !response.cursor.is_empty() {
             self.subscription = None;
-            self.position = Some(answer.cursor.clone());
-            self.queue.push_back(Queued::Reached(answer.cursor));
+            self.position = Some(response.cursor.clone());
+            self.queue.push_back(Queued::Reached(response.cursor));
         }
     }
 
     fn beat(&mut self, beat: Heartbeat) {
         self.head = Some(beat.head_sequence);
         if beat.behind == 0 {
-            self.sieve.comes_to(beat.head_sequence);
+            self.seen.comes_to(beat.head_sequence);
             self.catch_up();
         } else {
             self.caught_up = false;
@@ -242,17 +244,17 @@ impl Reader {
     fn catch_up(&mut self) {
         if !self.caught_up {
             self.caught_up = true;
-            self.hand_out(WatchItem::CaughtUp);
+            self.deliver(WatchItem::CaughtUp);
         }
     }
 
-    /// A snapshot has no position until it is whole: one that is cut begins again.
+    /// A snapshot has no position until it is complete: after a cut it begins again.
     fn begin_snapshot(&mut self) {
         self.in_snapshot = true;
-        if !self.snapshot_told {
-            self.snapshot_told = true;
+        if !self.snapshot_announced {
+            self.snapshot_announced = true;
             self.start_over();
-            self.hand_out(WatchItem::Snapshot(Snapshot::Started));
+            self.deliver(WatchItem::Snapshot(Snapshot::Started));
         }
     }
 
@@ -260,10 +262,10 @@ impl Reader {
         self.position = None;
         self.subscription = None;
         self.options.start = Start::Snapshot;
-        self.sieve.forget();
+        self.seen.forget();
     }
 
-    /// The connection is no more.
+    /// The connection has ended.
     fn cut(&mut self, error: Error) {
         let lasted = self.connection.take().is_some_and(|was| was.since.elapsed() >= retry::LONGEST);
         self.tries = if lasted { 1 } else { self.tries.saturating_add(1) };
@@ -274,19 +276,19 @@ impl Reader {
         } else if *error.kind() == ErrorKind::HistoryLost {
             self.ended = self.options.end_when_lost;
             self.start_over();
-            self.hand_out(WatchItem::HistoryLost(error));
-        } else if !self.outage_told {
-            self.outage_told = true;
-            self.hand_out(WatchItem::Interrupted(error));
+            self.deliver(WatchItem::HistoryLost(error));
+        } else if !self.outage_reported {
+            self.outage_reported = true;
+            self.deliver(WatchItem::Interrupted(error));
         }
     }
 
-    fn hand_out(&mut self, item: WatchItem) {
+    fn deliver(&mut self, item: WatchItem) {
         self.queue.push_back(Queued::Item(item));
     }
 }
 
-/// Whether trying again can't help.
+/// Whether trying again cannot help.
 fn hopeless(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Access | ErrorKind::YourBug(_) | ErrorKind::Pause)
 }
