@@ -8,7 +8,9 @@ use serde_json::json;
 
 use super::Mistake;
 use super::arguments::DatabaseArgs;
-use super::terminal::table::table;
+use super::terminal::id_end;
+use super::terminal::table::{Column, Fit, NOTHING, table};
+use super::terminal::time::shortened;
 use super::terminal::{counted, say};
 use crate::audit::Query;
 use crate::config::Config;
@@ -19,20 +21,21 @@ use crate::vault::{Vault, VaultConfig};
 /// Commands about the audit log.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Check that the log is as it was written: exit 0 if so, 1 with the first broken line if not.
+    /// Check that nobody has changed the log: exit 0 if it is intact, 1 with the first broken line if not.
     ///
-    /// Needs the database and the master key; the vault may run meanwhile. Names file, line and kind of damage:
-    /// edited, deleted, inserted, reordered or truncated.
+    /// Needs the database and the master key; the vault may run meanwhile. A broken line is reported with its file, its
+    /// number and the kind of damage: edited, deleted, inserted, reordered or truncated.
     #[command(after_help = "\
 Examples:
   token-vault audit verify --config /etc/token-vault.toml
   token-vault audit verify --file /backup/audit.jsonl --json")]
     Verify(VerifyArgs),
-    /// Show records, by time. Proves nothing: `audit verify` does.
+    /// Show records, by time. This does not check them: `audit verify` does.
     #[command(after_help = "\
 Examples:
-  token-vault audit search --connection 0193… --since 7d
-  token-vault audit search --principal ingestion-eu --rpc FetchAccessToken --outcome OK --json")]
+  token-vault audit search --connection 01a206c3-e104-7602-81c8-46696f67bb1b --since 7d
+  token-vault audit search --principal ingestion-eu --rpc FetchAccessToken --wide
+  token-vault audit search --outcome ROLE_INSUFFICIENT --since 24h --json")]
     Search(Box<SearchArgs>),
 }
 
@@ -41,14 +44,14 @@ Examples:
 pub(super) struct VerifyArgs {
     #[command(flatten)]
     files: FileArgs,
-    /// Print one JSON object instead of a sentence.
+    /// Print one JSON object in place of a sentence.
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Debug, Args)]
 struct FileArgs {
-    /// This log, with those that were put aside from it; may be given several times [default: as configured].
+    /// Read this log, with the files that were rotated out of it; may be given several times [default: as configured].
     #[arg(long, value_name = "FILE")]
     file: Vec<PathBuf>,
     #[command(flatten)]
@@ -64,9 +67,9 @@ pub(super) struct SearchArgs {
     #[arg(long, value_name = "ID")]
     connection: Option<String>,
     /// Only in this workspace.
-    #[arg(long, value_name = "WORKSPACE")]
+    #[arg(long, value_name = "NAME")]
     workspace: Option<String>,
-    /// Only by this principal; the vault's own jobs are `system:<job>`.
+    /// Only by this principal; the vault's own jobs are `system:` and the job's name.
     #[arg(long, value_name = "NAME")]
     principal: Option<String>,
     /// Only this RPC, such as FetchAccessToken.
@@ -75,13 +78,16 @@ pub(super) struct SearchArgs {
     /// Only with this gRPC code or reason, such as OK or ROLE_INSUFFICIENT.
     #[arg(long, value_name = "OUTCOME")]
     outcome: Option<String>,
-    /// From this moment: 2026-01-31T12:00:00Z, or so long ago: 7d.
+    /// From this moment, such as 2026-01-31T12:00:00Z, or from this long ago, such as 7d.
     #[arg(long, value_name = "TIME", value_parser = moment)]
     since: Option<String>,
     /// Before this moment.
     #[arg(long, value_name = "TIME", value_parser = moment)]
     until: Option<String>,
-    /// Print one JSON object a line instead of a table.
+    /// Show every column, whole ids and whole times, on lines as long as they need.
+    #[arg(long, conflicts_with = "json")]
+    wide: bool,
+    /// Print one JSON object a line in place of a table.
     #[arg(long)]
     json: bool,
 }
@@ -158,34 +164,77 @@ fn search(args: SearchArgs) -> anyhow::Result<()> {
     if args.json {
         return records.iter().try_for_each(|record| say(serde_json::to_string(record)?));
     }
-    let mut rows =
-        vec![["TIME", "WHO", "WHAT", "ABOUT", "VERSION", "OUTCOME", "FROM", "CALL"].map(str::to_owned)];
-    rows.extend(records.iter().map(row));
-    say(table(&rows))
+    say(if args.wide { wide_list(&records) } else { short_list(&records) })
 }
 
-fn row(record: &AuditRecord) -> [String; 8] {
-    let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
-    let what = match record.rpc.rsplit('/').next().filter(|rpc| !rpc.is_empty()) {
+fn short_list(records: &[AuditRecord]) -> String {
+    let columns = [
+        ("TIME (UTC)", Column::Whole),
+        ("WHO", Column::Whole),
+        ("WHAT", Column::Whole),
+        ("ABOUT", Column::Prose),
+        ("OUTCOME", Column::Prose),
+    ];
+    let rows: Vec<_> = records
+        .iter()
+        .map(|record| {
+            [
+                shortened(&record.at, "2026-01-31T12:00:00".len()),
+                or_nothing(&record.principal),
+                what(record),
+                about(record),
+                outcome(record),
+            ]
+        })
+        .collect();
+    table(columns, &rows, Fit::Screen)
+}
+
+fn wide_list(records: &[AuditRecord]) -> String {
+    let names = ["TIME", "WHO", "WHAT", "WORKSPACE", "ABOUT", "VERSION", "OUTCOME", "FROM", "CALL"];
+    let rows: Vec<_> = records
+        .iter()
+        .map(|record| {
+            let object = if record.connection.is_empty() { &record.object } else { &record.connection };
+            [
+                record.at.clone(),
+                or_nothing(&record.principal),
+                what(record),
+                or_nothing(&record.workspace),
+                or_nothing(object),
+                record.version.map_or(NOTHING.to_owned(), |version| version.to_string()),
+                outcome(record),
+                or_nothing(&record.peer),
+                or_nothing(&record.call_id),
+            ]
+        })
+        .collect();
+    table(names.map(|name| (name, Column::Whole)), &rows, Fit::Wide)
+}
+
+fn or_nothing(text: &str) -> String {
+    if text.is_empty() { NOTHING.to_owned() } else { text.to_owned() }
+}
+
+/// The RPC, or for the vault's own records their kind.
+fn what(record: &AuditRecord) -> String {
+    match record.rpc.rsplit('/').next().filter(|rpc| !rpc.is_empty()) {
         Some(rpc) => rpc.to_owned(),
         None => format!("{:?}", record.kind).to_lowercase(),
-    };
-    let about = if record.connection.is_empty() {
-        or_dash(&record.object)
-    } else {
-        format!("{}/{}", record.workspace, record.connection)
-    };
-    let outcome = if record.reason.is_empty() { or_dash(&record.code) } else { record.reason.clone() };
-    [
-        record.at.clone(),
-        or_dash(&record.principal),
-        what,
-        about,
-        record.version.map_or("-".to_owned(), |version| version.to_string()),
-        outcome,
-        or_dash(&record.peer),
-        or_dash(&record.call_id),
-    ]
+    }
+}
+
+/// Such as "acme …46696f67bb1b v3": words, so that the cell can wrap.
+fn about(record: &AuditRecord) -> String {
+    let object = if record.connection.is_empty() { &record.object } else { &record.connection };
+    let version = record.version.map(|version| format!("v{version}")).unwrap_or_default();
+    let words = [record.workspace.clone(), id_end(object), version];
+    let words: Vec<_> = words.into_iter().filter(|word| !word.is_empty()).collect();
+    or_nothing(&words.join(" "))
+}
+
+fn outcome(record: &AuditRecord) -> String {
+    or_nothing(if record.reason.is_empty() { &record.code } else { &record.reason })
 }
 
 /// A moment as records write it.

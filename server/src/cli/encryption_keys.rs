@@ -1,4 +1,4 @@
-//! `keys`: see, make, rotate and recover the keys that everything is encrypted by.
+//! `keys`: list, make, rotate and recover the keys that everything is encrypted with.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,57 +15,58 @@ use uuid::Uuid;
 use super::Mistake;
 use super::arguments::{ConfigArgs, DatabaseArgs};
 use super::connect::{Caller, CallerArgs, denied};
-use super::terminal::table::table;
-use super::terminal::{note, say};
+use super::terminal::table::{Column, Fit, NOTHING, table};
+use super::terminal::{counted, note, say};
 use crate::config::Config;
 use crate::crypto::{BreakGlassOpeningKey, add_to_key_file, create_secret_file, fresh_key_id};
 use crate::model::{Secret, exposure_of};
 use crate::telemetry;
 use crate::vault::Vault;
 
-/// How often a run is asked how far it is.
+/// How often the vault is asked for the progress of a run.
 const LOOK: Duration = Duration::from_millis(500);
 /// The master key's file in the data folder.
 const MASTER_KEY_FILE: &str = "master.key";
 
-/// Commands about keys.
+/// Commands about encryption keys.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// List the master keys that the vault holds, and how many keys each wraps.
+    /// List the master keys that the vault holds, and how many keys each of them wraps.
     List(ListArgs),
     /// Add a fresh master key to the key file, as its newest.
     ///
-    /// The vault takes it up by itself; `keys rotate --master` then makes it the active one. On several replicas
-    /// every key file needs the same line.
+    /// The vault reads the file again by itself; `keys rotate --master` then makes the key the active one. On several
+    /// replicas every key file needs the same line.
     Generate(GenerateArgs),
-    /// Change a key while it is in use, and show how far it is.
+    /// Change a key while it is in use, and show the progress.
     #[command(after_help = "\
 Examples:
   token-vault keys generate && token-vault keys rotate --master
   token-vault keys rotate --workspace acme")]
     Rotate(RotateArgs),
-    /// The key pair for the day when the master key is lost.
+    /// Make the key pair for the day when the master key is lost.
     #[command(subcommand)]
     BreakGlass(BreakGlassCommand),
-    /// Wrap every key by the newest configured master key, opening them with the break-glass opening key.
+    /// Wrap every key with the newest configured master key, after opening them with the break-glass opening key.
     ///
-    /// For the day when the master key is lost. Needs the database, which no vault may be using, and a new master
-    /// key: take the lost one's line out of the configuration and run `keys generate` first.
+    /// For the day when the master key is lost. Needs the database, while no vault uses it, and a new master key: first
+    /// take the lost one's line out of the key file and run `keys generate`.
     Recover(RecoverArgs),
 }
 
 /// Commands about the break-glass key.
 #[derive(Debug, Subcommand)]
 pub(super) enum BreakGlassCommand {
-    /// Make a pair, in two new files: the opening key, which belongs offline, and the sealing key, for
-    /// keys.break_glass_sealing_key_file of every vault. Needs no vault and no database.
+    /// Make a pair in two new files. Needs no vault and no database.
+    ///
+    /// The opening key belongs offline. The sealing key is for keys.break_glass_sealing_key_file of every vault.
     Generate(PairArgs),
 }
 
 /// Arguments of `keys list`.
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
-    /// Print one JSON object a line instead of a table.
+    /// Print one JSON object a line in place of a table.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -75,7 +76,8 @@ pub(super) struct ListArgs {
 /// Arguments of `keys generate`.
 #[derive(Debug, Args)]
 pub(super) struct GenerateArgs {
-    /// The key file; made if it is not there [default: keys.master_key_file, else master.key in the data folder].
+    /// The key file, which is made if it does not exist [default: keys.master_key_file, else master.key in the data
+    /// folder].
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Id of the new key: 1 to 64 of A-Z a-z 0-9 - _ . [default: a fresh one].
@@ -89,16 +91,16 @@ pub(super) struct GenerateArgs {
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("key").required(true))]
 pub(super) struct RotateArgs {
-    /// The master key: the newest one becomes active and wraps every key.
+    /// The master key: the newest one becomes active and wraps every other key.
     #[arg(long, group = "key")]
     master: bool,
-    /// The data key of this workspace: its secrets are encrypted by a new one.
-    #[arg(long, group = "key", value_name = "WORKSPACE")]
+    /// The data key of this workspace: its secrets are encrypted with a new one.
+    #[arg(long, group = "key", value_name = "NAME")]
     workspace: Option<String>,
     /// Do not wait for the end.
     #[arg(long)]
     no_wait: bool,
-    /// Print one JSON object instead of a sentence.
+    /// Print one JSON object in place of a sentence.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -108,10 +110,10 @@ pub(super) struct RotateArgs {
 /// Arguments of `keys break-glass generate`.
 #[derive(Debug, Args)]
 pub(super) struct PairArgs {
-    /// New file for the half that opens.
+    /// New file for the opening key.
     #[arg(long, value_name = "FILE")]
     opening_key: PathBuf,
-    /// New file for the half that seals. It opens nothing, but who has it can pass a key of his off as the vault's.
+    /// New file for the sealing key. It opens nothing, but whoever has it can plant keys for a recovery to find.
     #[arg(long, value_name = "FILE")]
     sealing_key: PathBuf,
 }
@@ -147,12 +149,15 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
             say(json!({ "key_id": key.key_id, "active": key.active, "keys": key.data_key_count }))
         });
     }
-    let mut rows = vec![["MASTER KEY", "ACTIVE", "KEYS"].map(str::to_owned)];
-    rows.extend(keys.into_iter().map(|key| {
-        let active = if key.active { "yes" } else { "-" };
-        [key.key_id, active.to_owned(), key.data_key_count.to_string()]
-    }));
-    say(table(&rows))
+    let columns = ["MASTER KEY", "ACTIVE", "KEYS"].map(|name| (name, Column::Whole));
+    let rows: Vec<_> = keys
+        .into_iter()
+        .map(|key| {
+            let active = if key.active { "yes" } else { NOTHING };
+            [key.key_id, active.to_owned(), key.data_key_count.to_string()]
+        })
+        .collect();
+    say(table(columns, &rows, Fit::Screen))
 }
 
 fn generate(args: GenerateArgs) -> anyhow::Result<()> {
@@ -169,7 +174,7 @@ fn generate(args: GenerateArgs) -> anyhow::Result<()> {
     };
     let id = args.id.unwrap_or_else(fresh_key_id);
     add_to_key_file(&file, &id).with_context(|| format!("cannot add a key to {}", file.display()))?;
-    note(format_args!("added master key {id} to {}: back it up", file.display()));
+    note(format_args!("added master key {id} to {}; back the file up", file.display()));
     say(id)
 }
 
@@ -181,8 +186,8 @@ async fn rotate(args: RotateArgs) -> anyhow::Result<()> {
     };
     let request = RotateKeyRequest { key: Some(key), request_id: Uuid::new_v4().to_string() };
     let mut client = VaultAdminClient::new(caller.channel.clone());
-    let answer = client.rotate_key(caller.request(request)).await.map_err(denied)?;
-    let mut run = answer.into_inner().run.context("the vault answered without the run")?;
+    let response = client.rotate_key(caller.request(request)).await.map_err(denied)?;
+    let mut run = response.into_inner().run.context("the vault answered without the run")?;
     if !args.no_wait {
         run = wait(&caller, run).await?;
     }
@@ -196,13 +201,13 @@ async fn rotate(args: RotateArgs) -> anyhow::Result<()> {
         say(progress(&run))?;
     }
     if failed {
-        Err(anyhow::anyhow!("{} of {} could not be changed; see the vault's log", run.failed, run.done))
+        Err(anyhow::anyhow!("{} of {} could not be changed; the vault's log says why", run.failed, run.done))
     } else {
         Ok(())
     }
 }
 
-/// Shows how far a run is until it has ended.
+/// Shows the progress of a run until it has ended.
 async fn wait(caller: &Caller, begun: JobRun) -> anyhow::Result<JobRun> {
     let mut client = VaultAdminClient::new(caller.channel.clone());
     let mut shown = String::new();
@@ -214,10 +219,10 @@ async fn wait(caller: &Caller, begun: JobRun) -> anyhow::Result<JobRun> {
         if run.state() != State::Running {
             return Ok(run);
         }
-        let told = progress(&run);
-        if told != shown {
-            note(&told);
-            shown = told;
+        let progress = progress(&run);
+        if progress != shown {
+            note(&progress);
+            shown = progress;
         }
         tokio::time::sleep(LOOK).await;
     }
@@ -261,5 +266,5 @@ async fn recover(args: RecoverArgs) -> anyhow::Result<()> {
     telemetry::init(config.log.format, &config.log.level)?;
     let (vault, _) = config.into_vault_config();
     let recovered = Vault::recover_keys(vault, &opening).await?;
-    say(format_args!("wrapped {} keys by master key {}", recovered.keys, recovered.master_key))
+    say(format_args!("wrapped {} by master key {}", counted(recovered.keys, "key"), recovered.master_key))
 }

@@ -1,14 +1,16 @@
-//! `jobs`: what the vault does by the clock, when, and what came of it.
+//! `jobs`: what the vault does at set times, when, and how it went.
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use token_vault_client::v1::{Job, JobRun, ListJobRunsRequest, ListJobsRequest, RunJobRequest, job_run};
+use token_vault_client::v1::{Job, JobRun, ListJobRunsRequest, ListJobsRequest, RunJobRequest};
 
 use super::connect::{CallerArgs, in_words};
-use super::terminal::paint::{amber, green, red};
+use super::terminal::paint::{self, amber, green, red};
+use super::terminal::program::program;
 use super::terminal::say;
-use super::terminal::table::{cell, table, time};
+use super::terminal::table::{Column, Fit, NOTHING, table};
+use super::terminal::time::{from_wire, full, minute};
 
 /// Arguments of `jobs`.
 #[derive(Debug, Args)]
@@ -16,9 +18,12 @@ use super::terminal::table::{cell, table, time};
     args_conflicts_with_subcommands = true,
     after_help = "\
 Examples:
-  token-vault jobs                                 the jobs, each with its latest run
-  token-vault jobs run meta-token-expiry           ask Meta about every token, now
-  token-vault jobs runs meta-token-expiry --json"
+  token-vault jobs
+      The jobs, each with its latest run.
+  token-vault jobs run meta-token-expiry
+      Ask Meta about every token, now.
+  token-vault jobs runs meta-token-expiry --json
+      The latest runs of this job, for a program."
 )]
 pub(super) struct JobsArgs {
     #[command(subcommand)]
@@ -31,9 +36,9 @@ pub(super) struct JobsArgs {
 enum Command {
     /// List the jobs, each with its latest run; the default.
     List(ListArgs),
-    /// Start a job now; does not wait for its end.
+    /// Start a job now, without waiting for its end.
     ///
-    /// Where it runs already, that run is shown.
+    /// Where the job runs already, that run is shown.
     Run(RunArgs),
     /// List runs, the newest first.
     Runs(RunsArgs),
@@ -41,7 +46,7 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct ListArgs {
-    /// Print one JSON object a line instead of a table.
+    /// Print one JSON object a line in place of a table.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -53,7 +58,7 @@ struct RunArgs {
     /// The job's name, as `jobs` shows it.
     #[arg(value_name = "NAME")]
     job: String,
-    /// Print one JSON object instead of a sentence.
+    /// Print one JSON object in place of a sentence.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -62,13 +67,16 @@ struct RunArgs {
 
 #[derive(Debug, Args)]
 struct RunsArgs {
-    /// Only this job's runs.
+    /// Only the runs of this job.
     #[arg(value_name = "NAME")]
     job: Option<String>,
     /// How many at most, 1 to 1000.
     #[arg(long, value_name = "COUNT", default_value_t = 20, value_parser = clap::value_parser!(i32).range(1..=1_000))]
     limit: i32,
-    /// Print one JSON object a line instead of a table.
+    /// Show every column, whole ids and whole times, on lines as long as they need.
+    #[arg(long, conflicts_with = "json")]
+    wide: bool,
+    /// Print one JSON object a line in place of a table.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -91,36 +99,45 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
     if args.json {
         return jobs.iter().try_for_each(|job| say(describe(job)));
     }
-    let mut rows =
-        vec![["JOB", "CRON (UTC)", "NEXT RUN", "LAST RUN", "DONE", "FAILED", "STATE"].map(str::to_owned)];
-    rows.extend(jobs.iter().map(|job| {
-        let last = job.last_run.as_ref();
-        let count = |count: Option<i64>| count.map_or("-".to_owned(), |count| count.to_string());
-        [
-            job.name.clone(),
-            if job.cron.is_empty() { "-".to_owned() } else { job.cron.clone() },
-            cell(job.next_run_at),
-            cell(last.and_then(|run| run.started_at)),
-            count(last.map(|run| run.done)),
-            count(last.map(|run| run.failed)),
-            // The last column: colours have a width of their own.
-            last.map_or("-".to_owned(), state_in_colour),
-        ]
-    }));
-    say(table(&rows))
+    let columns = [
+        ("JOB", Column::Whole),
+        ("CRON (UTC)", Column::Whole),
+        ("NEXT RUN", Column::Whole),
+        ("LAST RUN", Column::Whole),
+        ("RESULT", Column::Prose),
+    ];
+    let rows: Vec<_> = jobs
+        .iter()
+        .map(|job| {
+            let last = job.last_run.as_ref();
+            let time = |at: Option<_>| at.map_or(NOTHING.to_owned(), minute);
+            [
+                job.name.clone(),
+                if job.cron.is_empty() { NOTHING.to_owned() } else { job.cron.clone() },
+                time(job.next_run_at),
+                time(last.and_then(|run| run.started_at)),
+                last.map_or(NOTHING.to_owned(), result),
+            ]
+        })
+        .collect();
+    say(coloured(&table(columns, &rows, Fit::Screen)))
 }
 
 async fn start(args: RunArgs) -> anyhow::Result<()> {
     let vault = args.caller.vault().await?;
     let request = RunJobRequest { job: args.job, ..RunJobRequest::default() };
-    let run =
-        vault.run_job(request).await.map_err(in_words)?.run.context("the vault answered without the run")?;
+    let response = vault.run_job(request).await.map_err(in_words)?;
+    let run = response.run.context("the vault answered without the run")?;
     if args.json {
         say(describe_run(&run))
     } else {
         say(format_args!(
-            "{} runs as {} on {}; see `jobs runs {}`",
-            run.job, run.run_id, run.replica, run.job
+            "{} runs as {} on {}; see `{} jobs runs {}`",
+            run.job,
+            run.run_id,
+            run.replica,
+            program(),
+            run.job
         ))
     }
 }
@@ -133,38 +150,74 @@ async fn runs(args: RunsArgs) -> anyhow::Result<()> {
     if args.json {
         return runs.iter().try_for_each(|run| say(describe_run(run)));
     }
-    let mut rows = vec![
-        ["RUN ID", "JOB", "FOR", "STARTED", "ENDED", "DONE", "FAILED", "REPLICA", "STATE"].map(str::to_owned),
+    say(coloured(&if args.wide { wide_list(&runs) } else { short_list(&runs) }))
+}
+
+fn short_list(runs: &[JobRun]) -> String {
+    let columns = [
+        ("STARTED (UTC)", Column::Whole),
+        ("JOB", Column::Whole),
+        ("TOOK", Column::Whole),
+        ("RESULT", Column::Prose),
     ];
-    rows.extend(runs.iter().map(|run| {
-        let done = if run.total > 0 { format!("{}/{}", run.done, run.total) } else { run.done.to_string() };
-        let mut state = state_in_colour(run);
-        if run.catch_up {
-            state.push_str(", made up for");
-        }
-        if !run.error.is_empty() {
-            state = format!("{state}: {}", run.error);
-        }
-        [
-            run.run_id.clone(),
-            run.job.clone(),
-            cell(run.scheduled_for),
-            cell(run.started_at),
-            cell(run.ended_at),
-            done,
-            run.failed.to_string(),
-            run.replica.clone(),
-            state,
-        ]
-    }));
-    say(table(&rows))
+    let rows: Vec<_> = runs
+        .iter()
+        .map(|run| {
+            [run.started_at.map_or(NOTHING.to_owned(), minute), run.job.clone(), took(run), result(run)]
+        })
+        .collect();
+    table(columns, &rows, Fit::Screen)
+}
+
+fn wide_list(runs: &[JobRun]) -> String {
+    let names = ["RUN ID", "JOB", "FOR", "STARTED", "ENDED", "REPLICA", "RESULT"];
+    let time = |at| full(at).unwrap_or_else(|| NOTHING.to_owned());
+    let rows: Vec<_> = runs
+        .iter()
+        .map(|run| {
+            [
+                run.run_id.clone(),
+                run.job.clone(),
+                time(run.scheduled_for),
+                time(run.started_at),
+                time(run.ended_at),
+                run.replica.clone(),
+                result(run),
+            ]
+        })
+        .collect();
+    table(names.map(|name| (name, Column::Whole)), &rows, Fit::Wide)
+}
+
+/// How long the run lasted, to the second above a minute.
+fn took(run: &JobRun) -> String {
+    let Some((from, to)) = run.started_at.zip(run.ended_at) else { return NOTHING.to_owned() };
+    let millis = from_wire(to).since(from_wire(from)).as_millis();
+    match millis {
+        0..1_000 => format!("{millis} ms"),
+        1_000..60_000 => format!("{}.{} s", millis / 1_000, millis % 1_000 / 100),
+        _ => format!("{} min {} s", millis / 60_000, millis % 60_000 / 1_000),
+    }
+}
+
+/// Such as "succeeded: 3 done" or "failed: 2 of 5 done, 1 failed: why".
+fn result(run: &JobRun) -> String {
+    let of = if run.total > run.done { format!(" of {}", run.total) } else { String::new() };
+    let failed = if run.failed > 0 { format!(", {} failed", run.failed) } else { String::new() };
+    let late = if run.catch_up { ", caught up after a downtime" } else { "" };
+    let error = if run.error.is_empty() { String::new() } else { format!(": {}", run.error) };
+    format!("{}: {}{of} done{failed}{late}{error}", state(run), run.done)
+}
+
+fn coloured(text: &str) -> String {
+    paint::words(text, &[("succeeded:", green), ("running:", amber), ("failed:", red), ("abandoned:", red)])
 }
 
 fn describe(job: &Job) -> Value {
     json!({
         "name": job.name,
         "cron": job.cron,
-        "next_run_at": time(job.next_run_at),
+        "next_run_at": full(job.next_run_at),
         "last_run": job.last_run.as_ref().map(describe_run),
     })
 }
@@ -179,9 +232,9 @@ fn describe_run(run: &JobRun) -> Value {
         "failed": run.failed,
         "replica": run.replica,
         "error": run.error,
-        "scheduled_for": time(run.scheduled_for),
-        "started_at": time(run.started_at),
-        "ended_at": time(run.ended_at),
+        "scheduled_for": full(run.scheduled_for),
+        "started_at": full(run.started_at),
+        "ended_at": full(run.ended_at),
         "catch_up": run.catch_up,
     })
 }
@@ -195,18 +248,11 @@ fn state(run: &JobRun) -> String {
     bare_state(run).to_ascii_lowercase()
 }
 
-fn state_in_colour(run: &JobRun) -> String {
-    let name = state(run);
-    match run.state() {
-        job_run::State::Succeeded if run.failed == 0 => green(&name),
-        job_run::State::Failed | job_run::State::Abandoned => red(&name),
-        _ => amber(&name),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use token_vault_client::Timestamp;
+    use token_vault_client::v1::job_run;
 
     use super::*;
 
@@ -224,5 +270,27 @@ mod tests {
         assert!(matches!(parse("jobs runs --limit 1000").unwrap().command, Some(Command::Runs(_))));
         assert!(parse("jobs runs --limit 0").is_err());
         assert!(parse("jobs run").is_err(), "a job has a name");
+    }
+
+    #[test]
+    fn a_run_is_summed_up_in_a_sentence() {
+        let at = |seconds, nanos| Some(Timestamp { seconds, nanos });
+        let mut run = JobRun {
+            done: 3,
+            total: 3,
+            started_at: at(10, 0),
+            ended_at: at(10, 250_000_000),
+            ..JobRun::default()
+        };
+        run.set_state(job_run::State::Succeeded);
+        assert_eq!((result(&run).as_str(), took(&run).as_str()), ("succeeded: 3 done", "250 ms"));
+        run.set_state(job_run::State::Failed);
+        (run.total, run.failed, run.error, run.ended_at) = (5, 1, "no answer".into(), at(135, 0));
+        assert_eq!(
+            (result(&run).as_str(), took(&run).as_str()),
+            ("failed: 3 of 5 done, 1 failed: no answer", "2 min 5 s")
+        );
+        (run.catch_up, run.ended_at) = (true, None);
+        assert!(result(&run).contains("caught up") && took(&run) == NOTHING);
     }
 }

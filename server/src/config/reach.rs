@@ -13,6 +13,7 @@ use crate::model::Role;
 /// What a caller on the vault's own machine needs to know.
 #[derive(Debug)]
 pub struct Reach {
+    /// Where the bootstrap key is, unless the operator brought one.
     pub data_dir: PathBuf,
     /// Where gRPC listens, as configured: the port may be 0.
     pub listen: SocketAddr,

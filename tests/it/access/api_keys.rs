@@ -216,7 +216,7 @@ on_both_databases! {
         let of = |id: &str| told.iter().find(|key| key["key_id"] == id).unwrap_or_else(|| panic!("{id}: {told:?}"));
         assert_eq!(of(viewer.key_id())["replaced_by"], new_id);
         assert!(of(viewer.key_id())["expires_at"].is_string() && of(new_id)["expires_at"].is_string(), "{told:?}");
-        let table = command(&world, &["api-key", "list"]).stdout;
+        let table = command(&world, &["api-key", "list", "--wide"]).stdout;
         assert!(table.lines().next().unwrap().ends_with("REPLACED BY"), "{table}");
         assert!(table.lines().any(|line| line.starts_with(viewer.key_id()) && line.ends_with(new_id)), "{table}");
         let again = command(&world, &["api-key", "rotate", viewer.key_id()]);

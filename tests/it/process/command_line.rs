@@ -203,3 +203,96 @@ fn the_demo_leaves_nothing_behind_however_it_ends() {
         });
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_admin_key_is_revoked_only_by_a_word_more() {
+    let world = World::start(Backend::Sqlite).await;
+    let run = |words: &[&str]| -> Ended {
+        world.launch().instead(words.iter().copied()).env("TOKEN_VAULT_ENDPOINT", world.endpoint()).run()
+    };
+    let admins = |role: &str| {
+        let certificate =
+            format!("[{{san=\"ops.example\",principal=\"ops\",role=\"{role}\",workspaces=\"all\"}}]");
+        move |launch: Launch| launch.env("TOKEN_VAULT__AUTH__CERTIFICATES", certificate)
+    };
+    let bootstrap = world.admin().key_id().to_owned();
+    let output = world.folder().join("ops.key").display().to_string();
+    for (words, role) in [(["--principal", "p"], "viewer"), (["--principal", "q"], "connector")] {
+        let create = [&["api-key", "create", "--role", role, "--all-workspaces"][..], &words].concat();
+        assert_eq!(run(&create).code, Some(0));
+    }
+
+    let refused = run(&["api-key", "revoke", &bootstrap]);
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    for word in ["last admin key", "--lock-out", "api-key create", "--role admin"] {
+        assert!(refused.stderr.contains(word), "{word} is missing: {}", refused.stderr);
+    }
+    let viewers = admins("viewer")(world.launch().instead(["api-key", "revoke", &bootstrap]));
+    assert_eq!(viewers.env("TOKEN_VAULT_ENDPOINT", world.endpoint()).run().code, Some(2));
+    assert_eq!(run(&["api-key", "list"]).code, Some(0), "nothing was revoked");
+
+    let create = [
+        "api-key",
+        "create",
+        "--principal",
+        "ops",
+        "--role",
+        "admin",
+        "--all-workspaces",
+        "--output",
+        &output,
+    ];
+    assert_eq!(run(&create).code, Some(0));
+    assert_eq!(run(&["api-key", "revoke", &bootstrap]).code, Some(0), "there is another one now");
+    let last = fs::read_to_string(&output).unwrap().split('_').nth(1).unwrap().to_owned();
+    let refused = run(&["api-key", "revoke", &last, "--key-file", &output]);
+    assert!(refused.code == Some(2) && refused.stderr.contains("--lock-out"), "{refused:?}");
+    let certified =
+        admins("admin")(world.launch().instead(["api-key", "revoke", &last, "--key-file", &output]));
+    assert_eq!(
+        certified.env("TOKEN_VAULT_ENDPOINT", world.endpoint()).run().code,
+        Some(0),
+        "a certificate opens too"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_goes_to_a_new_file_that_only_its_owner_may_read() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::start(Backend::Sqlite).await;
+    let run = |words: &[&str]| -> Ended {
+        world.launch().instead(words.iter().copied()).env("TOKEN_VAULT_ENDPOINT", world.endpoint()).run()
+    };
+    let path = |name: &str| world.folder().join(name).display().to_string();
+    let create = |file: &str, workspace: &str| {
+        run(&[
+            "api-key",
+            "create",
+            "--principal",
+            "p",
+            "--role",
+            "viewer",
+            "--workspace",
+            workspace,
+            "--output",
+            file,
+        ])
+    };
+    let (first, second) = (path("first.key"), path("second.key"));
+    let made = create(&first, ACME);
+    assert_eq!((made.code, made.stdout.as_str()), (Some(0), ""), "{made:?}");
+    let key = fs::read_to_string(&first).unwrap();
+    assert!(!made.stderr.contains(key.trim()));
+    assert_eq!(fs::metadata(&first).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(world.caller_with(key.trim(), "").list().await.is_ok());
+
+    let again = create(&first, ACME);
+    assert!(again.code == Some(2) && again.stderr.contains("never overwritten"), "{again:?}");
+    assert_eq!(fs::read_to_string(&first).unwrap(), key, "a file that exists is not touched");
+    assert_eq!(create(&second, "not a name").code, Some(1));
+    assert!(!Path::new(&second).exists(), "where no key was made there is no file");
+    let key_id = key.split('_').nth(1).unwrap();
+    let rotated = run(&["api-key", "rotate", key_id, "--output", &second]);
+    assert_eq!((rotated.code, rotated.stdout.as_str()), (Some(0), ""), "{rotated:?}");
+    assert!(world.caller_with(fs::read_to_string(&second).unwrap().trim(), "").list().await.is_ok());
+}

@@ -85,7 +85,7 @@ on_both_databases! {
             let words: Vec<&str> = ["watch"].iter().chain(words).copied().collect();
             world.process(|process| asking(&world.launch(), process, &words).run_until(|line| line.contains(last)))
         };
-        let text = watch(&["--from", "earliest"], "CONNECTED");
+        let text = watch(&["--from", "earliest", "--wide"], "CONNECTED");
         assert!(text.code == Some(0) && text.stdout.contains(&id) && text.stdout.contains("ana in acme"), "{text:?}");
         let snapshot = watch(&["--from", "snapshot", "--json"], "snapshot_complete");
         let told: Vec<Value> =
@@ -102,7 +102,7 @@ on_both_databases! {
         world.ingestion().await.validate(&id).await.unwrap();
         let second = watch(&marked, "\"INVALIDATED\"");
         assert!(!second.stdout.contains("\"kind\":\"CONNECTED\""), "told twice: {second:?}");
-        let severe = watch(&["--from", "earliest", "--min-severity", "critical"], "INVALIDATED");
+        let severe = watch(&["--from", "earliest", "--min-severity", "critical", "--wide"], "INVALIDATED");
         assert_eq!(severe.stdout.lines().count(), 1, "{severe:?}");
         let unknown = command(&world, &["watch", "--kind", "DIED"]);
         assert!(unknown.code == Some(2) && unknown.stderr.contains("INVALIDATED"), "{unknown:?}");
@@ -276,8 +276,10 @@ async fn the_demo_tells_its_story_once_and_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let words = ["demo", "--once", "--listen", "127.0.0.1:0", "--sandbox-listen", "127.0.0.1:0"];
     let start = Instant::now();
-    let told = Launch::new(words).env("TMPDIR", folder.path().display().to_string()).run();
+    let told =
+        Launch::new(words).env("TMPDIR", folder.path().display().to_string()).env("COLUMNS", "80").run();
     assert_eq!(told.code, Some(0), "{told:?}");
+    assert!(told.stdout.lines().all(|line| line.chars().count() <= 80), "{}", told.stdout);
     assert!(start.elapsed() < Duration::from_secs(60), "a story of {:?}", start.elapsed());
     let mut rest = told.stdout.as_str();
     let story = [

@@ -4,3 +4,4 @@ mod command_line;
 mod hardening;
 mod leaks;
 mod lifecycle;
+mod screen;

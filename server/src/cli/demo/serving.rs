@@ -131,7 +131,7 @@ fn data(folder: &Path) -> PathBuf {
 
 /// Arguments of the demo's vault.
 #[derive(Debug, Args)]
-pub struct DemoVaultArgs {
+pub(crate) struct DemoVaultArgs {
     #[arg(long)]
     listen: String,
     #[arg(long)]
@@ -143,7 +143,7 @@ pub struct DemoVaultArgs {
 ///
 /// # Errors
 /// As `serve`.
-pub async fn run_vault(args: DemoVaultArgs) -> anyhow::Result<()> {
+pub(crate) async fn run_vault(args: DemoVaultArgs) -> anyhow::Result<()> {
     static ALONE: AtomicBool = AtomicBool::new(false);
     let flags = Flags { listen: Some(args.listen), data_dir: Some(data(&args.folder)), ..Flags::default() };
     let config = Config::load(flags)?;

@@ -1,7 +1,7 @@
-//! Sixty days in a minute: time runs, people do what people do, and the feed is shown as it comes.
+//! Sixty days in a minute: time runs, people act, and the feed is shown as it comes.
 //!
-//! The vault does its work by its own clockwork, in real time. So that a slow machine tells the same story, time
-//! stands still where a scene waits for its event, and while somebody pastes a token.
+//! The vault's jobs take real time. So that a slow machine shows the same story, the simulated time stands still where
+//! a scene waits for its event, and while somebody pastes a token.
 
 use std::time::Duration;
 
@@ -12,39 +12,40 @@ use token_vault_client::v1::{ExpiryEvent, GetVaultStatusRequest};
 use token_vault_client::{EventStream, Start, Vault, WatchItem, WatchOptions};
 use token_vault_sandbox::{ExchangeMood, Sandbox, User};
 
-use super::stage::{say, step};
-use super::{person, store};
+use super::stage::{DETAIL, step};
+use super::story::{person, store};
 use crate::cli::terminal::paint::{bold, grey};
-use crate::cli::terminal::table::seconds;
-use crate::cli::watch::event;
+use crate::cli::terminal::screen::hanging;
+use crate::cli::terminal::time::minute;
+use crate::cli::terminal::{counted, say};
+use crate::cli::watch::{json, line};
 
 const DAY: i64 = 24 * 60 * 60;
 /// How long an event may take in real time, once time stands still for it.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How many days of Ben's token are left when he pastes it.
 const LEFT_OF_BENS: u32 = 26;
+/// Room for a kind of event and for a name, as they come in this story.
+const KIND: usize = 15;
+const NAME: usize = 4;
 
-/// Lets sixty days pass, `days_per_second` of them each second, and tells what the feed says.
+/// Lets sixty days pass, `days_per_second` of them each second, and shows the feed.
 pub(super) async fn tell(
     sandbox: &Sandbox,
     connector: &Vault,
     admin: &Vault,
     days_per_second: u32,
 ) -> anyhow::Result<()> {
-    step(
-        8,
-        "WatchExpiryEvents",
-        "sixty days in a minute: the feed from its beginning, then live, a line per event",
-    )?;
+    step(8, "WatchExpiryEvents", "Sixty days in a minute: the feed from its beginning, then live.")?;
     let options = WatchOptions::new().start(Start::Earliest).heartbeat(Duration::from_secs(1));
     let began = sandbox.clock().now();
     let speed = days_per_second.saturating_mul(u32::try_from(DAY).unwrap_or(u32::MAX));
     let feed = admin.watch(options);
     let mut days = Days { sandbox, connector, admin, feed, began, speed, seen: Vec::new() };
-    let told = days.play().await;
+    let played = days.play().await;
     sandbox.clock().run_at(1);
     sandbox.set_mood(ExchangeMood::default());
-    told
+    played
 }
 
 struct Days<'a> {
@@ -61,13 +62,13 @@ struct Days<'a> {
 
 impl Days<'_> {
     async fn play(&mut self) -> anyhow::Result<()> {
-        // Ben's provider lengthens nothing; what Ana has is lengthened once she is due.
+        // The provider does not extend Ben's token; Ana's is extended once it is due.
         self.sandbox.set_mood(ExchangeMood::SameExpiry);
         let (ben, cleo) = (person(self.sandbox, "ben"), person(self.sandbox, "cleo"));
         let life = Duration::from_secs(86_400) * LEFT_OF_BENS;
-        self.say(&format!("Ben pastes a token that has {LEFT_OF_BENS} days left"))?;
+        self.act(&format!("Ben pastes a token that has {LEFT_OF_BENS} days left"))?;
         store(self.connector, &ben.long_lived_token_with_life(life)).await?;
-        self.say("Cleo pastes hers")?;
+        self.act("Cleo pastes hers")?;
         store(self.connector, &cleo.short_lived_token()).await?;
         self.wait_for("cleo", Kind::Connected, 1).await?;
 
@@ -75,7 +76,7 @@ impl Days<'_> {
         self.wait_for("ben", Kind::RotationFailed, 1).await?;
 
         self.run_to(14.5).await?;
-        self.say("Cleo changes her password, and nobody tells the vault")?;
+        self.act("Cleo changes her password, and nobody reports it")?;
         cleo.changes_password();
         self.run_to(16.0).await?;
         self.wait_for("cleo", Kind::Invalidated, 1).await?;
@@ -104,14 +105,14 @@ impl Days<'_> {
         (self.sandbox.clock().now() - self.began).div_euclid(DAY)
     }
 
-    /// Somebody brings a new token. Time stands still meanwhile: what is pasted lives for ninety minutes only.
+    /// Somebody pastes a new token. Time stands still meanwhile, because a pasted token lives for ninety minutes only.
     async fn reconnects(&mut self, name: &str, user: &User) -> anyhow::Result<()> {
-        self.say(&format!("{name} reconnects"))?;
+        self.act(&format!("{name} reconnects"))?;
         store(self.connector, &user.short_lived_token()).await?;
         self.wait_for(&name.to_lowercase(), Kind::Restored, 1).await
     }
 
-    /// Lets time run to a day, and shows what comes meanwhile. It stands still then.
+    /// Lets time run to a day and shows what comes meanwhile. Then time stands still.
     async fn run_to(&mut self, day: f64) -> anyhow::Result<()> {
         let clock = self.sandbox.clock();
         let end = Duration::from_secs(86_400).mul_f64(day);
@@ -125,23 +126,23 @@ impl Days<'_> {
             }
         }
         clock.freeze();
-        self.time_is_the_same().await
+        self.time_has_stopped().await
     }
 
-    /// Waits until the vault has heard that time stands still: at this speed it is hours ahead in an instant.
-    async fn time_is_the_same(&self) -> anyhow::Result<()> {
+    /// Waits until the vault knows that time stands still: at this speed it would soon be hours ahead.
+    async fn time_has_stopped(&self) -> anyhow::Result<()> {
         let patience = tokio::time::Instant::now() + PATIENCE;
-        // Twice in a row: one that still runs may just pass by.
+        // Twice in a row, because a clock that still runs may agree by chance.
         let mut agreed = 0;
         loop {
-            let told = self.admin.get_vault_status(GetVaultStatusRequest {}).await?.server_time;
-            let same = told.is_some_and(|told| told.seconds.abs_diff(self.sandbox.clock().now()) < 60);
+            let time = self.admin.get_vault_status(GetVaultStatusRequest {}).await?.server_time;
+            let same = time.is_some_and(|time| time.seconds.abs_diff(self.sandbox.clock().now()) < 60);
             agreed = if same { agreed + 1 } else { 0 };
             if agreed == 2 {
                 return Ok(());
             }
             if tokio::time::Instant::now() > patience {
-                bail!("the vault's time is not the sandbox's");
+                bail!("the vault does not follow the sandbox's time");
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -155,7 +156,7 @@ impl Days<'_> {
             match tokio::time::timeout_at(patience, self.feed.next()).await {
                 Ok(item) => self.take(item)?,
                 Err(_) => {
-                    bail!("the feed does not tell of {name}: {} (day {})", event::kind_name(kind), self.day())
+                    bail!("no event {} about {name} came (day {})", json::kind_name(kind), self.day())
                 }
             }
         }
@@ -165,34 +166,34 @@ impl Days<'_> {
     fn take(&mut self, item: Option<Result<WatchItem, token_vault_client::Error>>) -> anyhow::Result<()> {
         if let WatchItem::Event(event) = item.context("the feed ended")?? {
             self.show(&event)?;
-            self.seen.push((event::who(&event).to_owned(), event.kind()));
+            self.seen.push((line::who(&event).to_owned(), event.kind()));
         }
         Ok(())
     }
 
-    /// One line about an event, and one about the gap that it closes.
+    /// An event, and the gap that it closes.
     fn show(&self, event: &ExpiryEvent) -> anyhow::Result<()> {
         let at = event.occurred_at.map_or(self.began, |at| at.seconds);
         let what = event.remedy.as_ref().map(|remedy| remedy.message.as_str()).unwrap_or_default();
-        let who = bold(&format!("{:5}", event::who(event)));
-        say(&format!("       {}  {} {who} {what}", self.date(at), event::kind(event)))?;
-        if let Some((from, to)) = event::gap(event) {
+        let name = bold(&format!("{:NAME$}", line::who(event)));
+        let first = format!("{DETAIL}{}  {}  {name}  ", self.date(at), line::kind(event, KIND));
+        say(hanging(&first, what))?;
+        if let Some((from, to)) = line::gap(event) {
             let hours = (to.seconds - from.seconds) / 3_600;
-            let gap = format!("to backfill: {} to {}", seconds(from), seconds(to));
-            say(&format!("{:51} {gap}, {} days {} hours", "", hours / 24, hours % 24))?;
+            let (days, hours) = (counted(hours / 24, "day"), counted(hours % 24, "hour"));
+            let indent = " ".repeat(textwrap::core::display_width(&first));
+            say(hanging(&indent, &format!("Backfill {} to {}: {days} {hours}.", minute(from), minute(to))))?;
         }
         Ok(())
     }
 
-    /// What somebody does that the vault does not see.
-    fn say(&self, text: &str) -> anyhow::Result<()> {
+    /// What somebody does without the vault's knowledge.
+    fn act(&self, text: &str) -> anyhow::Result<()> {
         let now = self.sandbox.clock().now();
-        say(&grey(&format!("       {}  {text}", self.date(now))))
+        say(grey(&format!("{DETAIL}{}  {text}", self.date(now))))
     }
 
     fn date(&self, at: i64) -> String {
-        let date = seconds(token_vault_client::Timestamp { seconds: at, nanos: 0 });
-        let date = date.split('T').next().unwrap_or_default().to_owned();
-        format!("{date}  day {:2}", (at - self.began).div_euclid(DAY).max(0))
+        format!("day {:2}", (at - self.began).div_euclid(DAY).max(0))
     }
 }

@@ -1,45 +1,54 @@
-//! How the demo talks: lines with colours for a terminal.
+//! How the demo writes: numbered steps, and details below them.
 
-use std::io::Write;
-
-use anyhow::Context;
-use token_vault_client::v1::{Token, check, token};
+use token_vault_client::v1::{Token, check::Result as CheckResult, token};
 
 use crate::cli::terminal::paint::{amber, bold, green, red};
+use crate::cli::terminal::screen::{hanging, indented};
+use crate::cli::terminal::{counted, id_end, say};
+
+/// What stands before a detail.
+pub(super) const DETAIL: &str = "    ";
+/// Room for the name of a check.
+const CHECK: usize = 14;
+
+pub(super) fn step(number: u8, title: &str, what: &str) -> anyhow::Result<()> {
+    say(format_args!("  {} {}", bold(&number.to_string()), bold(title)))?;
+    remark(what)
+}
+
+pub(super) fn remark(text: &str) -> anyhow::Result<()> {
+    say(indented(DETAIL, text))
+}
 
 pub(super) fn show(token: &Token) -> anyhow::Result<()> {
     let badge = token.badge.clone().unwrap_or_default();
-    let text = match badge.color() {
-        token::badge::Color::Green => green(&format!("● {}", badge.text)),
-        token::badge::Color::Amber => amber(&format!("● {}", badge.text)),
-        token::badge::Color::Red => red(&format!("● {}", badge.text)),
-        _ => format!("● {}", badge.text),
+    let dot = format!("● {}", badge.text);
+    let dot = match badge.color() {
+        token::badge::Color::Green => green(&dot),
+        token::badge::Color::Amber => amber(&dot),
+        token::badge::Color::Red => red(&dot),
+        _ => dot,
     };
-    let days = badge
-        .days_left
-        .filter(|_| token.usable)
-        .map(|days| format!(", {days} days left"))
-        .unwrap_or_default();
-    let who = token.subject.as_ref().map(|subject| subject.name.as_str()).unwrap_or_default();
-    say(&format!(
-        "       {text}  {who} in {}: {} version {}{days}",
-        token.workspace_id, token.connection_id, token.token_version
+    let days = badge.days_left.filter(|_| token.usable);
+    let days = days.map(|days| format!(", {} left", counted(days, "day"))).unwrap_or_default();
+    let name = token.subject.as_ref().map(|subject| subject.name.as_str()).unwrap_or_default();
+    say(hanging(
+        &format!("{DETAIL}{dot}  "),
+        &format!(
+            "{name} in {} ({}), version {}{days}",
+            token.workspace_id,
+            id_end(&token.connection_id),
+            token.token_version
+        ),
     ))
 }
 
-pub(super) fn step(number: u8, title: &str, what: &str) -> anyhow::Result<()> {
-    say(&format!("  {} {}  {what}", bold(&number.to_string()), bold(title)))
-}
-
-pub(super) fn mark(result: check::Result) -> String {
-    match result {
-        check::Result::Pass => green("✓"),
-        check::Result::Fail => red("✗"),
-        check::Result::Warn => amber("!"),
+pub(super) fn check(result: CheckResult, name: &str, message: &str) -> anyhow::Result<()> {
+    let mark = match result {
+        CheckResult::Pass => green("✓"),
+        CheckResult::Fail => red("✗"),
+        CheckResult::Warn => amber("!"),
         _ => "·".to_owned(),
-    }
-}
-
-pub(super) fn say(text: &str) -> anyhow::Result<()> {
-    writeln!(std::io::stdout().lock(), "{text}").context("nobody listens any more")
+    };
+    say(hanging(&format!("{DETAIL}{mark} {name:CHECK$}  "), message))
 }

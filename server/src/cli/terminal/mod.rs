@@ -2,7 +2,9 @@
 
 pub(super) mod paint;
 pub(super) mod program;
+pub(super) mod screen;
 pub(super) mod table;
+pub(super) mod time;
 
 use std::io::{self, Write};
 
@@ -18,6 +20,17 @@ pub(super) fn say(line: impl std::fmt::Display) -> anyhow::Result<()> {
 pub(super) fn note(line: impl std::fmt::Display) {
     // When stderr is closed there is nowhere left to report it.
     let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// The end of an id, which tells ids apart: the beginning is the time at which each was made.
+pub(super) fn id_end(id: &str) -> String {
+    const END: usize = 12;
+    match id.char_indices().rev().nth(END - 1) {
+        Some((at, _)) if at > 0 && uuid::Uuid::parse_str(id).is_ok() => {
+            format!("…{}", id.get(at..).unwrap_or(id))
+        }
+        _ => id.to_owned(),
+    }
 }
 
 /// "1 file", "2 files".

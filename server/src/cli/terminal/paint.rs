@@ -27,3 +27,8 @@ pub(in crate::cli) fn red(text: &str) -> String {
 pub(in crate::cli) fn grey(text: &str) -> String {
     paint("90", text)
 }
+
+/// The first word of a text in its colour. Painted after a table has been laid out, because the codes have no width.
+pub(in crate::cli) fn words(text: &str, colours: &[(&str, fn(&str) -> String)]) -> String {
+    colours.iter().fold(text.to_owned(), |text, (word, colour)| text.replace(word, &colour(word)))
+}

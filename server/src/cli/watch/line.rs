@@ -1,21 +1,24 @@
-//! How an event, and a token as a snapshot tells it, are shown: a line for people, JSON for scripts.
+//! How an event, and a token of a snapshot, are shown to people: a line with time, kind and owner, and below it, indented,
+//! what is wrong and what to do about it.
 
-use serde_json::{Value, json};
 use token_vault_client::Timestamp;
-use token_vault_client::v1::expiry_event::{Detail, Kind};
-use token_vault_client::v1::{Budget, Expiry, ExpiryEvent, Remedy, Severity, Subject, Token, token};
+use token_vault_client::v1::expiry_event::Detail;
+use token_vault_client::v1::{ExpiryEvent, Remedy, Severity, Subject, Token, token};
 
+use super::json::kind_name;
+use crate::cli::terminal::id_end;
 use crate::cli::terminal::paint::{amber, green, grey, red};
-use crate::cli::terminal::table::{seconds, time};
+use crate::cli::terminal::screen::indented;
+use crate::cli::terminal::table::Fit;
+use crate::cli::terminal::time::{minute, second};
 
-/// The kind, without what all kinds begin with.
-pub(in crate::cli) fn kind_name(kind: Kind) -> &'static str {
-    bare(kind.as_str_name(), "KIND_")
-}
+/// Room for a time to the minute, and for it and the longest kind.
+const TIME: usize = "2027-01-15 08:00".len();
+const KIND: usize = 20;
 
 /// The kind in the colour of how the token is after the event: red does not work, amber wants somebody.
-pub(in crate::cli) fn kind(event: &ExpiryEvent) -> String {
-    let text = format!("● {:19}", kind_name(event.kind()));
+pub(in crate::cli) fn kind(event: &ExpiryEvent, width: usize) -> String {
+    let text = format!("● {:width$}", kind_name(event.kind()));
     let calm = event.severity() == Severity::Info;
     match event.status() {
         token::Status::Expired | token::Status::Invalid => red(&text),
@@ -48,148 +51,103 @@ pub(in crate::cli) fn gap(event: &ExpiryEvent) -> Option<(Timestamp, Timestamp)>
     }
 }
 
-/// The event in one line.
-pub(in crate::cli) fn line(event: &ExpiryEvent) -> String {
-    let remedy = event.remedy.clone().unwrap_or_default();
-    let mut told = match (event.connection_id.as_str(), event.workspace_id.as_str()) {
-        ("", _) => format!("{}: {}", event.provider, remedy.message),
-        (connection, workspace) => {
-            format!("{} in {workspace} ({connection}): {}", who(event), remedy.message)
-        }
+/// The event.
+pub(super) fn event(event: &ExpiryEvent, fit: Fit) -> String {
+    let whom = match event.connection_id.as_str() {
+        "" => event.provider.clone(),
+        connection => owner(who(event), &event.workspace_id, connection, fit),
     };
-    if !remedy.action.is_empty() {
-        told = format!("{told} {}", remedy.action);
-    }
+    let mut remarks: Vec<_> = event.remedy.iter().map(in_words).collect();
     if let Some((from, to)) = gap(event) {
-        told = format!("{told} Backfill from {} to {}.", seconds(from), seconds(to));
+        remarks.push(format!("Backfill from {} to {} UTC.", second(from), second(to)));
     }
-    let at = event.occurred_at.map(seconds).unwrap_or_default();
-    format!("{at}  {} {told}", kind(event))
+    block(event.occurred_at, &kind(event, KIND), &whom, &remarks, fit)
 }
 
-/// The state of one token in one line.
-pub(in crate::cli) fn token_line(token: &Token) -> String {
+/// The state of a token, with everything that is wrong with it.
+pub(super) fn token(token: &Token, fit: Fit) -> String {
     let badge = token.badge.clone().unwrap_or_default();
-    let text = format!("● {:19}", badge.text);
+    let text = format!("● {:KIND$}", badge.text);
     let text = match badge.color() {
         token::badge::Color::Green => green(&text),
         token::badge::Color::Amber => amber(&text),
         token::badge::Color::Red => red(&text),
         _ => grey(&text),
     };
-    let end = match token.expiry.and_then(|expiry| expiry.at) {
-        Some(at) => format!(", ends {}", seconds(at)),
-        None => String::new(),
-    };
-    let at = token.updated_at.map(seconds).unwrap_or_default();
-    let (name, id) = (subject_name(token.subject.as_ref()), &token.connection_id);
-    format!("{at}  {text} {name} in {} ({id}): version {}{end}", token.workspace_id, token.token_version)
+    // The end of a token that does not work is of no interest.
+    let end = token.expiry.and_then(|expiry| expiry.at).filter(|_| token.usable);
+    let end = end.map(|at| format!(", ends {}", minute(at))).unwrap_or_default();
+    let owner = owner(subject_name(token.subject.as_ref()), &token.workspace_id, &token.connection_id, fit);
+    let whom = format!("{owner}, version {}{end}", token.token_version);
+    let remarks: Vec<_> =
+        token.problems.iter().filter_map(|problem| problem.remedy.as_ref()).map(in_words).collect();
+    block(token.updated_at, &text, &whom, &remarks, fit)
 }
 
-/// The event as one JSON object, with the names of the protocol.
-pub(in crate::cli) fn describe(event: &ExpiryEvent) -> Value {
-    let mut told = json!({
-        "type": "event",
-        "sequence": event.sequence,
-        "cursor": event.cursor,
-        "kind": kind_name(event.kind()),
-        "severity": bare(event.severity().as_str_name(), "SEVERITY_"),
-        "workspace_id": event.workspace_id,
-        "provider": event.provider,
-        "connection_id": event.connection_id,
-        "subject": event.subject.as_ref().map(subject),
-        "token_version": event.token_version,
-        "occurred_at": time(event.occurred_at),
-        "recorded_at": time(event.recorded_at),
-        "status": bare(event.status().as_str_name(), "STATUS_"),
-        "usable": event.usable,
-        "expiry": event.expiry.as_ref().map(expiry),
-        "days_left": event.days_left,
-        "reason": bare(event.reason().as_str_name(), "REFUSAL_REASON_"),
-        "provider_code": event.provider_code,
-        "remedy": event.remedy.as_ref().map(remedy),
-        "incident": event.incident,
-        "closes": event.closes,
-    });
-    if let (Some(fields), Some((name, value))) = (told.as_object_mut(), event.detail.as_ref().map(detail)) {
-        fields.insert(name.to_owned(), value);
+fn owner(name: &str, workspace: &str, connection: &str, fit: Fit) -> String {
+    let id = if fit == Fit::Wide { connection.to_owned() } else { id_end(connection) };
+    format!("{name} in {workspace} ({id})")
+}
+
+fn in_words(remedy: &Remedy) -> String {
+    format!("{} {}", remedy.message, remedy.action).trim().to_owned()
+}
+
+fn block(at: Option<Timestamp>, what: &str, whom: &str, remarks: &[String], fit: Fit) -> String {
+    if fit == Fit::Wide {
+        let at = at.map(second).unwrap_or_default();
+        let remarks: String = remarks.iter().map(|remark| format!(" {remark}")).collect();
+        return format!("{at}  {what} {whom}:{remarks}").trim_end_matches(':').to_owned();
     }
-    told
+    let indent = " ".repeat(TIME + 4);
+    let head = format!("{:TIME$}  {what} {whom}", at.map(minute).unwrap_or_default());
+    let remarks = remarks.iter().map(|remark| indented(&indent, remark));
+    std::iter::once(head).chain(remarks).collect::<Vec<_>>().join("\n")
 }
 
-/// The state of one token as one JSON object.
-pub(in crate::cli) fn describe_token(token: &Token) -> Value {
-    let badge = token.badge.clone().unwrap_or_default();
-    json!({
-        "type": "token",
-        "connection_id": token.connection_id,
-        "workspace_id": token.workspace_id,
-        "provider": token.provider,
-        "subject": token.subject.as_ref().map(subject),
-        "token_version": token.token_version,
-        "status": bare(token.status().as_str_name(), "STATUS_"),
-        "usable": token.usable,
-        "badge": badge.text,
-        "expiry": token.expiry.as_ref().map(expiry),
-        "days_left": badge.days_left,
-        "reason": bare(token.invalid_reason().as_str_name(), "REFUSAL_REASON_"),
-        "provider_code": token.provider_code,
-        "invalid_since": time(token.invalid_since),
-        "last_known_good": time(token.last_known_good),
-        "next_renewal_at": time(token.next_renewal_at),
-        "last_event_sequence": token.last_event_sequence,
-    })
-}
+#[cfg(test)]
+mod tests {
+    use token_vault_client::v1::Problem;
+    use token_vault_client::v1::expiry_event::Kind;
 
-fn detail(detail: &Detail) -> (&'static str, Value) {
-    match detail {
-        Detail::Expiring(it) => {
-            let threshold = it.threshold.map(|threshold| threshold.seconds);
-            let deadline = bare(it.deadline().as_str_name(), "KIND_");
-            ("expiring", json!({ "threshold_seconds": threshold, "deadline": deadline }))
-        }
-        Detail::Died(it) => {
-            let (good, bad) = (time(it.last_known_good), time(it.first_known_bad));
-            ("died", json!({ "last_known_good": good, "first_known_bad": bad }))
-        }
-        Detail::Restored(it) => {
-            let (from, to, cause) = (time(it.gap_start), time(it.gap_end), kind_name(it.cause()));
-            ("restored", json!({ "gap_start": from, "gap_end": to, "cause": cause }))
-        }
-        Detail::Renewed(it) => {
-            ("renewed", json!({ "previous_expiry": it.previous_expiry.as_ref().map(expiry) }))
-        }
-        Detail::RotationFailed(it) => {
-            let next = time(it.next_attempt_at);
-            let told =
-                json!({ "at_ceiling": it.at_ceiling, "attempts": it.attempts, "next_attempt_at": next });
-            ("rotation_failed", told)
-        }
-        Detail::Changed(it) => ("changed", json!({ "added": it.added, "removed": it.removed })),
-        Detail::Throttled(it) => ("throttled", json!({ "budget": it.budget.as_ref().map(budget) })),
+    use super::*;
+
+    const ID: &str = "01a206c3-e104-7602-81c8-46696f67bb1b";
+
+    fn remedy() -> Option<Remedy> {
+        Some(Remedy { message: "It is dead.".into(), action: "Reconnect.".into(), ..Remedy::default() })
     }
-}
 
-fn subject(subject: &Subject) -> Value {
-    let kind = bare(subject.r#type().as_str_name(), "TYPE_");
-    json!({ "id": subject.id, "name": subject.name, "type": kind })
-}
+    #[test]
+    fn an_event_is_a_line_with_what_to_do_below() {
+        let shown = ExpiryEvent {
+            connection_id: ID.into(),
+            workspace_id: "acme".into(),
+            subject: Some(Subject { name: "Ana".into(), ..Subject::default() }),
+            kind: Kind::Invalidated.into(),
+            occurred_at: Some(Timestamp { seconds: 1_800_000_000, nanos: 0 }),
+            remedy: remedy(),
+            ..ExpiryEvent::default()
+        };
+        assert_eq!(
+            event(&shown, Fit::Screen),
+            "2027-01-15 08:00  ● INVALIDATED          Ana in acme (…46696f67bb1b)\n                    It is dead. Reconnect."
+        );
+        let wide = event(&shown, Fit::Wide);
+        assert!(wide.lines().count() == 1 && wide.contains(ID) && wide.ends_with("Reconnect."), "{wide}");
+    }
 
-fn expiry(expiry: &Expiry) -> Value {
-    let kind = bare(expiry.kind().as_str_name(), "KIND_");
-    let source = bare(expiry.source().as_str_name(), "SOURCE_");
-    json!({ "kind": kind, "at": time(expiry.at), "source": source })
-}
-
-fn remedy(remedy: &Remedy) -> Value {
-    let fixer = bare(remedy.fixer().as_str_name(), "FIXER_");
-    json!({ "fixer": fixer, "message": remedy.message, "action": remedy.action, "url": remedy.url })
-}
-
-fn budget(budget: &Budget) -> Value {
-    json!({ "scope": budget.scope, "utilization_percent": budget.utilization_percent })
-}
-
-fn bare(name: &'static str, prefix: &str) -> &'static str {
-    name.strip_prefix(prefix).unwrap_or(name)
+    #[test]
+    fn a_dead_token_shows_why_and_not_when_it_would_have_ended() {
+        let end = token_vault_client::v1::Expiry { at: Some(Timestamp::default()), ..Default::default() };
+        let dead = Token {
+            connection_id: ID.into(),
+            expiry: Some(end),
+            problems: vec![Problem { remedy: remedy(), ..Problem::default() }],
+            ..Token::default()
+        };
+        let shown = token(&dead, Fit::Screen);
+        assert!(shown.contains("It is dead. Reconnect.") && !shown.contains("ends"), "{shown}");
+        assert!(token(&Token { usable: true, ..dead }, Fit::Screen).contains("ends"));
+    }
 }

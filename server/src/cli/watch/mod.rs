@@ -1,6 +1,7 @@
 //! `watch`: follows the feed of expiry events.
 
-pub(super) mod event;
+pub(super) mod json;
+pub(super) mod line;
 
 use std::io;
 use std::pin::pin;
@@ -18,21 +19,25 @@ use token_vault_client::{EventStream, Snapshot, Start, SubscriptionCheckpoint, W
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::interval;
 
-use self::event::{describe, describe_token, kind_name, line, token_line};
+use self::json::kind_name;
 use super::connect::{CallerArgs, in_words};
-use super::terminal::{note, say};
+use super::terminal::table::Fit;
+use super::terminal::{counted, note, say};
 
 /// Arguments of `watch`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  token-vault watch --from earliest                       all that is kept, then live
+  token-vault watch --from earliest
+      All events that are kept, then live ones.
   token-vault watch --from snapshot --min-severity warning
-  token-vault watch --subscription pager --json | while read -r event; do … ; done
+      The state of every connection, then its warnings.
+  token-vault watch --subscription pager --json | while read -r event; do …; done
+      Every event once, also over restarts of the command.
 
-It reconnects by itself and ends by Ctrl-C. What closes an incident passes every filter that the incident passed.
-With --json each line is an object; its type is event, token, snapshot_started, snapshot_complete, caught_up or
-history_lost. Signs of trouble go to stderr.")]
+The command reconnects by itself and ends with Ctrl-C. An event that closes an incident passes every filter that the \
+incident passed. With --json each line is an object; its type is event, token, snapshot_started, snapshot_complete, \
+caught_up or history_lost. Interruptions are reported on stderr.")]
 pub(super) struct WatchArgs {
     /// Where to start: with what happens from now on, with the oldest event that is kept, or with the state of every
     /// connection.
@@ -41,13 +46,14 @@ pub(super) struct WatchArgs {
     /// Start just after this position, as an event's cursor names it.
     #[arg(long, value_name = "CURSOR")]
     cursor: Option<String>,
-    /// Go on where this subscription stands, and move it as lines are written; the vault keeps it, per principal.
+    /// Continue at the position of this subscription, and move it as lines are written. The vault keeps it, for each
+    /// principal.
     ///
     /// Its position wins over --from and --cursor. Needs a role that may acknowledge: ingestion, alerting or admin.
     #[arg(long, value_name = "NAME")]
     subscription: Option<String>,
     /// Only this workspace; may be given several times.
-    #[arg(long, value_name = "WORKSPACE")]
+    #[arg(long, value_name = "NAME")]
     workspace: Vec<String>,
     /// Only this kind; may be given several times.
     #[arg(long, value_name = "KIND", ignore_case = true, value_parser = kinds())]
@@ -55,7 +61,10 @@ pub(super) struct WatchArgs {
     /// Only this severity and worse.
     #[arg(long, value_enum, value_name = "SEVERITY")]
     min_severity: Option<SeverityName>,
-    /// Print JSON lines instead of text.
+    /// Print each event on one line, however long, with whole ids.
+    #[arg(long, conflicts_with = "json")]
+    wide: bool,
+    /// Print JSON lines in place of text.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -91,10 +100,10 @@ fn kinds() -> impl TypedValueParser<Value = Kind> {
     let known = || (1..).map_while(|number| Kind::try_from(number).ok());
     let find = move |name: String| known().find(|kind| kind_name(*kind).eq_ignore_ascii_case(&name));
     PossibleValuesParser::new(known().map(kind_name))
-        .try_map(move |name| find(name).ok_or("is no kind of event"))
+        .try_map(move |name| find(name).ok_or("is not a kind of event"))
 }
 
-/// Runs it, until it is told to end or nobody reads any more.
+/// Follows the feed until a signal ends the command, or until nobody reads its output any more.
 pub(super) async fn run(args: WatchArgs) -> anyhow::Result<()> {
     let vault = args.caller.vault().await?;
     let start = match (args.cursor, args.from) {
@@ -114,14 +123,25 @@ pub(super) async fn run(args: WatchArgs) -> anyhow::Result<()> {
         options = options.checkpoint(SubscriptionCheckpoint::new(&vault, name));
     }
     let mut feed = vault.watch(options);
-    let followed = follow(&mut feed, args.json).await;
+    let shown = match (args.json, args.wide) {
+        (true, _) => Shown::Json,
+        (false, true) => Shown::Text(Fit::Wide),
+        (false, false) => Shown::Text(Fit::Screen),
+    };
+    let followed = follow(&mut feed, shown).await;
     // The lines that were written count as handled, whatever ended it.
-    let kept = feed.close().await;
+    let stored = feed.close().await;
     followed?;
-    kept.context("the subscription's position was not stored")
+    stored.context("the subscription's position was not stored")
 }
 
-async fn follow(feed: &mut EventStream, as_json: bool) -> anyhow::Result<()> {
+#[derive(Debug, Clone, Copy)]
+enum Shown {
+    Json,
+    Text(Fit),
+}
+
+async fn follow(feed: &mut EventStream, shown: Shown) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut unread = pin!(unread());
     loop {
@@ -132,28 +152,31 @@ async fn follow(feed: &mut EventStream, as_json: bool) -> anyhow::Result<()> {
             () = &mut unread => return Ok(()),
         };
         let Some(item) = item.transpose().map_err(in_words)? else { return Ok(()) };
-        if as_json { show_json(&item)? } else { show(&item)? }
+        match shown {
+            Shown::Json => show_json(&item)?,
+            Shown::Text(fit) => show(&item, fit)?,
+        }
     }
 }
 
-fn show(item: &WatchItem) -> anyhow::Result<()> {
+fn show(item: &WatchItem, fit: Fit) -> anyhow::Result<()> {
     match item {
-        WatchItem::Event(event) => return say(line(event)),
-        WatchItem::Snapshot(Snapshot::Token(token)) => return say(token_line(token)),
+        WatchItem::Event(event) => return say(line::event(event, fit)),
+        WatchItem::Snapshot(Snapshot::Token(token)) => return say(line::token(token, fit)),
         WatchItem::Snapshot(Snapshot::Complete { token_count, .. }) => {
-            note(format_args!("({token_count} connections; now what happens to them)"));
+            note(format_args!("({}; events follow)", counted(*token_count, "connection")));
         }
         WatchItem::CaughtUp => note("(caught up)"),
-        other => tell_trouble(other),
+        other => report_trouble(other),
     }
     Ok(())
 }
 
 fn show_json(item: &WatchItem) -> anyhow::Result<()> {
     say(match item {
-        WatchItem::Event(event) => describe(event),
+        WatchItem::Event(event) => json::event(event),
         WatchItem::Snapshot(Snapshot::Started) => json!({ "type": "snapshot_started" }),
-        WatchItem::Snapshot(Snapshot::Token(token)) => describe_token(token),
+        WatchItem::Snapshot(Snapshot::Token(token)) => json::token(token),
         WatchItem::Snapshot(Snapshot::Complete { token_count, cursor }) => {
             json!({ "type": "snapshot_complete", "token_count": token_count, "cursor": cursor })
         }
@@ -162,30 +185,30 @@ fn show_json(item: &WatchItem) -> anyhow::Result<()> {
             json!({ "type": "history_lost", "reason": error.reason_name(), "message": error.message() })
         }
         other => {
-            tell_trouble(other);
+            report_trouble(other);
             return Ok(());
         }
     })
 }
 
-fn tell_trouble(item: &WatchItem) {
+fn report_trouble(item: &WatchItem) {
     match item {
         WatchItem::HistoryLost(error) => note(format_args!("(events are lost; a snapshot follows: {error})")),
-        WatchItem::Interrupted(error) => note(format_args!("(interrupted; it goes on by itself: {error})")),
+        WatchItem::Interrupted(error) => note(format_args!("(interrupted, reconnecting: {error})")),
         WatchItem::CheckpointFailed(error) => note(format_args!("(the position is not stored yet: {error})")),
         _ => {}
     }
 }
 
-/// Ends when nobody reads stdout any more: while the feed is quiet, no write would tell.
+/// Ends when nobody reads stdout any more: while the feed is quiet, no write would fail.
 async fn unread() {
     let mut looks = interval(Duration::from_secs(1));
     loop {
         looks.tick().await;
         let stdout = io::stdout();
         let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
-        let answered = poll(&mut watched, Some(&Timespec::default()));
-        if answered.is_ok() && watched.iter().any(|fd| fd.revents().contains(PollFlags::ERR)) {
+        let polled = poll(&mut watched, Some(&Timespec::default()));
+        if polled.is_ok() && watched.iter().any(|fd| fd.revents().contains(PollFlags::ERR)) {
             return;
         }
     }
@@ -208,11 +231,11 @@ mod tests {
     }
 
     #[test]
-    fn kinds_are_read_in_any_case_and_an_unknown_one_is_told_with_the_known() {
+    fn kinds_are_read_in_any_case_and_an_unknown_one_is_refused_with_the_known() {
         let args = parse("watch --kind expired --kind ROTATION_FAILED").unwrap();
         assert_eq!(args.kind, [Kind::Expired, Kind::RotationFailed]);
-        let told = parse("watch --kind DIED").err().unwrap();
-        assert!(told.contains("INVALIDATED") && told.contains("DEADLINES_CHANGED"), "{told}");
+        let refused = parse("watch --kind DIED").err().unwrap();
+        assert!(refused.contains("INVALIDATED") && refused.contains("DEADLINES_CHANGED"), "{refused}");
         assert!(parse("watch --kind UNSPECIFIED").is_err());
     }
 

@@ -1,0 +1,47 @@
+//! The file that a new key is written to: only its owner may read it, and no file that exists is touched.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use crate::cli::Mistake;
+
+/// Made before the vault is called, because a key that can't be written is lost. Gone again unless it is filled.
+pub(super) struct NewFile {
+    path: PathBuf,
+    file: File,
+    filled: bool,
+}
+
+impl NewFile {
+    pub(super) fn create(path: &Path) -> anyhow::Result<Self> {
+        let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        let file = match opened {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let rule = format!("--output {} exists already, and is never overwritten", path.display());
+                return Err(Mistake(rule).into());
+            }
+            opened => opened.with_context(|| format!("cannot make {}", path.display()))?,
+        };
+        Ok(Self { path: path.to_path_buf(), file, filled: false })
+    }
+
+    pub(super) fn fill(mut self, key: &str) -> anyhow::Result<()> {
+        self.filled = true;
+        let written = writeln!(self.file, "{key}").and_then(|()| self.file.sync_all());
+        written.with_context(|| {
+            format!("cannot write the key to {}; revoke it and make another", self.path.display())
+        })
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if !self.filled {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
