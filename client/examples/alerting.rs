@@ -3,7 +3,7 @@
 //! Run `token-vault demo` in one terminal. In another, with the key in `TOKEN_VAULT_API_KEY`, or in a file that
 //! `TOKEN_VAULT_API_KEY_FILE` names:
 //!
-//! `cargo run -p token-vault-client --example alerting -- SUBSCRIPTION`
+//! `cargo run --example alerting -- SUBSCRIPTION`
 //!
 //! The vault keeps the position under the subscription's name. A real service also stores `Alerts::open`, so that it knows
 //! after a restart what it has reported.

@@ -3,9 +3,9 @@
 //! Run `token-vault demo` in one terminal. In another, with the key in `TOKEN_VAULT_API_KEY`, or in a file that
 //! `TOKEN_VAULT_API_KEY_FILE` names:
 //!
-//! `cargo run -p token-vault-client --example fetch -- CONNECTION_ID` fetches a connection's token.
+//! `cargo run --example fetch -- CONNECTION_ID` fetches a connection's token.
 //!
-//! `cargo run -p token-vault-client --example fetch -- --store WORKSPACE < token.txt` stores a token of Meta.
+//! `cargo run --example fetch -- --store WORKSPACE < token.txt` stores a token of Meta.
 
 #![expect(clippy::print_stdout, reason = "an example talks to its reader")]
 

@@ -3,7 +3,7 @@
 //! Run `token-vault demo` in one terminal. In another, with the key in `TOKEN_VAULT_API_KEY`, or in a file that
 //! `TOKEN_VAULT_API_KEY_FILE` names:
 //!
-//! `cargo run -p token-vault-client --example ingestion -- POSITION_FILE`
+//! `cargo run --example ingestion -- POSITION_FILE`
 //!
 //! Ctrl-C ends it, and the next run goes on where it was.
 

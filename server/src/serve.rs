@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,8 +24,8 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// How long the vault may take to finish what is written and close the database.
 const CLOSE: Duration = Duration::from_secs(30);
 
-/// Serves until SIGTERM or SIGINT. A second signal ends at once.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+/// Serves until SIGTERM or SIGINT. A second signal ends at once. `program` is how an operator calls this program.
+pub async fn run(config: Config, program: &str) -> anyhow::Result<()> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -71,9 +72,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tracing::warn!(file = %file.display(), "made a master key: back it up, since without it every secret is lost");
     }
     if let Some(file) = &first.bootstrap_key_file {
-        tracing::warn!(file = %file.display(), "made the bootstrap admin key: make your own keys with it, then revoke it");
+        tracing::warn!(file = %file.display(), "made the bootstrap admin key");
     }
 
+    let scheme = if tls.is_some() { "https" } else { "http" };
     let hangups = signals.hangups(tls.is_some());
     if let Some(tls) = tls.clone() {
         tokio::spawn(tls.follow(hangups, stop.clone()));
@@ -86,6 +88,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     });
     let clockwork = jobs::start(vault.clone()).await.context("the clockwork does not start")?;
     tell_ready(bound)?;
+    if let Some(file) = &first.bootstrap_key_file {
+        show_next_steps(program, bound.0, scheme, file);
+    }
 
     let failure = tokio::select! {
         () = signals.next() => None,
@@ -174,6 +179,19 @@ fn tell_ready((grpc, admin): (SocketAddr, SocketAddr)) -> anyhow::Result<()> {
     writeln!(stdout, "token-vault ready: grpc={grpc} admin={admin}").and_then(|()| stdout.flush())?;
     tracing::info!(%grpc, %admin, version = env!("CARGO_PKG_VERSION"), "ready");
     Ok(())
+}
+
+/// What an operator does after the first start.
+fn show_next_steps(program: &str, grpc: SocketAddr, scheme: &str, bootstrap_key: &Path) {
+    let with = format!("--endpoint {scheme}://{grpc} --key-file {}", bootstrap_key.display());
+    tracing::info!(
+        "next: make an admin key of your own: \
+         {program} api-key create --principal ops --role admin --all-workspaces --output ops.key {with}"
+    );
+    tracing::info!(
+        "then: make a key for each service, and revoke the bootstrap key: {program} api-key list {with}"
+    );
+    tracing::info!("to read: {program} --help, and docs/operating.md in the repository");
 }
 
 /// SIGTERM and SIGINT; SIGHUP asks for the TLS files to be read again, and never ends the process.

@@ -1,4 +1,4 @@
-//! The command line. Each file is one command; here are the arguments, and what the exit code means.
+//! The command line. Each file or folder is one command; here are the list of commands and the exit codes.
 
 mod api_key;
 mod arguments;
@@ -24,28 +24,35 @@ use crate::vault::Vault;
 use crate::{serve, telemetry};
 
 use arguments::{DatabaseArgs, ServeArgs};
-use terminal::program::{with_name, with_name_in_help};
+use terminal::program::{program, with_name, with_name_in_help};
 use terminal::{Unread, counted, note, say};
 
-/// Something failed while running.
+/// The command failed while running.
 const FAILED: u8 = 1;
 /// The command line or the configuration is wrong; nothing was done.
 const MISTAKE: u8 = 2;
 
 const EXAMPLES: &str = "\
 Examples:
-  token-vault                                        run with all defaults, data in ./data
-  token-vault serve --config /etc/token-vault.toml   run as configured
-  token-vault api-key create --principal ingestion --role ingestion --all-workspaces
-  token-vault watch --from snapshot                  how tokens are, then what happens to them
-  token-vault jobs                                   what runs by the clock, and how it went
-  token-vault healthcheck                            exit 0 while the vault serves
+  token-vault
+      Serve with all defaults, with data in ./data.
+  token-vault serve --config /etc/token-vault.toml
+      Serve as configured.
+  token-vault api-key create --principal ops --role admin --all-workspaces \\
+      --output ops.key
+      Make an admin key of your own, the first step after the first start.
+  token-vault watch --from snapshot
+      See how the tokens are, and then what happens to them.
+  token-vault jobs
+      List the jobs, and how their latest runs went.
+  token-vault healthcheck
+      Exit with 0 while the vault serves.
 
-Configuration: defaults, then the file of --config, then the environment, then flags; the later wins.
-The key server.listen is TOKEN_VAULT__SERVER__LISTEN in the environment, and so on for every key.
+Configuration: a value comes from the defaults, the file of --config, the environment or flags; the later wins. \
+The key server.listen is TOKEN_VAULT__SERVER__LISTEN in the environment, and so on for every key. \
 TOKEN_VAULT_MASTER_KEY holds the master keys if they are not in a file.
 
-Exit codes: 0 done, 1 failed while running, 2 mistake in the command line or configuration.";
+Exit codes: 0 done, 1 failed while running, 2 mistake in the command line or the configuration.";
 
 /// Self-hosted vault for ad-platform access tokens, over gRPC.
 ///
@@ -65,18 +72,18 @@ enum Command {
     ///
     /// Prints one line on stdout when it is ready: `token-vault ready: grpc=… admin=…`. Logs go to stderr.
     Serve(ServeArgs),
-    /// Bring the database's schema up to this version, and end.
+    /// Bring the database's schema up to date with this version.
     ///
     /// Needed only where storage.migrate_on_start is off.
     Migrate(DatabaseArgs),
-    /// Make, list and revoke API keys.
+    /// Make, list, rotate and revoke API keys.
     #[command(subcommand)]
     ApiKey(api_key::Command),
-    /// Follow what happens to tokens, one line per event.
+    /// Follow what happens to tokens.
     Watch(watch::WatchArgs),
     /// List the jobs, start one, or see how their runs went.
     Jobs(jobs::JobsArgs),
-    /// List, make, rotate and recover the keys that everything is encrypted by.
+    /// List, make, rotate and recover the keys that everything is encrypted with.
     #[command(subcommand)]
     Keys(encryption_keys::Command),
     /// Check the audit log, and read it.
@@ -151,7 +158,7 @@ async fn dispatch(line: CommandLine) -> anyhow::Result<()> {
 async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let config = Config::load(args.into())?;
     telemetry::init(config.log.format, &config.log.level)?;
-    serve::run(config).await
+    serve::run(config, &program()).await
 }
 
 /// Says on stderr what went wrong, and returns the exit code.
@@ -164,7 +171,7 @@ fn complain(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(if mistaken { MISTAKE } else { FAILED })
 }
 
-/// An argument that the parser could not judge, and that is wrong.
+/// A wrong argument that the parser could not recognize as such.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Mistake(String);

@@ -7,6 +7,7 @@
 mod audit;
 mod certificates;
 mod declare;
+mod environment;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod master_keys;
@@ -195,6 +196,7 @@ impl Config {
 
     fn from_sources(figment: Figment, flags: Flags, master_key: Option<Secret>) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(with_flags(figment, flags))?;
+        environment::check(&mut reader, environment_names());
         let data_dir = reader.get(&DATA_DIR);
         let server = server::read(&mut reader);
         let client_auth = server.tls.as_ref().map_or(ClientAuth::None, |tls| tls.client_auth);
@@ -256,6 +258,10 @@ impl Config {
         };
         (vault, self.meta)
     }
+}
+
+fn environment_names() -> impl Iterator<Item = String> {
+    std::env::vars_os().filter_map(|(name, _)| name.into_string().ok())
 }
 
 /// Flags win over file and environment.

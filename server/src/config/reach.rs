@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::reader::Reader;
 use super::settings::{CERT_FILE, CERTIFICATES, DATA_DIR, KEY_FILE, LISTEN, OIDC_ROLES};
-use super::{Config, ConfigError, Flags, with_flags};
+use super::{Config, ConfigError, Flags, environment, environment_names, with_flags};
 use crate::model::Role;
 
 /// What a caller on the vault's own machine needs to know.
@@ -47,6 +47,7 @@ impl Config {
     pub fn reach(flags: Flags) -> Result<Reach, ConfigError> {
         let (figment, _) = Self::file_and_environment(&flags)?;
         let mut reader = Reader::new(with_flags(figment, flags))?;
+        environment::check(&mut reader, environment_names());
         let data_dir = reader.get(&DATA_DIR);
         let listen = reader.get(&LISTEN);
         let certificate_file = reader.find(&CERT_FILE);

@@ -39,7 +39,7 @@ The demo makes a folder below the system's temporary folder and removes it at it
 configuration and reaches nothing outside this machine.")]
 pub struct DemoArgs {
     /// Where the vault listens for gRPC; port 0 picks a free one.
-    #[arg(long, value_name = "ADDRESS", default_value_t = DEFAULT_LISTEN.to_string())]
+    #[arg(long, value_name = "ADDRESS", default_value = DEFAULT_LISTEN)]
     listen: String,
     /// Where the Graph API sandbox listens; port 0 picks a free one.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7500")]

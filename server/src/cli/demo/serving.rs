@@ -14,6 +14,7 @@ use token_vault_sandbox::Sandbox;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
+use crate::cli::terminal::program::program;
 use crate::config::{Config, Flags};
 use crate::crypto::create_secret_file;
 use crate::model::Secret;
@@ -154,7 +155,7 @@ pub(crate) async fn run_vault(args: DemoVaultArgs) -> anyhow::Result<()> {
         ALONE.store(true, Ordering::Relaxed);
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM);
     });
-    let ended = serve::run(config).await;
+    let ended = serve::run(config, &program()).await;
     let is_demo = args.folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(FOLDER));
     if is_demo && ALONE.load(Ordering::Relaxed) {
         let _ = std::fs::remove_dir_all(&args.folder);

@@ -40,8 +40,8 @@ pub(super) fn show(serving: &Serving, sandbox: &Sandbox, connection: &str) -> an
 
     title("Bob pastes a token. It is one of the sandbox, and worth nothing elsewhere.")?;
     command(&[
-        &format!("TOKEN=$(curl -s -d '{{}}' {graph}/_sandbox/users/bob/tokens |"),
-        "grep -o 'EAA[A-Za-z0-9]*')",
+        &format!("TOKEN=$(curl -s -d '{{\"kind\":\"short_lived\"}}' \\"),
+        &format!("{graph}/_sandbox/users/bob/tokens | cut -d'\"' -f4)"),
     ])?;
     call("StoreToken", &stored, &vault)?;
 
@@ -53,7 +53,7 @@ pub(super) fn show(serving: &Serving, sandbox: &Sandbox, connection: &str) -> an
     command(&[&format!(r#"curl -d '{{"advance_seconds":86400}}' {graph}/_sandbox/clock"#)])?;
 
     title("From Rust: ingestion, alerting and fetch are the examples.")?;
-    command(&["cargo run -p token-vault-client --example ingestion -- \\", "/tmp/feed-position"])?;
+    command(&["cargo run --example ingestion -- /tmp/feed-position"])?;
 
     say(format_args!("\nAll that the sandbox can do: curl {graph}/_sandbox"))?;
     say("Ctrl-C ends the demo and removes everything.")

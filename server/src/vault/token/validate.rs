@@ -279,7 +279,10 @@ impl Patient<'_> {
         for id in candidates {
             match self.provider.smoke_test(self.secret, id).await {
                 Ok(seen) if seen.rows > 0 => {
-                    let remedy = Remedy::none(format!("Read {} rows of the last 7 days.", seen.rows));
+                    let remedy = Remedy::none(match seen.rows {
+                        1 => "Read 1 row of the last 7 days.".to_owned(),
+                        rows => format!("Read {rows} rows of the last 7 days."),
+                    });
                     return Ok(Check::new("smoke_test", CheckResult::Pass, remedy)
                         .with("ad_account_id", id)
                         .with("rows", seen.rows));
@@ -311,8 +314,11 @@ impl Patient<'_> {
             ),
             Some(usage) => {
                 let high = usage.utilization_percent >= THROTTLED_PERCENT || !usage.retry_after.is_zero();
-                let message =
-                    format!("{:.0} % of the limit of {} are used.", usage.utilization_percent, usage.scope);
+                let message = format!(
+                    "{:.0} % of the {} limit is used.",
+                    usage.utilization_percent,
+                    usage.scope.replace('_', " ")
+                );
                 let (result, remedy) = if high {
                     (
                         CheckResult::Warn,
