@@ -1,4 +1,4 @@
-//! A feed as the protocol wants it, small enough to be read at a glance, that can be made to misbehave.
+//! A small feed that follows the protocol, and that a test can make misbehave.
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
@@ -21,7 +21,7 @@ pub(crate) type Answers = Pin<Box<dyn Stream<Item = Result<WatchExpiryEventsResp
 /// Events per batch, tokens per page.
 const BATCH: usize = 3;
 
-/// One call of WatchExpiryEvents as it came in.
+/// One call of WatchExpiryEvents as the feed received it.
 #[derive(Debug, Clone)]
 pub(crate) struct Watched {
     pub(crate) at: Instant,
@@ -41,17 +41,17 @@ pub(crate) struct State {
     /// Events up to this sequence are past retention.
     pub(crate) compacted: i64,
     pub(crate) tokens: Vec<Token>,
-    /// Each of the next watches ends with one of these in place of an answer.
+    /// Each of the next watches fails with one of these.
     pub(crate) refusals: VecDeque<Status>,
-    /// Each of the next watches ends like this after so many answers.
+    /// Each of the next watches ends like this after so many messages.
     pub(crate) ends: VecDeque<(usize, End)>,
-    /// Gives positions inside snapshots, which no vault should.
+    /// Whether messages inside snapshots have positions, which a vault must not send.
     pub(crate) careless: bool,
-    /// Before each answer.
+    /// How long to wait before each message.
     pub(crate) pace: Duration,
-    /// So many events before its position a watch gets again.
+    /// How many events before its position a watch gets again.
     pub(crate) overlap: i64,
-    /// AcknowledgeEvents ends with this.
+    /// AcknowledgeEvents fails with this.
     pub(crate) acknowledge_with: Option<Status>,
     pub(crate) positions: HashMap<String, String>,
     pub(crate) acknowledged: Vec<String>,
@@ -61,10 +61,10 @@ pub(crate) struct State {
 /// How a watch ends before its time.
 #[derive(Debug, Clone)]
 pub(crate) enum End {
-    /// Without a word, as from a server that stops well.
+    /// Without an error, as when a server stops in order.
     Well,
     With(Status),
-    /// It stays open, and nothing comes any more.
+    /// It stays open, and nothing more comes.
     Silent,
 }
 
@@ -113,21 +113,21 @@ impl Feed {
         };
         let end = state.ends.pop_front();
         let every = request.heartbeat_interval.and_then(|time| Duration::try_from(time).ok());
-        let (answers, taken) = mpsc::channel(1);
-        let teller = Teller { state: self.state.clone(), answers, told: 0, end };
-        tokio::spawn(teller.run(snapshot, after, every.unwrap()));
+        let (messages, taken) = mpsc::channel(1);
+        let sender = Sender { state: self.state.clone(), messages, sent: 0, end };
+        tokio::spawn(sender.run(snapshot, after, every.unwrap()));
         Ok(Box::pin(ReceiverStream::new(taken)))
     }
 }
 
 impl State {
-    /// Something happens.
+    /// Adds an event.
     pub(crate) fn happens(&mut self, event: ExpiryEvent) {
         let sequence = self.head() + 1;
         self.events.push(ExpiryEvent { sequence, cursor: self.cursor(sequence), ..event });
     }
 
-    /// So many events of some connections.
+    /// Adds so many events of some connections.
     pub(crate) fn happen(&mut self, number: i64) {
         for number in 0..number {
             let connection_id = format!("connection-{}", number % 5);
@@ -159,23 +159,23 @@ fn lost(reason: &str) -> Status {
     Status::with_error_details(Code::OutOfRange, "the position is of no use", details)
 }
 
-/// Tells one watcher.
-struct Teller {
+/// Sends messages to one watcher.
+struct Sender {
     state: Arc<Mutex<State>>,
-    answers: mpsc::Sender<Result<WatchExpiryEventsResponse, Status>>,
-    told: usize,
+    messages: mpsc::Sender<Result<WatchExpiryEventsResponse, Status>>,
+    sent: usize,
     end: Option<(usize, End)>,
 }
 
-/// The watcher is gone, or must not be told more.
+/// The watcher is gone, or must not get more messages.
 struct Done;
 
-impl Teller {
+impl Sender {
     async fn run(mut self, snapshot: Option<Vec<Token>>, after: i64, every: Duration) {
-        let _ = self.tell_all(snapshot, after, every).await;
+        let _ = self.send_all(snapshot, after, every).await;
     }
 
-    async fn tell_all(
+    async fn send_all(
         &mut self,
         snapshot: Option<Vec<Token>>,
         mut after: i64,
@@ -184,13 +184,13 @@ impl Teller {
         if let Some(tokens) = snapshot {
             let careless = self.state.lock().unwrap().careless;
             let inside = if careless { self.cursor(after) } else { String::new() };
-            self.tell(Item::Heartbeat(Heartbeat::default()), inside.clone()).await?;
+            self.send(Item::Heartbeat(Heartbeat::default()), inside.clone()).await?;
             for page in tokens.chunks(BATCH) {
                 let page = SnapshotPage { tokens: page.to_vec() };
-                self.tell(Item::Snapshot(page), inside.clone()).await?;
+                self.send(Item::Snapshot(page), inside.clone()).await?;
             }
             let complete = SnapshotComplete { token_count: tokens.len().try_into().unwrap() };
-            self.tell(Item::SnapshotComplete(complete), self.cursor(after)).await?;
+            self.send(Item::SnapshotComplete(complete), self.cursor(after)).await?;
         }
         self.beat(after).await?;
         let mut beaten = Instant::now();
@@ -202,7 +202,7 @@ impl Teller {
             match batch.last() {
                 Some(last) => {
                     after = last.sequence;
-                    self.tell(Item::Events(EventBatch { events: batch }), self.cursor(after)).await?;
+                    self.send(Item::Events(EventBatch { events: batch }), self.cursor(after)).await?;
                     beaten = Instant::now();
                 }
                 None => tokio::time::sleep(Duration::from_millis(5)).await,
@@ -217,22 +217,22 @@ impl Teller {
     async fn beat(&mut self, after: i64) -> Result<(), Done> {
         let head_sequence = self.state.lock().unwrap().head();
         let beat = Heartbeat { head_sequence, behind: head_sequence - after };
-        self.tell(Item::Heartbeat(beat), self.cursor(after)).await
+        self.send(Item::Heartbeat(beat), self.cursor(after)).await
     }
 
-    async fn tell(&mut self, item: Item, cursor: String) -> Result<(), Done> {
+    async fn send(&mut self, item: Item, cursor: String) -> Result<(), Done> {
         let pace = self.state.lock().unwrap().pace;
         tokio::time::sleep(pace).await;
-        let answer = WatchExpiryEventsResponse { cursor, item: Some(item), ..Default::default() };
-        self.answers.send(Ok(answer)).await.map_err(|_| Done)?;
-        self.told += 1;
-        match self.end.take_if(|(answers, _)| *answers == self.told) {
+        let message = WatchExpiryEventsResponse { cursor, item: Some(item), ..Default::default() };
+        self.messages.send(Ok(message)).await.map_err(|_| Done)?;
+        self.sent += 1;
+        match self.end.take_if(|(messages, _)| *messages == self.sent) {
             None => return Ok(()),
             Some((_, End::Well)) => {}
             Some((_, End::With(status))) => {
-                let _ = self.answers.send(Err(status)).await;
+                let _ = self.messages.send(Err(status)).await;
             }
-            Some((_, End::Silent)) => self.answers.closed().await,
+            Some((_, End::Silent)) => self.messages.closed().await,
         }
         Err(Done)
     }

@@ -19,7 +19,7 @@ use token_vault_client::{ApiKey, ErrorKind, Vault};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-fn refused(code: Code, reason: &str, after: Option<Duration>) -> Status {
+fn denied(code: Code, reason: &str, after: Option<Duration>) -> Status {
     let mut details = ErrorDetails::new();
     details.set_error_info(reason, "tokenvault.v1", []);
     if after.is_some() {
@@ -34,7 +34,7 @@ fn key() -> ApiKey {
 
 #[tokio::test]
 async fn a_read_is_repeated_until_it_answers() {
-    let away = || refused(Code::Unavailable, "STORAGE_UNAVAILABLE", Some(Duration::from_millis(20)));
+    let away = || denied(Code::Unavailable, "STORAGE_UNAVAILABLE", Some(Duration::from_millis(20)));
     let scripted = Scripted::start([away(), away()]).await;
     let vault = Vault::connect(&scripted.url, key()).await.unwrap();
     vault.get_token(GetTokenRequest { connection_id: "c".into(), ..Default::default() }).await.unwrap();
@@ -48,8 +48,8 @@ async fn a_read_is_repeated_until_it_answers() {
 
 #[tokio::test]
 async fn a_change_is_repeated_under_one_request_id() {
-    let lost = refused(Code::Unavailable, "STORAGE_UNAVAILABLE", Some(Duration::from_millis(5)));
-    let running = refused(Code::Aborted, "REQUEST_IN_PROGRESS", Some(Duration::from_millis(5)));
+    let lost = denied(Code::Unavailable, "STORAGE_UNAVAILABLE", Some(Duration::from_millis(5)));
+    let running = denied(Code::Aborted, "REQUEST_IN_PROGRESS", Some(Duration::from_millis(5)));
     let scripted = Scripted::start([lost, running]).await;
     let vault = Vault::connect(&scripted.url, key()).await.unwrap();
     vault.exchange_token(ExchangeTokenRequest::default()).await.unwrap();
@@ -64,11 +64,11 @@ async fn a_change_is_repeated_under_one_request_id() {
 }
 
 #[tokio::test]
-async fn what_waiting_cannot_mend_is_asked_once() {
+async fn what_waiting_cannot_fix_is_asked_once() {
     for (code, reason) in
         [(Code::FailedPrecondition, "TOKEN_INVALID"), (Code::Aborted, "TOKEN_VERSION_MISMATCH")]
     {
-        let scripted = Scripted::start([refused(code, reason, None)]).await;
+        let scripted = Scripted::start([denied(code, reason, None)]).await;
         let vault = Vault::connect(&scripted.url, key()).await.unwrap();
         let error = vault.exchange_token(ExchangeTokenRequest::default()).await.unwrap_err();
         assert_eq!(error.reason(), ErrorReason::from_reason(reason));
@@ -78,7 +78,7 @@ async fn what_waiting_cannot_mend_is_asked_once() {
 
 #[tokio::test]
 async fn retries_end_with_their_number() {
-    let away = || refused(Code::Unavailable, "STORAGE_UNAVAILABLE", Some(Duration::from_millis(1)));
+    let away = || denied(Code::Unavailable, "STORAGE_UNAVAILABLE", Some(Duration::from_millis(1)));
     let scripted = Scripted::start([away(), away(), away()]).await;
     let vault = Vault::builder(&scripted.url, key()).max_retries(1).connect().await.unwrap();
     let error = vault.get_token(GetTokenRequest::default()).await.unwrap_err();
@@ -103,18 +103,18 @@ async fn a_connection_that_breaks_in_mid_call_says_retry() {
     let vault = Vault::builder(url, key()).max_retries(1).connect_lazy().unwrap();
     let error = vault.fetch_access_token("c").await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::RetryAfter(_)), "{error:?}");
-    assert_ne!(error.code(), Code::DeadlineExceeded, "the break itself is told, and soon");
+    assert_ne!(error.code(), Code::DeadlineExceeded, "the error is the break itself, and comes soon");
 }
 
 #[tokio::test]
-async fn the_longest_times_are_no_trouble() {
+async fn the_longest_times_are_accepted() {
     let scripted = Scripted::start([]).await;
     let vault = Vault::builder(&scripted.url, key()).deadline(Duration::MAX).keepalive(Duration::ZERO);
     vault.connect().await.unwrap().get_token(GetTokenRequest::default()).await.unwrap();
 }
 
 #[tokio::test]
-async fn what_can_be_no_endpoint_or_key_is_the_callers_bug() {
+async fn an_invalid_endpoint_or_key_is_the_callers_bug() {
     for (endpoint, key) in [("not a url", "k"), ("ftp://127.0.0.1:1", "k"), ("http://127.0.0.1:1", "a\nb")] {
         let error = Vault::connect(endpoint, ApiKey::new(key)).await.unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::YourBug(_)), "{endpoint}: {error:?}");

@@ -1,4 +1,5 @@
-//! A vault that refuses as it is told, then answers with nothing, and remembers what it was sent. Its feed is `feed.rs`'s.
+//! A vault that denies calls as scripted, then answers with empty responses, and remembers what it received. Its feed is in
+//! `feed.rs`.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,7 +13,7 @@ use tonic::{Request, Response, Status};
 
 use crate::feed::{Answers, Feed};
 
-/// One call as it came in.
+/// One call as the vault received it.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
     pub(crate) authorization: String,
@@ -78,7 +79,7 @@ pub(crate) async fn hangs_up() -> String {
     tokio::spawn(async move {
         while let Ok((mut socket, _)) = listener.accept().await {
             let _ = socket.read(&mut [0; 1024]).await;
-            // The connection stands and the call is under way when it breaks.
+            // The call is in flight when the connection breaks.
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
     });

@@ -12,7 +12,7 @@ use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 use crate::key;
 use crate::scripted::Scripted;
 
-/// A root, the vault's certificate for `localhost`, and a client's; the client's files lie in `folder`.
+/// A root, the vault's certificate for `localhost`, and a client's, whose files are in `folder`.
 struct Certificates {
     folder: TempDir,
     root: String,
@@ -49,7 +49,7 @@ impl Certificates {
 }
 
 #[tokio::test]
-async fn a_vault_is_spoken_to_over_tls_when_the_given_roots_vouch_for_it() {
+async fn a_vault_is_called_over_tls_when_the_given_roots_vouch_for_it() {
     let ours = Certificates::new();
     let scripted = Scripted::start_with(ours.server()).await;
     let builder = || Vault::builder(&scripted.url, key()).max_retries(0);
@@ -67,7 +67,7 @@ async fn a_vault_is_spoken_to_over_tls_when_the_given_roots_vouch_for_it() {
 }
 
 #[tokio::test]
-async fn a_client_shows_its_certificate_and_needs_no_key_then() {
+async fn a_client_with_a_certificate_needs_no_key() {
     let ours = Certificates::new();
     let tls = ours.server().client_ca_root(Certificate::from_pem(&ours.root));
     let scripted = Scripted::start_with(tls).await;
@@ -86,7 +86,7 @@ async fn a_client_shows_its_certificate_and_needs_no_key_then() {
 }
 
 #[tokio::test]
-async fn what_can_be_no_tls_is_the_callers_bug() {
+async fn an_invalid_tls_setting_is_the_callers_bug() {
     let ours = Certificates::new();
     let secured = || Vault::builder("https://localhost:1", key());
     let cases = [

@@ -1,4 +1,4 @@
-//! A watch against a feed on a real socket that is cut, falls silent, refuses or forgets.
+//! A watch against a feed on a real socket that is cut, falls silent, denies calls or loses events.
 
 use std::time::{Duration, Instant};
 
@@ -14,9 +14,9 @@ use tonic::Code;
 use crate::feed::End;
 use crate::relay::Relay;
 use crate::scripted::Scripted;
-use crate::{key, refused};
+use crate::{denied, key};
 
-/// Nothing here takes this long.
+/// Longer than anything here takes.
 const SOON: Duration = Duration::from_secs(20);
 
 async fn vault(url: &str) -> Vault {
@@ -27,7 +27,7 @@ async fn next(stream: &mut EventStream) -> WatchItem {
     tokio::time::timeout(SOON, stream.next()).await.expect("in time").expect("an item").expect("no error")
 }
 
-/// The next event, past whatever else comes.
+/// The next event; other items are skipped.
 async fn next_event(stream: &mut EventStream) -> ExpiryEvent {
     loop {
         if let WatchItem::Event(event) = next(stream).await {
@@ -50,7 +50,7 @@ fn word(item: &WatchItem) -> String {
     }
 }
 
-/// The words until this one.
+/// The words up to this one.
 async fn words_until(stream: &mut EventStream, last: &str) -> Vec<String> {
     let mut words = Vec::new();
     while words.last().map(String::as_str) != Some(last) {
@@ -76,9 +76,9 @@ async fn cuts_lose_nothing_and_double_nothing() {
     const EVENTS: i64 = 200;
     let scripted = Scripted::start([]).await;
     scripted.feed.state().happen(EVENTS / 2);
-    // Even a vault that sends again what it has sent before.
+    // The vault also sends again what it has sent before.
     scripted.feed.state().overlap = 4;
-    // Slower than the watcher, so that a cut finds it in the middle.
+    // Slower than the watcher, so that cuts come in the middle.
     scripted.feed.state().pace = Duration::from_millis(3);
     let relay = Relay::to(&scripted.url).await;
     let mut stream = vault(&relay.url).await.watch(WatchOptions::new().start(Start::Earliest));
@@ -95,17 +95,17 @@ async fn cuts_lose_nothing_and_double_nothing() {
     assert_eq!(got, (1..=EVENTS).collect::<Vec<_>>());
     let watches = scripted.feed.watched().len();
     assert!(watches >= 5, "it was really cut, and connected again: {watches}");
-    // No event comes after the last, though the last cut may be heard of, and mended, only now.
+    // No event comes after the last one, though the last cut may be noticed and repaired only now.
     let more = tokio::time::timeout(Duration::from_millis(500), next_event(&mut stream)).await;
     assert!(more.is_err(), "{more:?}");
 }
 
 #[tokio::test]
-async fn each_outage_is_told_once_and_being_caught_up_after_it() {
+async fn each_outage_is_reported_once_and_being_caught_up_after_it() {
     let scripted = Scripted::start([]).await;
     scripted.feed.state().happen(1);
-    let away = || refused(Code::Unavailable, "SHUTTING_DOWN", Some(Duration::from_millis(5)));
-    // It stops, and refuses until it is up again.
+    let away = || denied(Code::Unavailable, "SHUTTING_DOWN", Some(Duration::from_millis(5)));
+    // It stops, and denies calls until it is up again.
     scripted.feed.state().ends.push_back((2, End::With(away())));
     let mut stream = vault(&scripted.url).await.watch(WatchOptions::new().start(Start::Earliest));
     assert_eq!(words_until(&mut stream, "event 1").await, ["event 1"]);
@@ -215,7 +215,7 @@ async fn a_busy_watch_stores_seldom() {
 }
 
 #[tokio::test]
-async fn lost_history_is_told_and_a_snapshot_rebuilds() {
+async fn lost_history_is_reported_and_a_snapshot_rebuilds() {
     for (reason, file_says) in [("EVENTS_COMPACTED", "v0:2"), ("FEED_REPLACED", "v7:9")] {
         let folder = tempfile::tempdir().unwrap();
         let file = FileCheckpoint::new(folder.path().join("position"));
@@ -238,7 +238,7 @@ async fn lost_history_is_told_and_a_snapshot_rebuilds() {
         assert_eq!(words, ["snapshot", "a", "b", "c", "d", "all 4"]);
         assert_eq!(file.load().await.unwrap().as_deref(), Some(file_says), "no snapshot is handled in part");
 
-        // Of what happens now, the tokens of the snapshot tell the first two events already.
+        // The tokens of the snapshot cover the first two of these events already.
         for connection in ["a", "b", "a", "b"] {
             let event = ExpiryEvent { connection_id: connection.into(), ..Default::default() };
             scripted.feed.state().happens(event);
@@ -256,7 +256,7 @@ async fn lost_history_is_told_and_a_snapshot_rebuilds() {
 }
 
 #[tokio::test]
-async fn a_feed_that_is_replaced_under_the_watch_counts_anew() {
+async fn a_feed_that_is_replaced_under_the_watch_counts_from_its_beginning() {
     let scripted = Scripted::start([]).await;
     scripted.feed.state().happen(50);
     let relay = Relay::to(&scripted.url).await;
@@ -308,7 +308,7 @@ async fn a_watch_waits_as_long_as_the_vault_asks() {
     const ASKED: Duration = Duration::from_millis(700);
     let scripted = Scripted::start([]).await;
     scripted.feed.state().happen(1);
-    let stopping = || refused(Code::Unavailable, "SHUTTING_DOWN", Some(ASKED));
+    let stopping = || denied(Code::Unavailable, "SHUTTING_DOWN", Some(ASKED));
     // Once in the middle of a watch, once at its beginning.
     scripted.feed.state().ends.push_back((2, End::With(stopping())));
     let mut stream = vault(&scripted.url).await.watch(WatchOptions::new().start(Start::Earliest));
@@ -325,7 +325,7 @@ async fn a_watch_waits_as_long_as_the_vault_asks() {
 }
 
 #[tokio::test]
-async fn what_waiting_cannot_mend_ends_the_watch() {
+async fn what_waiting_cannot_fix_ends_the_watch() {
     let cases = [
         (Code::Unauthenticated, "API_KEY_INVALID", ErrorKind::Access),
         (Code::PermissionDenied, "ROLE_INSUFFICIENT", ErrorKind::Access),
@@ -336,7 +336,7 @@ async fn what_waiting_cannot_mend_ends_the_watch() {
         for under_way in [false, true] {
             let scripted = Scripted::start([]).await;
             scripted.feed.state().happen(1);
-            let refusal = refused(code, reason, None);
+            let refusal = denied(code, reason, None);
             if under_way {
                 scripted.feed.state().ends.push_back((2, End::With(refusal)));
             } else {
@@ -355,7 +355,7 @@ async fn what_waiting_cannot_mend_ends_the_watch() {
 }
 
 #[tokio::test]
-async fn a_checkpoint_that_fails_is_told_and_one_that_never_can_ends_the_watch() {
+async fn a_checkpoint_that_fails_is_reported_and_one_that_never_can_ends_the_watch() {
     let scripted = Scripted::start([]).await;
     scripted.feed.state().happen(2);
     let vault = vault(&scripted.url).await;
@@ -365,7 +365,7 @@ async fn a_checkpoint_that_fails_is_told_and_one_that_never_can_ends_the_watch()
             WatchOptions::new().start(Start::Earliest).heartbeat(Duration::from_secs(1)).checkpoint(kept),
         )
     };
-    scripted.feed.state().acknowledge_with = Some(refused(Code::DataLoss, "CIPHERTEXT_CORRUPT", None));
+    scripted.feed.state().acknowledge_with = Some(denied(Code::DataLoss, "CIPHERTEXT_CORRUPT", None));
     let mut stream = watch();
     let failed = loop {
         if let WatchItem::CheckpointFailed(error) = next(&mut stream).await {
@@ -376,7 +376,7 @@ async fn a_checkpoint_that_fails_is_told_and_one_that_never_can_ends_the_watch()
     scripted.feed.state().acknowledge_with = None;
     drop(stream);
 
-    scripted.feed.state().acknowledge_with = Some(refused(Code::PermissionDenied, "ROLE_INSUFFICIENT", None));
+    scripted.feed.state().acknowledge_with = Some(denied(Code::PermissionDenied, "ROLE_INSUFFICIENT", None));
     let mut stream = watch();
     let error = loop {
         match tokio::time::timeout(SOON, stream.next()).await.unwrap() {
@@ -387,7 +387,7 @@ async fn a_checkpoint_that_fails_is_told_and_one_that_never_can_ends_the_watch()
     };
     assert_eq!(error.kind(), &ErrorKind::Access);
 
-    // A file that can't be read is no reason to begin anew.
+    // A file that cannot be read is no reason to start over.
     let folder = tempfile::tempdir().unwrap();
     let watches = scripted.feed.watched().len();
     let mut stream = vault.watch(WatchOptions::new().checkpoint(FileCheckpoint::new(folder.path())));
@@ -397,7 +397,7 @@ async fn a_checkpoint_that_fails_is_told_and_one_that_never_can_ends_the_watch()
 }
 
 #[tokio::test]
-async fn a_vault_of_the_future_is_understood_as_far_as_it_goes() {
+async fn a_newer_vault_is_understood_as_far_as_possible() {
     let scripted = Scripted::start([]).await;
     let event = ExpiryEvent { kind: 4711, severity: 99, connection_id: "c".into(), ..Default::default() };
     scripted.feed.state().happens(event);

@@ -40,7 +40,7 @@ pub(super) fn show(serving: &Serving, sandbox: &Sandbox, connection: &str) -> an
 
     title("Bob pastes a token. It is one of the sandbox, and worth nothing elsewhere.")?;
     command(&[
-        &format!("TOKEN=$(curl -s -d '{{\"kind\":\"short_lived\"}}' \\"),
+        r#"TOKEN=$(curl -s -d '{"kind":"short_lived"}' \"#,
         &format!("{graph}/_sandbox/users/bob/tokens | cut -d'\"' -f4)"),
     ])?;
     call("StoreToken", &stored, &vault)?;

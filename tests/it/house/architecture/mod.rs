@@ -34,7 +34,7 @@ const MODULES: [(&str, &[&str]); 16] = [
 ];
 
 /// Crates of others and of ours that stay behind one door, and which doors those are.
-const CRATES: [(&str, &[&str]); 26] = [
+const CRATES: [(&str, &[&str]); 29] = [
     ("sqlx", &["store"]),
     ("reqwest", &["crypto", "http_client", "oidc", "provider"]),
     ("jsonwebtoken", &["oidc"]),
@@ -46,17 +46,20 @@ const CRATES: [(&str, &[&str]); 26] = [
     ("tonic", &["api", "cli"]),
     ("tonic_health", &["api", "cli"]),
     ("tonic_reflection", &["api"]),
-    ("tonic_types", &["api"]),
+    ("tonic_types", &["api", "cli"]),
     ("hyper", &["api"]),
     ("hyper_util", &["api"]),
     ("tokio_rustls", &["api"]),
-    ("x509_parser", &["api"]),
+    ("x509_parser", &["api", "cli"]),
     ("governor", &["api"]),
     ("tower", &["api"]),
     ("tokio_cron_scheduler", &["jobs"]),
     ("croner", &["model"]),
     ("chrono", &["model"]),
     ("clap", &["cli"]),
+    ("comfy_table", &["cli"]),
+    ("terminal_size", &["cli"]),
+    ("textwrap", &["cli"]),
     ("figment", &["config"]),
     ("token_vault_proto", &["api", "cli"]),
     ("token_vault_client", &["cli"]),
