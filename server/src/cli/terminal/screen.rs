@@ -19,6 +19,7 @@ pub(in crate::cli) fn width() -> usize {
 }
 
 /// Prose that begins with `first`, and whose further lines are indented like it.
+#[cfg(feature = "demo")]
 pub(in crate::cli) fn hanging(first: &str, text: &str) -> String {
     hanging_within(width(), first, text)
 }
