@@ -1,17 +1,20 @@
-//! The vault: what callers ask for and what the clock brings. `state` holds it; each file of a wing is one
-//! `impl Vault` block, a verb with its command and its outcome on top:
+//! The vault: what callers ask for, and what time brings. Each file of a wing is one `impl Vault` block: a verb, with its
+//! command and its outcome on top.
 //!
-//! - `opening`: the start of a process, the very first start, and what is done to a vault that does not run.
-//! - `access`: who calls, and the API keys that say so.
+//! - `state`: what a process remembers between calls. `Vault` itself is here.
 //! - `token`: storing, fetching, validating, exchanging, reporting, listing and revoking tokens.
-//! - `feed`: following the events.
-//! - `jobs`: work by the clock, a file per job.
-//! - `keys`: the keys that everything is encrypted by, and their rotation.
-//! - `workspace`: workspaces and their end.
-//! - `once`: what makes a repeated or a concurrent request happen once.
+//! - `feed`: watching the events, paging through them, and subscriptions.
+//! - `jobs`: the work that is done by the clock or begun by a change, one file per job; `timetable` names the jobs.
+//! - `keys`: master keys and workspaces' keys, as they are used.
+//! - `access`: who calls, and the API keys.
+//! - `workspace`: listing workspaces, and shredding one.
+//! - `once`: a repeated or concurrent request does its work once.
 //! - `audit`: what is written to the audit log, and when.
+//! - `opening`: the start of a process, the very first start, and commands without a server.
+//! - `position`: page tokens and cursors. `provider_health`: circuits and the brake on deaths. `status`: GetVaultStatus.
 //!
-//! The vault knows no wire type, no SQL and no HTTP. A caller's hang-up loses nothing: from its first side
+//! From the top down: `opening`, `workspace` and `status`; `jobs`; `feed`; `token`; `access`, `keys`, `once` and `audit`;
+//! `state`. The vault knows no wire type, no SQL and no HTTP. If a caller hangs up, nothing is lost: from its first side
 //! effect on, an operation runs detached from its caller.
 
 mod access;
@@ -26,28 +29,32 @@ mod once;
 mod opening;
 mod position;
 mod provider_health;
-mod shares;
 mod state;
 mod status;
+mod timetable;
 mod token;
-mod work;
 mod workspace;
 
-pub use access::callers::{ApiKeyPage, CreateApiKey, ListApiKeys, NewApiKey, RotateApiKey, RotatedApiKey};
+pub use access::api_key_rotation::{RotateApiKey, RotatedApiKey};
+pub use access::api_keys::{ApiKeyPage, CreateApiKey, ListApiKeys, NewApiKey};
 pub use error::{FieldViolation, OpenError, VaultError};
-pub use feed::permits::WatchLimits;
-pub use feed::watch::{
-    AcknowledgeEvents, DeleteSubscription, EventFilter, EventPage, ListEvents, ListSubscriptions, SeenEvent,
-    Subscription, SubscriptionPage, Watch, WatchEvents, WatchItem, WatchStart, Watched,
+pub use feed::filter::EventFilter;
+pub use feed::history::{EventPage, ListEvents, SeenEvent};
+pub use feed::subscriptions::{
+    AcknowledgeEvents, DeleteSubscription, ListSubscriptions, Subscription, SubscriptionPage,
 };
-pub use jobs::schedule::{Job, JobKind, JobRunPage, ListJobRuns, RunJob, Timetable};
-pub use keys::rekey::{KeyToRotate, MasterKeyState, RotateKey};
+pub use feed::watch::{Watch, WatchEvents, WatchItem, WatchMessage, WatchStart};
+pub use jobs::admin::{Job, JobRunPage, ListJobRuns, RunJob};
+pub use jobs::rotate_key::{KeyToRotate, RotateKey};
+pub use keys::master_keys::MasterKeyState;
 pub use opening::config::{CallerPolicy, FirstStart, VaultConfig};
 pub use opening::recover::Recovered;
 pub use provider_health::ProviderState;
-pub use shares::Shares;
 pub use state::Vault;
+pub use state::feed::WatchLimits;
+pub use state::shares::Shares;
 pub use status::{ReplicaState, VaultStatus};
+pub use timetable::{JobKind, Timetable};
 pub use token::custody::{FetchAccessToken, Fetched, ProviderOutcome, RevokeToken, Revoked};
 pub use token::exchange::{Exchange, ExchangeOutcome, ExchangeSubject, ExchangeToken};
 pub use token::intake::{Intake, IntakeOptions, IntakeOutcome, StoreToken, worst};
@@ -56,7 +63,8 @@ pub use token::report::{Advice, ReportOutcome, ReportTokenError, ReportedSecret,
 pub use token::target::Target;
 pub use token::validate::{ValidateToken, Validation};
 pub use token::view::TokenView;
-pub use workspace::shred::{ListWorkspaces, ShredWorkspace, Shredded, WorkspacePage};
+pub use workspace::list::{ListWorkspaces, WorkspacePage};
+pub use workspace::shred::{ShredWorkspace, Shredded};
 
 pub use crate::crypto::{BreakGlassSealingKey, TransitConfig, TransitLogin};
 pub use crate::model::ListOrder;

@@ -2,7 +2,7 @@
 
 use crate::model::{EventKind, Principal, Status, Timestamp};
 use crate::vault::error::VaultError;
-use crate::vault::keys::rekey::MasterKeyState;
+use crate::vault::keys::master_keys::MasterKeyState;
 use crate::vault::provider_health::ProviderState;
 use crate::vault::state::Vault;
 
@@ -57,7 +57,7 @@ impl Vault {
     /// `StorageUnavailable`.
     pub async fn status(&self, caller: &Principal) -> Result<VaultStatus, VaultError> {
         // What is of the whole vault is not for a caller of some of its workspaces.
-        let reaches_all = Self::must_reach_all(caller).is_ok();
+        let reaches_all = caller.reaches_all_workspaces();
         let master_keys = if reaches_all { self.master_key_states().await? } else { Vec::new() };
         let mut session = self.store.read().await?;
         let feed = session.feed_state().await?;

@@ -22,7 +22,7 @@ use crate::model::{
 };
 use crate::vault::{
     AcknowledgeEvents, DeleteSubscription, EventFilter, EventPage, ListEvents, ListSubscriptions, SeenEvent,
-    Subscription, SubscriptionPage, VaultError, WatchEvents, WatchItem, WatchStart, Watched,
+    Subscription, SubscriptionPage, VaultError, WatchEvents, WatchItem, WatchMessage, WatchStart,
 };
 
 /// The most workspaces, and the most connections, in a filter.
@@ -285,10 +285,10 @@ fn known_kind(number: i32) -> Option<EventKind> {
 }
 
 /// The responses for one item of a watch: several if one message would be too large.
-pub(in crate::api) fn responses(watched: Watched) -> VecDeque<pb::WatchExpiryEventsResponse> {
-    let server_time = Some(instant(watched.server_time));
+pub(in crate::api) fn responses(message: WatchMessage) -> VecDeque<pb::WatchExpiryEventsResponse> {
+    let server_time = Some(instant(message.server_time));
     let response = |cursor, item| pb::WatchExpiryEventsResponse { cursor, server_time, item: Some(item) };
-    match watched.item {
+    match message.item {
         WatchItem::Events(events) => {
             let mut responses: VecDeque<_> = parts(events.into_iter().map(Into::into))
                 .into_iter()
@@ -299,21 +299,21 @@ pub(in crate::api) fn responses(watched: Watched) -> VecDeque<pb::WatchExpiryEve
                 .collect();
             if let Some(last) = responses.back_mut() {
                 // This cursor may be past the last event, because the events after it did not match.
-                last.cursor = watched.cursor;
+                last.cursor = message.cursor;
             }
             responses
         }
         WatchItem::Snapshot(tokens) => parts(tokens.into_iter().map(Into::into))
             .into_iter()
-            .map(|tokens| response(watched.cursor.clone(), Item::Snapshot(SnapshotPage { tokens })))
+            .map(|tokens| response(message.cursor.clone(), Item::Snapshot(SnapshotPage { tokens })))
             .collect(),
         WatchItem::SnapshotComplete { tokens } => {
             let item = Item::SnapshotComplete(SnapshotComplete { token_count: tokens });
-            VecDeque::from([response(watched.cursor, item)])
+            VecDeque::from([response(message.cursor, item)])
         }
         WatchItem::Heartbeat { head, behind } => {
             let item = Item::Heartbeat(Heartbeat { head_sequence: head, behind });
-            VecDeque::from([response(watched.cursor, item)])
+            VecDeque::from([response(message.cursor, item)])
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::model::{
 };
 use crate::vault::{
     AcknowledgeEvents, DeleteSubscription, ListEvents, ListJobRuns, ListSubscriptions, RunJob, SeenEvent,
-    WatchEvents, WatchItem, WatchStart, Watched,
+    WatchEvents, WatchItem, WatchMessage, WatchStart,
 };
 
 const AT: Timestamp = Timestamp::from_unix_seconds(1_800_000_000);
@@ -324,8 +324,8 @@ fn every_detail_has_its_message() {
     );
 }
 
-fn watched(item: WatchItem) -> Watched {
-    Watched { cursor: "all sent".into(), server_time: AT, item }
+fn watched(item: WatchItem) -> WatchMessage {
+    WatchMessage { cursor: "all sent".into(), server_time: AT, item }
 }
 
 #[test]

@@ -1,3 +1,18 @@
-//! Who calls: authentication, and the API keys.
+//! Who calls: authentication, and the API keys that admins manage.
 
-pub(super) mod callers;
+pub(super) mod api_key_rotation;
+pub(super) mod api_key_row;
+pub(super) mod api_keys;
+pub(super) mod authenticate;
+
+use crate::model::Principal;
+use crate::vault::error::VaultError;
+
+/// What belongs to no workspace, or to all of them, is only for callers that may act in all.
+pub(super) fn require_all_workspaces(caller: &Principal) -> Result<(), VaultError> {
+    if caller.reaches_all_workspaces() {
+        Ok(())
+    } else {
+        Err(VaultError::RoleInsufficient { role: caller.role })
+    }
+}

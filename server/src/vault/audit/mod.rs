@@ -1,3 +1,4 @@
-//! What is written to the audit log, and when.
+//! The audit trail: which records are written, and the relay that carries them to the log.
 
-pub(super) mod auditing;
+pub(super) mod record;
+pub(super) mod relay;

@@ -1,4 +1,7 @@
-//! Following the events of the feed.
+//! The feed of events: watching it, paging through what is kept, and the positions that callers keep in it.
 
-pub(super) mod permits;
+pub(super) mod filter;
+pub(super) mod history;
+pub(super) mod permission;
+pub(super) mod subscriptions;
 pub(super) mod watch;

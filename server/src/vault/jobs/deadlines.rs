@@ -1,43 +1,26 @@
-//! What time alone brings: warnings, ends, and the watchdog over work that was not done.
+//! Deadlines: warnings before a token's end, and the end itself, announced as time passes. And the watchdog over work that
+//! was not done in time.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
-use crate::model::{Announced, ConnectionId, EventKind, Timestamp};
+use crate::model::{Announced, ConnectionId, EventKind};
 use crate::store::{Abort, Needs, Origin, Scope};
 use crate::vault::error::VaultError;
 use crate::vault::state::Vault;
 
 /// Connections announced in one transaction.
 const BATCH: i64 = 500;
-/// Overdue connections looked at.
+/// Overdue connections that the watchdog looks at.
 const WATCHED: i64 = 1_000;
 
-/// Due work that the watchdog has seen lying, and since when by its own time.
-#[derive(Default)]
-pub(in crate::vault) struct Lying(Mutex<HashMap<ConnectionId, (Timestamp, Instant)>>);
-
-impl Lying {
-    /// Notes what is due now; names what has lain as it is for too long.
-    fn note(&self, due: &[(ConnectionId, Timestamp)], too_long: Duration) -> Vec<ConnectionId> {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.retain(|id, (at, _)| due.iter().any(|(due, due_at)| due == id && due_at == at));
-        due.iter()
-            .filter(|(id, at)| seen.entry(*id).or_insert((*at, Instant::now())).1.elapsed() >= too_long)
-            .map(|(id, _)| *id)
-            .collect()
-    }
-}
-
 impl Vault {
-    /// Announces everything that is due by time, on every replica: what is announced stays announced. Says how
-    /// many events that made.
+    /// Announces everything that is due by now, on every replica: what is announced stays announced. Returns the number
+    /// of events.
     ///
     /// # Errors
     /// `StorageUnavailable`.
     pub async fn announce_due(&self) -> Result<usize, VaultError> {
-        // Also while the audit log fails: time has come already, and the records wait in the outbox.
+        // Also while the audit log fails: the deadline has passed all the same, and the records wait in the outbox.
         Arc::new(Origin::system("expiry-deadlines")).scope(self.announce_all_due()).await
     }
 
@@ -64,11 +47,11 @@ impl Vault {
                         for ((connection, scope), incidents) in due.iter_mut().zip(scopes).zip(known) {
                             let mut announced = Announced::new(incidents, offset);
                             announced.catch_up(connection, now, &policy);
-                            let said = announced.into_drafts();
-                            if !said.is_empty() {
-                                offset += i64::try_from(said.len()).unwrap_or(0);
+                            let events = announced.into_drafts();
+                            if !events.is_empty() {
+                                offset += i64::try_from(events.len()).unwrap_or(0);
                                 connection.last_event = -offset;
-                                drafts.push((scope, said));
+                                drafts.push((scope, events));
                             }
                             connection.schedule.next_deadline_at = connection.next_deadline(now, &policy);
                         }
@@ -89,8 +72,8 @@ impl Vault {
         }
     }
 
-    /// The watchdog: says of every token whose due work has lain for too long that it has, and of those that
-    /// were caught up with that it is over. Not while the provider is at fault: then nobody can work.
+    /// The watchdog: announces every token whose due work has waited for too long, and that it is over once the work is
+    /// done. Not while a provider does not answer: then no work on its tokens can be done.
     ///
     /// # Errors
     /// `StorageUnavailable`.
@@ -104,19 +87,19 @@ impl Vault {
         }
         let now = self.clock.now();
         let due = self.store.read().await?.due_work(now, WATCHED).await?;
-        for id in self.lying.note(&due, self.timetable.overdue_after) {
-            self.tell_overdue(id, true).await?;
+        for id in self.jobs.overdue.note(&due, self.jobs.timetable.overdue_after) {
+            self.announce_overdue(id, true).await?;
         }
-        let told = self.store.read().await?.open_scopes(EventKind::Overdue, WATCHED).await?;
-        for id in told.into_iter().filter(|id| !due.iter().any(|(due, _)| due == id)) {
-            self.tell_overdue(id, false).await?;
+        let announced = self.store.read().await?.open_scopes(EventKind::Overdue, WATCHED).await?;
+        for id in announced.into_iter().filter(|id| !due.iter().any(|(due, _)| due == id)) {
+            self.announce_overdue(id, false).await?;
         }
         Ok(())
     }
 
-    async fn tell_overdue(&self, id: ConnectionId, overdue: bool) -> Result<(), VaultError> {
+    async fn announce_overdue(&self, id: ConnectionId, overdue: bool) -> Result<(), VaultError> {
         let (now, policy) = (self.clock.now(), self.policy());
-        let told = self
+        let events = self
             .store
             .write_with(Needs { connections: vec![id], alone: false }, move |tx| {
                 let policy = Arc::clone(&policy);
@@ -129,11 +112,11 @@ impl Vault {
                     } else {
                         announced.no_longer_overdue(&before, now, &policy);
                     }
-                    let said = announced.into_drafts();
-                    if said.is_empty() {
+                    let drafts = announced.into_drafts();
+                    if drafts.is_empty() {
                         return Ok(0);
                     }
-                    let events = tx.announce(vec![(scope, said)]).await?;
+                    let events = tx.announce(vec![(scope, drafts)]).await?;
                     let mut after = before;
                     after.last_event = events.last;
                     tx.note_announced(std::slice::from_ref(&after)).await?;
@@ -143,26 +126,9 @@ impl Vault {
             })
             .await?
             .0;
-        if told > 0 && overdue {
+        if events > 0 && overdue {
             tracing::error!(connection = %id, "work on a token is overdue");
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_lies_as_it_is_for_too_long_is_overdue() {
-        let (lying, id) = (Lying::default(), ConnectionId::generate(Timestamp::EPOCH));
-        let at = Timestamp::from_unix_seconds(5);
-        assert!(lying.note(&[(id, at)], Duration::from_millis(30)).is_empty());
-        std::thread::sleep(Duration::from_millis(40));
-        assert_eq!(lying.note(&[(id, at)], Duration::from_millis(30)), [id]);
-        // An attempt moved it: the count begins anew.
-        let later = Timestamp::from_unix_seconds(9);
-        assert!(lying.note(&[(id, later)], Duration::from_millis(30)).is_empty());
     }
 }

@@ -1,7 +1,16 @@
-//! Work that the vault does by the clock: a file per job, and the schedule.
+//! Jobs: the work that is done by the clock or begun by a change. `start` finds the runs that are due and executes them,
+//! `run` is the row of a run, `admin` is what callers ask about jobs. `timetable` names every job.
 
+pub(super) mod admin;
 pub(super) mod deadlines;
+pub(super) mod housekeeping;
 pub(super) mod policy;
+pub(super) mod providers;
+pub(super) mod reencrypt;
 pub(super) mod renewal;
-pub(super) mod schedule;
+pub(super) mod rewrap;
+pub(super) mod rotate_key;
+pub(super) mod run;
+pub(super) mod shredding;
+pub(super) mod start;
 pub(super) mod sweep;

@@ -1,8 +1,7 @@
-//! The policy in force: what the operator decided, the same for every replica. A process that starts with another
-//! one writes the next revision; running ones adopt it, and every connection's dates are computed anew.
+//! The policy in force: the operator's settings, the same for every replica. A process that starts with another policy
+//! writes the next revision, running processes adopt it, and the job `policy-change` recomputes every connection's dates.
 
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -13,13 +12,14 @@ use crate::model::{
 };
 use crate::store::{Abort, JobRun, Needs, RunCause, Scope};
 use crate::vault::error::VaultError;
-use crate::vault::jobs::schedule::{JobKind, Progress, RunFailed};
+use crate::vault::jobs::run::{Progress, RunFailed};
 use crate::vault::state::Vault;
+use crate::vault::timetable::JobKind;
 
 /// Connections whose dates are written in one transaction.
 const BATCH: i64 = 200;
 
-/// A policy as the database keeps it. Times are in microseconds.
+/// A policy as the database stores it. Times are in microseconds.
 #[derive(Serialize, Deserialize, PartialEq, Eq)]
 struct Document {
     warning_window: u64,
@@ -69,9 +69,8 @@ impl From<Document> for Policy {
 }
 
 impl Vault {
-    /// Makes the configured policy the one in force, if another was; for the start of a process. Every connection
-    /// is then dated anew by a run of `policy-change`.
-    pub(in crate::vault) async fn settle_policy(&self) -> Result<(), VaultError> {
+    /// Puts the configured policy in force when a process starts, if another one was. A run of `policy-change` follows.
+    pub(in crate::vault) async fn put_policy_in_force(&self) -> Result<(), VaultError> {
         let ours = self.policy();
         let text = serde_json::to_string(&Document::from(&*ours)).map_err(|_| VaultError::Internal)?;
         let now = self.clock.now();
@@ -86,7 +85,7 @@ impl Vault {
                         return Ok((revision, false));
                     }
                     tx.put_policy(revision + 1, &text, now).await?;
-                    // A new vault has nothing to date.
+                    // Without connections there are no dates to recompute.
                     let has_connections = !tx.live_connections_after(None, 1).await?.is_empty();
                     if has_connections && !tx.begin_run(&run, RunCause::Request).await? {
                         tx.restart_run(&run.job).await?;
@@ -96,9 +95,9 @@ impl Vault {
             })
             .await?
             .0;
-        self.policy_revision.store(revision, Ordering::Release);
+        self.policy.confirm(revision);
         if changed {
-            tracing::warn!(revision, "the configuration in force has changed; every replica adopts it");
+            tracing::warn!(revision, "the policy in force has changed; every replica adopts it");
         }
         Ok(())
     }
@@ -109,24 +108,23 @@ impl Vault {
     /// `StorageUnavailable`.
     pub async fn adopt_policy(&self) -> Result<(), VaultError> {
         let (revision, text) = self.store.read().await?.policy().await?;
-        if revision == self.policy_revision.load(Ordering::Acquire) {
+        if revision == self.policy.revision() {
             return Ok(());
         }
         let Some(policy) = text.as_deref().and_then(parse) else { return Ok(()) };
-        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
-        self.policy_revision.store(revision, Ordering::Release);
-        tracing::warn!(revision, "adopted the configuration that another process has put in force");
+        self.policy.replace(policy, revision);
+        tracing::warn!(revision, "adopted the policy that another process has put in force");
         Ok(())
     }
 
-    /// Computes every connection's dates anew, from where the run stands. A threshold that had passed before it was
-    /// introduced is marked as announced, silently; after an upgrade, with no policy before, what has passed is said.
-    pub(in crate::vault) async fn redate(
+    /// Recomputes every connection's dates, from the run's position on. A new threshold that has passed already is marked
+    /// as announced without an event. After an upgrade, with no earlier policy, what has passed is announced.
+    pub(super) async fn recompute_dates(
         &self,
         run: &mut JobRun,
         progress: &Progress<'_>,
     ) -> Result<(), RunFailed> {
-        let revision = self.policy_revision.load(Ordering::Acquire);
+        let revision = self.policy.revision();
         let before = self.store.read().await?.policy_of(revision - 1).await?;
         let (policy, before) = (self.policy(), Arc::new(before.as_deref().and_then(parse)));
         loop {
@@ -152,7 +150,7 @@ impl Vault {
                                     for key in passed {
                                         tx.mark_announced(&scope, key).await?;
                                     }
-                                    // What was due under the old policy and not said yet must still be said.
+                                    // What was due under the old policy must still be announced.
                                     connection.schedule.next_deadline_at.filter(|at| *at <= now)
                                 }
                             };
@@ -179,13 +177,13 @@ fn parse(text: &str) -> Option<Policy> {
     serde_json::from_str::<Document>(text).ok().map(Policy::from)
 }
 
-/// PostgreSQL keeps a document's content, not its spelling.
+/// Compares contents: PostgreSQL does not keep the text of a JSON document as it was written.
 fn same_document(one: &str, other: &str) -> bool {
     let read = |text: &str| serde_json::from_str::<Document>(text).ok();
     matches!((read(one), read(other)), (Some(one), Some(other)) if one == other)
 }
 
-/// Warnings that the new policy would give for thresholds that have passed and that the old one did not have.
+/// Warnings of the new policy for thresholds that have passed already and that the old policy did not have.
 fn passed_unannounced(
     announced: &Announced,
     connection: &Connection,
@@ -208,11 +206,11 @@ fn passed_unannounced(
         let Some(threshold) = passed.filter(|threshold| !before.thresholds.contains(threshold)) else {
             continue;
         };
-        // A tighter one of the old thresholds that passed is said by itself, and covers this one.
-        let said = announced
+        // If an old, tighter threshold has passed, its own warning covers this one.
+        let covered = announced
             .open()
             .any(|i| i.key.kind == kind && i.key.version == version && i.key.threshold <= threshold);
-        if !said {
+        if !covered {
             keys.push(IncidentKey { kind, deadline: Some(deadline), threshold, version, episode: 1 });
         }
     }

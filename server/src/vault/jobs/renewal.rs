@@ -1,6 +1,7 @@
-//! Rotation: attempt, then proof. The vault renews what the provider lets it renew, in time and once, and asks for
-//! a person where it can't.
+//! Renewal, job `rotation`: a token is exchanged before it ends, and the new one replaces it once it has proved to live
+//! longer. Where the provider does not renew, a person is asked in time. When a renewal is due: `model/renewal.rs`.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +11,9 @@ use crate::model::{
     Connection, ConnectionId, Expiry, Refusal, RefusalKind, Standing, Timestamp, TokenVersion,
 };
 use crate::provider::Provider;
-use crate::store::{Abort, HeldToken, Needs, Scope};
+use crate::store::{Abort, HeldToken, JobRun, Needs, Scope};
 use crate::vault::error::VaultError;
+use crate::vault::jobs::run::{Progress, RunFailed};
 use crate::vault::once::claims::Fence;
 use crate::vault::once::idempotency::RequestClaim;
 use crate::vault::state::Vault;
@@ -20,45 +22,42 @@ use crate::vault::token::exchange::{ExchangeOutcome, movement};
 use crate::vault::token::intake::{Accepted, IntakeOptions, check_replaces};
 use crate::vault::token::verdict::{Learned, Recorded, is_death};
 
-/// Due connections taken at once.
+/// Due connections taken in one batch.
 const BATCH: i64 = 64;
 /// Exchanges at once in this process.
 const AT_ONCE: usize = 4;
-/// How long to wait while the operator mends our configuration.
+/// Wait until the next attempt while the operator corrects our configuration.
 const LONG_WAIT: Duration = Duration::from_secs(15 * 60);
-/// How long to wait where a provider could not be asked for a token's end.
+/// Wait until the next attempt where the provider could not be asked.
 const SHORT_WAIT: Duration = Duration::from_secs(5 * 60);
-
-/// How long after a provider named no end it is asked again: within the hour.
+/// Wait until the provider is asked again for an end that it did not name. An hour is promised.
 const ASK_AGAIN: Duration = Duration::from_secs(50 * 60);
 
-/// How one attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::vault) enum Attempt {
+enum Attempt {
     /// The end moved, or there was nothing to do.
     Done,
-    /// It did not.
     Failed,
-    /// Somebody else is at it.
+    /// Another task or replica is renewing the token.
     Busy,
 }
 
 /// Why the end did not move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Setback {
-    /// The provider could not be asked, or stumbled.
+    /// The provider could not be asked, or had an error.
     Failed,
-    /// It answered, and the end stayed where it was.
+    /// The exchange worked, and the end did not move.
     Ceiling,
-    /// What it gave can't replace what is held.
+    /// The new token can't replace the one held.
     Unfit,
-    /// No attempt was made.
+    /// No attempt was made. The next one is due then, or never.
     NotTried(Option<Timestamp>),
-    /// Nothing to do until the token that it is read with changes from what it was then.
+    /// A page token, which is not tried again before its parent has changed from this state.
     Asleep(Option<ParentSeen>),
 }
 
-/// What of a parent its children follow.
+/// The state of a parent that its children follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct ParentSeen {
     version: TokenVersion,
@@ -72,28 +71,46 @@ impl ParentSeen {
 }
 
 impl Vault {
-    /// How many connections' renewals are due, at most a batch.
-    ///
-    /// # Errors
-    /// `StorageUnavailable`.
-    pub(in crate::vault) async fn due_renewals(&self) -> Result<Vec<ConnectionId>, VaultError> {
-        Ok(self.store.read().await?.due_renewals(self.clock.now(), BATCH).await?)
+    /// Renews every token that is due.
+    pub(super) async fn renew_due(
+        self: &Arc<Self>,
+        run: &mut JobRun,
+        progress: &Progress<'_>,
+    ) -> Result<(), RunFailed> {
+        // Each token once in a run: one whose next attempt could not be written must not be tried without end.
+        let mut seen = HashSet::new();
+        loop {
+            let mut due = self.store.read().await?.due_renewals(self.clock.now(), BATCH).await?;
+            due.retain(|id| seen.insert(*id));
+            if due.is_empty() {
+                return Ok(());
+            }
+            let attempts = self.renew_all(due).await;
+            let count = |wanted: Attempt| {
+                i64::try_from(attempts.iter().filter(|attempt| **attempt == wanted).count()).unwrap_or(0)
+            };
+            let (done, failed) = (count(Attempt::Done), count(Attempt::Failed));
+            run.done += done + failed;
+            run.failed += failed;
+            run.total = run.done;
+            progress.note(run).await?;
+        }
     }
 
-    /// Tries to renew these; the answer is how each attempt ended.
-    pub(in crate::vault) async fn renew_all(self: &Arc<Self>, due: Vec<ConnectionId>) -> Vec<Attempt> {
+    /// Tries to renew these, and returns how each attempt ended.
+    async fn renew_all(self: &Arc<Self>, due: Vec<ConnectionId>) -> Vec<Attempt> {
         futures::stream::iter(due)
             .map(|id| {
                 let vault = Arc::clone(self);
                 async move {
                     let mut attempt = vault.renew(id).await;
-                    // Somebody else, the daily pass perhaps, changed it meanwhile: asked again once.
+                    // Another task, perhaps the sweep, changed the connection meanwhile: try once more.
                     if let Err(VaultError::ConcurrentChange(_)) = attempt {
                         attempt = vault.renew(id).await;
                     }
                     match attempt {
                         Ok(attempt) => attempt,
-                        // It is looked at again if it is still due.
+                        // If it is still due, the next run tries again.
                         Err(VaultError::ConcurrentChange(_)) => Attempt::Busy,
                         Err(error) => {
                             tracing::warn!(connection = %id, %error, "a token could not be renewed");
@@ -107,21 +124,21 @@ impl Vault {
             .await
     }
 
-    /// One attempt, under a claim that only one task of all replicas has.
+    /// One attempt, under a claim that only one task of all replicas holds.
     async fn renew(self: &Arc<Self>, id: ConnectionId) -> Result<Attempt, VaultError> {
         let Some(claimed) = self.claim_exchange(id).await? else { return Ok(Attempt::Busy) };
         let outcome = self.renew_claimed(id, &claimed.fence).await;
         if let Err(error) = &outcome
             && !matches!(error, VaultError::ConcurrentChange(_) | VaultError::StorageUnavailable)
         {
-            // It must not stand before the others' again and again.
+            // It must not be first in every batch.
             self.put_off(id, &claimed.fence, SHORT_WAIT).await?;
         }
         self.release(claimed).await;
         outcome
     }
 
-    /// Looks at it again later, whatever came of it now.
+    /// Moves the next attempt, whatever came of this one.
     async fn put_off(&self, id: ConnectionId, fence: &Fence, wait: Duration) -> Result<(), VaultError> {
         let Some(held) = self.store.read().await?.held_token(id).await? else { return Ok(()) };
         self.set_back(&held, fence, Setback::NotTried(Some(self.clock.now() + wait))).await
@@ -169,13 +186,13 @@ impl Vault {
         let exchanged = match provider.exchange(&secret, connection.facts.kind).await {
             Ok(exchanged) => exchanged,
             Err(refusal) => {
-                // A refusal may be the first news of a death: it is believed once inspection confirms it.
+                // A refusal may be the first news that the token is dead. Inspection must confirm it.
                 if matches!(refusal.kind, RefusalKind::Dead { .. }) {
                     let word = provider.inspect(&secret).await;
                     let died = match &word {
                         Ok(_) => false,
                         Err(word) if is_death(word) => true,
-                        // Nobody can say now: it is asked again later.
+                        // Neither confirmed nor denied: try again later.
                         Err(word) => return self.setback_of(held, fence, word).await,
                     };
                     if matches!(self.record(connection, word, Learned::default()).await?, Recorded::Held) {
@@ -221,7 +238,8 @@ impl Vault {
         }
     }
 
-    /// A page token is read with the token of the person who manages the page, and follows it.
+    /// A page token is not exchanged. It is read again with its parent's token, the one of the person who manages the
+    /// page.
     async fn follow_parent(
         self: &Arc<Self>,
         held: &HeldToken,
@@ -243,11 +261,11 @@ impl Vault {
                 };
                 match pages.into_iter().find(|page| page.id == connection.subject.id) {
                     Some(page) => page.secret,
-                    // The person manages it no more: whether the old token still works, the provider knows.
+                    // The person no longer manages the page. Ask whether the old token still works.
                     None => self.open_secret(held).await?,
                 }
             }
-            // The parent is dead: perhaps its page tokens are too, perhaps not. The provider knows.
+            // The parent is dead, which does not always end its page tokens. Ask whether this one still works.
             _ => self.open_secret(held).await?,
         };
         let word = match provider.inspect(&secret).await {
@@ -264,7 +282,7 @@ impl Vault {
         };
         let (now, policy) = (self.clock.now(), self.policy());
         if let Err(error) = check_replaces(connection, &word, IntakeOptions::default(), now, &policy) {
-            tracing::error!(connection = %connection.id, %error, "a page token that was read anew can't replace the one held");
+            tracing::error!(connection = %connection.id, %error, "a page token that was read again can't replace the one held");
             self.set_back(held, fence, Setback::Unfit).await?;
             return Ok(Attempt::Failed);
         }
@@ -277,7 +295,7 @@ impl Vault {
         Ok(Attempt::Done)
     }
 
-    /// An end that nobody told is asked for again.
+    /// Asks again for an end that the provider did not name.
     async fn ask_for_end(
         self: &Arc<Self>,
         held: &HeldToken,
@@ -305,7 +323,7 @@ impl Vault {
         Ok(Attempt::Failed)
     }
 
-    /// What a refusal of the provider means for the next attempt.
+    /// What the provider's refusal means for the next attempt.
     async fn setback_of(
         &self,
         held: &HeldToken,
@@ -319,7 +337,7 @@ impl Vault {
                 Setback::NotTried(Some(now + (*retry_after).max(Duration::from_secs(1))))
             }
             RefusalKind::Ours(_) => Setback::NotTried(Some(now + LONG_WAIT)),
-            // It accepts the token and will not renew it.
+            // The provider accepts the token and does not renew it.
             RefusalKind::Dead { .. }
             | RefusalKind::OtherApp
             | RefusalKind::Permission { .. }
@@ -330,7 +348,7 @@ impl Vault {
         Ok(Attempt::Failed)
     }
 
-    /// Writes when to try again, and asks for a person where that is of no use.
+    /// Writes when to try again, and announces that a person is needed where trying again is of no use.
     async fn set_back(&self, held: &HeldToken, fence: &Fence, setback: Setback) -> Result<(), VaultError> {
         let (id, secret_id) = (held.connection.id, held.connection.secret_id);
         let (fence, now, policy) = (fence.clone(), self.clock.now(), self.policy());

@@ -1,4 +1,4 @@
-//! The daily pass over a provider's connections: every token is asked about, and one line is logged for each.
+//! The sweep, job `meta-token-expiry`: once a day the provider is asked about every token, and one line is logged for each.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,30 +10,29 @@ use crate::model::{Connection, ConnectionId, ProviderId, Status};
 use crate::provider::Provider;
 use crate::store::JobRun;
 use crate::vault::error::VaultError;
-use crate::vault::jobs::schedule::{Progress, RunFailed};
+use crate::vault::jobs::run::{Progress, RunFailed};
 use crate::vault::state::Vault;
 use crate::vault::token::verdict::{Learned, Recorded, is_death};
 
 /// Connections between two notes of progress.
 const PAGE: i64 = 100;
-/// From this utilisation on the pass waits: the callers' own calls come first.
+/// From this utilisation on the sweep waits: the callers' own calls come first.
 const BUSY_PERCENT: f64 = 80.0;
-/// How often a pass that waits looks again.
+/// How often a waiting sweep looks again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What became of one connection.
 enum Swept {
-    /// The provider was asked, and its answer stands in the facts.
+    /// The provider's reply stands in the connection's facts.
     Asked(Box<Connection>),
     /// There was nothing to ask.
-    Left(Box<Connection>),
+    Skipped(Box<Connection>),
     /// It could not be asked about.
     Failed(Box<Connection>),
 }
 
 impl Vault {
-    /// Asks the provider about every connection that is not revoked, from where the run stands.
-    pub(in crate::vault) async fn sweep(
+    /// Asks the provider about every connection that is not revoked, from the run's position on.
+    pub(super) async fn sweep(
         self: &Arc<Self>,
         run: &mut JobRun,
         progress: &Progress<'_>,
@@ -62,28 +61,27 @@ impl Vault {
                     let (vault, provider) = (Arc::clone(self), Arc::clone(&provider));
                     async move { vault.sweep_one(connection, provider).await }
                 })
-                .buffer_unordered(self.timetable.sweep_concurrency);
+                .buffer_unordered(self.jobs.timetable.sweep_concurrency);
             while let Some(swept) = swept.next().await {
                 run.done += 1;
                 let (connection, outcome) = match &swept? {
                     Swept::Asked(connection) => (connection.clone(), "asked"),
-                    Swept::Left(connection) => (connection.clone(), "left"),
+                    Swept::Skipped(connection) => (connection.clone(), "left"),
                     Swept::Failed(connection) => {
                         run.failed += 1;
                         (connection.clone(), "failed")
                     }
                 };
-                *tally.entry(self.tell(&connection, outcome)).or_default() += 1;
+                *tally.entry(self.log_token(&connection, outcome)).or_default() += 1;
             }
             run.position = last.to_string();
             progress.note(run).await?;
         }
-        tracing::info!(job = run.job, done = run.done, failed = run.failed, tokens = ?tally, "every connection was looked at");
+        tracing::info!(job = run.job, done = run.done, failed = run.failed, tokens = ?tally, "every token was checked");
         Ok(())
     }
 
-    /// The line about one connection.
-    fn tell(&self, connection: &Connection, outcome: &str) -> &'static str {
+    fn log_token(&self, connection: &Connection, outcome: &str) -> &'static str {
         let (now, policy) = (self.clock.now(), self.policy());
         let status = connection.status(now, &policy);
         let days_left = connection.badge(now, &policy).days_left;
@@ -94,7 +92,7 @@ impl Vault {
             Status::Invalid => "invalid",
             Status::Revoked => "revoked",
         };
-        tracing::info!(connection = %connection.id, workspace = %connection.workspace, status = name, days_left, outcome, "token looked at");
+        tracing::info!(connection = %connection.id, workspace = %connection.workspace, status = name, days_left, outcome, "token checked");
         name
     }
 
@@ -104,9 +102,9 @@ impl Vault {
         provider: Arc<dyn Provider>,
     ) -> Result<Swept, RunFailed> {
         let status = connection.status(self.clock.now(), &self.policy());
-        // A token past its end can't come back; asking would only cost calls.
+        // An expired token can't come back, so asking would only cost calls.
         if status == Status::Expired {
-            return Ok(Swept::Left(Box::new(connection)));
+            return Ok(Swept::Skipped(Box::new(connection)));
         }
         for _ in 0..2 {
             self.may_change()?;
@@ -114,7 +112,7 @@ impl Vault {
             let Some(held) =
                 self.store.read().await.map_err(VaultError::from)?.held_token(connection.id).await?
             else {
-                return Ok(Swept::Left(Box::new(connection)));
+                return Ok(Swept::Skipped(Box::new(connection)));
             };
             if held.sealed.is_none() || self.provider_of(&held.connection).is_err() {
                 return Ok(Swept::Failed(Box::new(held.connection)));
@@ -139,12 +137,12 @@ impl Vault {
             match self.record(&held.connection, word, Learned::accounts(accounts)).await {
                 Ok(Recorded::Kept(connection)) => return Ok(Swept::Asked(connection)),
                 Ok(Recorded::Held) => return Ok(Swept::Failed(Box::new(held.connection))),
-                // It changed meanwhile: the answer is about something else; asked again once.
+                // The connection changed meanwhile, so the reply is about an old token: ask again, once.
                 Ok(Recorded::Changed) => {}
                 Err(error) if error.is_outage() => return Err(error.into()),
-                // One connection that can't be written must not end the pass for all others.
+                // One connection that can't be written must not end the sweep for all others.
                 Err(error) => {
-                    tracing::error!(connection = %connection.id, %error, "what was learned of a token could not be written");
+                    tracing::error!(connection = %connection.id, %error, "what the provider said about a token could not be written");
                     return Ok(Swept::Failed(Box::new(held.connection)));
                 }
             }
@@ -152,10 +150,10 @@ impl Vault {
         Ok(Swept::Failed(Box::new(connection)))
     }
 
-    /// Waits while the provider is at fault, or its limit is near.
+    /// Waits while the provider does not answer, or its rate limit is near.
     async fn wait_for_room(&self, provider: &Arc<dyn Provider>) -> Result<(), RunFailed> {
         loop {
-            if self.stopping.is_cancelled() {
+            if self.work.stopping.is_cancelled() {
                 return Err(RunFailed::Stopped);
             }
             let busy = provider.usage().is_some_and(|usage| {
@@ -166,7 +164,7 @@ impl Vault {
             }
             tokio::select! {
                 () = tokio::time::sleep(PAUSE) => {}
-                () = self.stopping.cancelled() => {}
+                () = self.work.stopping.cancelled() => {}
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The keys in use, and their rotation.
+//! The keys in use: master keys and each workspace's keys. `RotateKey` starts a job, and so is `jobs::rotate_key`.
 
-pub(super) mod keyring;
-pub(super) mod rekey;
+pub(super) mod master_keys;
+pub(super) mod workspace_keys;

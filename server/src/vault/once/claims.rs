@@ -78,7 +78,7 @@ impl Vault {
             tracing::info!(connection = %id, "taking over an exchange from a process that ended; waiting until its last call is over");
             tokio::select! {
                 () = tokio::time::sleep(SUCCESSION) => {}
-                () = self.stopping.cancelled() => return Err(VaultError::ShuttingDown),
+                () = self.work.stopping.cancelled() => return Err(VaultError::ShuttingDown),
             }
         }
         Ok(Some(claimed))

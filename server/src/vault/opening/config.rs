@@ -6,8 +6,8 @@ use crate::audit::AuditConfig;
 use crate::crypto::{BreakGlassSealingKey, TransitConfig};
 use crate::model::{CertificateRule, Policy, Secret};
 use crate::oidc::OidcConfig;
-use crate::vault::feed::permits::WatchLimits;
-use crate::vault::jobs::schedule::Timetable;
+use crate::vault::state::feed::WatchLimits;
+use crate::vault::timetable::Timetable;
 
 /// What the vault needs to open.
 #[derive(Debug)]

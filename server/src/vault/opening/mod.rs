@@ -1,5 +1,8 @@
-//! The start of a process, and what is done to a vault that does not run.
+//! The start of a process, the very first start, and what is done to a vault that does not run.
 
+pub(super) mod audit_log;
 pub(super) mod config;
+pub(super) mod first_start;
+pub(super) mod master_keys;
 pub(super) mod recover;
 pub(super) mod start;

@@ -1,5 +1,5 @@
-//! When the master key is lost: every key is opened with the break-glass opening key and wrapped by a new master
-//! key. Done offline, beside a vault that does not run.
+//! Recovery from a lost master key: every key is opened with the break-glass opening key and wrapped by a new master key.
+//! No vault may run meanwhile.
 
 use std::time::{Duration, Instant};
 
@@ -8,28 +8,28 @@ use crate::crypto::{BreakGlassOpeningKey, RawKey, WrapError};
 use crate::model::{Clock, Incarnation};
 use crate::store::{Abort, KeyPlace, MasterKeyRecord, Origin, Store, StoreConfig, StoredKey, WrappedKey};
 use crate::vault::error::{OpenError, VaultError};
-use crate::vault::keys::keyring::key_binding;
 use crate::vault::opening::config::VaultConfig;
-use crate::vault::opening::start::{key_source, make_data_folder};
+use crate::vault::opening::master_keys::key_source;
+use crate::vault::opening::start::make_data_folder;
 use crate::vault::state::Vault;
+use crate::vault::state::keyring::key_binding;
 
 /// Keys written in one transaction.
 const AT_ONCE: i64 = 200;
-/// How long processes that were killed are waited for to be known as ended.
+/// How long to wait for processes that were killed to count as ended.
 const ENDED: Duration = Duration::from_secs(8);
 
-/// What a recovery did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recovered {
-    /// Keys that were wrapped anew.
+    /// How many keys were wrapped anew.
     pub keys: u64,
-    /// The master key that wraps them now.
+    /// The id of the master key that wraps them now.
     pub master_key: String,
 }
 
 impl Vault {
-    /// Wraps every key by the newest configured master key, opening them with the break-glass opening key. Nothing
-    /// is changed unless every key can be opened so; a run that was cut short is simply repeated.
+    /// Opens every key with the break-glass opening key and wraps it by the newest configured master key. Nothing is
+    /// changed unless every key opens. A recovery that was interrupted can be repeated.
     ///
     /// # Errors
     /// With a sentence for the operator.
@@ -66,7 +66,7 @@ async fn recover(
         .vault()
         .await?
         .ok_or_else(|| OpenError("there is no vault in this database".into()))?;
-    nobody_runs(store).await?;
+    check_that_nobody_runs(store).await?;
     let master = key_source(config)?.read(false)?.ok_or_else(|| {
         OpenError("no master key is configured: make one with `token-vault keys generate` first".into())
     })?;
@@ -88,7 +88,7 @@ async fn recover(
         }
         None => master.check_value(&target, record.vault_id).await.map_err(failed)?,
     };
-    // All of them are opened before the first is written.
+    // Open all of them before the first is written.
     let mut recovered = Vec::new();
     let (mut lacking, mut after) = (Vec::new(), KeyPlace::default());
     loop {
@@ -145,10 +145,10 @@ fn open(stored: &StoredKey, vault: uuid::Uuid, opening: &BreakGlassOpeningKey) -
     opening.open(&key_binding(vault, purpose, workspace, &stored.key), sealed).ok()
 }
 
-/// A running vault would go on with the keys that it holds, and write by them.
-async fn nobody_runs(store: &Store) -> Result<(), OpenError> {
+/// A running vault would keep using the keys that it holds.
+async fn check_that_nobody_runs(store: &Store) -> Result<(), OpenError> {
     if store.backend() == crate::store::Backend::Sqlite {
-        // The file is locked: nobody else is there.
+        // The file is locked by this process.
         return Ok(());
     }
     let began = Instant::now();

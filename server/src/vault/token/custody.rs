@@ -13,9 +13,9 @@ use crate::model::{
 use crate::provider::{RequestPart, Revocation, Usage};
 use crate::store::{Abort, HeldToken, Needs, Origin, SealedRow};
 use crate::vault::error::VaultError;
-use crate::vault::keys::keyring::TRIES;
 use crate::vault::once::idempotency::RequestClaim;
 use crate::vault::state::Vault;
+use crate::vault::state::keyring::TRIES;
 use crate::vault::token::change;
 use crate::vault::token::target::Target;
 use crate::vault::token::view::TokenView;
@@ -246,7 +246,7 @@ impl Vault {
         let held = self.held(caller, &command.target).await?;
         let id = held.connection.id;
         let (vault, caller) = (Arc::clone(self), caller.clone());
-        self.detached(async move {
+        self.work.detached(async move {
             let flags = [
                 u8::from(command.revoke_at_provider),
                 u8::from(command.allow_shared),

@@ -11,10 +11,10 @@ use crate::model::{
 };
 use crate::store::{Abort, HeldToken, Needs, NewSecret, Tx};
 use crate::vault::error::VaultError;
-use crate::vault::keys::keyring::{TRIES, WorkspaceKeys};
 use crate::vault::once::claims::Fence;
 use crate::vault::once::idempotency::RequestClaim;
 use crate::vault::state::Vault;
+use crate::vault::state::keyring::{TRIES, WorkspaceKeys};
 use crate::vault::token::custody::{binding, is_later};
 use crate::vault::token::intake::{Accepted, Destination, IntakeOptions, IntakeOutcome, check_replaces};
 use crate::vault::token::target::Target;
@@ -161,32 +161,33 @@ impl Vault {
                 let adapter = self.provider(&provider)?;
                 let pasted = candidate::parse(&access_token, "new_token.access_token")?;
                 let (vault, caller) = (Arc::clone(self), caller.clone());
-                self.detached(async move {
-                    let version = version_bytes(command.if_version);
-                    let parts: [&[u8]; 5] = [
-                        b"new",
-                        workspace.as_str().as_bytes(),
-                        provider.as_str().as_bytes(),
-                        pasted.expose().as_bytes(),
-                        &version,
-                    ];
-                    let request = vault.request("ExchangeToken", command.request_id.as_ref(), &parts);
-                    let work = async |claim| {
-                        let destination = Destination {
-                            workspace,
-                            provider,
-                            connection: None,
-                            parent: None,
-                            if_version: command.if_version,
-                            options: IntakeOptions::default(),
-                            claim,
+                self.work
+                    .detached(async move {
+                        let version = version_bytes(command.if_version);
+                        let parts: [&[u8]; 5] = [
+                            b"new",
+                            workspace.as_str().as_bytes(),
+                            provider.as_str().as_bytes(),
+                            pasted.expose().as_bytes(),
+                            &version,
+                        ];
+                        let request = vault.request("ExchangeToken", command.request_id.as_ref(), &parts);
+                        let work = async |claim| {
+                            let destination = Destination {
+                                workspace,
+                                provider,
+                                connection: None,
+                                parent: None,
+                                if_version: command.if_version,
+                                options: IntakeOptions::default(),
+                                claim,
+                            };
+                            vault.exchange_new(&*adapter, pasted, &destination).await
                         };
-                        vault.exchange_new(&*adapter, pasted, &destination).await
-                    };
-                    let repeat = async |before| vault.exchanged_before(&caller, before).await;
-                    vault.once(&caller, request, work, repeat).await
-                })
-                .await
+                        let repeat = async |before| vault.exchanged_before(&caller, before).await;
+                        vault.once(&caller, request, work, repeat).await
+                    })
+                    .await
             }
         }
     }
@@ -200,7 +201,7 @@ impl Vault {
     ) -> Result<Exchange, VaultError> {
         self.held(caller, &target).await?;
         let (vault, caller) = (Arc::clone(self), caller.clone());
-        self.detached(async move {
+        self.work.detached(async move {
             let (text, version) = (target.connection.to_string(), version_bytes(if_version));
             let parts: [&[u8]; 3] = [b"stored", text.as_bytes(), &version];
             let request = vault.request("ExchangeToken", request_id.as_ref(), &parts);

@@ -16,9 +16,9 @@ use crate::model::{
 use crate::provider::{Inspected, Provider};
 use crate::store::{Abort, Needs, NewSecret, Tx};
 use crate::vault::error::{FieldViolation, VaultError};
-use crate::vault::keys::keyring::{TRIES, WorkspaceKeys};
 use crate::vault::once::idempotency::RequestClaim;
 use crate::vault::state::Vault;
+use crate::vault::state::keyring::{TRIES, WorkspaceKeys};
 use crate::vault::token::custody::{binding, is_later};
 use crate::vault::token::target::Target;
 use crate::vault::token::validate::Patient;
@@ -152,7 +152,7 @@ impl Vault {
         self.may_store(caller, &command).await?;
         let pasted = candidate::parse(&command.access_token, "access_token")?;
         let (vault, caller) = (Arc::clone(self), caller.clone());
-        self.detached(async move {
+        self.work.detached(async move {
             let options = command.options;
             let flags = [
                 u8::from(options.allow_missing_scopes),

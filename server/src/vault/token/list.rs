@@ -91,7 +91,7 @@ impl Vault {
         let page_size = usize::try_from(query.page_size.clamp(1, 1_000)).unwrap_or(1_000);
         let policy = self.policy();
         let plan = Plan::of(&query, caller, as_of, &policy);
-        let _turn = self.list_turn(caller).await?;
+        let _turn = self.work.list_turn(caller).await?;
         let mut session = self.store.read().await?;
         let mut tokens = Vec::with_capacity(page_size);
         let mut more = false;
@@ -134,7 +134,7 @@ impl Vault {
         caller: &Principal,
     ) -> Result<Vec<(Status, u64)>, VaultError> {
         let now = self.clock.now();
-        let _turn = self.list_turn(caller).await?;
+        let _turn = self.work.list_turn(caller).await?;
         let mut session = self.store.read().await?;
         let workspaces: Vec<&str> = match &caller.workspaces {
             WorkspaceSet::All => vec![""],

@@ -16,8 +16,8 @@ use crate::model::{
 };
 use crate::store::HeldToken;
 use crate::vault::error::VaultError;
-use crate::vault::shares::Shares;
 use crate::vault::state::Vault;
+use crate::vault::state::shares::Shares;
 use crate::vault::token::verdict::{Learned, Recorded};
 
 /// A caller saw the provider refuse a token.
@@ -161,7 +161,7 @@ impl Vault {
     ) -> Result<ReportOutcome, VaultError> {
         self.held(caller, &report.target).await?;
         let (vault, caller) = (Arc::clone(self), caller.clone());
-        self.detached(async move { vault.judge(&caller, &report).await }).await
+        self.work.detached(async move { vault.judge(&caller, &report).await }).await
     }
 
     async fn judge(

@@ -395,19 +395,20 @@ impl Vault {
         }
         self.held(caller, &command.target).await?;
         let (vault, caller) = (Arc::clone(self), caller.clone());
-        self.detached(async move {
-            // Each asks the provider several times: one at a time about a connection.
-            let _turn = vault.inquiries.turn(command.target.connection).await;
-            // A verdict lands only on the token that it is about: asked again once if that changed meanwhile.
-            for _ in 0..2 {
-                let held = vault.held_now(&caller, &command.target).await?;
-                if let Some(validation) = vault.validate(&held, &command).await? {
-                    return Ok(validation);
+        self.work
+            .detached(async move {
+                // Each asks the provider several times: one at a time about a connection.
+                let _turn = vault.inquiries.turn(command.target.connection).await;
+                // A verdict lands only on the token that it is about: asked again once if that changed meanwhile.
+                for _ in 0..2 {
+                    let held = vault.held_now(&caller, &command.target).await?;
+                    if let Some(validation) = vault.validate(&held, &command).await? {
+                        return Ok(validation);
+                    }
                 }
-            }
-            Err(VaultError::ConcurrentChange(command.target.connection))
-        })
-        .await
+                Err(VaultError::ConcurrentChange(command.target.connection))
+            })
+            .await
     }
 
     /// From the database, not the cache: what is compared and set must be the newest.

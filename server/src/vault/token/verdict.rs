@@ -174,7 +174,7 @@ impl Vault {
     fn ask_about_siblings(self: &Arc<Self>, dead: &Connection) {
         let (vault, dead) = (Arc::clone(self), dead.clone());
         let origin = Arc::new(Origin::system("sibling-check"));
-        self.tasks.spawn(origin.scope(async move {
+        self.work.tasks.spawn(origin.scope(async move {
             if let Err(error) = vault.ask_about_each_sibling(&dead).await {
                 tracing::warn!(connection = %dead.id, %error, "who shares a dead token's subject could not be looked up");
             }
@@ -184,7 +184,7 @@ impl Vault {
     async fn ask_about_each_sibling(&self, dead: &Connection) -> Result<(), VaultError> {
         let siblings = self.store.read().await?.siblings(dead).await?;
         for sibling in siblings {
-            if self.stopping.is_cancelled() {
+            if self.work.stopping.is_cancelled() {
                 break;
             }
             if let Err(error) = self.ask_about(&sibling).await {

@@ -1,3 +1,4 @@
-//! Workspaces and their end.
+//! Workspaces: listing them, and destroying one for good.
 
+pub(super) mod list;
 pub(super) mod shred;

@@ -1,0 +1,67 @@
+//! The jobs `event-retention` and `housekeeping`: what is kept for a time is deleted after it.
+
+use std::time::Duration;
+
+use crate::store::{Abort, JobRun, Needs};
+use crate::vault::error::VaultError;
+use crate::vault::jobs::run::{Progress, RunFailed};
+use crate::vault::state::Vault;
+
+/// How long ended runs are kept.
+const RUNS_KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// Events deleted in one transaction.
+const EVENTS_AT_ONCE: i64 = 5_000;
+
+impl Vault {
+    pub(super) async fn delete_old_events(
+        &self,
+        run: &mut JobRun,
+        progress: &Progress<'_>,
+    ) -> Result<(), RunFailed> {
+        let before = self.clock.now() - self.policy().event_retention;
+        let now = self.clock.now();
+        loop {
+            // Events that a wrong clock deletes are lost. The run goes on once the clock is right.
+            if !self.store.trusts_clock() {
+                return Err(RunFailed::Stopped);
+            }
+            self.may_change()?;
+            let needs = Needs { alone: true, ..Needs::default() };
+            let (deleted, _) = self
+                .store
+                .write_with(needs, move |tx| {
+                    Box::pin(async move {
+                        let deleted = tx.compact_events(before, EVENTS_AT_ONCE).await?;
+                        if deleted > 0 {
+                            tx.audit_object(format!("events:{deleted}"), now);
+                        }
+                        Ok::<_, Abort<VaultError>>(deleted)
+                    })
+                })
+                .await
+                .map_err(VaultError::from)?;
+            run.done = run.done.saturating_add(i64::try_from(deleted).unwrap_or(i64::MAX));
+            progress.note(run).await?;
+            if deleted == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    pub(super) async fn delete_old_rows(&self, run: &mut JobRun) -> Result<(), RunFailed> {
+        let now = self.clock.now();
+        let deleted = self
+            .store
+            .write(move |tx| {
+                Box::pin(async move {
+                    let requests = tx.forget_requests(now).await?;
+                    let runs = tx.forget_runs(now - RUNS_KEPT).await?;
+                    Ok::<_, Abort<VaultError>>(requests + runs)
+                })
+            })
+            .await
+            .map_err(VaultError::from)?;
+        run.done = i64::try_from(deleted).unwrap_or(i64::MAX);
+        Ok(())
+    }
+}

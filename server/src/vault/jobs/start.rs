@@ -1,0 +1,167 @@
+//! Starting runs: which are due, and what each job does. The scheduler in the crate's `jobs` only calls
+//! `start_due_jobs`; which slots have passed is computed here from the cron expression, the vault's clock and the rows
+//! of earlier runs. So slots that were missed become one run, a simulated clock works, and only one replica runs a slot.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::store::{Abort, JobRun, Origin, RunCause, RunState};
+use crate::vault::error::VaultError;
+use crate::vault::jobs::run::{Progress, RunFailed};
+use crate::vault::once::in_flight::InFlightGuard;
+use crate::vault::state::Vault;
+use crate::vault::timetable::JobKind;
+
+/// A run that starts later than this after its slot counts as a catch-up.
+const LATE: Duration = Duration::from_secs(60);
+
+impl Vault {
+    /// Starts every run that is due, and goes on with those whose process has ended. Called every second and at
+    /// each slot; jobs that are running already are left alone.
+    ///
+    /// # Errors
+    /// `StorageUnavailable`.
+    pub async fn start_due_jobs(self: &Arc<Self>) -> Result<(), VaultError> {
+        for job in JobKind::ALL {
+            // A wrong clock would start runs too early.
+            if self.work.stopping.is_cancelled() || !self.store.trusts_clock() {
+                return Ok(());
+            }
+            // The job is in flight before its run is written: a run without a task would look abandoned.
+            let Some(in_flight) = self.jobs.runs.enter(job.as_str()) else { continue };
+            if let Some(run) = self.next_run(job).await? {
+                self.spawn_run(job, run, in_flight);
+            }
+        }
+        Ok(())
+    }
+
+    /// A run for this process to do: one that was abandoned, or one whose slot has come.
+    async fn next_run(&self, job: JobKind) -> Result<Option<JobRun>, VaultError> {
+        let name = job.as_str();
+        let mut session = self.store.read().await?;
+        if let Some(run) = session.running(name).await? {
+            let own = run.incarnation == self.store.incarnation();
+            if !own && session.replica_lives(run.incarnation).await? {
+                return Ok(None);
+            }
+            drop(session);
+            return self.take_over(run).await;
+        }
+        let Some(cron) = self.jobs.timetable.cron(job) else {
+            drop(session);
+            // What starts such a job starts its run, too. Work without a run is left over: the process died in
+            // between, or the run had just passed it.
+            return match self.has_work_left(job).await? {
+                true => self.begin_run(job, self.clock.now(), RunCause::Request).await,
+                false => Ok(None),
+            };
+        };
+        let now = self.clock.now();
+        let Some(slot) = cron.latest_at_or_before(now) else { return Ok(None) };
+        // A slot from before the vault existed was not missed.
+        if slot < self.keys.vault.created_at
+            || session.last_slot(name).await?.is_some_and(|last| last >= slot)
+        {
+            return Ok(None);
+        }
+        // The job runs every minute: no run is recorded when no renewal is due.
+        if job == JobKind::Rotation && session.due_renewals(now, 1).await?.is_empty() {
+            return Ok(None);
+        }
+        drop(session);
+        let cause = if now.since(slot) > LATE { RunCause::CatchUp } else { RunCause::Slot };
+        self.begin_run(job, slot, cause).await
+    }
+
+    /// Works on a run in the background.
+    pub(in crate::vault) fn spawn_run(
+        self: &Arc<Self>,
+        job: JobKind,
+        run: JobRun,
+        in_flight: InFlightGuard<String>,
+    ) {
+        let vault = Arc::clone(self);
+        self.work.tasks.spawn(async move {
+            Arc::new(Origin::system(job.as_str())).scope(vault.execute(job, run)).await;
+            drop(in_flight);
+        });
+    }
+
+    /// Works on a run to its end.
+    async fn execute(self: &Arc<Self>, job: JobKind, mut run: JobRun) {
+        tracing::info!(job = run.job, run = %run.id, slot = %run.scheduled_for, catch_up = run.catch_up, "job begins");
+        let progress = Progress { vault: self };
+        let outcome = match job {
+            JobKind::MetaTokenExpiry => self.sweep(&mut run, &progress).await,
+            JobKind::Rotation => self.renew_due(&mut run, &progress).await,
+            JobKind::ExpiryDeadlines => self.announce_due().await.map_err(RunFailed::Error).map(|events| {
+                run.done = i64::try_from(events).unwrap_or(i64::MAX);
+            }),
+            JobKind::EventRetention => self.delete_old_events(&mut run, &progress).await,
+            JobKind::Housekeeping => self.delete_old_rows(&mut run).await,
+            JobKind::PolicyChange => self.recompute_dates(&mut run, &progress).await,
+            JobKind::MasterKeyRotation => self.rewrap_keys(&mut run, &progress).await,
+            JobKind::DataKeyRotation => self.reencrypt(&mut run, &progress).await,
+            JobKind::BreakGlass => self.seal_to_break_glass(&mut run, &progress).await,
+            JobKind::Shredding => self.end_shredded_connections(&mut run, &progress).await,
+        };
+        let (state, error) = match outcome {
+            Ok(()) => (RunState::Succeeded, String::new()),
+            // The row stays as it is, and another process goes on with it.
+            Err(RunFailed::Stopped) => return,
+            // The run is not over: it goes on from its position once the outage ends.
+            Err(RunFailed::Error(error)) if error.is_outage() => {
+                tracing::warn!(job = run.job, run = %run.id, %error, "job interrupted; it continues by itself");
+                return;
+            }
+            Err(RunFailed::Error(error)) => (RunState::Failed, error.to_string()),
+        };
+        let (unit, unit_error, now) = (run.clone(), error.clone(), self.clock.now());
+        let ended = self
+            .store
+            .write(move |tx| {
+                let (run, error) = (unit.clone(), unit_error.clone());
+                Box::pin(
+                    async move { Ok::<_, Abort<VaultError>>(tx.end_run(&run, state, &error, now).await?) },
+                )
+            })
+            .await;
+        match ended {
+            Ok(true) if state == RunState::Succeeded => {
+                tracing::info!(job = run.job, run = %run.id, done = run.done, failed = run.failed, "job ends");
+            }
+            Ok(true) => tracing::error!(job = run.job, run = %run.id, error, "job failed"),
+            Ok(false) => tracing::warn!(job = run.job, run = %run.id, "the run was taken over"),
+            Err(Abort::Store(error)) => {
+                tracing::warn!(job = run.job, %error, "the end of a run was not written")
+            }
+            Err(Abort::Refused(error)) => {
+                tracing::warn!(job = run.job, %error, "the end of a run was not written")
+            }
+        }
+    }
+
+    /// Whether there is work that the latest run of a job without a slot can't have seen.
+    async fn has_work_left(&self, job: JobKind) -> Result<bool, VaultError> {
+        let mut session = self.store.read().await?;
+        let last = session.last_run(job.as_str()).await?.map(|run| run.started_at);
+        Ok(match job {
+            JobKind::MasterKeyRotation => {
+                let since = session.active_since().await?;
+                last.is_none_or(|last| last < since)
+                    && session.count_keys_not_under(&self.keys.ring().active).await? > 0
+            }
+            JobKind::DataKeyRotation => {
+                let (workspaces, since) = session.workspaces_with_old_keys().await?;
+                !workspaces.is_empty() && last.is_none_or(|last| last < since)
+            }
+            JobKind::BreakGlass => {
+                let Some(sealing) = &self.keys.break_glass else { return Ok(false) };
+                self.jobs.is_time_for_break_glass() && session.count_keys_not_for(sealing.id()).await? > 0
+            }
+            JobKind::Shredding => !session.workspaces_to_bury().await?.is_empty(),
+            _ => false,
+        })
+    }
+}

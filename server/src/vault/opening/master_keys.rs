@@ -1,0 +1,106 @@
+//! The master keys at the start of a process: where they come from, and whether they fit the database.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::crypto::{MasterKeys, Transit};
+use crate::model::Secret;
+use crate::store::{Session, VaultRecord};
+use crate::vault::error::OpenError;
+use crate::vault::opening::config::VaultConfig;
+use crate::vault::state::keyring::KeySource;
+
+/// How long a start waits for the key service.
+const KEY_SERVICE_WAIT: Duration = Duration::from_secs(10);
+
+/// Checks that every master key which the database needs is configured, and is the right one.
+pub async fn check_master_keys(
+    master: &MasterKeys,
+    record: &VaultRecord,
+    session: &mut Session,
+) -> Result<(), OpenError> {
+    let missing: Vec<_> =
+        session.needed_master_keys().await?.into_iter().filter(|id| !master.holds(id)).collect();
+    if !missing.is_empty() {
+        return Err(OpenError(format!(
+            "this database needs the master key{} with id {}; configured: {}",
+            if missing.len() == 1 { "" } else { "s" },
+            missing.join(", "),
+            master.ids().join(", ")
+        )));
+    }
+    for known in session.master_keys().await? {
+        if !master.holds(&known.id) {
+            continue;
+        }
+        let passes = master.passes_check(&known.id, record.vault_id, &known.check_value).await;
+        match passes {
+            Ok(true) => {}
+            Ok(false) => {
+                return Err(OpenError(format!(
+                    "the configured master key {} is not the one that this database was written under: same id, other bytes",
+                    known.id
+                )));
+            }
+            Err(error) => {
+                return Err(OpenError(format!("the master key {} can't be checked: {error}", known.id)));
+            }
+        }
+    }
+    Ok(())
+}
+
+pub fn no_key(record: &VaultRecord) -> OpenError {
+    OpenError(format!(
+        "this database was written under master key {0}, and no master key is configured: set TOKEN_VAULT_MASTER_KEY or \
+         keys.master_key_file to the key with id {0}",
+        record.active_master_key
+    ))
+}
+
+/// Where master keys come from: the environment, else the configured file, else the file in the data folder; and
+/// the key service, if one is configured.
+pub fn key_source(config: &VaultConfig) -> Result<KeySource, OpenError> {
+    let transit = match &config.transit {
+        Some(transit) => Some(Arc::new(
+            Transit::new(transit.clone()).map_err(|why| OpenError(format!("keys.transit: {why}")))?,
+        )),
+        None => None,
+    };
+    Ok(KeySource {
+        text: config.master_key.as_ref().map(|text| Secret::new(text.expose().to_owned())),
+        file: config.master_key_file.clone().unwrap_or_else(|| default_key_file(config)),
+        named: config.master_key_file.is_some(),
+        transit,
+        adopted: Mutex::default(),
+    })
+}
+
+/// Waits for the key service, if there is one. As long as no key needs it, the vault starts without it.
+pub async fn find_key_service(master: &MasterKeys, needed: &[String]) -> Result<(), OpenError> {
+    if !master.has_transit() {
+        return Ok(());
+    }
+    let began = Instant::now();
+    loop {
+        let Err(error) = master.look(true).await else { return Ok(()) };
+        let local = !needed.is_empty() && needed.iter().all(|id| master.holds(id));
+        if local {
+            tracing::error!(%error, "the key service of keys.transit can't be used yet; no key needs it so far");
+            return Ok(());
+        }
+        if began.elapsed() > KEY_SERVICE_WAIT {
+            return Err(OpenError(format!(
+                "the key service of keys.transit, which holds the master key, can't be used: {error}; waited {} s for it",
+                KEY_SERVICE_WAIT.as_secs()
+            )));
+        }
+        tracing::warn!(%error, "waiting for the key service");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+pub fn default_key_file(config: &VaultConfig) -> PathBuf {
+    config.data_dir.join("master.key")
+}

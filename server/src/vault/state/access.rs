@@ -1,0 +1,41 @@
+//! What authentication needs, and when each API key was last noted as used.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::model::{ApiKeyId, CertificateRule};
+use crate::oidc::Issuer;
+
+/// A key's last use is written at most this often.
+const NOTED_EVERY: Duration = Duration::from_secs(60);
+
+pub struct Access {
+    pub key_uses: KeyUses,
+    /// Which certificate speaks for which principal.
+    pub certificates: Vec<CertificateRule>,
+    /// The issuer whose tokens are accepted, if one is configured.
+    pub issuer: Option<Arc<Issuer>>,
+}
+
+/// When each key's use was last written.
+#[derive(Default)]
+pub struct KeyUses(Mutex<HashMap<ApiKeyId, Instant>>);
+
+impl KeyUses {
+    /// Whether a use is to be written now. If so, it counts as written.
+    pub fn is_due(&self, id: &ApiKeyId) -> bool {
+        let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match noted.get_mut(id) {
+            Some(at) if at.elapsed() < NOTED_EVERY => false,
+            Some(at) => {
+                *at = Instant::now();
+                true
+            }
+            None => {
+                noted.insert(id.clone(), Instant::now());
+                true
+            }
+        }
+    }
+}

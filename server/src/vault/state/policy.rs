@@ -1,0 +1,31 @@
+//! The policy in force, as far as this process knows.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::model::Policy;
+
+pub struct PolicyInForce(RwLock<(Arc<Policy>, i64)>);
+
+impl PolicyInForce {
+    /// The configured policy, before the database has given it a revision.
+    pub fn configured(policy: Policy) -> Self {
+        Self(RwLock::new((Arc::new(policy), 0)))
+    }
+
+    pub fn current(&self) -> Arc<Policy> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner).0)
+    }
+
+    pub fn revision(&self) -> i64 {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).1
+    }
+
+    /// The policy of this process is the one of `revision`.
+    pub fn confirm(&self, revision: i64) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).1 = revision;
+    }
+
+    pub fn replace(&self, policy: Policy, revision: i64) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = (Arc::new(policy), revision);
+    }
+}
