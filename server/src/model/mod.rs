@@ -4,8 +4,6 @@
 //! words; this module knows nothing of the rest. Start with [`token`]: `status` there is the one
 //! function that decides what a token is worth now.
 
-mod account;
-mod announce;
 mod audit;
 mod caller;
 mod cron;
@@ -14,13 +12,10 @@ mod id;
 mod list;
 mod refusal;
 mod remedy;
-mod renewal;
 mod secret;
 mod time;
 mod token;
 
-pub use account::{AdAccount, AdAccountState};
-pub use announce::{AccountChange, Cause};
 pub use audit::{AuditKind, AuditRecord, Grants};
 pub use caller::{
     CertificateName, CertificateRule, ClientCertificate, Credential, Principal, Role, WorkspaceSet,
@@ -28,8 +23,8 @@ pub use caller::{
 };
 pub use cron::Cron;
 pub use event::{
-    Announced, Closed, DeadlineKind, Detail, Draft, Event, EventKind, EventWord, FeedPosition, Incident,
-    IncidentKey, ProviderTrouble,
+    AccountChange, Announced, Cause, Closed, DeadlineKind, Detail, Draft, Event, EventKind, EventWord,
+    FeedPosition, Incident, IncidentKey, ProviderTrouble,
 };
 pub use id::{
     ApiKeyId, ConnectionId, Incarnation, ProviderId, RequestId, SecretId, SubscriptionName, TokenVersion,
@@ -41,8 +36,9 @@ pub use remedy::{Check, CheckResult, Fixer, Problem, ProblemReason, Remedy, Seve
 pub use secret::{Fingerprint, Sealed, Secret, exposure_of};
 pub use time::{Clock, Timestamp};
 pub use token::{
-    Badge, BadgeColor, Connection, Expiry, ExpirySource, Grant, GrantState, GranularScope, Observations,
-    Policy, Renewal, RenewalPolicy, Schedule, Standing, Status, Subject, SubjectType, TokenFacts, TokenKind,
+    AdAccount, AdAccountState, Badge, BadgeColor, Connection, Expiry, ExpirySource, Grant, GrantState,
+    GranularScope, Observations, Policy, Renewal, RenewalPolicy, Schedule, Standing, Status, Subject,
+    SubjectType, TokenFacts, TokenKind,
 };
 
 /// A value that is not acceptable, and the rule that it breaks: "must be …".

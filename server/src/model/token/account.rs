@@ -1,6 +1,6 @@
 //! Ad accounts that a token reaches.
 
-use super::Timestamp;
+use crate::model::Timestamp;
 
 /// What the provider lets an ad account do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

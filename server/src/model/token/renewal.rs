@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Connection, Expiry, Policy, Standing, Timestamp, TokenKind};
+use crate::model::{Connection, Expiry, Policy, Standing, Timestamp, TokenKind};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The first wait after an attempt that failed; it doubles with each.
@@ -76,8 +76,8 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
-    use super::super::token::tests::connection;
     use super::*;
+    use crate::model::token::tests::connection;
     use crate::model::{ConnectionId, ExpirySource};
 
     const NOW: Timestamp = Timestamp::from_unix_seconds(1_800_000_000);

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+mod announce;
+
+pub use announce::{AccountChange, Cause};
+
 use super::{
     ConnectionId, Expiry, Fixer, ProviderId, RefusalReason, Remedy, Severity, Status, Subject, Timestamp,
     WorkspaceId,

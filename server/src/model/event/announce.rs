@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::event::{Announced, DeadlineKind, Detail, EventKind, EventWord, Incident};
-use super::{
+use super::{Announced, DeadlineKind, Detail, EventKind, EventWord, Incident};
+use crate::model::{
     Connection, Expiry, Fixer, Policy, RefusalReason, Remedy, Severity, Standing, Status, Timestamp,
 };
 
@@ -107,7 +107,7 @@ impl Announced {
         if self.open().any(tighter) {
             return;
         }
-        let days = super::token::days_left(end, end - threshold);
+        let days = crate::model::token::days_left(end, end - threshold);
         let days = format!("{days} day{}", if days == 1 { "" } else { "s" });
         let (severity, message, action) = match deadline {
             DeadlineKind::Token => (

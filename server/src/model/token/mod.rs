@@ -3,6 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+mod account;
+mod renewal;
+
+pub use account::{AdAccount, AdAccountState};
+
 use super::{
     ConnectionId, Fingerprint, Fixer, Problem, ProblemReason, ProviderId, RefusalReason, Remedy, SecretId,
     Severity, Timestamp, TokenVersion, WorkspaceId,
