@@ -5,10 +5,22 @@ use std::fmt;
 
 use super::{ApiKeyId, BadValue, Timestamp, WorkspaceId};
 
-/// What a caller is for. The permission table (`api/access.rs`) says what each may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// What a caller does here. The permission table (`api/access.rs`) says what each role may do.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    strum::IntoStaticStr,
+    strum::EnumString,
+    strum::VariantNames,
+    strum::VariantArray,
+)]
+#[strum(const_into_str, serialize_all = "lowercase")]
 pub enum Role {
-    /// Brings tokens in: the web service.
+    /// Stores tokens: the web service.
     Connector,
     /// Uses tokens: the ingestion service.
     Ingestion,
@@ -16,45 +28,35 @@ pub enum Role {
     Alerting,
     /// Reads metadata and status.
     Viewer,
-    /// Everything.
+    /// May do everything.
     Admin,
 }
 
 impl Role {
-    /// Every role, in the order in which people list them.
-    pub const ALL: [Self; 5] = [Self::Connector, Self::Ingestion, Self::Alerting, Self::Viewer, Self::Admin];
+    pub const ALL: &[Self] = <Self as strum::VariantArray>::VARIANTS;
 
     /// The name in the database, on the command line and in logs.
     pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Connector => "connector",
-            Self::Ingestion => "ingestion",
-            Self::Alerting => "alerting",
-            Self::Viewer => "viewer",
-            Self::Admin => "admin",
-        }
+        self.into_str()
     }
 
-    /// The role of that name.
     pub fn parse(name: &str) -> Result<Self, BadValue> {
-        Self::ALL
-            .into_iter()
-            .find(|role| role.as_str() == name)
-            .ok_or_else(|| BadValue::new("must be one of connector, ingestion, alerting, viewer, admin"))
+        name.parse().map_err(|_| {
+            BadValue::new(format!("must be one of {}", <Self as strum::VariantNames>::VARIANTS.join(", ")))
+        })
     }
 }
 
 /// The workspaces that a principal may act in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WorkspaceSet {
-    /// Every workspace, those to come included.
+    /// Every workspace, also those that do not exist yet.
     All,
-    /// These only. Never empty.
+    /// Never empty.
     Named(BTreeSet<WorkspaceId>),
 }
 
 impl WorkspaceSet {
-    /// Whether `workspace` is among them.
     pub fn contains(&self, workspace: &WorkspaceId) -> bool {
         match self {
             Self::All => true,
@@ -62,7 +64,7 @@ impl WorkspaceSet {
         }
     }
 
-    /// Whether everything in `other` is among them.
+    /// Whether every workspace of `other` is in this set.
     pub fn covers(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::All, _) => true,
@@ -72,22 +74,21 @@ impl WorkspaceSet {
     }
 }
 
-/// A name that a certificate can be issued to. Compared as a whole: no wildcards.
+/// A subject alternative name of a certificate. It is compared as a whole: there are no wildcards.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CertificateName {
-    /// A URI, such as `spiffe://acme/ingestion`. Upper and lower case differ.
+    /// Such as `spiffe://acme/ingestion`; case matters.
     Uri(String),
-    /// A DNS name. Upper and lower case are one.
+    /// In lower case, since case does not matter.
     Dns(String),
 }
 
 impl CertificateName {
-    /// A DNS name as a certificate tells it.
     pub fn dns(name: &str) -> Self {
         Self::Dns(name.to_ascii_lowercase())
     }
 
-    /// A name as people write it: a URI has `://`, all else is a DNS name.
+    /// Reads a name as people write it: one with `://` is a URI, any other a DNS name.
     pub fn parse(text: &str) -> Result<Self, BadValue> {
         let rule = "must be a URI such as spiffe://acme/ingestion, or a DNS name without wildcards";
         let graphic = (1..=2_048).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
@@ -105,7 +106,6 @@ impl CertificateName {
         }
     }
 
-    /// The name itself.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Uri(name) | Self::Dns(name) => name,
@@ -113,53 +113,44 @@ impl CertificateName {
     }
 }
 
-/// A client's certificate, whose chain the transport has verified.
+/// A client's certificate whose chain is verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCertificate {
-    /// Its subject alternative names.
     pub names: Vec<CertificateName>,
-    /// Its end, by the system's clock.
+    /// Compared with the system's clock.
     pub not_after: Timestamp,
 }
 
-/// Who comes with a certificate of this name, as the operator decided.
+/// Which principal a certificate of this name is, as the operator configured it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateRule {
-    /// The name that the certificate must carry.
     pub san: CertificateName,
-    /// The principal's name.
     pub principal: String,
-    /// What it is for.
     pub role: Role,
-    /// Where it may act.
     pub workspaces: WorkspaceSet,
 }
 
-/// What a principal came with. Names it, and holds no secret.
+/// What a caller authenticated with. It holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Credential {
-    /// An API key.
     ApiKey(ApiKeyId),
-    /// A certificate.
     Certificate {
-        /// The name that made it this principal.
+        /// The name by which it was recognised.
         san: CertificateName,
-        /// The certificate's end.
         not_after: Timestamp,
     },
     /// A token that an OpenID Connect issuer signed.
     Token {
-        /// The principal that it makes of its bearer.
+        /// The principal's name.
         subject: String,
-        /// SHA-256 of the token: which one of the principal's it is.
+        /// SHA-256 of the token, to tell the principal's tokens apart.
         digest: [u8; 32],
-        /// The token's end.
         not_after: Timestamp,
     },
 }
 
 impl Credential {
-    /// The key's id or the certificate's name, for logs and records.
+    /// The key's id, the certificate's name or the token's principal, for logs and records.
     pub fn as_str(&self) -> &str {
         match self {
             Self::ApiKey(id) => id.as_str(),
@@ -169,7 +160,7 @@ impl Credential {
     }
 }
 
-/// The kind and the name: `api_key:…`, `certificate:…`.
+/// Shown with its kind: `api_key:…`, `certificate:…`.
 impl fmt::Display for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self {
@@ -181,7 +172,6 @@ impl fmt::Display for Credential {
     }
 }
 
-/// Whether `name` can be a principal's.
 pub fn check_principal_name(name: &str) -> Result<(), BadValue> {
     let good = (1..=128).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:@/-".contains(&b));
@@ -191,13 +181,10 @@ pub fn check_principal_name(name: &str) -> Result<(), BadValue> {
 /// An authenticated caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
-    /// Stable name, chosen by the operator; several keys and certificates may carry it (rotation with overlap).
+    /// Chosen by the operator. Several keys and certificates may have the same principal, as during a key rotation.
     pub name: String,
-    /// What it came with.
     pub credential: Credential,
-    /// What it is for.
     pub role: Role,
-    /// Where it may act.
     pub workspaces: WorkspaceSet,
 }
 

@@ -1,7 +1,7 @@
-//! The slots of a cron expression: at which instants, in UTC, a job is due.
+//! Cron expressions: at which instants, in UTC, a job is due.
 //!
-//! The only place that knows the parser and its dates. It is the scheduler's own parser, so that what is
-//! accepted here is what the scheduler understands.
+//! `croner` parses and searches; this module adds what it lacks: `Timestamp`s, the domain's clock instead of the
+//! system's, and rejection of texts that its parser does not survive. Only this module knows `croner`.
 
 use std::fmt;
 
@@ -36,13 +36,10 @@ impl fmt::Display for Cron {
 }
 
 impl Cron {
-    /// Reads an expression.
-    ///
-    /// # Errors
-    /// It is not one. One that is never due, such as on 30 February, is understood.
+    /// An expression that is never due, such as 30 February, is accepted.
     pub fn parse(text: &str) -> Result<Self, BadValue> {
         let fields = text.split_whitespace().count();
-        // No field has a value of three digits, and the parser does not survive a step of five.
+        // No field has a value of three digits, and the parser panics at a step of five digits.
         let short = text.split(|c: char| !c.is_ascii_digit()).all(|number| number.len() <= 2);
         if fields != 6 || !short || !text.is_ascii() {
             return Err(BadValue::new(RULE));
@@ -52,7 +49,7 @@ impl Cron {
         Ok(Self { text: text.to_owned(), schedule })
     }
 
-    /// The last slot that is not after `now`: the one that should have run. `None` if there was none.
+    /// The last slot that is not after `now`: the one that should have run.
     pub fn latest_at_or_before(&self, now: Timestamp) -> Option<Timestamp> {
         self.find(now, true, Direction::Backward)
     }
@@ -62,9 +59,9 @@ impl Cron {
         self.find(now, false, Direction::Forward)
     }
 
-    /// The search looks at days, hours, minutes and seconds in turn and ends at the years 1 and 5000.
+    /// The search goes through days, hours, minutes and seconds in turn, and ends at the years 1 and 5000.
     fn find(&self, from: Timestamp, inclusive: bool, direction: Direction) -> Option<Timestamp> {
-        // Slots are whole seconds; what is left of this one can't hold any.
+        // Slots are whole seconds, so the fraction of this one cannot hold any.
         let from = DateTime::<Utc>::from_timestamp(from.as_micros().div_euclid(1_000_000), 0)?;
         let found = match direction {
             Direction::Forward => self.schedule.find_next_occurrence(&from, inclusive),
@@ -92,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_stand_where_the_calendar_has_them() {
+    fn slots_follow_the_calendar() {
         for (text, now, latest, next) in [
             // A slot that is exactly now is the latest, not the next; a microsecond decides.
             ("0 0 6 * * *", "2026-11-23T06:00:00Z", "2026-11-23T06:00:00Z", "2026-11-24T06:00:00Z"),
@@ -127,7 +124,7 @@ mod tests {
         }
     }
 
-    /// Both directions find the same slots: none is claimed that the other never saw.
+    /// Both directions find the same slots.
     #[test]
     fn backwards_and_forwards_agree() {
         let end = at("2029-01-01T00:00:00Z");
@@ -149,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_never_due_is_told_soon() {
+    fn an_expression_that_is_never_due_is_recognised_quickly() {
         let now = at("2026-11-23T06:00:00Z");
         for text in ["0 0 0 30 2 *", "0 0 0 31 4,6,9,11 *", "* * * 31 2 *"] {
             let start = Instant::now();
@@ -167,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_expression_is_refused() {
+    fn bad_expressions_are_refused() {
         for text in [
             "",
             "0 6 * * *",

@@ -1,4 +1,4 @@
-//! Identifiers. Each can only be made from a value that keeps its rule, and none can stand for another.
+//! Identifiers. Each type checks its own rule, and none can be used in place of another.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{BadValue, Timestamp};
 
-/// Text ids share everything but their rule.
+/// Text ids differ only in their rule.
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, $rule:expr, $allowed:expr) => {
         $(#[$doc])*
@@ -16,14 +16,13 @@ macro_rules! text_id {
         pub struct $name(String);
 
         impl $name {
-            /// Takes `value` if it keeps the rule.
+            /// Takes `value` if it follows the rule.
             pub fn parse(value: impl Into<String>) -> Result<Self, BadValue> {
                 let value = value.into();
                 let allowed: fn(&str) -> bool = $allowed;
                 if allowed(&value) { Ok(Self(value)) } else { Err(BadValue::new($rule)) }
             }
 
-            /// The id as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -52,7 +51,7 @@ macro_rules! text_id {
 }
 
 text_id!(
-    /// One customer of the platform: the unit of tenancy. The platform's own id.
+    /// A customer, by the caller's own id: the unit of tenancy.
     WorkspaceId,
     "must be 1 to 128 characters of A-Z a-z 0-9 . _ : -",
     |v| (1..=128).contains(&v.len())
@@ -69,7 +68,7 @@ text_id!(
 );
 
 text_id!(
-    /// A bookmark in the feed, unique per principal.
+    /// A saved position in the feed, unique per principal.
     SubscriptionName,
     "must be 1 to 128 characters of A-Z a-z 0-9 . _ : -",
     |v| (1..=128).contains(&v.len())
@@ -84,13 +83,13 @@ text_id!(
 );
 
 text_id!(
-    /// Names one API key; the part of the key before its secret.
+    /// The part of an API key before its secret.
     ApiKeyId,
     "must be 16 characters of a-z 2-7",
     |v| v.len() == 16 && v.bytes().all(|b| b.is_ascii_lowercase() || (b'2'..=b'7').contains(&b))
 );
 
-/// Uuid ids share everything but how they are made.
+/// UUID ids differ only in how they are made.
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -99,7 +98,7 @@ macro_rules! uuid_id {
         pub struct $name(Uuid);
 
         impl $name {
-            /// Takes the hyphenated form only: one id has one spelling.
+            /// Takes only the hyphenated form, so that an id has one spelling.
             pub fn parse(value: &str) -> Result<Self, BadValue> {
                 if value.len() != 36 {
                     return Err(BadValue::new("must be a UUID of 36 characters, such as 0193…-…-7…-…-…"));
@@ -109,12 +108,10 @@ macro_rules! uuid_id {
                     .map_err(|_| BadValue::new("must be a UUID of 36 characters, such as 0193…-…-7…-…-…"))
             }
 
-            /// The id that the database holds.
             pub const fn from_uuid(uuid: Uuid) -> Self {
                 Self(uuid)
             }
 
-            /// The id as the database holds it.
             pub const fn as_uuid(self) -> Uuid {
                 self.0
             }
@@ -143,12 +140,12 @@ macro_rules! uuid_id {
 }
 
 uuid_id!(
-    /// A connection: one (workspace, provider, app, subject). UUIDv7, stable across reconnects.
+    /// UUIDv7, stable across reconnects.
     ConnectionId
 );
 
 impl ConnectionId {
-    /// A new id whose leading bits are `now`, so that ids sort by age.
+    /// The leading bits are `now`, so that ids sort by age.
     pub fn generate(now: Timestamp) -> Self {
         let (seconds, nanos) = now.unix_parts();
         Self(Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanos)))
@@ -156,49 +153,44 @@ impl ConnectionId {
 }
 
 uuid_id!(
-    /// Names the exact secret that was handed out. Random, so that a report from a lost timeline
-    /// (a database restored from backup) matches nothing.
+    /// Names the exact secret that was handed out. It is random, so that a report about a secret that is lost since
+    /// the database was restored from a backup matches nothing.
     SecretId
 );
 
 impl SecretId {
-    /// A fresh, random id.
     pub fn generate() -> Self {
         Self(Uuid::new_v4())
     }
 }
 
 uuid_id!(
-    /// One life of one vault process.
+    /// One run of a vault process, from start to end.
     Incarnation
 );
 
 impl Incarnation {
-    /// A fresh, random id.
     pub fn generate() -> Self {
         Self(Uuid::new_v4())
     }
 }
 
-/// Counts up by one with every new secret of a connection. Starts at 1.
+/// Counts the secrets of a connection, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenVersion(i32);
 
 impl TokenVersion {
-    /// A connection's first token.
     pub const FIRST: Self = Self(1);
 
-    /// The version that the database or a caller names.
     pub fn new(value: i32) -> Result<Self, BadValue> {
         if value >= 1 { Ok(Self(value)) } else { Err(BadValue::new("must be 1 or more")) }
     }
 
-    /// The version that follows. Saturates: two billion reconnects are not reached.
+    /// Saturates: nobody reconnects two billion times.
     pub const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
 
-    /// The number.
     pub const fn get(self) -> i32 {
         self.0
     }

@@ -1,15 +1,18 @@
-//! The words of the domain: ids, time, secrets, a token's facts and what follows from them.
+//! The domain's vocabulary: ids, time, secrets, a token's facts and what follows from them.
 //!
-//! No I/O, no async, and no failure but a bad value. Everything else in this crate speaks these
-//! words; this module knows nothing of the rest. Start with [`token`]: `status` there is the one
-//! function that decides what a token is worth now.
+//! No I/O, no async, and no error but a bad value. Every other module uses these types, and this one uses none of
+//! the others. Start with `token/status.rs`: `Connection::status` is the one function that decides what a token is
+//! worth now.
 
 mod audit;
 mod caller;
+mod check;
 mod cron;
 mod event;
 mod id;
-mod list;
+#[cfg(test)]
+mod names_tests;
+mod policy;
 mod refusal;
 mod remedy;
 mod secret;
@@ -21,6 +24,7 @@ pub use caller::{
     CertificateName, CertificateRule, ClientCertificate, Credential, Principal, Role, WorkspaceSet,
     check_principal_name,
 };
+pub use check::{Check, CheckResult};
 pub use cron::Cron;
 pub use event::{
     AccountChange, Announced, Cause, Closed, DeadlineKind, Detail, Draft, Event, EventKind, EventWord,
@@ -30,27 +34,26 @@ pub use id::{
     ApiKeyId, ConnectionId, Incarnation, ProviderId, RequestId, SecretId, SubscriptionName, TokenVersion,
     WorkspaceId,
 };
-pub use list::ListOrder;
+pub use policy::{Policy, RenewalPolicy};
 pub use refusal::{Misconfiguration, Refusal, RefusalKind, RefusalReason};
-pub use remedy::{Check, CheckResult, Fixer, Problem, ProblemReason, Remedy, Severity};
+pub use remedy::{Fixer, Remedy, Severity};
 pub use secret::{Fingerprint, Sealed, Secret, exposure_of};
 pub use time::{Clock, Timestamp};
 pub use token::{
     AdAccount, AdAccountState, Badge, BadgeColor, Connection, Expiry, ExpirySource, Grant, GrantState,
-    GranularScope, Observations, Policy, Renewal, RenewalPolicy, Schedule, Standing, Status, Subject,
-    SubjectType, TokenFacts, TokenKind,
+    GranularScope, ListOrder, Observations, Problem, ProblemReason, Renewal, Schedule, Standing, Status,
+    Subject, SubjectType, TokenFacts, TokenKind,
 };
 
-/// A value that is not acceptable, and the rule that it breaks: "must be …".
+/// A value that is not acceptable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{rule}")]
 pub struct BadValue {
-    /// The rule in words, for the caller.
+    /// The broken rule, as it follows the name of the field: "must be …".
     pub rule: String,
 }
 
 impl BadValue {
-    /// A broken rule, told as the sentence that follows the field's name.
     pub fn new(rule: impl Into<String>) -> Self {
         Self { rule: rule.into() }
     }

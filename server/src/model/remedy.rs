@@ -1,25 +1,30 @@
-//! What to tell people: who can mend a thing, and how, in one sentence each.
+//! What people are told: what is wrong, who can fix it, and how.
 
-use std::collections::BTreeMap;
+use super::{Misconfiguration, ProviderId, RefusalReason};
 
-use super::{Misconfiguration, RefusalReason, Timestamp};
-
-/// Who can mend it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Who can fix it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::EnumString)]
+#[strum(const_into_str, serialize_all = "SCREAMING_SNAKE_CASE")]
 pub enum Fixer {
     /// The customer whose ad account it is.
     WorkspaceOwner,
-    /// Who runs the vault.
+    /// The person who runs the vault.
     Operator,
-    /// Who administers the app at the provider.
+    /// The person who administers the app at the provider.
     AppAdmin,
-    /// Who administers the ad account.
+    /// The person who administers the ad account.
     AdAccountAdmin,
-    /// Nobody: it mends itself.
+    /// It goes away by itself, or nothing is wrong.
     Nobody,
 }
 
-/// How bad it is.
+impl Fixer {
+    /// The name in error metadata.
+    pub const fn as_str(self) -> &'static str {
+        self.into_str()
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// Worth knowing.
@@ -30,10 +35,8 @@ pub enum Severity {
     Critical,
 }
 
-/// What is wrong, who mends it and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remedy {
-    /// Who can act.
     pub fixer: Fixer,
     /// What is wrong. One English sentence.
     pub message: String,
@@ -42,24 +45,23 @@ pub struct Remedy {
 }
 
 impl Remedy {
-    /// A remedy in words.
     pub fn new(fixer: Fixer, message: impl Into<String>, action: impl Into<String>) -> Self {
         Self { fixer, message: message.into(), action: action.into() }
     }
 
-    /// All is well, as far as this check goes.
+    /// Nothing is wrong.
     pub fn none(message: impl Into<String>) -> Self {
         Self::new(Fixer::Nobody, message, "Nothing to do.")
     }
 
-    /// What a dead token's owner must know.
+    /// A token that the provider refuses.
     pub fn for_refusal(reason: RefusalReason) -> Self {
         use RefusalReason as R;
         const RECONNECT: &str = "Ask the workspace owner to reconnect the account.";
         let (fixer, message, action) = match reason {
             R::Expired => (
                 Fixer::WorkspaceOwner,
-                "The token's time ran out; an expired token cannot be renewed.",
+                "The token has expired; an expired token cannot be renewed.",
                 RECONNECT,
             ),
             R::PasswordChanged => (
@@ -109,8 +111,8 @@ impl Remedy {
             ),
             R::WrongApp => (
                 Fixer::Operator,
-                "The token was made for another app than the one configured.",
-                "Check the configured app id, or bring a token of this app.",
+                "The token was made for another app than the configured one.",
+                "Check the configured app id, or store a token of this app.",
             ),
             R::Malformed => (
                 Fixer::WorkspaceOwner,
@@ -118,147 +120,74 @@ impl Remedy {
                 "Paste the whole access token, and nothing else.",
             ),
             R::Unknown => {
-                (Fixer::WorkspaceOwner, "The provider refuses the token and does not say why.", RECONNECT)
+                (Fixer::WorkspaceOwner, "The provider refuses the token and gives no reason.", RECONNECT)
             }
         };
         Self::new(fixer, message, action)
     }
 
-    /// What the operator must mend.
-    pub fn for_misconfiguration(problem: Misconfiguration) -> Self {
+    /// A connection that a caller ended.
+    pub fn for_revocation() -> Self {
+        Self::new(
+            Fixer::WorkspaceOwner,
+            "The connection was ended on purpose.",
+            "Connect the account again if it is still wanted.",
+        )
+    }
+
+    /// A mistake in our configuration at a provider. Every provider's section of the configuration names the app's
+    /// id `app_id`, its secrets `app_secret_files` and the version of the API `api_version`.
+    pub fn for_misconfiguration(problem: Misconfiguration, provider: &ProviderId) -> Self {
         use Misconfiguration as M;
         let (fixer, message, action) = match problem {
             M::AppSecret => (
                 Fixer::Operator,
                 "The provider refuses every configured app secret.",
-                "Put the app's current secret into a file of providers.meta.app_secret_files and restart.",
+                format!(
+                    "Put the app's current secret into a file of providers.{provider}.app_secret_files and restart."
+                ),
             ),
             M::AppId => (
                 Fixer::Operator,
                 "The provider does not know the configured app id.",
-                "Correct providers.meta.app_id and restart.",
+                format!("Correct providers.{provider}.app_id and restart."),
             ),
             M::AppSecretProof => (
                 Fixer::Operator,
                 "The provider refuses the proof of the app secret.",
-                "Check that providers.meta.app_secret_files holds the secret of the app that the token was made for.",
+                format!(
+                    "Check that providers.{provider}.app_secret_files has the secret of the app that the token was made for."
+                ),
             ),
             M::ApiVersion => (
                 Fixer::Operator,
-                "The configured version of the provider's API is retired; every call fails.",
-                "Set providers.meta.api_version to a living version and restart.",
+                "The provider has retired the configured version of its API; every call fails.",
+                format!("Set providers.{provider}.api_version to a supported version and restart."),
             ),
             M::AppCapability => (
                 Fixer::AppAdmin,
                 "The app lacks a capability or access level at the provider.",
-                "Complete the app review, or raise the access level, in the provider's app dashboard.",
+                "Complete the app review, or raise the access level, in the provider's app dashboard."
+                    .to_owned(),
             ),
             M::RedirectUri => (
                 Fixer::AppAdmin,
                 "The redirect URI is not registered for the app.",
-                "Register it in the provider's app dashboard.",
+                "Register it in the provider's app dashboard.".to_owned(),
             ),
             M::NotConfigured => (
                 Fixer::Operator,
                 "No app is configured for this provider.",
-                "Set providers.meta.app_id and providers.meta.app_secret_files and restart.",
+                format!(
+                    "Set providers.{provider}.app_id and providers.{provider}.app_secret_files and restart."
+                ),
             ),
             M::Request => (
                 Fixer::Operator,
                 "The provider refused the vault's own request.",
-                "See the vault's log for the provider's answer; no token is at fault.",
+                "See the vault's log for the provider's reply; the token is not at fault.".to_owned(),
             ),
         };
         Self::new(fixer, message, action)
-    }
-}
-
-/// What is wrong with a token, by name. The names are those of `ErrorReason` in the API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ProblemReason {
-    /// Past its end.
-    TokenExpired,
-    /// The provider refuses it.
-    TokenInvalid,
-    /// We ended it.
-    TokenRevoked,
-    /// A required scope is missing.
-    ScopesMissing,
-    /// Within the warning window.
-    ExpiringSoon,
-    /// Nobody knows its end.
-    ExpiryUnknown,
-    /// Data access ends or has ended.
-    DataAccessEnding,
-    /// Some ad accounts refuse the token.
-    AdAccountsUnreachable,
-    /// It reaches no ad account.
-    NoAdAccounts,
-    /// The asked ad account had no delivery in the last seven days.
-    NoDelivery,
-    /// An optional scope is missing, so that some features are off.
-    OptionalScopesMissing,
-    /// The provider could not be asked.
-    ProviderUnavailable,
-    /// The provider asks to wait.
-    ProviderThrottled,
-    /// Our own configuration is wrong.
-    ProviderMisconfigured,
-}
-
-/// One thing that is wrong with a token.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// What, by name.
-    pub reason: ProblemReason,
-    /// How bad.
-    pub severity: Severity,
-    /// Since when, as far as known.
-    pub since: Option<Timestamp>,
-    /// What to do about it.
-    pub remedy: Remedy,
-    /// Facts for programs.
-    pub metadata: BTreeMap<String, String>,
-}
-
-/// How a check ended. Ordered from best to worst, so that the worst of many is their maximum.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum CheckResult {
-    /// Not run: not asked for, or no time left.
-    Skipped,
-    /// In order.
-    Pass,
-    /// The provider could not be asked.
-    Unknown,
-    /// Works, and wants attention.
-    Warn,
-    /// Does not work.
-    Fail,
-}
-
-/// One finding of the live doctor.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Check {
-    /// Its name in the API: `token_accepted`.
-    pub name: &'static str,
-    /// How it ended.
-    pub result: CheckResult,
-    /// A sentence for a person, and what to do.
-    pub remedy: Remedy,
-    /// Facts for programs.
-    pub metadata: BTreeMap<String, String>,
-}
-
-impl Check {
-    /// A finding without facts.
-    pub fn new(name: &'static str, result: CheckResult, remedy: Remedy) -> Self {
-        Self { name, result, remedy, metadata: BTreeMap::new() }
-    }
-
-    /// Adds a fact.
-    #[must_use]
-    pub fn with(mut self, key: &str, value: impl ToString) -> Self {
-        self.metadata.insert(key.to_owned(), value.to_string());
-        self
     }
 }

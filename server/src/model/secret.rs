@@ -1,4 +1,4 @@
-//! Secrets in the clear, sealed, and as a fingerprint. The types carry the promise that none leaks.
+//! Secrets in the clear, sealed, and as a fingerprint. The types make sure that none leaks.
 
 use std::fmt;
 use std::fs;
@@ -11,12 +11,11 @@ use zeroize::Zeroizing;
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// Takes the secret over.
     pub fn new(value: String) -> Self {
         Self(Zeroizing::new(value))
     }
 
-    /// The only way out. Grep for it: every call site is a place to review.
+    /// The only way to the text. Search for it: every call site needs review.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -34,8 +33,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Says so, with the remedy, where a file that holds a secret may be read by more than its owner. It is a warning
-/// and no refusal: orchestrators mount secrets for a group, or for all within a container.
+/// A warning, with the remedy, if others than its owner may read a file that holds a secret. It is not an error,
+/// since orchestrators mount secrets for a group, or for everybody within a container.
 pub fn exposure_of(file: &Path) -> Option<String> {
     let mode = fs::metadata(file).map_or(0, |metadata| metadata.permissions().mode());
     let shown = file.display();
@@ -47,9 +46,9 @@ pub fn exposure_of(file: &Path) -> Option<String> {
 /// nothing else: plaintext cannot be saved.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Sealed {
-    /// Which version of the workspace's data key opens it.
+    /// The version of the workspace's data key that opens it.
     pub data_key_version: i32,
-    /// Format version, nonce, ciphertext and tag; the layout is `crypto`'s alone.
+    /// Format version, nonce, ciphertext and tag; only `crypto` knows the layout.
     pub bytes: Vec<u8>,
 }
 
@@ -59,8 +58,8 @@ impl fmt::Debug for Sealed {
     }
 }
 
-/// A keyed hash of a secret: the same secret in the same workspace gives the same fingerprint, so
-/// that equality can be asked without decrypting. It tells nothing else.
+/// A keyed hash of a secret. The same secret in the same workspace has the same fingerprint, so that two secrets can
+/// be compared without decrypting them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub [u8; 16]);
 

@@ -1,4 +1,4 @@
-//! Time as an input: instants in microseconds, and the clock that says what now is.
+//! Time as an input: instants in microseconds, and the clock that says what time it is.
 
 use std::fmt;
 use std::ops::{Add, Sub};
@@ -10,20 +10,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The epoch itself.
     pub const EPOCH: Self = Self(0);
 
-    /// From microseconds since the epoch.
     pub const fn from_micros(micros: i64) -> Self {
         Self(micros)
     }
 
-    /// Microseconds since the epoch.
     pub const fn as_micros(self) -> i64 {
         self.0
     }
 
-    /// From whole seconds since the epoch, as the Graph API tells them. Saturates.
+    /// Saturates.
     pub const fn from_unix_seconds(seconds: i64) -> Self {
         Self(seconds.saturating_mul(1_000_000))
     }
@@ -69,58 +66,55 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Domain time: what expiry, thresholds and dates are judged by. It can be moved and let run faster, so that
-/// a test stands on either side of every edge. Operational time (timeouts, polls) is monotonic and elsewhere.
-/// Clones are one clock.
+/// Domain time: the time that expiry, thresholds and dates are compared with. A test can move it and make it run
+/// faster, to stand on either side of every edge. Timeouts and polls use the monotonic time of tokio instead. Clones
+/// share one clock.
 #[derive(Debug, Clone, Default)]
 pub struct Clock {
     pace: Arc<RwLock<Pace>>,
 }
 
-/// A straight line, in microseconds: when the system's clock told `system`, this one told `told`, and it goes
-/// on by `speed` for each one of the system.
+/// A straight line, in microseconds: when the system's clock showed `system`, this clock showed `shown`, and it
+/// advances by `speed` for each microsecond of the system.
 #[derive(Debug, Clone, Copy)]
 struct Pace {
     system: i64,
-    told: i64,
+    shown: i64,
     speed: u32,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { system: 0, told: 0, speed: 1 }
+        Self { system: 0, shown: 0, speed: 1 }
     }
 }
 
 impl Pace {
     fn at(self, system: i64) -> i64 {
         let passed = system.saturating_sub(self.system).saturating_mul(i64::from(self.speed));
-        self.told.saturating_add(passed)
+        self.shown.saturating_add(passed)
     }
 }
 
 impl Clock {
-    /// The system's clock.
     pub fn system() -> Self {
         Self::default()
     }
 
-    /// Now.
     pub fn now(&self) -> Timestamp {
         let pace = *self.pace.read().unwrap_or_else(PoisonError::into_inner);
         Timestamp(pace.at(system_now()))
     }
 
-    /// Moves this clock forward.
     pub fn advance(&self, by: Duration) {
         let mut pace = self.pace.write().unwrap_or_else(PoisonError::into_inner);
-        pace.told = pace.told.saturating_add(micros(by));
+        pace.shown = pace.shown.saturating_add(micros(by));
     }
 
-    /// Makes it `now`, and lets `speed` seconds pass per second of the system from here on. At 0 it stands.
+    /// Sets the clock to `now`; from then on `speed` seconds pass per second of the system. At 0 it stands still.
     pub fn run_from(&self, now: Timestamp, speed: u32) {
         let mut pace = self.pace.write().unwrap_or_else(PoisonError::into_inner);
-        *pace = Pace { system: system_now(), told: now.0, speed };
+        *pace = Pace { system: system_now(), shown: now.0, speed };
     }
 }
 
@@ -167,12 +161,16 @@ mod tests {
         let past = Timestamp::from_unix_seconds(1_763_859_600);
         clock.run_from(past, 0);
         clock.advance(Duration::from_micros(7));
-        assert_eq!(clock.clone().now(), past + Duration::from_micros(7), "it stands, and moves when told");
+        assert_eq!(
+            clock.clone().now(),
+            past + Duration::from_micros(7),
+            "it stands still, and moves when advanced"
+        );
         clock.run_from(past, 86_400);
         std::thread::sleep(Duration::from_millis(10));
         let passed = clock.now().since(past);
         assert!(passed >= Duration::from_secs(864), "{passed:?}");
-        let pace = Pace { system: 100, told: 50, speed: u32::MAX };
+        let pace = Pace { system: 100, shown: 50, speed: u32::MAX };
         assert_eq!((pace.at(100), pace.at(101), pace.at(i64::MAX)), (50, 50 + i64::from(u32::MAX), i64::MAX));
     }
 }

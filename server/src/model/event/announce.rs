@@ -1,38 +1,37 @@
-//! What a change of a connection, or the passing of time, has to be announced as. Pure: facts before, facts
-//! after, what is open, and the clock.
+//! Which events a change of a connection, or the passing of time, leads to. Pure: it depends on the facts before and
+//! after, what is open, and the time.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Announced, DeadlineKind, Detail, EventKind, EventWord, Incident};
+use crate::model::token::{days_left, in_days};
 use crate::model::{
     Connection, Expiry, Fixer, Policy, RefusalReason, Remedy, Severity, Standing, Status, Timestamp,
 };
 
-/// What brought a change about.
+/// The cause of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// A person brought a token.
+    /// A person connected again.
     Person,
-    /// The vault exchanged it.
+    /// The vault exchanged the token.
     Exchange,
-    /// The provider was asked.
+    /// The provider was asked about the token.
     Observation,
-    /// Somebody ended it here.
+    /// A caller ended the connection.
     Revocation,
 }
 
-/// Ad accounts that came and went.
+/// Ad accounts that became reachable or unreachable. Both lists are sorted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AccountChange {
-    /// Reachable now and not before; sorted.
     pub added: Vec<String>,
-    /// Reachable before and not now; sorted.
     pub removed: Vec<String>,
 }
 
 impl Connection {
-    /// The next moment after `now` at which time alone makes something to announce.
+    /// The next moment after `now` at which the passing of time alone has to be announced.
     pub fn next_deadline(&self, now: Timestamp, policy: &Policy) -> Option<Timestamp> {
         if self.standing != Standing::Live || self.facts.expiry.at().is_some_and(|end| end <= now) {
             return None;
@@ -51,7 +50,7 @@ fn crossed(end: Timestamp, now: Timestamp, policy: &Policy) -> Option<Duration> 
 }
 
 impl Announced {
-    /// Announces what time has brought: after a pause only the tightest threshold, not every missed one.
+    /// Announces the ends and thresholds that have passed. Of several thresholds only the tightest is announced.
     pub fn catch_up(&mut self, connection: &Connection, now: Timestamp, policy: &Policy) {
         if connection.standing != Standing::Live {
             return;
@@ -107,8 +106,7 @@ impl Announced {
         if self.open().any(tighter) {
             return;
         }
-        let days = crate::model::token::days_left(end, end - threshold);
-        let days = format!("{days} day{}", if days == 1 { "" } else { "s" });
+        let days = in_days(days_left(end, end - threshold));
         let (severity, message, action) = match deadline {
             DeadlineKind::Token => (
                 if policy.thresholds.iter().min() == Some(&threshold) {
@@ -116,12 +114,12 @@ impl Announced {
                 } else {
                     Severity::Warning
                 },
-                format!("The token ends in {days} or less, at {end}."),
+                format!("The token expires in {days} or less, at {end}."),
                 "Ask the workspace owner to reconnect the account before then.",
             ),
             DeadlineKind::DataAccess => (
                 Severity::Warning,
-                format!("Data access ends in {days} or less, at {end}; ads permissions go on."),
+                format!("Data access ends in {days} or less, at {end}; ads permissions keep working."),
                 "Ask the workspace owner to reconnect and confirm the data access.",
             ),
         };
@@ -139,7 +137,7 @@ impl Announced {
         self.catch_up(connection, now, policy);
     }
 
-    /// Announces what changed between two states of one connection, and what time had brought before.
+    /// Announces what changed between two states of a connection, and first what had passed by then.
     pub fn changed(
         &mut self,
         before: &Connection,
@@ -174,11 +172,7 @@ impl Announced {
     }
 
     fn revoked(&mut self, after: &Connection, now: Timestamp, policy: &Policy) {
-        let remedy = Remedy::new(
-            Fixer::WorkspaceOwner,
-            "The connection was ended on purpose.",
-            "Connect the account again if it is still wanted.",
-        );
+        let remedy = Remedy::for_revocation();
         let word = word(after, EventKind::Revoked, Severity::Info, remedy, now, now, policy);
         self.settle_with(word, |_| true);
     }
@@ -210,7 +204,7 @@ impl Announced {
             Standing::Invalid { since, .. } => Some(*since),
             Standing::Live => before.facts.expiry.at(),
         };
-        // A token that was never seen to work gives no better start than its death.
+        // For a token that was never seen to work, the gap starts with its death.
         let gap_start = before.seen.last_known_good.or(ended);
         word.detail = Detail::Restored { gap_start, gap_end: now, cause };
         self.settle_with(word, |_| true);
@@ -226,7 +220,7 @@ impl Announced {
     ) {
         let (kind, message) = match cause {
             Cause::Exchange => (EventKind::Rotated, "The vault renewed the token."),
-            _ => (EventKind::Replaced, "A person brought a new token."),
+            _ => (EventKind::Replaced, "A person connected again with a new token."),
         };
         let mut word = word(after, kind, Severity::Info, Remedy::none(message), now, now, policy);
         if kind == EventKind::Rotated {
@@ -235,7 +229,7 @@ impl Announced {
         self.settle_with(word, |_| true);
     }
 
-    /// A deadline moved with no new secret: the warnings that this voids are settled.
+    /// An end moved without a new secret: this closes the warnings that no longer hold.
     fn deadlines_changed(
         &mut self,
         before: &Connection,
@@ -253,7 +247,7 @@ impl Announced {
             EventKind::DataAccessExpiring | EventKind::DataAccessExpired => {
                 voided(access, incident.key.threshold)
             }
-            // The vault's own work is done: a deadline of its own has moved.
+            // The vault has done the work that was due.
             EventKind::Overdue => true,
             _ => false,
         });
@@ -273,7 +267,7 @@ impl Announced {
         } else if lost(&policy.optional_scopes) {
             (Severity::Warning, ask_for_scopes("optional", &removed))
         } else {
-            (Severity::Info, Remedy::none("The token's scopes have changed; none that is needed was lost."))
+            (Severity::Info, Remedy::none("The token's scopes have changed; no needed scope was lost."))
         };
         let mut word = word(after, EventKind::ScopesChanged, severity, remedy, now, now, policy);
         word.detail = Detail::Changed { added, removed };
@@ -307,7 +301,7 @@ impl Announced {
         self.succeed_or_settle(word);
     }
 
-    /// A loss stays open until the next change of its kind; a gain only settles the loss before it.
+    /// A loss stays open until the next change of its kind; a gain only closes the loss before it.
     fn succeed_or_settle(&mut self, word: EventWord) {
         if word.severity == Severity::Info {
             let kind = word.kind;
@@ -327,11 +321,11 @@ impl Announced {
         policy: &Policy,
     ) {
         let why = if at_ceiling {
-            "The provider does not lengthen the token's life any more."
+            "The provider no longer extends the token's life."
         } else {
             "The vault could not renew the token."
         };
-        let end = connection.facts.expiry.at().map_or(String::new(), |end| format!(" It ends at {end}."));
+        let end = connection.facts.expiry.at().map_or(String::new(), |end| format!(" It expires at {end}."));
         let remedy = Remedy::new(
             Fixer::WorkspaceOwner,
             format!("{why}{end}"),
@@ -344,11 +338,11 @@ impl Announced {
         self.open_with(word, Some(DeadlineKind::Token), Duration::ZERO);
     }
 
-    /// The watchdog's word: due work was not done.
+    /// Announces that due work was not done.
     pub fn overdue(&mut self, connection: &Connection, now: Timestamp, policy: &Policy) {
         let remedy = Remedy::new(
             Fixer::Operator,
-            "The vault should have worked on this token and has not.",
+            "Work on this token is overdue.",
             "See GetVaultStatus, ListJobRuns and the vault's log.",
         );
         let kind = EventKind::Overdue;
@@ -356,7 +350,7 @@ impl Announced {
         self.open_with(word, None, Duration::ZERO);
     }
 
-    /// Due work was done after all: what the watchdog said is settled.
+    /// Announces that due work is done after all.
     pub fn no_longer_overdue(&mut self, connection: &Connection, now: Timestamp, policy: &Policy) {
         if !self.open().any(|incident| incident.key.kind == EventKind::Overdue) {
             return;
@@ -372,7 +366,7 @@ impl Announced {
 fn ask_for_scopes(which: &str, removed: &[String]) -> Remedy {
     Remedy::new(
         Fixer::WorkspaceOwner,
-        format!("The token lost scopes, {which} ones among them: {}.", removed.join(", ")),
+        format!("The token lost scopes, some of them {which}: {}.", removed.join(", ")),
         "Ask the workspace owner to reconnect and grant them.",
     )
 }

@@ -3,7 +3,8 @@
 use crate::model::Timestamp;
 
 /// What the provider lets an ad account do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::EnumString)]
+#[strum(const_into_str, serialize_all = "SCREAMING_SNAKE_CASE")]
 pub enum AdAccountState {
     /// In order.
     Active,
@@ -20,42 +21,29 @@ pub enum AdAccountState {
 impl AdAccountState {
     /// The name in the database.
     pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Active => "ACTIVE",
-            Self::Limited => "LIMITED",
-            Self::Disabled => "DISABLED",
-            Self::Closed => "CLOSED",
-            Self::Unknown => "UNKNOWN",
-        }
+        self.into_str()
     }
 
-    /// The state of that name; one that a newer release wrote is unknown here.
     pub fn from_name(name: &str) -> Self {
-        [Self::Active, Self::Limited, Self::Disabled, Self::Closed]
-            .into_iter()
-            .find(|state| state.as_str() == name)
-            .unwrap_or(Self::Unknown)
+        name.parse().unwrap_or(Self::Unknown)
     }
 }
 
 /// One ad account as the provider lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdAccount {
-    /// As provider paths want it: `act_1020304050`.
+    /// With the prefix of the provider's paths: `act_1020304050`.
     pub id: String,
-    /// Its name for people.
     pub name: String,
-    /// ISO 4217 code of its currency.
+    /// ISO 4217 code.
     pub currency: String,
-    /// IANA name of its time zone.
+    /// IANA name.
     pub time_zone: String,
-    /// What it may do.
     pub state: AdAccountState,
-    /// The provider's own word for that, raw.
+    /// The provider's own word for the state.
     pub provider_state: String,
     /// Id of the business that owns it; empty on a personal account.
     pub owner_id: String,
-    /// Name of that business.
     pub owner_name: String,
     /// When this was learned.
     pub checked_at: Timestamp,

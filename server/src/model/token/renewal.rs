@@ -1,21 +1,21 @@
-//! When to try to renew a token. Pure: every replica computes the same moment without asking the others.
+//! When to renew a token. Pure: every replica computes the same moment without asking the others.
 
 use std::time::Duration;
 
 use crate::model::{Connection, Expiry, Policy, Standing, Timestamp, TokenKind};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// The first wait after an attempt that failed; it doubles with each.
+/// The wait after the first failed attempt; it doubles with each further one.
 const FIRST_WAIT: Duration = Duration::from_secs(60);
-/// The longest wait after an attempt that failed.
+/// The longest wait after a failed attempt.
 const LONGEST_WAIT: Duration = Duration::from_secs(6 * 60 * 60);
-/// How long after a token's end was not told the provider is asked again.
+/// How soon the provider is asked again when it did not say when a token ends.
 const ASK_AGAIN: Duration = Duration::from_secs(50 * 60);
-/// So many failed attempts near the end and a person is asked.
+/// After this many failed attempts near the end, a person is asked.
 const PATIENCE: u32 = 3;
 
 impl Connection {
-    /// The end of a token that the vault may try to move.
+    /// The token's end, if the vault may try to move it.
     pub fn renewable_end(&self) -> Option<Timestamp> {
         let renewable = match self.facts.kind {
             TokenKind::LongLivedUser | TokenKind::SystemUser => true,
@@ -27,11 +27,11 @@ impl Connection {
         }
     }
 
-    /// The moment of the first attempt on this version: old enough, within the window, and spread over its
-    /// first half. It may lie in the past.
+    /// The moment of the first attempt on this version: when the token is old enough and within the window, spread
+    /// over the window's first half. It may lie in the past.
     pub fn first_renewal(&self, policy: &Policy) -> Option<Timestamp> {
         if self.standing == Standing::Live && self.facts.expiry == Expiry::Unknown {
-            // Not a renewal yet: an end that nobody told is asked for again.
+            // This is not a renewal: the provider is asked again for the end.
             return Some(self.seen.last_validated_at.unwrap_or(self.created_at) + ASK_AGAIN);
         }
         let end = self.renewable_end().filter(|_| policy.renewal.enabled)?;
@@ -43,7 +43,7 @@ impl Connection {
         (moment < end).then_some(moment)
     }
 
-    /// When to try again after the provider failed to answer. `None`: it ends before.
+    /// When to try again after the provider did not reply. `None`: the token ends before.
     pub fn retry_after_failure(&self, now: Timestamp) -> Option<Timestamp> {
         let end = self.renewable_end()?;
         let doubled = FIRST_WAIT.saturating_mul(1 << self.schedule.attempts.saturating_sub(1).min(12));
@@ -52,20 +52,20 @@ impl Connection {
         (next < end).then_some(next)
     }
 
-    /// When to try again after the provider answered and did not move the end. `None`: not any more.
+    /// When to try again after the provider replied and did not move the end. `None`: not again.
     pub fn retry_at_ceiling(&self, now: Timestamp) -> Option<Timestamp> {
         let end = self.renewable_end()?;
         let next = now + (end.since(now) / 4).max(DAY);
         (next + DAY < end).then_some(next)
     }
 
-    /// Whether it is time to ask a person although the provider gave no verdict.
+    /// Whether it is time to ask a person although the provider did not refuse.
     pub fn renewal_is_hopeless(&self, now: Timestamp, policy: &Policy) -> bool {
         let near = self.renewable_end().is_some_and(|end| end <= now + policy.warning_window);
         near && self.schedule.attempts >= PATIENCE
     }
 
-    /// Between 0 and 1, the same for a connection and version everywhere, and evenly spread over many.
+    /// Between 0 and 1: the same on every replica for a connection and version, and evenly spread over connections.
     fn fraction(&self) -> f64 {
         let (_, low) = self.id.as_uuid().as_u64_pair();
         let version = u64::from(self.version.get().unsigned_abs());
@@ -77,7 +77,7 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::token::tests::connection;
+    use crate::model::token::fixture::connection;
     use crate::model::{ConnectionId, ExpirySource};
 
     const NOW: Timestamp = Timestamp::from_unix_seconds(1_800_000_000);

@@ -1,0 +1,90 @@
+//! Troubles of a provider as a whole, and how they are announced.
+
+use std::time::Duration;
+
+use super::{Announced, Detail, EventKind, EventWord};
+use crate::model::{Expiry, Fixer, Misconfiguration, ProviderId, Remedy, Severity, Timestamp};
+
+/// Something wrong with a provider that is not about a single token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ProviderTrouble {
+    /// It does not reply, or replies with errors of its own.
+    Unreachable,
+    /// Our configuration there is wrong.
+    Misconfigured(Misconfiguration),
+    /// So many tokens died at once that the refusals are not believed yet.
+    ManyDeaths,
+}
+
+impl ProviderTrouble {
+    /// The name in the database and in logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreachable => "UNREACHABLE",
+            Self::Misconfigured(problem) => problem.as_str(),
+            Self::ManyDeaths => "MANY_DEATHS",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "UNREACHABLE" => Some(Self::Unreachable),
+            "MANY_DEATHS" => Some(Self::ManyDeaths),
+            _ => name.parse().ok().map(Self::Misconfigured),
+        }
+    }
+
+    pub fn remedy(self, provider: &ProviderId) -> Remedy {
+        match self {
+            Self::Unreachable => Remedy::new(
+                Fixer::Nobody,
+                "The provider does not reply, or replies with errors of its own.",
+                "Wait: the vault goes on by itself when the provider is back; tokens stay as they are.",
+            ),
+            Self::Misconfigured(problem) => Remedy::for_misconfiguration(problem, provider),
+            Self::ManyDeaths => Remedy::new(
+                Fixer::Operator,
+                "The provider refuses unusually many tokens at once; the vault does not act on these refusals yet.",
+                "Check the app's secret and its state in the provider's dashboard before customers are asked to reconnect.",
+            ),
+        }
+    }
+}
+
+impl Announced {
+    /// Announces that something is wrong with a provider, unless that is announced already.
+    pub fn provider_alarm(&mut self, provider: &ProviderId, trouble: ProviderTrouble, now: Timestamp) {
+        let remedy = trouble.remedy(provider);
+        self.open_with(word(EventKind::ProviderAlarm, provider, remedy, now), None, Duration::ZERO);
+    }
+
+    /// Announces that it is over, if it was announced.
+    pub fn provider_recovered(&mut self, provider: &ProviderId, now: Timestamp) {
+        if self.open().next().is_none() {
+            return;
+        }
+        let remedy = Remedy::none("The provider answers again.");
+        self.settle_with(word(EventKind::ProviderRecovered, provider, remedy, now), |_| true);
+    }
+}
+
+fn word(kind: EventKind, provider: &ProviderId, remedy: Remedy, now: Timestamp) -> EventWord {
+    let severity = if kind == EventKind::ProviderAlarm { Severity::Critical } else { Severity::Info };
+    EventWord {
+        kind,
+        severity,
+        workspace: None,
+        provider: provider.clone(),
+        connection: None,
+        version: 0,
+        occurred_at: now,
+        status: None,
+        expiry: Expiry::Unknown,
+        reason: None,
+        provider_code: String::new(),
+        remedy,
+        incident: 0,
+        closes: Vec::new(),
+        detail: Detail::None,
+    }
+}
