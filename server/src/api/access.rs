@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn nobody_but_ingestion_and_admin_gets_a_secret() {
         let fetch = Rpc::at("/tokenvault.v1.TokenVault/FetchAccessToken").unwrap();
-        let may: Vec<_> = Role::ALL.into_iter().filter(|role| fetch.allows(*role)).collect();
+        let may: Vec<_> = Role::ALL.iter().copied().filter(|role| fetch.allows(*role)).collect();
         assert_eq!(may, [Role::Ingestion, Role::Admin]);
     }
 

@@ -9,7 +9,7 @@ use token_vault_proto::v1::ErrorReason as Reason;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::model::{Fixer, Remedy};
+use crate::model::Remedy;
 use crate::vault::FieldViolation;
 
 /// Domain of every reason.
@@ -56,7 +56,7 @@ impl Denial {
 
     /// Takes words and fixer from a remedy of the model.
     pub(super) fn by_remedy(code: Code, reason: Reason, remedy: Remedy) -> Self {
-        Self::new(code, reason, remedy.message, remedy.action).with("fixer", fixer(remedy.fixer))
+        Self::new(code, reason, remedy.message, remedy.action).with("fixer", remedy.fixer.as_str())
     }
 
     /// Adds metadata. An empty value is left out: the contract lets a key be missing when its value is unknown.
@@ -225,16 +225,5 @@ impl Denial {
         }
         details.set_localized_message("en-US", self.remedy.clone());
         Status::with_error_details(self.code, format!("{} {}", self.problem, self.remedy), details)
-    }
-}
-
-/// The name of the API's enum value, without its prefix.
-pub(super) fn fixer(fixer: Fixer) -> &'static str {
-    match fixer {
-        Fixer::WorkspaceOwner => "WORKSPACE_OWNER",
-        Fixer::Operator => "OPERATOR",
-        Fixer::AppAdmin => "APP_ADMIN",
-        Fixer::AdAccountAdmin => "AD_ACCOUNT_ADMIN",
-        Fixer::Nobody => "NOBODY",
     }
 }

@@ -7,7 +7,7 @@ use token_vault_proto::v1::ErrorReason as Reason;
 use tonic::{Code, Response, Status};
 
 use super::call::Call;
-use super::denial::{Denial, LATER, SOON, fixer};
+use super::denial::{Denial, LATER, SOON};
 use crate::model::{Fixer, Remedy};
 use crate::vault::{FieldViolation, VaultError};
 
@@ -193,7 +193,7 @@ fn denial(error: VaultError, call: &Call) -> Denial {
         .with("connection_id", connection)
         .with("token_version", version)
         .with("expired_at", at)
-        .with("fixer", fixer(Fixer::WorkspaceOwner)),
+        .with("fixer", Fixer::WorkspaceOwner.as_str()),
         E::TokenInvalid { connection, version, since, reason, provider_code } => {
             Denial::by_remedy(Code::FailedPrecondition, Reason::TokenInvalid, Remedy::for_refusal(reason))
                 .with("connection_id", connection)
@@ -265,7 +265,7 @@ fn denial(error: VaultError, call: &Call) -> Denial {
         )
         .with("connection_id", connection.map(|id| id.to_string()).unwrap_or_default())
         .with("provider", provider)
-        .with("fixer", fixer(Fixer::WorkspaceOwner)),
+        .with("fixer", Fixer::WorkspaceOwner.as_str()),
         E::WorkspaceShredded(id) => Denial::new(
             Code::FailedPrecondition,
             Reason::WorkspaceShredded,
@@ -276,7 +276,7 @@ fn denial(error: VaultError, call: &Call) -> Denial {
         E::ProviderMisconfigured { provider, problem, provider_code } => Denial::by_remedy(
             Code::FailedPrecondition,
             Reason::ProviderMisconfigured,
-            Remedy::for_misconfiguration(problem),
+            Remedy::for_misconfiguration(problem, &provider),
         )
         .with("provider", provider)
         .with("problem", problem.as_str())

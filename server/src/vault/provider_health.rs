@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{
-    Announced, Connection, Misconfiguration, ProviderId, ProviderTrouble, RefusalReason, Timestamp,
-};
+use crate::model::{Announced, Connection, ProviderId, ProviderTrouble, RefusalReason, Timestamp};
 use crate::provider::Provider;
 use crate::store::{Abort, ProviderHealth, Scope, Tx};
 use crate::vault::error::VaultError;
@@ -13,7 +11,7 @@ use crate::vault::state::Vault;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProviderState {
-    pub provider: String,
+    pub provider: ProviderId,
     /// The version of its API that the vault speaks.
     pub api_version: String,
     /// Calls are held back, since the provider does not answer.
@@ -30,20 +28,8 @@ const ONE_IN: i64 = 20;
 const HELD: Duration = Duration::from_secs(15 * 60);
 const BELIEVED: Duration = Duration::from_secs(60 * 60);
 
-/// Every trouble that has a name in the database.
-const TROUBLES: [ProviderTrouble; 8] = [
-    ProviderTrouble::Unreachable,
-    ProviderTrouble::ManyDeaths,
-    ProviderTrouble::Misconfigured(Misconfiguration::AppSecret),
-    ProviderTrouble::Misconfigured(Misconfiguration::AppId),
-    ProviderTrouble::Misconfigured(Misconfiguration::AppSecretProof),
-    ProviderTrouble::Misconfigured(Misconfiguration::ApiVersion),
-    ProviderTrouble::Misconfigured(Misconfiguration::AppCapability),
-    ProviderTrouble::Misconfigured(Misconfiguration::NotConfigured),
-];
-
 pub(super) fn trouble_of(health: &ProviderHealth) -> Option<ProviderTrouble> {
-    TROUBLES.into_iter().find(|trouble| trouble.as_str() == health.problem)
+    ProviderTrouble::from_name(&health.problem)
 }
 
 impl Vault {
@@ -52,7 +38,7 @@ impl Vault {
         for (provider, gate) in self.providers.iter() {
             let health = self.store.read().await?.provider_health(provider.id(), provider.app_id()).await?;
             states.push(ProviderState {
-                provider: provider.id().to_string(),
+                provider: provider.id().clone(),
                 api_version: provider.api_version().to_owned(),
                 circuit_open: gate.is_open(),
                 trouble: health.as_ref().and_then(|h| trouble_of(h).map(|trouble| (trouble, h.changed_at))),

@@ -7,7 +7,7 @@ use token_vault_proto::v1::provider_status::Circuit;
 
 use super::time::{instant, signed_length};
 use super::token::status;
-use crate::model::{ProviderTrouble, Timestamp};
+use crate::model::{ProviderId, ProviderTrouble, Timestamp};
 use crate::vault::{ProviderState, ReplicaState, VaultStatus};
 
 /// Incremented with every addition to `tokenvault.v1`.
@@ -46,15 +46,19 @@ impl From<ProviderState> for pb::ProviderStatus {
     fn from(state: ProviderState) -> Self {
         let circuit = if state.circuit_open { Circuit::Open } else { Circuit::Closed };
         Self {
-            provider: state.provider,
+            provider: state.provider.to_string(),
             api_version: state.api_version,
             circuit: circuit.into(),
-            problems: state.trouble.map(problem).into_iter().collect(),
+            problems: state
+                .trouble
+                .map(|(trouble, since)| problem(&state.provider, trouble, since))
+                .into_iter()
+                .collect(),
         }
     }
 }
 
-fn problem((trouble, since): (ProviderTrouble, Timestamp)) -> pb::Problem {
+fn problem(provider: &ProviderId, trouble: ProviderTrouble, since: Timestamp) -> pb::Problem {
     let (reason, metadata) = match trouble {
         ProviderTrouble::Unreachable => (pb::ErrorReason::ProviderUnavailable, HashMap::new()),
         ProviderTrouble::Misconfigured(_) | ProviderTrouble::ManyDeaths => (
@@ -66,7 +70,7 @@ fn problem((trouble, since): (ProviderTrouble, Timestamp)) -> pb::Problem {
         reason: reason.into(),
         severity: pb::Severity::Critical.into(),
         since: Some(instant(since)),
-        remedy: Some(trouble.remedy().into()),
+        remedy: Some(trouble.remedy(provider).into()),
         metadata,
     }
 }

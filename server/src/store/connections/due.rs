@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::rows::{ConnectionRow, connection_columns};
 use super::table::readable;
-use crate::model::{Connection, ConnectionId, EventKind, ProviderId, Timestamp};
+use crate::model::{Connection, ConnectionId, EventKind, Timestamp};
 use crate::store::sql::{Session, StoreError, Tx};
 
 #[derive(sqlx::FromRow)]
@@ -99,10 +99,9 @@ impl Session {
         Ok(rows.into_iter().filter_map(id).collect())
     }
 
-    /// Connections of a provider after one, by id, that are not revoked. For passes over all of them.
+    /// Connections after one, by id, that are not revoked.
     pub async fn connections_after(
         &mut self,
-        provider: &ProviderId,
         after: Option<ConnectionId>,
         limit: i64,
     ) -> Result<Vec<(ConnectionId, Option<Connection>)>, StoreError> {
@@ -111,25 +110,20 @@ impl Session {
                 "SELECT ",
                 connection_columns!(),
                 " FROM ad_platform_connections c
-             WHERE c.connection_id > $1 AND c.provider = $2 AND c.standing <> 'REVOKED'
-             ORDER BY c.connection_id LIMIT $3"
+             WHERE c.connection_id > $1 AND c.standing <> 'REVOKED'
+             ORDER BY c.connection_id LIMIT $2"
             ))
             .bind(after.map_or(Uuid::nil(), ConnectionId::as_uuid))
-            .bind(provider.as_str().to_owned())
             .bind(limit)
             .fetch_all()
             .await?;
         Ok(rows.into_iter().map(|row| (ConnectionId::from_uuid(row.connection_id), readable(row))).collect())
     }
 
-    /// How many connections of a provider are not revoked.
-    pub async fn count_of_provider(&mut self, provider: &ProviderId) -> Result<i64, StoreError> {
+    /// How many connections are not revoked.
+    pub async fn count_unrevoked(&mut self) -> Result<i64, StoreError> {
         let row: Count = self
-            .query(
-                "SELECT count(*) AS n FROM ad_platform_connections
-                  WHERE provider = $1 AND standing <> 'REVOKED'",
-            )
-            .bind(provider.as_str().to_owned())
+            .query("SELECT count(*) AS n FROM ad_platform_connections WHERE standing <> 'REVOKED'")
             .fetch_one()
             .await?;
         Ok(row.n)

@@ -1,4 +1,4 @@
-//! The sweep, job `meta-token-expiry`: once a day the provider is asked about every token, and one line is logged for each.
+//! The sweep, job `meta-token-expiry`: once a day each provider is asked about its tokens, and one line is logged for each.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 
-use crate::model::{Connection, ConnectionId, ProviderId, Status};
+use crate::model::{Connection, ConnectionId, Status};
 use crate::provider::Provider;
 use crate::store::JobRun;
 use crate::vault::error::VaultError;
@@ -31,26 +31,21 @@ enum Swept {
 }
 
 impl Vault {
-    /// Asks the provider about every connection that is not revoked, from the run's position on.
+    /// Asks the providers about every connection that is not revoked, from the run's position on.
     pub(super) async fn sweep(
         self: &Arc<Self>,
         run: &mut JobRun,
         progress: &Progress<'_>,
     ) -> Result<(), RunFailed> {
-        let provider_id = ProviderId::parse("meta").map_err(|_| VaultError::Internal)?;
-        let Some(provider) = self.providers.get(&provider_id).cloned() else { return Ok(()) };
-        let mut tally: BTreeMap<&'static str, u64> = BTreeMap::new();
-        run.total =
-            self.store.read().await.map_err(VaultError::from)?.count_of_provider(&provider_id).await?;
+        if self.providers.names().is_empty() {
+            return Ok(());
+        }
+        let mut tally: BTreeMap<String, u64> = BTreeMap::new();
+        run.total = self.store.read().await.map_err(VaultError::from)?.count_unrevoked().await?;
         loop {
             let after = ConnectionId::parse(&run.position).ok();
-            let page = self
-                .store
-                .read()
-                .await
-                .map_err(VaultError::from)?
-                .connections_after(&provider_id, after, PAGE)
-                .await?;
+            let page =
+                self.store.read().await.map_err(VaultError::from)?.connections_after(after, PAGE).await?;
             let Some(last) = page.last().map(|(id, _)| *id) else { break };
             let found = i64::try_from(page.len()).unwrap_or(i64::MAX);
             let readable: Vec<_> = page.into_iter().filter_map(|(_, connection)| connection).collect();
@@ -58,8 +53,8 @@ impl Vault {
             (run.done, run.failed) = (run.done + lost, run.failed + lost);
             let mut swept = futures::stream::iter(readable)
                 .map(|connection| {
-                    let (vault, provider) = (Arc::clone(self), Arc::clone(&provider));
-                    async move { vault.sweep_one(connection, provider).await }
+                    let vault = Arc::clone(self);
+                    async move { vault.sweep_one(connection).await }
                 })
                 .buffer_unordered(self.jobs.timetable.sweep_concurrency);
             while let Some(swept) = swept.next().await {
@@ -81,31 +76,24 @@ impl Vault {
         Ok(())
     }
 
-    fn log_token(&self, connection: &Connection, outcome: &str) -> &'static str {
+    fn log_token(&self, connection: &Connection, outcome: &str) -> String {
         let (now, policy) = (self.clock.now(), self.policy());
         let status = connection.status(now, &policy);
         let days_left = connection.badge(now, &policy).days_left;
-        let name = match status {
-            Status::Active => "active",
-            Status::Expiring => "expiring",
-            Status::Expired => "expired",
-            Status::Invalid => "invalid",
-            Status::Revoked => "revoked",
-        };
+        let name = status.as_str().to_ascii_lowercase();
         tracing::info!(connection = %connection.id, workspace = %connection.workspace, status = name, days_left, outcome, "token checked");
         name
     }
 
-    async fn sweep_one(
-        self: &Arc<Self>,
-        connection: Connection,
-        provider: Arc<dyn Provider>,
-    ) -> Result<Swept, RunFailed> {
+    async fn sweep_one(self: &Arc<Self>, connection: Connection) -> Result<Swept, RunFailed> {
         let status = connection.status(self.clock.now(), &self.policy());
         // An expired token can't come back, so asking would only cost calls.
         if status == Status::Expired {
             return Ok(Swept::Skipped(Box::new(connection)));
         }
+        let Some(provider) = self.providers.get(&connection.provider).cloned() else {
+            return Ok(Swept::Failed(Box::new(connection)));
+        };
         for _ in 0..2 {
             self.may_change()?;
             self.wait_for_room(&provider).await?;

@@ -141,7 +141,7 @@ impl Vault {
             WorkspaceSet::Named(names) => names.iter().map(WorkspaceId::as_str).collect(),
         };
         let mut counts = Vec::new();
-        for status in Status::ALL {
+        for &status in Status::ALL {
             let mut count = 0;
             for range in ranges(&[status], None, now, &self.policy()) {
                 for workspace in &workspaces {

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::model::{
-    AdAccount, AdAccountState, Check, CheckResult, Expiry, Fixer, Policy, Principal, Refusal, RefusalKind,
-    RefusalReason, Remedy, Secret, Standing, Timestamp,
+    AdAccount, AdAccountState, Check, CheckResult, Expiry, Fixer, Policy, Principal, ProviderId, Refusal,
+    RefusalKind, RefusalReason, Remedy, Secret, Standing, Timestamp,
 };
 use crate::provider::{Inspected, Provider};
 use crate::store::{HeldToken, Origin};
@@ -149,7 +149,7 @@ impl Patient<'_> {
                     ),
                 ],
                 _ => {
-                    let check = of_refusal("token_accepted", refusal);
+                    let check = of_refusal("token_accepted", refusal, self.provider.id());
                     [check.clone(), Check { name: "app_matches", ..check }]
                 }
             },
@@ -243,7 +243,7 @@ impl Patient<'_> {
             }
         }
         let Some((name, refusal)) = refused else { return };
-        found.checks.push(of_refusal(name, &refusal));
+        found.checks.push(of_refusal(name, &refusal, self.provider.id()));
         found.checks.sort_by_key(|check| CHECKS.iter().position(|name| *name == check.name));
         if matches!(refusal.kind, RefusalKind::Dead { .. }) {
             let again = self.provider.inspect(self.secret).await;
@@ -296,7 +296,9 @@ impl Patient<'_> {
                 }
                 // One account's refusal says nothing of the token: try another.
                 Err(refusal) if matches!(refusal.kind, RefusalKind::Permission { .. }) => {
-                    last = Some(of_refusal("smoke_test", &refusal).with("ad_account_id", id));
+                    last = Some(
+                        of_refusal("smoke_test", &refusal, self.provider.id()).with("ad_account_id", id),
+                    );
                 }
                 Err(refusal) => return Err(refusal),
             }
@@ -349,7 +351,7 @@ fn reachable(accounts: &[AdAccount]) -> Check {
 }
 
 /// What a refusal means for the check that met it.
-fn of_refusal(name: &'static str, refusal: &Refusal) -> Check {
+fn of_refusal(name: &'static str, refusal: &Refusal, provider: &ProviderId) -> Check {
     let (result, remedy) = match &refusal.kind {
         RefusalKind::Transient { .. } => (
             CheckResult::Unknown,
@@ -374,7 +376,9 @@ fn of_refusal(name: &'static str, refusal: &Refusal) -> Check {
                 "Have the person's role on the ad account restored, or reconnect and grant the scopes.",
             ),
         ),
-        RefusalKind::Ours(problem) => (CheckResult::Unknown, Remedy::for_misconfiguration(*problem)),
+        RefusalKind::Ours(problem) => {
+            (CheckResult::Unknown, Remedy::for_misconfiguration(*problem, provider))
+        }
     };
     Check::new(name, result, remedy).with("provider_code", refusal.provider_code())
 }
