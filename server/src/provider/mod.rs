@@ -72,25 +72,19 @@ pub enum Revocation {
     NotSupported,
 }
 
-/// Where a request part goes.
+/// Where in a request a part goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
-    /// In the query string.
+pub enum PartPlacement {
     Query,
-    /// In a header.
     Header,
-    /// In the body.
     Body,
 }
 
-/// What the provider wants on each call beside the token. The value is as secret as the token.
+/// What the provider requires on each call in addition to the token. The value is as secret as the token.
 #[derive(Debug)]
 pub struct RequestPart {
-    /// Where it goes.
-    pub place: Place,
-    /// Its name.
+    pub placement: PartPlacement,
     pub name: &'static str,
-    /// Its value.
     pub value: Secret,
 }
 

@@ -10,7 +10,7 @@ use token_vault_proto::v1::revoke_token_response::ProviderOutcome as PbProviderO
 
 use super::time::{instant, length};
 use super::token::{check_result, status};
-use crate::provider::{Place, RequestPart, Usage};
+use crate::provider::{PartPlacement, RequestPart, Usage};
 use crate::vault::{
     Advice, Exchange, ExchangeOutcome, Fetched, Intake, IntakeOutcome, ProviderOutcome, ReportOutcome,
     Revoked, TokenPage, TokenView, Validation, Verdict, worst,
@@ -85,10 +85,10 @@ impl From<Fetched> for pb::FetchAccessTokenResponse {
 
 impl From<RequestPart> for pb::RequestPart {
     fn from(part: RequestPart) -> Self {
-        let place = match part.place {
-            Place::Query => PbPlace::Query,
-            Place::Header => PbPlace::Header,
-            Place::Body => PbPlace::Body,
+        let place = match part.placement {
+            PartPlacement::Query => PbPlace::Query,
+            PartPlacement::Header => PbPlace::Header,
+            PartPlacement::Body => PbPlace::Body,
         };
         Self { place: place.into(), name: part.name.to_owned(), value: part.value.expose().to_owned() }
     }

@@ -35,8 +35,8 @@ use self::redact::Redactor;
 use self::refusal::{Asked, Seen};
 use self::wire::ErrorObject;
 use super::{
-    Exchanged, Inspected, PageToken, Place, Provider, ReportedRefusal, RequestPart, Revocation, SmokeTest,
-    Usage,
+    Exchanged, Inspected, PageToken, PartPlacement, Provider, ReportedRefusal, RequestPart, Revocation,
+    SmokeTest, Usage,
 };
 use crate::model::{
     AdAccount, BadValue, Clock, Grant, Misconfiguration, ProviderId, Refusal, RefusalKind, Secret, Subject,
@@ -237,7 +237,7 @@ impl Provider for Meta {
     fn send_with(&self, secret: &Secret) -> Vec<RequestPart> {
         let working = self.secrets.get(self.working.load(Ordering::Relaxed)).or(self.secrets.first());
         let part = |app_secret| RequestPart {
-            place: Place::Query,
+            placement: PartPlacement::Query,
             name: "appsecret_proof",
             value: proof(app_secret, secret.expose()),
         };

@@ -15,7 +15,7 @@ use crate::model::{
     AdAccountState, Clock, Expiry, GrantState, Misconfiguration as Ours, Refusal, RefusalKind as Kind,
     RefusalReason as Reason, Secret, Subject, SubjectType, TokenKind,
 };
-use crate::provider::{Place, Provider, ReportedRefusal, Revocation};
+use crate::provider::{PartPlacement, Provider, ReportedRefusal, Revocation};
 
 fn secret(text: impl Into<String>) -> Secret {
     Secret::new(text.into())
@@ -280,7 +280,7 @@ async fn a_rolled_app_secret_is_found_and_a_wrong_one_blames_no_token() {
     assert!(rolling.exchange(&token, TokenKind::LongLivedUser).await.is_ok());
     assert!(rolling.grants(&token).await.is_ok());
     let part = &rolling.send_with(&token)[0];
-    assert_eq!((part.place, part.name), (Place::Query, "appsecret_proof"));
+    assert_eq!((part.placement, part.name), (PartPlacement::Query, "appsecret_proof"));
     assert_eq!(part.value.expose(), proof(&secret(DEFAULT_APP_SECRET), token.expose()).expose());
     world.sandbox.roll_app_secret(DEFAULT_APP_ID, "the-new-secret");
     assert!(rolling.inspect(&token).await.is_ok());
