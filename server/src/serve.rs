@@ -13,10 +13,10 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Tls};
-use crate::config::{Config, ConfigError, MetaApp};
+use crate::config::{Config, ConfigError};
 use crate::jobs;
 use crate::model::Clock;
-use crate::provider::{Meta, Provider, Providers, follow_sandbox_clock};
+use crate::provider::follow_sandbox_clock;
 use crate::vault::Vault;
 
 /// How long the calls in flight may take to end once the process is told to stop.
@@ -52,18 +52,18 @@ pub async fn run(config: Config, program: &str) -> anyhow::Result<()> {
     let grpc_listener = api::listen(config.server.listen).await?;
     let admin_listener = api::listen(config.server.admin_listen).await?;
     let bound = (grpc_listener.local_addr()?, admin_listener.local_addr()?);
-    let (vault_config, meta) = config.into_vault_config();
+    let (vault_config, provider_configs) = config.into_vault_config();
     let clock = Clock::system();
     let stop = CancellationToken::new();
-    if let Some(app) = meta.as_ref().filter(|app| app.follow_sandbox_clock) {
+    if let Some((key, url)) = provider_configs.sandbox_clock() {
         // Before the vault opens, so that its first moment is already the sandbox's.
-        let following = follow_sandbox_clock(clock.clone(), &app.config.graph_url, stop.clone());
+        let following = follow_sandbox_clock(clock.clone(), url, stop.clone());
         tokio::select! {
-            followed = following => followed.map(drop).context("providers.meta.graph_url")?,
+            followed = following => followed.map(drop).context(key)?,
             () = signals.next() => bail!("stopped while asking the sandbox for its time"),
         }
     }
-    let providers = providers(meta, &clock)?;
+    let providers = provider_configs.connect(&clock)?;
     let (vault, first) = tokio::select! {
         opened = Vault::open(vault_config, providers, clock) => opened?,
         () = signals.next() => bail!("stopped while opening the vault"),
@@ -125,22 +125,6 @@ pub async fn run(config: Config, program: &str) -> anyhow::Result<()> {
         }
         () = signals.next() => bail!("a second signal: stopped at once"),
     }
-}
-
-/// The configured providers.
-pub fn providers(meta: Option<MetaApp>, clock: &Clock) -> anyhow::Result<Providers> {
-    let mut providers: Vec<Arc<dyn Provider>> = Vec::new();
-    match meta {
-        Some(app) => {
-            let meta = Meta::new(app.config, clock.clone())
-                .map_err(|why| anyhow::anyhow!("provider meta: {why}"))?;
-            providers.push(Arc::new(meta));
-        }
-        None => tracing::warn!(
-            "no provider is configured: set providers.meta.app_id and providers.meta.app_secret_files"
-        ),
-    }
-    Ok(Providers::new(providers))
 }
 
 /// What `main` asked of the system to keep secrets in this process, and did not get.

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use super::MetaApp;
 use super::reader::Reader;
 use super::settings::{
     META_API_VERSION, META_APP_ID, META_APP_SECRET_FILES, META_DIALOG_URL, META_FOLLOW_SANDBOX_CLOCK,
     META_GRAPH_URL, META_OPTIONAL_SCOPES, META_REQUEST_TIMEOUT, META_REQUIRED_SCOPES,
 };
 use crate::model::Secret;
-use crate::provider::{MetaConfig, is_loopback};
+use crate::provider::{MetaApp, MetaConfig, is_loopback};
 
 /// The whole of an operation, retries included; a replica that takes over waits longer than this.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);

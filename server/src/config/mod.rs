@@ -22,7 +22,6 @@ mod settings;
 mod tests;
 mod values;
 
-use std::fmt;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -36,7 +35,7 @@ use crate::api::{ClientAuth, Limits, TlsFiles};
 use crate::audit::AuditConfig;
 use crate::model::{CertificateRule, Cron, Policy, RenewalPolicy, Secret, Timestamp, exposure_of};
 use crate::oidc::OidcConfig;
-use crate::provider::MetaConfig;
+use crate::provider::ProviderConfigs;
 use crate::telemetry::LogFormat;
 use crate::vault::{BreakGlassSealingKey, CallerPolicy, Timetable, TransitConfig, VaultConfig, WatchLimits};
 use declare::Setting;
@@ -61,8 +60,7 @@ pub struct Config {
     pub storage: Storage,
     pub keys: Keys,
     pub auth: Auth,
-    /// Section `providers.meta`; `None` while no app is configured.
-    pub meta: Option<MetaApp>,
+    pub providers: ProviderConfigs,
     pub expiry: Expiry,
     pub events: Events,
     pub rotation: RenewalPolicy,
@@ -109,25 +107,6 @@ pub struct Auth {
     pub certificates: Vec<CertificateRule>,
     /// `None` while no issuer is named.
     pub oidc: Option<OidcConfig>,
-}
-
-/// Section `providers.meta`.
-pub struct MetaApp {
-    pub config: MetaConfig,
-    pub dialog_url: url::Url,
-    pub follow_sandbox_clock: bool,
-}
-
-impl fmt::Debug for MetaApp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MetaApp")
-            .field("app_id", &self.config.app_id)
-            .field("app_secrets", &self.config.app_secrets.len())
-            .field("api_version", &self.config.api_version)
-            .field("dialog_url", &self.dialog_url.as_str())
-            .field("follow_sandbox_clock", &self.follow_sandbox_clock)
-            .finish_non_exhaustive()
-    }
 }
 
 /// Section `expiry`.
@@ -210,7 +189,7 @@ impl Config {
                 certificates: certificates::read(&mut reader, client_auth),
                 oidc: oidc::read(&mut reader),
             },
-            meta: meta::read(&mut reader),
+            providers: ProviderConfigs { meta: meta::read(&mut reader) },
             expiry: expiry(&mut reader),
             events: Events { retention: reader.get(&EVENT_RETENTION) },
             rotation: rotation(&mut reader),
@@ -225,12 +204,8 @@ impl Config {
     }
 
     /// Splits off what the vault itself needs, secrets included.
-    pub fn into_vault_config(self) -> (VaultConfig, Option<MetaApp>) {
-        let scopes = self
-            .meta
-            .as_ref()
-            .map(|meta| (meta.config.required_scopes.clone(), meta.config.optional_scopes.clone()));
-        let (required_scopes, optional_scopes) = scopes.unwrap_or_default();
+    pub fn into_vault_config(self) -> (VaultConfig, ProviderConfigs) {
+        let (required_scopes, optional_scopes) = self.providers.scopes();
         let vault = VaultConfig {
             database_url: self.storage.url,
             data_dir: self.data_dir,
@@ -256,7 +231,7 @@ impl Config {
             },
             audit: self.audit,
         };
-        (vault, self.meta)
+        (vault, self.providers)
     }
 }
 

@@ -26,7 +26,7 @@ fn an_empty_configuration_has_the_documented_defaults() {
     assert_eq!(config.server.admin_listen.to_string(), "127.0.0.1:7444");
     assert_eq!(config.storage.url.expose(), "sqlite:./data/token-vault.db");
     assert!(config.storage.migrate_on_start);
-    assert!(config.meta.is_none());
+    assert!(config.providers.meta.is_none());
     assert_eq!(config.expiry.warning_window, 7 * DAY);
     assert_eq!(config.expiry.thresholds, [7 * DAY, 3 * DAY, DAY]);
     assert_eq!(config.events.retention, 90 * DAY);
@@ -335,7 +335,7 @@ fn secrets_come_from_files_and_are_not_shown() {
         older.display()
     ))
     .unwrap();
-    let meta = config.meta.as_ref().unwrap();
+    let meta = config.providers.meta.as_ref().unwrap();
     assert_eq!(meta.config.app_id, "1020304050");
     let secrets: Vec<_> = meta.config.app_secrets.iter().map(Secret::expose).collect();
     assert_eq!(secrets, ["0123abcd", "feedbeef"]);
@@ -369,9 +369,9 @@ fn the_sandboxs_time_is_for_loopback_only_and_warned_about() {
     let with = |more: &str| {
         read(&format!("[providers.meta]\napp_id = '1'\napp_secret_files = ['{}']\n{more}", file.display()))
     };
-    assert!(!with("").unwrap().meta.unwrap().follow_sandbox_clock);
+    assert!(!with("").unwrap().providers.meta.unwrap().follow_sandbox_clock);
     let config = with("follow_sandbox_clock = true\ngraph_url = 'http://127.0.0.1:9000'").unwrap();
-    assert!(config.meta.unwrap().follow_sandbox_clock);
+    assert!(config.providers.meta.unwrap().follow_sandbox_clock);
     assert!(config.warnings[0].contains("never in production"), "{:?}", config.warnings);
     for url in ["https://graph.facebook.com", "https://10.0.0.1"] {
         let told = with(&format!("follow_sandbox_clock = true\ngraph_url = '{url}'")).unwrap_err().0;

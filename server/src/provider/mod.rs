@@ -1,7 +1,8 @@
-//! The only place that speaks HTTP to ad platforms. One module per platform behind one small trait.
+//! Ad platforms, one module per platform behind one small trait. Only this module calls them.
 //!
-//! A provider is asked with secrets in the clear and answers in the domain's words; no HTTP body and
-//! no provider error code is understood above this module. It knows nothing of storage, keys or callers.
+//! A provider takes secrets in the clear and returns the model's types: no other module understands a platform's
+//! bodies or error codes. To add a platform, add its module, a field of [`ProviderConfigs`], and its section of the
+//! configuration.
 
 mod guard;
 mod meta;
@@ -15,60 +16,56 @@ use std::time::Duration;
 pub use guard::Gate;
 #[cfg(fuzzing)]
 pub use meta::fuzzing;
-pub use meta::{Meta, MetaConfig};
+pub use meta::{Meta, MetaApp, MetaConfig};
 pub use sandbox_clock::follow as follow_sandbox_clock;
 pub use usage::{Usage, UsageBook, ad_account_scope};
 
 use url::{Host, Url};
 
-use crate::model::{AdAccount, Grant, ProviderId, Refusal, Secret, Subject, TokenFacts, TokenKind};
+use crate::model::{
+    AdAccount, BadValue, Clock, Grant, ProviderId, Refusal, Secret, Subject, TokenFacts, TokenKind,
+};
 
-/// The provider's word on a token that it accepts.
+/// What the provider says about a token that it accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inspected {
-    /// For which app it was made.
+    /// The app that it was made for.
     pub app_id: String,
-    /// Who it speaks for.
     pub subject: Subject,
-    /// Kind, ends and scopes.
     pub facts: TokenFacts,
 }
 
-/// What an exchange gave back.
+/// The result of an exchange.
 #[derive(Debug)]
 pub struct Exchanged {
-    /// The secret that came back; may be the very one that went in.
+    /// May be the secret that was exchanged.
     pub secret: Secret,
-    /// The life that the reply told. `None` means unknown, never "now" and never "for ever".
+    /// The lifetime in the reply. `None` means unknown: neither "now" nor "for ever".
     pub expires_in: Option<Duration>,
 }
 
-/// A page, and the token that speaks for it.
+/// A page, and its token.
 #[derive(Debug)]
 pub struct PageToken {
-    /// The page's id.
     pub id: String,
-    /// Its name for people.
     pub name: String,
-    /// Its token.
     pub secret: Secret,
 }
 
-/// What the smoke test saw.
+/// The result of reading an ad account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SmokeTest {
-    /// Rows of the last seven days. None is "no delivery", not a fault.
+    /// Rows of the last seven days. 0 means that there was no delivery, and is no error.
     pub rows: usize,
 }
 
-/// How a revocation at the provider ended.
+/// The result of a revocation at the provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Revocation {
-    /// It is ended now.
     Revoked,
-    /// It had ended before.
+    /// The token had ended before.
     AlreadyGone,
-    /// The provider has no way to end this kind.
+    /// The provider cannot end tokens of this kind.
     NotSupported,
 }
 
@@ -88,30 +85,28 @@ pub struct RequestPart {
     pub value: Secret,
 }
 
-/// A refusal that a caller saw and reports.
+/// A refusal that a caller received and reports.
 #[derive(Debug, Clone, Default)]
 pub struct ReportedRefusal {
-    /// HTTP status; 0 when there was none.
+    /// 0 when there was none.
     pub http_status: u16,
-    /// The body as received; may be empty.
+    /// As received; may be empty.
     pub body: String,
-    /// The code for people without the body: `190`.
+    /// For callers that do not pass the body on: `190`.
     pub code: String,
-    /// The sub-code: `460`.
+    /// Such as `460`.
     pub subcode: String,
-    /// Reply headers.
     pub headers: Vec<(String, String)>,
-    /// The ad account that was asked, if one was.
+    /// The ad account that the call was about.
     pub ad_account_id: Option<String>,
 }
 
 /// An ad platform.
 ///
-/// Every call is bounded in time and size, retries what is worth it within that time, follows no
-/// redirect, and logs no secret. Errors are classified here and nowhere else.
+/// Every call is bounded in time and size, retries transient errors within that time, follows no redirect, and logs
+/// no secret. Errors are classified here and nowhere else.
 #[async_trait::async_trait]
 pub trait Provider: Send + Sync {
-    /// Its name in the API.
     fn id(&self) -> &ProviderId;
 
     /// The id of our app there.
@@ -120,29 +115,29 @@ pub trait Provider: Send + Sync {
     /// The API version in use, for status and logs.
     fn api_version(&self) -> &str;
 
-    /// Asks something of our app's own, to find out whether the provider answers and knows us.
+    /// A call about our app itself, to find out whether the provider replies and knows the app.
     async fn probe(&self) -> Result<(), Refusal>;
 
-    /// Asks who a token is: the only reliable source of its end, scopes, kind, subject and app.
-    /// A token of another app is refused with `OtherApp`, a dead one with `Dead`.
+    /// Asks about a token: the only reliable source of its end, scopes, kind, subject and app. The refusal for a
+    /// token of another app is `OtherApp`, for a dead one `Dead`.
     async fn inspect(&self, secret: &Secret) -> Result<Inspected, Refusal>;
 
     /// Exchanges a token for one that lasts longer. Tries the app's secrets newest first.
     async fn exchange(&self, secret: &Secret, kind: TokenKind) -> Result<Exchanged, Refusal>;
 
-    /// Name of the subject for people. Empty when the provider tells none.
+    /// The subject's name for people; may be empty.
     async fn subject_name(&self, secret: &Secret, subject: &Subject) -> Result<String, Refusal>;
 
     /// What the person granted and declined.
     async fn grants(&self, secret: &Secret) -> Result<Vec<Grant>, Refusal>;
 
-    /// Ad accounts that the token reaches; all pages, at most 5 000.
+    /// The ad accounts that the token reaches, at most 5 000.
     async fn ad_accounts(&self, secret: &Secret) -> Result<Vec<AdAccount>, Refusal>;
 
     /// Reads the last seven days of one ad account.
     async fn smoke_test(&self, secret: &Secret, ad_account_id: &str) -> Result<SmokeTest, Refusal>;
 
-    /// Ends the token at the provider. May end every token of that person for our app.
+    /// Ends the token at the provider. This may end every token of that person for our app.
     async fn revoke(
         &self,
         secret: &Secret,
@@ -153,17 +148,54 @@ pub trait Provider: Send + Sync {
     /// The pages that a person manages and may use, with their tokens; at most 2 000.
     async fn pages(&self, secret: &Secret) -> Result<Vec<PageToken>, Refusal>;
 
-    /// What else goes on each call. Cheap: it is on the hot path.
+    /// What each call needs beside the token. It must be cheap, since every hand-out calls it.
     fn send_with(&self, secret: &Secret) -> Vec<RequestPart>;
 
-    /// Classifies a refusal that somebody else saw.
+    /// Classifies a refusal that a caller received.
     fn classify(&self, report: &ReportedRefusal) -> Refusal;
 
-    /// Keeps what usage headers tell. Malformed or missing headers change nothing and never fail.
+    /// Keeps the values of usage headers. Malformed or missing headers change nothing.
     fn observe_usage(&self, headers: &[(String, String)], ad_account_id: Option<&str>);
 
-    /// The tightest known use of the scopes that bind every token of the app. `None`: no news yet.
+    /// The tightest known use of the limits that apply to every token of the app. `None`: nothing is known yet.
     fn usage(&self) -> Option<Usage>;
+}
+
+/// The configuration of every platform; `None` for one without an app.
+#[derive(Debug, Default)]
+pub struct ProviderConfigs {
+    pub meta: Option<MetaApp>,
+}
+
+impl ProviderConfigs {
+    /// The required and the optional scopes of all platforms.
+    pub fn scopes(&self) -> (Vec<String>, Vec<String>) {
+        let apps = self.meta.as_ref().map(|app| &app.config);
+        apps.map(|app| (app.required_scopes.clone(), app.optional_scopes.clone())).unwrap_or_default()
+    }
+
+    /// The sandbox whose time is to be the vault's, and the key that names it.
+    pub fn sandbox_clock(&self) -> Option<(&'static str, &Url)> {
+        let app = self.meta.as_ref().filter(|app| app.follow_sandbox_clock)?;
+        Some(("providers.meta.graph_url", &app.config.graph_url))
+    }
+
+    /// # Errors
+    /// A configuration that no client can be made for, named by its section.
+    pub fn connect(self, clock: &Clock) -> Result<Providers, BadValue> {
+        let mut providers: Vec<Arc<dyn Provider>> = Vec::new();
+        if let Some(app) = self.meta {
+            let meta = Meta::new(app.config, clock.clone())
+                .map_err(|bad| BadValue::new(format!("providers.meta {}", bad.rule)))?;
+            providers.push(Arc::new(meta));
+        }
+        if providers.is_empty() {
+            tracing::warn!(
+                "no provider is configured: set providers.meta.app_id and providers.meta.app_secret_files"
+            );
+        }
+        Ok(Providers::new(providers))
+    }
 }
 
 /// The configured providers, by name.
@@ -171,7 +203,6 @@ pub trait Provider: Send + Sync {
 pub struct Providers(BTreeMap<String, (Arc<dyn Provider>, Arc<Gate>)>);
 
 impl Providers {
-    /// Of these.
     pub fn new(providers: impl IntoIterator<Item = Arc<dyn Provider>>) -> Self {
         let guarded = providers.into_iter().map(|provider| {
             let gate = Arc::new(Gate::default());
@@ -182,28 +213,24 @@ impl Providers {
         Self(guarded.collect())
     }
 
-    /// The provider of that name.
     pub fn get(&self, id: &ProviderId) -> Option<&Arc<dyn Provider>> {
         self.0.get(id.as_str()).map(|(provider, _)| provider)
     }
 
-    /// The names of all.
     pub fn names(&self) -> Vec<String> {
         self.0.keys().cloned().collect()
     }
 
-    /// All of them, each with its gate.
     pub fn iter(&self) -> impl Iterator<Item = (&Arc<dyn Provider>, &Arc<Gate>)> {
         self.0.values().map(|(provider, gate)| (provider, gate))
     }
 
-    /// The gate before a provider.
     pub fn gate(&self, id: &ProviderId) -> Option<&Arc<Gate>> {
         self.0.get(id.as_str()).map(|(_, gate)| gate)
     }
 }
 
-/// Whether what is sent there stays on this machine.
+/// Whether a request to `url` stays on this machine.
 pub fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",

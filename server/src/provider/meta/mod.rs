@@ -1,7 +1,7 @@
-//! Meta's Graph API. `http` sends and retries, `refusal` says what a "no" means, `tokens` and `reads`
-//! are the calls, `wire` is the form of replies.
+//! Meta's Graph API. `http` sends and retries, `refusal` classifies refusals, `tokens` and `reads` are the calls,
+//! `wire` is the form of replies.
 //!
-//! Nothing above this module knows Meta's codes or bodies. This one knows no storage and no caller.
+//! Only this module knows Meta's error codes and bodies.
 
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -43,23 +43,22 @@ use crate::model::{
     TokenKind,
 };
 
-/// The app at Meta, and how to reach the Graph API.
+/// The app at Meta, and how the Graph API is called.
 pub struct MetaConfig {
-    /// Id of our app: digits.
     pub app_id: String,
-    /// The app's secrets, newest first. Several while the secret is being rolled.
+    /// Newest first; several while the secret is being changed.
     pub app_secrets: Vec<Secret>,
-    /// Base of every call. Default: `https://graph.facebook.com`.
+    /// Base of every call.
     pub graph_url: Url,
-    /// Version of the Graph API, such as `v26.0`.
+    /// Such as `v26.0`.
     pub api_version: String,
-    /// One request, from connecting to the last byte. Default: 10 s.
+    /// For one request, from connecting to the last byte.
     pub request_timeout: Duration,
-    /// One operation, with all its requests, retries and pauses. Default: 20 s.
+    /// For one operation, with all its requests, retries and pauses.
     pub operation_timeout: Duration,
-    /// Scopes without which the job can't be done.
+    /// Scopes that a token must have.
     pub required_scopes: Vec<String>,
-    /// Scopes without which some of it can't.
+    /// Scopes without which some features are missing.
     pub optional_scopes: Vec<String>,
 }
 
@@ -78,12 +77,33 @@ impl fmt::Debug for MetaConfig {
     }
 }
 
-/// Meta, spoken to as one app.
+/// What is configured about the app, also what the calls do not need.
+pub struct MetaApp {
+    pub config: MetaConfig,
+    /// Where people give consent.
+    pub dialog_url: Url,
+    /// Whether the vault's time is the sandbox's, which then stands at `graph_url`.
+    pub follow_sandbox_clock: bool,
+}
+
+impl fmt::Debug for MetaApp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MetaApp")
+            .field("app_id", &self.config.app_id)
+            .field("app_secrets", &self.config.app_secrets.len())
+            .field("api_version", &self.config.api_version)
+            .field("dialog_url", &self.dialog_url.as_str())
+            .field("follow_sandbox_clock", &self.follow_sandbox_clock)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The Graph API, called as one app.
 pub struct Meta {
     id: ProviderId,
     app_id: String,
     secrets: Arc<[Secret]>,
-    /// Which of the secrets worked last; the newest until one did.
+    /// Index of the secret that worked last.
     working: AtomicUsize,
     http: Http,
     clock: Clock,
@@ -96,10 +116,10 @@ impl fmt::Debug for Meta {
 }
 
 impl Meta {
-    /// Of this configuration. A TLS crypto provider must be installed before.
+    /// A TLS crypto provider must be installed before.
     ///
     /// # Errors
-    /// The configuration has no app id or secret, or no client can be made for its URL.
+    /// No app id or secret, or a URL that no client can be made for.
     pub fn new(config: MetaConfig, clock: Clock) -> Result<Self, BadValue> {
         if config.app_id.is_empty() || config.app_secrets.is_empty() {
             return Err(BadValue::new("must have an app id and at least one app secret"));
@@ -116,7 +136,7 @@ impl Meta {
         Ok(Self { id, app_id: config.app_id, secrets, working: AtomicUsize::new(0), http, clock })
     }
 
-    /// The tightest known use of the limits on one ad account, the app's own aside.
+    /// The tightest known use of the limits on one ad account; the app's own limits do not count.
     pub fn ad_account_usage(&self, ad_account_id: &str) -> Option<Usage> {
         self.http.usage.of_ad_account(ad_account_id, self.clock.now())
     }
@@ -133,8 +153,8 @@ impl Meta {
             .bearer(token.expose())
     }
 
-    /// Asks with the secret that worked last, then with the others, newest first, as long as the
-    /// secret is what Meta refuses.
+    /// Tries the secret that worked last, then the others, newest first, as long as Meta refuses because of the
+    /// secret.
     async fn ask<T>(
         &self,
         make: impl Fn(&Secret) -> Call + Send + Sync,
@@ -151,9 +171,9 @@ impl Meta {
                     first_refusal.get_or_insert(refusal);
                 }
                 answer => {
-                    // Only an answer proves the secret: a refusal may have come before its check.
+                    // Only a success proves the secret: Meta may refuse before it checks the secret.
                     if answer.is_ok() && self.working.swap(index, Ordering::Relaxed) != index {
-                        tracing::info!(index, "another app secret of the list works now");
+                        tracing::info!(index, "another of the configured app secrets is in use now");
                     }
                     return answer;
                 }
@@ -253,7 +273,7 @@ impl Provider for Meta {
             body: report.body.as_bytes(),
             token: None,
         };
-        // Without Graph's own words, the codes that the caller read out of them.
+        // Without a body of Graph, use the codes that the caller read from it.
         let (code, subcode) = report.code.split_once('/').unwrap_or((&report.code, &report.subcode));
         if refusal::error_in(seen.body).is_none()
             && let Ok(code) = code.trim().parse()
