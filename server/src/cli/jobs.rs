@@ -21,7 +21,7 @@ Examples:
   token-vault jobs
       The jobs, each with its latest run.
   token-vault jobs run meta-token-expiry
-      Ask Meta about every token, now.
+      Ask the providers about every token, now.
   token-vault jobs runs meta-token-expiry --json
       The latest runs of this job, for a program."
 )]

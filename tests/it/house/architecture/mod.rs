@@ -132,6 +132,42 @@ fn arrows_upwards(source: &Source, floor: &str, wings: &[&str]) -> Vec<String> {
     wrong
 }
 
+/// The ad platforms, by the names of their modules in `provider`.
+const PLATFORMS: [&str; 1] = ["meta"];
+/// The name of the daily job is part of the contract, though the job asks every provider.
+const JOB_NAMES: [&str; 3] = ["meta_token_expiry", "MetaTokenExpiry", "meta-token-expiry"];
+/// Who may name a platform: its module, its configuration, and the demo, which plays with its sandbox.
+const PLATFORM_DOORS: [&[&str]; 3] = [&["provider"], &["config"], &["cli", "demo"]];
+
+/// The modules that name a platform and may not, in an identifier or in a text.
+fn platform_names(source: &Source) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (path, module) in source.modules.iter().filter(|(_, module)| !module.in_tests) {
+        if PLATFORM_DOORS.iter().any(|door| path.iter().take(door.len()).eq(door.iter())) {
+            continue;
+        }
+        for text in &module.words {
+            let text = JOB_NAMES.iter().fold(text.clone(), |text, name| text.replace(name, ""));
+            if words_of(&text).any(|word| PLATFORMS.contains(&word.as_str())) {
+                wrong.push(format!("{} names a platform: {text}", path.join("::")));
+            }
+        }
+    }
+    wrong
+}
+
+/// The words of a text or identifier, in lower case: those of `MetaConfig` are `meta` and `config`.
+fn words_of(text: &str) -> impl Iterator<Item = String> {
+    let mut spaced = String::new();
+    for character in text.chars() {
+        if character.is_uppercase() && spaced.ends_with(char::is_lowercase) {
+            spaced.push(' ');
+        }
+        spaced.push(if character.is_alphanumeric() { character } else { ' ' });
+    }
+    spaced.split_whitespace().map(str::to_lowercase).collect::<Vec<_>>().into_iter()
+}
+
 fn server() -> Source {
     let source = Source::read(&workspace().join("server/src"));
     assert!(source.modules.len() > 100, "the source is not where it was: {} modules", source.modules.len());
@@ -161,6 +197,24 @@ fn dependencies(manifest: &str) -> BTreeSet<String> {
 fn every_module_uses_only_what_stands_below_it() {
     let wrong = violations(&server());
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Adding a platform touches its module, its configuration and its sandbox, and nothing else.
+#[test]
+fn only_its_module_and_its_configuration_know_a_platform() {
+    let wrong = platform_names(&server());
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    for (file, text, caught) in [
+        ("vault/sweep.rs", "fn f() { ProviderId::parse(\"meta\"); }", true),
+        ("model/remedy.rs", "const A: &str = \"Set providers.meta.app_id and restart.\";", true),
+        ("serve.rs", "use crate::provider::MetaConfig;", true),
+        ("vault/schedule.rs", "fn f() { JobKind::MetaTokenExpiry; let metadata = \"meta-token-expiry\"; }", false),
+        ("provider/meta/mod.rs", "struct Meta;", false),
+        ("cli/demo/mod.rs", "const PROVIDER: &str = \"meta\";", false),
+    ] {
+        let found = platform_names(&Source::parse([(file, text)]));
+        assert_eq!(!found.is_empty(), caught, "{file}: {text}: {found:?}");
+    }
 }
 
 #[test]
