@@ -1,5 +1,5 @@
-//! The circuit between the vault and a provider. Faults of the provider trip it; throttling, dead tokens and
-//! our own mistakes do not. While it is open, calls are refused here and cost nobody anything.
+//! The circuit breaker in front of a provider. Errors of the provider open it; throttling, dead tokens and our own
+//! mistakes do not. While it is open, calls fail here at once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,13 +13,13 @@ use crate::model::{
     TokenKind,
 };
 
-/// So many operations in a row must fail …
+/// This many operations in a row must fail …
 const STREAK: u32 = 5;
-/// … over at least this time: one burst of parallel calls is no outage.
+/// … over at least this time, so that a burst of parallel calls is not taken for an outage.
 const SPAN: Duration = Duration::from_secs(5);
-/// A trouble of our own that only some calls meet is over when none has met it for this long.
+/// A misconfiguration that only some calls meet is over when no call has met it for this long.
 const LATELY: Duration = Duration::from_secs(10 * 60);
-/// What a held-back call is told to wait.
+/// How long the caller of a held-back call is asked to wait.
 const WAIT: Duration = Duration::from_secs(15);
 
 /// Failures in a row.
@@ -29,7 +29,7 @@ struct Streak {
     count: u32,
 }
 
-/// What is known of a provider's health in this process, and whether calls may go.
+/// What this process knows about a provider's health, and whether calls are held back.
 #[derive(Default)]
 pub struct Gate {
     open: AtomicBool,
@@ -40,12 +40,11 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Whether calls are held back.
+    /// Open as a circuit is: calls are held back.
     pub fn is_open(&self) -> bool {
         self.open.load(Ordering::Acquire)
     }
 
-    /// Holds calls back, or lets them go again.
     pub fn set_open(&self, open: bool) {
         if self.open.swap(open, Ordering::AcqRel) != open {
             *self.streak.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -53,13 +52,12 @@ impl Gate {
         }
     }
 
-    /// What this process found wrong since it was last asked.
+    /// What this process found wrong since the last call of this function.
     pub fn take_trouble(&self) -> Option<ProviderTrouble> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Whether calls met this trouble a short while ago. Not asked about app id and secret: a probe, which uses
-    /// both, knows better.
+    /// Whether calls met this trouble recently. Never true for the app's id and secret, which a probe checks.
     pub fn met_lately(&self, trouble: ProviderTrouble) -> bool {
         use Misconfiguration::{AppId, AppSecret};
         if matches!(trouble, ProviderTrouble::Misconfigured(AppId | AppSecret)) {
@@ -81,7 +79,7 @@ impl Gate {
                 let tripped = failures.count >= STREAK && failures.since.elapsed() >= SPAN;
                 tripped.then_some(ProviderTrouble::Unreachable)
             }
-            // About one call's own form, not about the app.
+            // These are about a single call, not about the app.
             Some(RefusalKind::Ours(Misconfiguration::Request | Misconfiguration::RedirectUri)) => None,
             Some(RefusalKind::Ours(problem)) => {
                 *streak = None;
@@ -100,7 +98,7 @@ impl Gate {
     }
 }
 
-/// A provider behind its gate.
+/// A provider with its gate in front.
 pub(super) struct Guarded {
     inner: Arc<dyn Provider>,
     gate: Arc<Gate>,
@@ -111,11 +109,14 @@ impl Guarded {
         Self { inner, gate }
     }
 
-    /// Makes a call unless calls are held back, and learns from its outcome.
+    /// Makes a call unless calls are held back, and notes its outcome.
     async fn through<T>(&self, call: impl Future<Output = Result<T, Refusal>> + Send) -> Result<T, Refusal> {
         if self.gate.is_open() {
             let kind = RefusalKind::Transient { retry_after: Some(WAIT) };
-            return Err(Refusal::new(kind, "the provider is at fault; calls are held back until it is well"));
+            return Err(Refusal::new(
+                kind,
+                "the provider has errors; calls are held back until it works again",
+            ));
         }
         let outcome = call.await;
         self.gate.observe(&outcome);
@@ -137,7 +138,7 @@ impl Provider for Guarded {
         self.inner.api_version()
     }
 
-    /// Goes through an open gate too: it is how the vault finds out that it may be closed.
+    /// Goes through while the circuit is open, too: it is how the vault finds out that the provider works again.
     async fn probe(&self) -> Result<(), Refusal> {
         self.inner.probe().await
     }
@@ -209,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_of_faults_is_no_outage_and_a_streak_over_time_is() {
+    fn a_streak_over_time_is_an_outage_and_a_burst_is_not() {
         let gate = Gate::default();
         for _ in 0..20 {
             gate.observe(&fault());
@@ -218,11 +219,11 @@ mod tests {
         gate.streak.lock().unwrap().as_mut().unwrap().since = Instant::now() - SPAN;
         gate.observe(&fault());
         assert_eq!(gate.take_trouble(), Some(ProviderTrouble::Unreachable));
-        assert_eq!(gate.take_trouble(), None, "told once");
+        assert_eq!(gate.take_trouble(), None, "reported once");
     }
 
     #[test]
-    fn any_answer_ends_the_streak_and_only_faults_make_one() {
+    fn any_reply_ends_the_streak_and_only_errors_make_one() {
         let gate = Gate::default();
         let dead = RefusalKind::Dead { reason: crate::model::RefusalReason::Expired };
         let throttled = RefusalKind::Throttled { scope: "app".into(), retry_after: WAIT };
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_app_secret_is_told_at_once() {
+    fn a_wrong_app_secret_is_reported_at_once() {
         let gate = Gate::default();
         gate.observe(&refused(RefusalKind::Ours(Misconfiguration::AppSecret)));
         assert_eq!(gate.take_trouble(), Some(ProviderTrouble::Misconfigured(Misconfiguration::AppSecret)));

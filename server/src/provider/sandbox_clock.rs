@@ -1,4 +1,4 @@
-//! Lets the vault's domain time be that of the Graph API sandbox, so that demos and tests see months pass.
+//! Makes the sandbox's time the vault's, so that demos and tests see months pass.
 
 #[cfg(test)]
 mod tests;
@@ -14,20 +14,20 @@ use url::Url;
 use super::is_loopback;
 use crate::model::{BadValue, Clock, Timestamp};
 
-/// How often the sandbox is asked. In between, time goes on at the speed that it told.
+/// How often the sandbox is asked. In between, time passes at the speed that it reported.
 const PERIOD: Duration = Duration::from_millis(20);
-/// One question.
+/// Timeout of one request.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How long the first answer may take.
+/// How long the first reading may take.
 const FIRST_READING: Duration = Duration::from_secs(5);
-/// Being ahead by so little is no reason to let time run backwards.
+/// Being ahead by less than this is no reason to set the clock back.
 const JITTER: Duration = Duration::from_millis(50);
 
-/// Sets `clock` to the time of the sandbox at `graph_url` and comes back; a task keeps it so until `stop`.
-/// When the sandbox can't be asked any more, time goes on as it last went.
+/// Sets `clock` to the time of the sandbox at `graph_url` and returns; a task keeps it so until `stop`. While the
+/// sandbox does not reply, time passes at the last known speed.
 ///
 /// # Errors
-/// The URL is not of a loopback host, or the sandbox does not tell its time within five seconds.
+/// The host is not loopback, or the sandbox does not report its time within five seconds.
 pub async fn follow(
     clock: Clock,
     graph_url: &Url,
@@ -37,7 +37,7 @@ pub async fn follow(
     let deadline = Instant::now() + FIRST_READING;
     while let Err(why) = follower.look().await {
         if Instant::now() + PERIOD >= deadline {
-            return Err(BadValue::new(format!("must be a sandbox that tells its time: {why}")));
+            return Err(BadValue::new(format!("must be a sandbox that reports its time: {why}")));
         }
         sleep(PERIOD).await;
     }
@@ -49,7 +49,7 @@ pub async fn follow(
     }))
 }
 
-/// What `GET /_sandbox/clock` answers, as far as it matters here.
+/// The part of the reply to `GET /_sandbox/clock` that matters here.
 #[derive(Debug, Deserialize)]
 struct Reading {
     now_us: i64,
@@ -61,7 +61,7 @@ struct Follower {
     client: reqwest::Client,
     url: Url,
     clock: Clock,
-    /// What the sandbox told last; `None` before it told anything.
+    /// The last reported speed.
     speed: Option<u32>,
 }
 
@@ -92,9 +92,9 @@ impl Follower {
             ticks.tick().await;
             let looked = self.look().await;
             match &looked {
-                Ok(()) if lost => tracing::info!("the sandbox tells its time again"),
+                Ok(()) if lost => tracing::info!("the sandbox reports its time again"),
                 Err(error) if !lost => {
-                    tracing::warn!(%error, "the sandbox does not tell its time, which goes on as it last went");
+                    tracing::warn!(%error, "the sandbox does not report its time; time passes at the last known speed");
                 }
                 _ => {}
             }
@@ -102,14 +102,13 @@ impl Follower {
         }
     }
 
-    /// Asks once.
     async fn look(&mut self) -> Result<(), reqwest::Error> {
         let asked_at = self.clock.now();
         let reply = self.client.get(self.url.clone()).send().await?.error_for_status()?;
         let Reading { now_us, speed } = reply.json().await?;
-        let told = Timestamp::from_micros(now_us);
+        let shown = Timestamp::from_micros(now_us);
         let same_speed = self.speed == Some(speed);
-        if let Some(now) = correction(asked_at, self.clock.now(), told, same_speed) {
+        if let Some(now) = correction(asked_at, self.clock.now(), shown, same_speed) {
             self.clock.run_from(now, speed);
             self.speed = Some(speed);
         }
@@ -117,21 +116,21 @@ impl Follower {
     }
 }
 
-/// Where the clock has to go on from, if not from where it is: it was `asked_at` when the sandbox was asked and
-/// is `answered_at` now; in between, the sandbox read its own as `told`.
+/// The time to set the clock to, if it is wrong: it showed `asked_at` when the sandbox was asked and shows
+/// `answered_at` now; in between, the sandbox's clock showed `shown`.
 ///
-/// A clock that was right then is not past `told` when it asks, nor behind it when the answer is there.
+/// A clock that is right is not past `shown` when it asks, nor behind `shown` when the reply arrives.
 fn correction(
     asked_at: Timestamp,
     answered_at: Timestamp,
-    told: Timestamp,
+    shown: Timestamp,
     same_speed: bool,
 ) -> Option<Timestamp> {
-    let set_back = asked_at > told + JITTER;
-    let behind = answered_at < told;
+    let set_back = asked_at > shown + JITTER;
+    let behind = answered_at < shown;
     if same_speed && !set_back && !behind {
         return None;
     }
-    let nearly = answered_at >= told && answered_at <= told + JITTER;
-    Some(if nearly { answered_at } else { told })
+    let nearly = answered_at >= shown && answered_at <= shown + JITTER;
+    Some(if nearly { answered_at } else { shown })
 }

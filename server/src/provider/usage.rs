@@ -1,4 +1,4 @@
-//! How much of a provider's limits is used: what the latest replies told, kept per scope.
+//! How much of a provider's limits is used, according to the latest replies; kept per scope.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,44 +7,40 @@ use std::time::Duration;
 
 use crate::model::Timestamp;
 
-/// Limits are counted by the rolling hour; an older reading tells nothing of now.
+/// Limits are counted over a rolling hour, so an older reading no longer means anything.
 const FRESH: Duration = Duration::from_secs(60 * 60);
-/// More meters than this are not kept: the oldest make room.
+/// Beyond this many meters, the oldest are dropped.
 const MOST_METERS: usize = 10_000;
 
-/// The scope whose limit binds every token of the app.
+/// The scope whose limit applies to every token of the app.
 pub(super) const APP: &str = "app";
 
-/// Name of an ad account's scope.
 pub fn ad_account_scope(id: &str) -> String {
     format!("ad_account:act_{}", id.strip_prefix("act_").unwrap_or(id))
 }
 
-/// How much of a scope's limit is used.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Usage {
-    /// Which scope: `app`, `ad_account:act_…`, `business:…`.
+    /// `app`, `ad_account:act_…`, `business:…`.
     pub scope: String,
-    /// Percent of the limit; may pass 100.
+    /// May exceed 100.
     pub utilization_percent: f64,
-    /// How long the provider asks to wait; zero when it does not.
+    /// Zero when the provider does not ask to wait.
     pub retry_after: Duration,
-    /// When this was seen.
     pub as_of: Timestamp,
 }
 
-/// One meter of a scope, as one reply tells it.
+/// One meter of a scope in one reply.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Reading {
-    /// Which scope: `app`, `ad_account:act_…`, `business:…`.
+    /// `app`, `ad_account:act_…`, `business:…`.
     pub(super) scope: String,
-    /// Which of the scope's meters: the header, or the use case within it.
+    /// The header, or the use case within it.
     pub(super) meter: String,
-    /// Percent of the limit.
     pub(super) percent: f64,
-    /// How long the provider asks to wait; zero when it does not.
+    /// Zero when the provider does not ask to wait.
     pub(super) wait: Duration,
-    /// When the meter is back to zero; zero when nobody says.
+    /// When the meter is back to zero; zero when that is not known.
     pub(super) resets_in: Duration,
 }
 
@@ -55,7 +51,7 @@ struct Kept {
     as_of: Timestamp,
 }
 
-/// What is known of every scope. Bounded; in memory only.
+/// The latest readings of every scope. Bounded; in memory only.
 #[derive(Debug, Default)]
 pub struct UsageBook {
     meters: Mutex<HashMap<(String, String), Kept>>,
@@ -63,7 +59,7 @@ pub struct UsageBook {
 }
 
 impl UsageBook {
-    /// Keeps what one reply told. A meter told twice in it counts by its higher value.
+    /// Keeps the readings of one reply. Of a meter that is in it twice, the higher value counts.
     pub(super) fn keep(&self, readings: Vec<Reading>, now: Timestamp) {
         let mut meters = self.lock();
         for reading in readings {
@@ -83,7 +79,6 @@ impl UsageBook {
         }
     }
 
-    /// Counts headers that could not be read.
     pub(super) fn count_malformed(&self, headers: u64) {
         self.malformed.fetch_add(headers, Ordering::Relaxed);
     }
@@ -93,17 +88,17 @@ impl UsageBook {
         self.malformed.load(Ordering::Relaxed)
     }
 
-    /// The tightest of what binds every token of the app. `None`: no news within the hour.
+    /// The tightest limit that applies to every token of the app. `None`: no reading within the hour.
     pub fn of_app(&self, now: Timestamp) -> Option<Usage> {
         self.tightest(now, |scope| scope == APP)
     }
 
-    /// The tightest of what binds calls about one ad account, the app's own limits aside.
-    /// `None`: no news within the hour.
+    /// The tightest limit on calls about one ad account; the app's own limits do not count. `None`: no reading within
+    /// the hour.
     pub fn of_ad_account(&self, ad_account_id: &str, now: Timestamp) -> Option<Usage> {
         let number = ad_account_id.strip_prefix("act_").unwrap_or(ad_account_id);
         let own = ad_account_scope(number);
-        // Where nobody said which account was asked, its meters stand under the bare id.
+        // When the account of a call is not known, its meters are kept under the bare id.
         let bare = format!("business:{number}");
         self.tightest(now, |scope| scope == own || scope == bare)
     }
@@ -118,7 +113,7 @@ impl UsageBook {
                 retry_after: (kept.as_of + kept.wait).since(now),
                 as_of: kept.as_of,
             })
-            // A scope that is told to wait is blocked, whatever its percentage.
+            // A scope that has to wait is blocked, whatever its percentage.
             .max_by(|a, b| {
                 a.retry_after
                     .cmp(&b.retry_after)
@@ -126,13 +121,13 @@ impl UsageBook {
             })
     }
 
-    /// A panic elsewhere leaves the book usable: every change is complete in itself.
+    /// A panic while the lock was held leaves the book usable, since every change is complete in itself.
     fn lock(&self) -> MutexGuard<'_, HashMap<(String, String), Kept>> {
         self.meters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Makes room for a tenth at once, so that a full book is not searched for every reading.
+/// Drops a tenth at once, so that a full book is not searched at every reading.
 fn forget_oldest(meters: &mut HashMap<(String, String), Kept>) {
     let room = MOST_METERS - MOST_METERS / 10;
     if meters.len() <= room {
@@ -187,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn one_reply_that_tells_a_meter_twice_counts_by_the_higher() {
+    fn of_a_meter_that_is_twice_in_a_reply_the_higher_counts() {
         let book = UsageBook::default();
         book.keep(vec![reading(APP, "a", 90.0, 5), reading(APP, "a", 10.0, 0)], at(0));
         let usage = book.of_app(at(0)).unwrap();
@@ -195,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn old_news_is_no_news() {
+    fn an_old_reading_does_not_count() {
         let book = UsageBook::default();
         book.keep(vec![reading(APP, "a", 90.0, 0)], at(0));
         assert!(book.of_app(at(3_599)).is_some());

@@ -1,5 +1,4 @@
-//! Meta's usage headers, read defensively: any of them may be absent, partial or broken, and none of
-//! that may fail a call.
+//! Meta's usage headers. Any of them may be absent, incomplete or broken, and that must not fail a call.
 
 use std::time::Duration;
 
@@ -7,11 +6,11 @@ use serde_json::{Map, Value};
 
 use crate::provider::usage::{APP, Reading, ad_account_scope};
 
-/// No header tells more scopes than this (Meta says 32).
+/// At most this many scopes are read per header; Meta sends up to 32.
 const MOST_IDS: usize = 256;
-/// The longest wait that is believed.
+/// A longer wait is shortened to this.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
-/// What counts in percent of a limit.
+/// Fields in percent of a limit.
 const PERCENTAGES: [&str; 8] = [
     "call_count",
     "total_time",
@@ -23,7 +22,7 @@ const PERCENTAGES: [&str; 8] = [
     "util_pct",
 ];
 
-/// What the headers of one reply tell, and how many of them could not be read.
+/// The readings in the headers of one reply, and how many headers could not be read.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct UsageNews {
     pub(super) readings: Vec<Reading>,
@@ -72,21 +71,21 @@ pub(super) fn usage(headers: &[(String, String)], ad_account: Option<&str>) -> U
     news
 }
 
-/// JSON, or what some replies hold instead: JSON with single quotes. Only lists and objects tell.
+/// JSON, or JSON with single quotes, as in some replies. Only lists and objects are of use.
 fn parse(text: &str) -> Option<Value> {
     let value: Value =
         serde_json::from_str(text).or_else(|_| serde_json::from_str(&text.replace('\'', "\""))).ok()?;
     (value.is_object() || value.is_array()).then_some(value)
 }
 
-/// The one reading of a header that is an object of percentages (or a list of such).
+/// The reading of a header that is an object of percentages, or a list of such objects.
 fn meter(value: &Value, scope: &str, meter: &str, wanted: impl Fn(&str) -> bool) -> Option<Reading> {
     objects(value)
         .filter_map(|object| {
             let percent = highest(object, &wanted);
             let resets_in = duration(object, "reset_time_duration", 1.0);
             let regain = duration(object, "estimated_time_to_regain_access", 60.0);
-            // A meter that is full blocks until it is back to zero.
+            // A full meter blocks until it is back to zero.
             let full = percent.is_some_and(|percent| percent >= 100.0);
             let wait = if full { regain.max(resets_in) } else { regain };
             let percent = percent.or((!wait.is_zero()).then_some(0.0))?;
@@ -100,7 +99,7 @@ fn meter(value: &Value, scope: &str, meter: &str, wanted: impl Fn(&str) -> bool)
         })
 }
 
-/// Readings per id and use case; every id and every element of its list counts.
+/// The readings per id and use case.
 fn use_cases(value: &Value, account: Option<&str>) -> Vec<Reading> {
     objects(value)
         .flatten()
@@ -118,7 +117,7 @@ fn use_cases(value: &Value, account: Option<&str>) -> Vec<Reading> {
         .collect()
 }
 
-/// The objects of a list, or the one that stands in its place.
+/// The objects of a list, or a single object.
 fn objects(value: &Value) -> impl Iterator<Item = &Map<String, Value>> {
     let list = match value {
         Value::Array(list) => list.as_slice(),
@@ -135,13 +134,13 @@ fn highest(object: &Map<String, Value>, wanted: impl Fn(&str) -> bool) -> Option
         .reduce(f64::max)
 }
 
-/// The time under `key`, in units of so many seconds; zero when there is none.
+/// The time under `key`, in units of `unit` seconds; zero when there is none.
 fn duration(object: &Map<String, Value>, key: &str, unit: f64) -> Duration {
     let seconds = object.get(key).and_then(number).unwrap_or(0.0) * unit;
     Duration::try_from_secs_f64(seconds).unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT)
 }
 
-/// A number, or text that is one. Negative and infinite ones tell nothing.
+/// A number, also as text. Negative and infinite numbers are ignored.
 fn number(value: &Value) -> Option<f64> {
     let number = match value {
         Value::Number(number) => number.as_f64(),
@@ -151,7 +150,7 @@ fn number(value: &Value) -> Option<f64> {
     number.filter(|number| number.is_finite() && *number >= 0.0)
 }
 
-/// How long a refusal for too many calls in `scope` asks to wait, if its headers say.
+/// How long to wait after too many calls in `scope`, according to the headers.
 pub(super) fn wait_in_scope(headers: &[(String, String)], news: &UsageNews, scope: &str) -> Option<Duration> {
     let metered = news
         .readings
@@ -163,7 +162,7 @@ pub(super) fn wait_in_scope(headers: &[(String, String)], news: &UsageNews, scop
     metered.max(retry_after(headers))
 }
 
-/// The business whose block is the longest: the scope of a use-case limit on no known ad account.
+/// The business with the longest block: the scope of a use-case limit when the ad account is not known.
 pub(super) fn blocked_business(news: &UsageNews) -> Option<&str> {
     news.readings
         .iter()
@@ -173,7 +172,7 @@ pub(super) fn blocked_business(news: &UsageNews) -> Option<&str> {
         .map(|reading| reading.scope.as_str())
 }
 
-/// `Retry-After`, in seconds or as a date (judged by the reply's own `Date`).
+/// `Retry-After`, in seconds or as a date, which is compared with the reply's own `Date`.
 pub(super) fn retry_after(headers: &[(String, String)]) -> Option<Duration> {
     let text = find(headers, "retry-after")?.trim();
     let wait = match text.parse::<u64>() {

@@ -1,5 +1,5 @@
-//! The one HTTP client: sends, reads within bounds, retries what is worth it, and tells the log of
-//! every call without a secret.
+//! Calls of the Graph API: sends them, reads replies within bounds, retries transient errors, and logs every call
+//! without a secret.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -20,11 +20,11 @@ use crate::model::{BadValue, Clock, Refusal, RefusalKind, Secret};
 use crate::provider::is_loopback;
 use crate::provider::usage::UsageBook;
 
-/// No reply that the vault asks for comes near it.
+/// No expected reply comes near this length.
 const LONGEST_BODY: usize = 1024 * 1024;
-/// Most tries of one request after the first.
+/// Retries of one request.
 const MORE_TRIES: usize = 2;
-/// The pause before the second try is drawn from zero to this; before the third, to four times this.
+/// The pause before the first retry is between zero and this, before the second between zero and four times this.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -40,7 +40,7 @@ pub(super) struct Call {
     query: Pairs,
     form: Pairs,
     bearer: Option<Secret>,
-    /// A second sending does no harm, even if the first was taken and its reply lost.
+    /// It may be sent again even when Meta may have processed it already.
     repeatable: bool,
 }
 
@@ -60,45 +60,40 @@ impl Call {
         }
     }
 
-    /// With a query parameter.
     pub(super) fn query(mut self, name: &'static str, value: &str) -> Self {
         self.query.push((name, Zeroizing::new(value.to_owned())));
         self
     }
 
-    /// With a field in the body, which becomes a form.
     pub(super) fn form(mut self, name: &'static str, value: &str) -> Self {
         self.form.push((name, Zeroizing::new(value.to_owned())));
         self
     }
 
-    /// With this token in the header.
     pub(super) fn bearer(self, token: &str) -> Self {
         Self { bearer: Some(Secret::new(token.to_owned())), ..self }
     }
 
-    /// About this ad account.
     pub(super) fn about(self, ad_account: &str) -> Self {
         Self { ad_account: Some(ad_account.to_owned()), ..self }
     }
 
-    /// Not to be sent again unless it certainly was not taken.
+    /// It is not sent again unless Meta certainly has not processed it.
     pub(super) fn once(self) -> Self {
         Self { repeatable: false, ..self }
     }
 }
 
-/// Makes an answer of a body. `None`: this is not what was asked for.
+/// Reads a reply's body. `None`: it is not the expected reply.
 pub(super) type Reader<T> = fn(&[u8]) -> Option<T>;
 
 /// A refusal, and whether the request may be sent again.
 struct Failure {
     refusal: Box<Refusal>,
-    /// Meta certainly did nothing: it was not reached, or it said so.
+    /// Meta certainly did not process the request: it was not reached, or it refused.
     not_taken: bool,
 }
 
-/// The client and what it is bound by.
 #[derive(Debug)]
 pub(super) struct Http {
     client: reqwest::Client,
@@ -109,7 +104,7 @@ pub(super) struct Http {
     clock: Clock,
     pub(super) redactor: Redactor,
     pub(super) usage: UsageBook,
-    version_told: AtomicBool,
+    version_warned: AtomicBool,
 }
 
 impl Http {
@@ -140,7 +135,7 @@ impl Http {
             clock,
             redactor,
             usage: UsageBook::default(),
-            version_told: AtomicBool::new(false),
+            version_warned: AtomicBool::new(false),
         })
     }
 
@@ -148,13 +143,13 @@ impl Http {
         &self.version
     }
 
-    /// When an operation that begins now must be done.
+    /// When an operation that begins now must have ended.
     pub(super) fn deadline(&self) -> Instant {
         Instant::now() + self.operation_timeout
     }
 
-    /// Sends, and again while that may help and time is left. Throttles are never retried: calling
-    /// on while blocked lengthens the block.
+    /// Sends a call, and retries transient errors while time is left. Throttling is never retried, since calls during
+    /// a block prolong it.
     pub(super) async fn ask<T>(&self, call: &Call, read: Reader<T>, deadline: Instant) -> Result<T, Refusal> {
         let pauses = ExponentialBuilder::default()
             .with_min_delay(FIRST_PAUSE)
@@ -187,9 +182,9 @@ impl Http {
         let path = call.path.join("/");
         let response = sent.map_err(|error| {
             let not_taken = error.is_connect();
-            let refusal = self.fault(told(&error), call);
+            let refusal = self.fault(cause_of(&error), call);
             let (duration_ms, method) = (start.elapsed().as_millis(), &call.method);
-            tracing::debug!(%method, path, duration_ms, fault = refusal.detail, "Meta did not answer");
+            tracing::debug!(%method, path, duration_ms, fault = refusal.detail, "Meta did not reply");
             Failure { refusal, not_taken }
         })?;
 
@@ -198,11 +193,11 @@ impl Http {
         self.learn(&headers, call);
         let body = read_body(response, LONGEST_BODY).await.map_err(|error| match error {
             BodyError::TooLong => format!("a body of more than {LONGEST_BODY} bytes"),
-            BodyError::Broken(error) => told(&error),
+            BodyError::Broken(error) => cause_of(&error),
         });
         let (duration_ms, method) = (start.elapsed().as_millis(), &call.method);
         let trace_id = headers::find(&headers, "x-fb-request-id").unwrap_or_default();
-        tracing::debug!(%method, path, status, duration_ms, trace_id, "asked Meta");
+        tracing::debug!(%method, path, status, duration_ms, trace_id, "called Meta");
         let body = body.map_err(|fault| Failure {
             refusal: self.fault(format!("HTTP {status}, then {fault}"), call),
             not_taken: false,
@@ -223,7 +218,7 @@ impl Http {
             token: call.bearer.as_ref(),
         };
         let refusal = Box::new(refusal::classify(&seen, &self.redactor));
-        // An error in Graph's own words says that the request was refused.
+        // An error object of Graph means that the request was refused.
         let not_taken = refusal.code.is_some();
         Err(Failure { refusal, not_taken })
     }
@@ -254,19 +249,18 @@ impl Http {
         Ok(request)
     }
 
-    /// What every reply tells beside its answer.
+    /// Notes usage and API version, which every reply has in its headers.
     fn learn(&self, headers: &[(String, String)], call: &Call) {
         self.observe(headers, call.ad_account.as_deref());
         if let Some(served) = headers::find(headers, "facebook-api-version")
             && served != self.version
-            && !self.version_told.swap(true, Ordering::Relaxed)
+            && !self.version_warned.swap(true, Ordering::Relaxed)
         {
             let (asked, served) = (&self.version, self.redactor.clean(served, None));
             tracing::warn!(%asked, %served, "Meta serves another API version than the configured one");
         }
     }
 
-    /// Keeps what usage headers tell.
     pub(super) fn observe(&self, headers: &[(String, String)], ad_account: Option<&str>) {
         let news = headers::usage(headers, ad_account);
         self.usage.count_malformed(news.malformed);
@@ -279,8 +273,8 @@ impl Http {
     }
 }
 
-/// The cause in words. The error's own text would hold the URL; its sources don't.
-fn told(error: &reqwest::Error) -> String {
+/// The cause in words. The error's own text contains the URL; those of its sources do not.
+fn cause_of(error: &reqwest::Error) -> String {
     let what = if error.is_timeout() {
         "a timeout"
     } else if error.is_connect() {

@@ -1,4 +1,4 @@
-//! Reads with the token itself: name, permissions, ad accounts, and one look at insights.
+//! Calls with the token itself: name, permissions, ad accounts, pages and insights.
 
 use std::collections::HashSet;
 
@@ -14,17 +14,17 @@ use crate::model::{
 };
 use crate::provider::{PageToken, SmokeTest};
 
-/// Ad accounts that are listed at most.
+/// At most this many ad accounts are listed.
 const MOST_AD_ACCOUNTS: usize = 5_000;
-/// Pages of a person that are listed at most.
+/// At most this many pages of a person are listed.
 const MOST_PAGES_MANAGED: usize = 2_000;
-/// Entries that are asked for per page.
+/// Entries per page of a list.
 const PER_PAGE: &str = "200";
-/// Pages may come short or empty, so that more are allowed than full ones would take.
+/// More pages than full ones would need, since pages may be short or empty.
 const MOST_PAGES: usize = 250;
 
 impl Meta {
-    /// `/me`. Empty when Meta tells no name, or another subject's.
+    /// `/me`. Empty when the reply has no name, or another subject's.
     pub(super) async fn name_of(&self, token: &Secret, subject: &Subject) -> Result<String, Refusal> {
         let make = |app_secret: &Secret| {
             Self::call_with_token(Method::GET, &["me"], token, app_secret).query("fields", "id,name")
@@ -34,7 +34,7 @@ impl Meta {
         Ok(if other { String::new() } else { me.name })
     }
 
-    /// `/me/permissions`. A permission that was never asked for is not in it.
+    /// `/me/permissions`. It does not contain permissions that were never asked for.
     pub(super) async fn permissions(&self, token: &Secret) -> Result<Vec<Grant>, Refusal> {
         let entries = self.list(token, &["me", "permissions"], &[], usize::MAX).await?;
         let grant = |entry: Permission| {
@@ -49,7 +49,7 @@ impl Meta {
         Ok(entries.into_iter().filter_map(wire::read).filter_map(grant).collect())
     }
 
-    /// `/me/adaccounts`. None is a state, not an error.
+    /// `/me/adaccounts`. An empty list is no error.
     pub(super) async fn list_ad_accounts(&self, token: &Secret) -> Result<Vec<AdAccount>, Refusal> {
         let query = [
             ("fields", "id,account_id,name,account_status,currency,timezone_name,business"),
@@ -57,13 +57,13 @@ impl Meta {
         ];
         let entries = self.list(token, &["me", "adaccounts"], &query, MOST_AD_ACCOUNTS).await?;
         let now = self.clock.now();
-        // An account that moves between pages while they are read is listed twice.
+        // An account that moves to another page while the list is read is listed twice.
         let mut known = HashSet::new();
         let accounts = entries.into_iter().filter_map(wire::read).filter_map(|entry| ad_account(entry, now));
         Ok(accounts.filter(|account| known.insert(account.id.clone())).collect())
     }
 
-    /// `/me/accounts`: pages that the person manages. One without a token may not be used.
+    /// `/me/accounts`: pages that the person manages. A page without a token may not be used.
     pub(super) async fn pages_of(&self, token: &Secret) -> Result<Vec<PageToken>, Refusal> {
         let query = [("fields", "id,name,access_token"), ("limit", PER_PAGE)];
         let entries = self.list(token, &["me", "accounts"], &query, MOST_PAGES_MANAGED).await?;
@@ -78,7 +78,7 @@ impl Meta {
         Ok(entries.into_iter().filter_map(wire::read).filter_map(page).collect())
     }
 
-    /// `/act_…/insights` of the last seven days. No rows is a pass.
+    /// `/act_…/insights` of the last seven days.
     pub(super) async fn read_insights(
         &self,
         token: &Secret,
@@ -99,8 +99,8 @@ impl Meta {
         Ok(SmokeTest { rows: page.entries.len() })
     }
 
-    /// The entries of every page, at most `most`. Goes on while there is a next page, whose address is
-    /// rebuilt from the cursor: the given one holds the token.
+    /// The entries of all pages, at most `most`. The address of the next page is built from the cursor, since the
+    /// given address contains the token.
     async fn list(
         &self,
         token: &Secret,
@@ -131,7 +131,7 @@ impl Meta {
                 Some(cursor) => after = Some(cursor),
             }
         }
-        // Half a list would look like accounts lost.
+        // Half a list would look as if accounts were lost.
         let detail = "Meta's list goes in circles or has no end";
         Err(Refusal::new(RefusalKind::Transient { retry_after: None }, detail))
     }
@@ -140,7 +140,7 @@ impl Meta {
 /// One page of a list.
 struct Page {
     entries: Vec<Value>,
-    /// The cursor of the page after it; `None` on the last, empty when Meta tells none.
+    /// The cursor of the next page; `None` on the last page, empty when Meta gives none.
     next: Option<String>,
 }
 

@@ -1,14 +1,14 @@
-//! Takes out of foreign text what must not be kept, logged or shown.
+//! Removes from text of the provider what must not be stored, logged or shown.
 
 use std::sync::Arc;
 
 use crate::model::Secret;
 
-/// What stands for something taken out.
+/// The replacement for what was removed.
 const STARS: &str = "***";
-/// The longest text that comes out, in bytes.
+/// The longest result, in bytes.
 const LONGEST: usize = 300;
-/// An unbroken run of letters and digits of this length is taken for a secret.
+/// A run of letters and digits of this length is taken for a secret.
 const OPAQUE: usize = 32;
 /// Parameters whose values are secret, in lower case.
 const SECRET_PARAMETERS: [&str; 9] = [
@@ -30,18 +30,17 @@ pub(super) struct Redactor {
 }
 
 impl Redactor {
-    /// One that knows the app's own secrets.
     pub(super) fn new(secrets: Arc<[Secret]>) -> Self {
         Self { secrets }
     }
 
-    /// `text` on one line, at most 300 bytes long, without anything that looks like a secret, and
-    /// without the app's own secrets and `token` wherever they stand in it.
+    /// `text` on one line of at most 300 bytes, without `token`, the app's secrets, and anything that looks like a
+    /// secret.
     pub(super) fn clean(&self, text: &str, token: Option<&Secret>) -> String {
         let mut text = text.to_owned();
         for secret in self.secrets.iter().chain(token) {
             let secret = secret.expose();
-            // A shorter one would be found in ordinary words; nothing issues such secrets.
+            // A shorter one would match ordinary words, and no platform issues such secrets.
             if secret.len() >= 6 {
                 text = text.replace(secret, STARS);
             }
@@ -50,7 +49,7 @@ impl Redactor {
     }
 }
 
-/// Replaces everything of a secret's shape, and control characters.
+/// Replaces everything that looks like a secret, and control characters.
 fn scrub(text: &str) -> String {
     let mut clean = String::with_capacity(text.len().min(4 * LONGEST));
     let mut rest = text;
@@ -71,7 +70,7 @@ fn scrub(text: &str) -> String {
     clean
 }
 
-/// If `text` starts with a secret: what of it may stay (a parameter's name), and what follows it.
+/// If `text` starts with a secret: the part of it that may stay (a parameter's name), and what follows.
 fn secret_at(text: &str, starts_word: bool) -> Option<(&str, &str)> {
     if text.starts_with("EAA") {
         let (token, after) = split_run(text, |c| c.is_ascii_alphanumeric());

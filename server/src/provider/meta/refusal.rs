@@ -1,5 +1,5 @@
-//! What Meta's refusals mean: one pure function over the reply. By code and sub-code, then by
-//! `is_transient`, then by HTTP status, and by words only where Meta gives nothing else.
+//! Classifies Meta's refusals: a pure function of the reply. It goes by code and sub-code, then by `is_transient`, then
+//! by HTTP status, and by words only where Meta gives nothing else.
 
 use std::time::Duration;
 
@@ -11,41 +11,41 @@ use super::wire::{self, ErrorObject};
 use crate::model::{Misconfiguration, Refusal, RefusalKind, RefusalReason, Secret};
 use crate::provider::usage::ad_account_scope;
 
-/// A wait when nothing tells one. Calling on while blocked lengthens a block.
+/// How long to wait when the reply does not say. Calls during a block prolong it.
 const THROTTLED: Duration = Duration::from_secs(300);
-/// Changes are counted by the second.
+/// The same for changes, which are counted per second.
 const MUTATIONS: Duration = Duration::from_secs(10);
-/// Changes of a spending limit are counted by the day, others of the kind by the hour.
+/// The same for changes of a spending limit, which are counted per day, and similar ones, counted per hour.
 const RARE_CHANGES: Duration = Duration::from_secs(60 * 60);
-/// Codes that are our mistake even when the status says that the server failed.
+/// Codes that mean a mistake of ours even when the HTTP status means an error of the server.
 const OUR_REQUEST: [i64; 11] = [5, 100, 104, 506, 2_500, 3_018, 3_962, 3_979, 3_980, 1_487_809, 191];
 
-/// Whose token a call carries: that decides who is meant when a token is refused.
+/// Which token a call carries, and so which one is meant when a token is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asked {
-    /// `/debug_token`: the app's own. What it says of the inspected token is in its data.
+    /// `/debug_token`: the app's own token. Errors about the inspected token are in the reply's data.
     Inspection,
     /// `/oauth/…`: the app's id and secret, and the token in a parameter.
     TokenEndpoint,
-    /// Any other: the token itself.
+    /// Any other call: the token itself.
     Data,
 }
 
-/// A reply, or what is known of one.
+/// A reply, or what is known about one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen<'a> {
     pub(super) asked: Asked,
     /// The ad account that the call was about, `act_…`.
     pub(super) ad_account: Option<&'a str>,
-    /// HTTP status; 0 when it is not known.
+    /// 0 when it is not known.
     pub(super) status: u16,
     pub(super) headers: &'a [(String, String)],
     pub(super) body: &'a [u8],
-    /// The token of the call, so that it can be kept out of the detail.
+    /// The token of the call, to be removed from the detail.
     pub(super) token: Option<&'a Secret>,
 }
 
-/// What a reply that is not the wanted answer means.
+/// Classifies a reply that is not the expected one.
 pub(super) fn classify(seen: &Seen<'_>, redactor: &Redactor) -> Refusal {
     match error_in(seen.body) {
         Some(error) => classify_error(seen, &error, redactor),
@@ -53,7 +53,7 @@ pub(super) fn classify(seen: &Seen<'_>, redactor: &Redactor) -> Refusal {
     }
 }
 
-/// What an error object means.
+/// Classifies an error object.
 pub(super) fn classify_error(seen: &Seen<'_>, error: &ErrorObject, redactor: &Redactor) -> Refusal {
     let subcode = error.error_subcode.or(error.subcode);
     let kind = match error.code {
@@ -69,14 +69,14 @@ pub(super) fn classify_error(seen: &Seen<'_>, error: &ErrorObject, redactor: &Re
     Refusal { kind, code: error.code, subcode, detail, trace_id: trace_id(seen, error, redactor) }
 }
 
-/// The `error` object of a body, if it has one. An `error` of another type is none.
+/// The `error` object of a body. An `error` of another type does not count.
 pub(super) fn error_in(body: &[u8]) -> Option<ErrorObject> {
     let mut body: Value = serde_json::from_slice(body).ok()?;
     let error = body.get_mut("error")?.take();
     error.is_object().then(|| wire::read(error)).flatten()
 }
 
-/// Not Graph's own words: a proxy, a crash, a login page. Nothing is known of the token.
+/// Not a reply of Graph but of a proxy, a crash or a login page: it says nothing about the token.
 fn no_graph_error(seen: &Seen<'_>, redactor: &Redactor) -> Refusal {
     let kind = RefusalKind::Transient { retry_after: headers::retry_after(seen.headers) };
     let content_type = headers::find(seen.headers, "content-type").unwrap_or("no content type");
@@ -102,8 +102,8 @@ fn trace_id(seen: &Seen<'_>, error: &ErrorObject, redactor: &Redactor) -> Option
         .filter(|id| !id.is_empty())
 }
 
-/// The order matters: throttles and dead tokens come under one `type`, and our own mistakes must
-/// never count against a token.
+/// The order matters: throttling and dead tokens share a `type`, and our own mistakes must never count against a
+/// token.
 fn kind_of(seen: &Seen<'_>, code: i64, subcode: Option<i64>, error: &ErrorObject) -> RefusalKind {
     let message = error.message.to_lowercase();
     let says = |fragment: &str| message.contains(fragment);
@@ -134,7 +134,7 @@ fn transient(seen: &Seen<'_>) -> RefusalKind {
     RefusalKind::Transient { retry_after: headers::retry_after(seen.headers) }
 }
 
-/// Our own mistakes: the operator's to mend.
+/// Mistakes of our configuration, which the operator must fix.
 fn ours(asked: Asked, code: i64, message: &str) -> Option<Misconfiguration> {
     let says = |fragment: &str| message.contains(fragment);
     let unknown_app = says("error validating application") || says("invalid client id");
@@ -142,7 +142,7 @@ fn ours(asked: Asked, code: i64, message: &str) -> Option<Misconfiguration> {
         1 if says("client secret") => Misconfiguration::AppSecret,
         101 => Misconfiguration::AppId,
         190 if asked != Asked::Data && unknown_app => Misconfiguration::AppId,
-        // Here the refused token is the app's own, made of its id and secret.
+        // Here the refused token is the app's own, which consists of its id and secret.
         100 if asked == Asked::Inspection && says("app access token") => Misconfiguration::AppSecret,
         104 | 190 if asked == Asked::Inspection => Misconfiguration::AppSecret,
         100 | 104 if says("appsecret_proof") => Misconfiguration::AppSecretProof,
@@ -172,7 +172,7 @@ fn throttled(seen: &Seen<'_>, code: i64, subcode: Option<i64>) -> RefusalKind {
     RefusalKind::Throttled { scope, retry_after: retry_after.max(Duration::from_secs(1)) }
 }
 
-/// Why a token is dead. The verdict does not depend on it, so that words may pick it.
+/// Why a token is dead. That it is dead does not depend on this, so words may decide it.
 fn reason_of(code: i64, subcode: Option<i64>, message: &str) -> RefusalReason {
     use RefusalReason as Reason;
     match subcode.unwrap_or(code) {

@@ -45,7 +45,7 @@ impl Meta {
         self.ask(make, debug_data, self.http.deadline()).await.map(|_| ())
     }
 
-    /// What the provider's word means. Valid is only what is said to be.
+    /// A token is valid only if the reply says so.
     fn judge(&self, data: DebugToken, token: &Secret) -> Result<Inspected, Refusal> {
         if !data.app_id.is_empty() && data.app_id != self.app_id {
             return Err(Refusal::new(RefusalKind::OtherApp, "the token was made for another app"));
@@ -87,7 +87,7 @@ impl Meta {
         Ok(Inspected { app_id: data.app_id, subject, facts })
     }
 
-    /// By life; a token that tells no day of issue has at least what is left.
+    /// Decided by the token's lifetime; without a day of issue, by the time that is left.
     fn user_kind(&self, data: &DebugToken) -> TokenKind {
         let from = issued_at(data).unwrap_or_else(|| self.clock.now());
         match expiry(data.expires_at) {
@@ -96,12 +96,12 @@ impl Meta {
         }
     }
 
-    /// Here an error speaks of the inspected token. Whatever it is, the token is not valid; only a
-    /// fault of Meta's keeps that open.
+    /// Here an error is about the inspected token: whatever it is, the token is not valid, unless the error is one of
+    /// Meta's own.
     fn invalid(&self, data: &DebugToken, token: &Secret) -> Refusal {
         let unknown = RefusalKind::Dead { reason: RefusalReason::Unknown };
         let Some(error) = &data.error else {
-            return Refusal::new(unknown, "Meta says that the token is not valid, and not why");
+            return Refusal::new(unknown, "Meta says that the token is not valid and gives no reason");
         };
         let seen = Seen {
             asked: Asked::Data,
@@ -118,7 +118,7 @@ impl Meta {
         }
     }
 
-    /// `fb_exchange_token`. Sent again only if Meta certainly did nothing.
+    /// `fb_exchange_token`. Sent again only if Meta certainly has not processed it.
     pub(super) async fn exchange_token(&self, token: &Secret, kind: TokenKind) -> Result<Exchanged, Refusal> {
         if kind == TokenKind::Page {
             let detail = "page tokens are not exchanged; they follow the user token they come from";
@@ -139,8 +139,8 @@ impl Meta {
         self.ask(make, exchanged, self.http.deadline()).await
     }
 
-    /// Ends the token: for a person by taking the app's permissions back, which ends every token of
-    /// that person for the app.
+    /// Ends the token. For a person this removes the app's permissions, which ends all of the person's tokens for the
+    /// app.
     pub(super) async fn end_token(
         &self,
         token: &Secret,
@@ -179,7 +179,7 @@ impl Meta {
     }
 }
 
-/// 0 means never; reading it as 1970 has killed good tokens elsewhere.
+/// 0 means never. It must not be read as the year 1970.
 fn expiry(unix_seconds: Option<i64>) -> Expiry {
     match unix_seconds {
         Some(0) => Expiry::Never,
@@ -194,14 +194,14 @@ fn issued_at(data: &DebugToken) -> Option<Timestamp> {
     data.issued_at.filter(|seconds| *seconds > 0).map(Timestamp::from_unix_seconds)
 }
 
-/// An answer says whether the token is valid; a body that does not is none.
+/// The expected reply says whether the token is valid.
 fn debug_data(body: &[u8]) -> Option<DebugToken> {
     let mut body: Value = serde_json::from_slice(body).ok()?;
     let data: DebugToken = wire::read(body.get_mut("data")?.take())?;
     (data.is_valid.is_some() || data.error.is_some()).then_some(data)
 }
 
-/// JSON, or the query string of old. Without a token in it, it is no answer.
+/// JSON, or a query string as in older versions. The expected reply contains a token.
 fn exchanged(body: &[u8]) -> Option<Exchanged> {
     let reply = match serde_json::from_slice::<Value>(body) {
         Ok(value) => wire::read(value)?,
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn replies_of_the_token_endpoint_are_read_in_every_known_form() {
-        /// The token, and the life that the reply told.
+        /// The token, and the lifetime in the reply.
         type Row<'a> = (&'a str, Option<(&'a str, Option<u64>)>);
         let table: [Row<'_>; 13] = [
             (

@@ -1,5 +1,5 @@
-//! Meta's replies as they come: lenient in reading, since any field may be missing, a number may be
-//! text, and unknown keys are normal. A field of a wrong type reads as a missing one.
+//! The form of Meta's replies. Reading is lenient: any field may be missing, a number may be text, and unknown keys
+//! are normal. A field of a wrong type counts as missing.
 
 use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 use serde_json::Value;
@@ -64,7 +64,7 @@ pub(super) struct GranularScope {
     pub(super) target_ids: Vec<String>,
 }
 
-/// The token endpoint's answer. Holds a secret: no `Debug`.
+/// The reply of the token endpoint. It holds a secret, so it has no `Debug`.
 #[derive(Default, serde::Deserialize)]
 #[serde(default)]
 pub(super) struct TokenReply {
@@ -87,7 +87,7 @@ pub(super) struct Permission {
     pub(super) status: String,
 }
 
-/// One entry of `/me/accounts`: a page. Holds a secret: no `Debug`.
+/// One entry of `/me/accounts`: a page. It holds a secret, so it has no `Debug`.
 #[derive(Default, serde::Deserialize)]
 #[serde(default)]
 pub(super) struct PageEntry {
@@ -129,13 +129,13 @@ pub(super) struct Named {
     pub(super) name: String,
 }
 
-/// Where a list goes on.
+/// Where a list continues.
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(default)]
 pub(super) struct Paging {
     #[serde(deserialize_with = "maybe")]
     pub(super) cursors: Option<Cursors>,
-    /// Holds the token: looked at for its presence and its `after` only, never kept or told.
+    /// Contains the token: only its presence and its `after` are used, and it is never stored or logged.
     #[serde(deserialize_with = "text")]
     pub(super) next: String,
 }
@@ -176,7 +176,7 @@ fn text<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     Ok(as_text(&Value::deserialize(from)?).unwrap_or_default())
 }
 
-/// A text that is wiped, also the copy that the parser made.
+/// A text that is wiped from memory, like the copy that the parser made.
 fn secret<'de, D: Deserializer<'de>>(from: D) -> Result<Zeroizing<String>, D::Error> {
     Ok(match Value::deserialize(from)? {
         Value::String(text) => Zeroizing::new(text),
@@ -188,7 +188,7 @@ fn integer<'de, D: Deserializer<'de>>(from: D) -> Result<Option<i64>, D::Error> 
     Ok(as_integer(&Value::deserialize(from)?))
 }
 
-/// A truth value; `success` of `/oauth/revoke` is text.
+/// A boolean, also as text, as in the reply of `/oauth/revoke`.
 pub(super) fn as_truth(value: &Value) -> Option<bool> {
     match value {
         Value::Bool(truth) => Some(*truth),

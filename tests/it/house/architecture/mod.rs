@@ -208,7 +208,11 @@ fn only_its_module_and_its_configuration_know_a_platform() {
         ("vault/sweep.rs", "fn f() { ProviderId::parse(\"meta\"); }", true),
         ("model/remedy.rs", "const A: &str = \"Set providers.meta.app_id and restart.\";", true),
         ("serve.rs", "use crate::provider::MetaConfig;", true),
-        ("vault/schedule.rs", "fn f() { JobKind::MetaTokenExpiry; let metadata = \"meta-token-expiry\"; }", false),
+        (
+            "vault/schedule.rs",
+            "fn f() { JobKind::MetaTokenExpiry; let metadata = \"meta-token-expiry\"; }",
+            false,
+        ),
         ("provider/meta/mod.rs", "struct Meta;", false),
         ("cli/demo/mod.rs", "const PROVIDER: &str = \"meta\";", false),
     ] {
