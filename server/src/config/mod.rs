@@ -4,19 +4,14 @@
 //! together, each with its key and where it was set; a value that may be a secret is never part of a message.
 //! Nothing else in this program reads the environment.
 
-mod audit;
-mod certificates;
 mod declare;
 mod environment;
 #[cfg(fuzzing)]
 pub mod fuzzing;
-mod master_keys;
-mod meta;
-mod oidc;
 mod reach;
 mod reader;
 pub mod reference;
-mod server;
+mod sections;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -177,24 +172,24 @@ impl Config {
         let mut reader = Reader::new(with_flags(figment, flags))?;
         environment::check(&mut reader, environment_names());
         let data_dir = reader.get(&DATA_DIR);
-        let server = server::read(&mut reader);
+        let server = sections::server::read(&mut reader);
         let client_auth = server.tls.as_ref().map_or(ClientAuth::None, |tls| tls.client_auth);
         let config = Self {
             server,
-            watches: server::watches(&mut reader),
+            watches: sections::server::watches(&mut reader),
             storage: storage(&mut reader, &data_dir),
-            keys: master_keys::read(&mut reader, master_key),
+            keys: sections::master_keys::read(&mut reader, master_key),
             auth: Auth {
                 bootstrap_key_file: reader.find(&BOOTSTRAP_KEY_FILE),
-                certificates: certificates::read(&mut reader, client_auth),
-                oidc: oidc::read(&mut reader),
+                certificates: sections::certificates(&mut reader, client_auth),
+                oidc: sections::oidc::read(&mut reader),
             },
-            providers: ProviderConfigs { meta: meta::read(&mut reader) },
+            providers: ProviderConfigs { meta: sections::meta::read(&mut reader) },
             expiry: expiry(&mut reader),
             events: Events { retention: reader.get(&EVENT_RETENTION) },
             rotation: rotation(&mut reader),
             jobs: jobs(&mut reader),
-            audit: audit::read(&mut reader, &data_dir),
+            audit: sections::audit::read(&mut reader, &data_dir),
             log: log(&mut reader),
             data_dir,
             warnings: Vec::new(),

@@ -1,18 +1,18 @@
 //! Section `auth.oidc`: the issuer whose tokens are accepted, and what their claims mean.
 
 use super::certificates;
-use super::reader::Reader;
-use super::settings::{
+use crate::config::reader::Reader;
+use crate::config::settings::{
     OIDC_ALGORITHMS, OIDC_ALL_WORKSPACES, OIDC_AUDIENCE, OIDC_CA_FILE, OIDC_ISSUER, OIDC_JWKS_URI,
     OIDC_LEEWAY, OIDC_PRINCIPAL_CLAIM, OIDC_REFRESH, OIDC_REFRESH_AT_MOST_EVERY, OIDC_ROLE_CLAIM, OIDC_ROLES,
     OIDC_STALE_FOR, OIDC_WORKSPACES, OIDC_WORKSPACES_CLAIM,
 };
-use super::values::Describe;
+use crate::config::values::Describe;
 use crate::model::{BadValue, Role};
 use crate::oidc::{OidcConfig, Places, RoleRule, WorkspaceRule};
 
 /// Reads the section; `None` while no issuer is named.
-pub(super) fn read(reader: &mut Reader) -> Option<OidcConfig> {
+pub(in crate::config) fn read(reader: &mut Reader) -> Option<OidcConfig> {
     let issuer = reader.find(&OIDC_ISSUER);
     let audience = reader.find(&OIDC_AUDIENCE);
     let jwks_uri = reader.find(&OIDC_JWKS_URI);

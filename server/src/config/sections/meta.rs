@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::reader::Reader;
-use super::settings::{
+use crate::config::reader::Reader;
+use crate::config::settings::{
     META_API_VERSION, META_APP_ID, META_APP_SECRET_FILES, META_DIALOG_URL, META_FOLLOW_SANDBOX_CLOCK,
     META_GRAPH_URL, META_OPTIONAL_SCOPES, META_REQUEST_TIMEOUT, META_REQUIRED_SCOPES,
 };
@@ -14,7 +14,7 @@ use crate::provider::{MetaApp, MetaConfig, is_loopback};
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Reads the section. `None` when no app is configured: the vault then knows no provider.
-pub(super) fn read(reader: &mut Reader) -> Option<MetaApp> {
+pub(in crate::config) fn read(reader: &mut Reader) -> Option<MetaApp> {
     let app_id = reader.find(&META_APP_ID);
     let files = reader.list(&META_APP_SECRET_FILES);
     let graph_url = reader.get(&META_GRAPH_URL);

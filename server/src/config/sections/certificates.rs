@@ -2,16 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use super::reader::{Reader, Table};
-use super::settings::CERTIFICATES;
 use crate::api::ClientAuth;
+use crate::config::reader::{Reader, Table};
+use crate::config::settings::CERTIFICATES;
 use crate::model::{
     BadValue, CertificateName, CertificateRule, Role, WorkspaceId, WorkspaceSet, check_principal_name,
 };
 use crate::oidc::NAME_PREFIX;
 
 /// `client_auth` says whether clients are asked for a certificate; without TLS they are not.
-pub(super) fn read(reader: &mut Reader, client_auth: ClientAuth) -> Vec<CertificateRule> {
+pub(in crate::config) fn read(reader: &mut Reader, client_auth: ClientAuth) -> Vec<CertificateRule> {
     let tables = reader.tables(&CERTIFICATES);
     let any = !tables.is_empty();
     let mut rules: Vec<CertificateRule> = Vec::new();

@@ -1,16 +1,16 @@
 //! Section `keys`: where master keys come from, and the break-glass key.
 
-use super::reader::Reader;
-use super::settings::{
+use crate::config::reader::Reader;
+use crate::config::settings::{
     BREAK_GLASS_SEALING_KEY_FILE as SEALING_KEY_FILE, MASTER_KEY_FILE, TRANSIT_ADDRESS, TRANSIT_CA_FILE,
     TRANSIT_KEY, TRANSIT_MOUNT, TRANSIT_NAMESPACE, TRANSIT_ROLE_ID, TRANSIT_SECRET_ID_FILE,
     TRANSIT_TOKEN_FILE,
 };
-use super::{Keys, MASTER_KEY_ENV};
+use crate::config::{Keys, MASTER_KEY_ENV};
 use crate::model::Secret;
 use crate::vault::{BreakGlassSealingKey, TransitConfig, TransitLogin};
 
-pub(super) fn read(reader: &mut Reader, master_key: Option<Secret>) -> Keys {
+pub(in crate::config) fn read(reader: &mut Reader, master_key: Option<Secret>) -> Keys {
     let master_key_file = reader.find(&MASTER_KEY_FILE);
     if master_key.is_some() && master_key_file.is_some() {
         reader.mistake(

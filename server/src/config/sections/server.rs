@@ -1,8 +1,9 @@
 //! Section `server`: where the vault listens, with which certificate, and how much callers may take.
 
-use super::Server;
-use super::reader::Reader;
-use super::settings::{
+use crate::api::{ClientAuth, Limits, TlsFiles};
+use crate::config::Server;
+use crate::config::reader::Reader;
+use crate::config::settings::{
     ADMIN_LISTEN, ALLOW_PLAINTEXT, ALLOW_REMOTE_ADMIN, CERT_FILE, CLIENT_AUTH, CLIENT_CA_FILE,
     FAILED_AUTHENTICATIONS_PER_MINUTE, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, KEEPALIVE_INTERVAL,
     KEEPALIVE_TIMEOUT, KEY_FILE, LISTEN, MAX_CALLS, MAX_CALLS_PER_PRINCIPAL, MAX_CONNECTION_AGE,
@@ -10,10 +11,9 @@ use super::settings::{
     MAX_STREAMS_PER_CONNECTION, MAX_WATCHES, PER_PRINCIPAL_BURST, PER_PRINCIPAL_RPS, PER_PRINCIPAL_WATCHES,
     RELOAD_INTERVAL,
 };
-use crate::api::{ClientAuth, Limits, TlsFiles};
 use crate::vault::WatchLimits;
 
-pub(super) fn read(reader: &mut Reader) -> Server {
+pub(in crate::config) fn read(reader: &mut Reader) -> Server {
     let listen = reader.get(&LISTEN);
     let admin_listen = reader.get(&ADMIN_LISTEN);
     let (tls, tls_asked) = tls(reader);
@@ -46,7 +46,7 @@ pub(super) fn read(reader: &mut Reader) -> Server {
     Server { listen, admin_listen, tls, limits: limits(reader) }
 }
 
-pub(super) fn watches(reader: &mut Reader) -> WatchLimits {
+pub(in crate::config) fn watches(reader: &mut Reader) -> WatchLimits {
     WatchLimits { total: reader.get(&MAX_WATCHES), per_principal: reader.get(&PER_PRINCIPAL_WATCHES) }
 }
 

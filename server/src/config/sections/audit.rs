@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use super::reader::Reader;
-use super::settings::{AUDIT_FILE, AUDIT_KEEP, AUDIT_MAX_BYTES, AUDIT_SINK, AUDIT_SYNC, AuditSink};
 use crate::audit::{AuditConfig, SinkConfig};
+use crate::config::reader::Reader;
+use crate::config::settings::{AUDIT_FILE, AUDIT_KEEP, AUDIT_MAX_BYTES, AUDIT_SINK, AUDIT_SYNC, AuditSink};
 
-pub(super) fn read(reader: &mut Reader, data_dir: &Path) -> AuditConfig {
+pub(in crate::config) fn read(reader: &mut Reader, data_dir: &Path) -> AuditConfig {
     let file = reader.find(&AUDIT_FILE);
     let kind = reader.get(&AUDIT_SINK);
     if kind == AuditSink::Off {
