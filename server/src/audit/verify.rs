@@ -26,7 +26,8 @@ pub struct Anchor {
 }
 
 /// What was done to a log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(const_into_str, serialize_all = "lowercase")]
 pub enum Damage {
     /// A line is not what was written.
     Edited,
@@ -43,13 +44,7 @@ pub enum Damage {
 impl Damage {
     /// As people read it.
     pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Edited => "edited",
-            Self::Deleted => "deleted",
-            Self::Inserted => "inserted",
-            Self::Reordered => "reordered",
-            Self::Truncated => "truncated",
-        }
+        self.into_str()
     }
 }
 

@@ -34,7 +34,7 @@ pub struct Clockwork {
 /// The scheduler does not start.
 pub async fn start(vault: Arc<Vault>) -> Result<Clockwork, JobSchedulerError> {
     let scheduler = JobScheduler::new().await?;
-    for kind in JobKind::ALL {
+    for &kind in JobKind::ALL {
         let Some(cron) = vault.timetable().cron(kind) else { continue };
         let waking = Arc::clone(&vault);
         let job = Job::new_async(cron.to_string(), move |_, _| {

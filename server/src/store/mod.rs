@@ -11,6 +11,8 @@ mod connections;
 mod engine;
 mod feed;
 mod keys;
+#[cfg(test)]
+mod names_tests;
 mod origin;
 mod sql;
 mod work;

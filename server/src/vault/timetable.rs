@@ -5,15 +5,16 @@ use std::time::Duration;
 use crate::model::Cron;
 use crate::vault::error::VaultError;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::EnumString, strum::VariantArray)]
+#[strum(const_into_str, serialize_all = "kebab-case")]
 pub enum JobKind {
-    /// Asks Meta about every connection, once a day.
+    /// Asks the providers about every connection, once a day.
     MetaTokenExpiry,
-    /// Renews tokens that are due.
-    Rotation,
     /// Announces tokens that expire or are about to. Runs all the time on every replica; a run is recorded only when a
     /// caller asks for one.
     ExpiryDeadlines,
+    /// Renews tokens that are due.
+    Rotation,
     /// Deletes events past their retention.
     EventRetention,
     /// Deletes old requests and old runs.
@@ -31,37 +32,16 @@ pub enum JobKind {
 }
 
 impl JobKind {
-    pub const ALL: [Self; 10] = [
-        Self::MetaTokenExpiry,
-        Self::ExpiryDeadlines,
-        Self::Rotation,
-        Self::EventRetention,
-        Self::Housekeeping,
-        Self::PolicyChange,
-        Self::MasterKeyRotation,
-        Self::DataKeyRotation,
-        Self::BreakGlass,
-        Self::Shredding,
-    ];
+    /// In the order in which callers list them.
+    pub const ALL: &[Self] = <Self as strum::VariantArray>::VARIANTS;
 
     /// The name in the API, in the database and in logs.
     pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::MetaTokenExpiry => "meta-token-expiry",
-            Self::Rotation => "rotation",
-            Self::ExpiryDeadlines => "expiry-deadlines",
-            Self::EventRetention => "event-retention",
-            Self::Housekeeping => "housekeeping",
-            Self::PolicyChange => "policy-change",
-            Self::MasterKeyRotation => "master-key-rotation",
-            Self::DataKeyRotation => "data-key-rotation",
-            Self::BreakGlass => "break-glass",
-            Self::Shredding => "shredding",
-        }
+        self.into_str()
     }
 
     pub(super) fn parse(name: &str) -> Result<Self, VaultError> {
-        Self::ALL.into_iter().find(|job| job.as_str() == name).ok_or_else(|| {
+        name.parse().map_err(|_| {
             let known: Vec<_> = Self::ALL.iter().map(|job| job.as_str()).collect();
             VaultError::JobNotFound { job: name.chars().take(100).collect(), known: known.join(", ") }
         })
@@ -95,5 +75,33 @@ impl Timetable {
             JobKind::EventRetention => Some(&self.event_retention),
             JobKind::Housekeeping => Some(&self.housekeeping),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Written out by hand: renaming a variant must not rename what is stored, and callers list jobs in this order.
+    #[test]
+    fn job_names_never_change() {
+        let names: Vec<_> = JobKind::ALL.iter().map(|job| job.as_str()).collect();
+        let stored = [
+            "meta-token-expiry",
+            "expiry-deadlines",
+            "rotation",
+            "event-retention",
+            "housekeeping",
+            "policy-change",
+            "master-key-rotation",
+            "data-key-rotation",
+            "break-glass",
+            "shredding",
+        ];
+        assert_eq!(names, stored);
+        for (job, name) in JobKind::ALL.iter().zip(stored) {
+            assert_eq!(JobKind::parse(name).ok(), Some(*job));
+        }
+        assert!(JobKind::parse("nightly").is_err());
     }
 }

@@ -24,7 +24,8 @@ pub enum ListDrive {
 }
 
 /// How a connection stands, as the database names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::EnumString)]
+#[strum(const_into_str, serialize_all = "SCREAMING_SNAKE_CASE")]
 pub enum StandingName {
     /// Accepted, as far as known.
     Live,
@@ -35,12 +36,8 @@ pub enum StandingName {
 }
 
 impl StandingName {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Live => "LIVE",
-            Self::Invalid => "INVALID",
-            Self::Revoked => "REVOKED",
-        }
+    pub(in crate::store) const fn as_str(self) -> &'static str {
+        self.into_str()
     }
 }
 

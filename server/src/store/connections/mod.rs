@@ -8,5 +8,5 @@ mod secrets;
 mod table;
 
 pub use list::{ListDrive, ListPosition, ListRange, StandingName};
-pub(in crate::store) use rows::{expiry_from, expiry_source_name, subject_kind_from};
+pub(in crate::store) use rows::{expiry_from, expiry_source_name};
 pub use secrets::{HeldToken, NewSecret};

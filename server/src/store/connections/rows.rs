@@ -4,9 +4,9 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use crate::model::{
-    Connection, ConnectionId, Expiry, ExpirySource, Fingerprint, GranularScope, Observations, ProviderId,
-    RefusalReason, Schedule, SecretId, Standing, Subject, SubjectType, Timestamp, TokenFacts, TokenKind,
-    TokenVersion, WorkspaceId,
+    Connection, ConnectionId, Expiry, Fingerprint, GranularScope, Observations, ProviderId, RefusalReason,
+    Schedule, SecretId, Standing, Subject, SubjectType, Timestamp, TokenFacts, TokenKind, TokenVersion,
+    WorkspaceId,
 };
 use crate::store::sql::StoreError;
 
@@ -79,50 +79,10 @@ pub(in crate::store) struct FactColumns {
     pub(in crate::store) provider_code: String,
 }
 
-const KINDS: [(TokenKind, &str); 4] = [
-    (TokenKind::ShortLivedUser, "SHORT_LIVED_USER"),
-    (TokenKind::LongLivedUser, "LONG_LIVED_USER"),
-    (TokenKind::Page, "PAGE"),
-    (TokenKind::SystemUser, "SYSTEM_USER"),
-];
-
-const SUBJECTS: [(SubjectType, &str); 5] = [
-    (SubjectType::User, "USER"),
-    (SubjectType::Page, "PAGE"),
-    (SubjectType::SystemUser, "SYSTEM_USER"),
-    (SubjectType::App, "APP"),
-    (SubjectType::Unknown, "UNKNOWN"),
-];
-
-const SOURCES: [(ExpirySource, &str); 3] = [
-    (ExpirySource::Provider, "PROVIDER"),
-    (ExpirySource::Reply, "REPLY"),
-    (ExpirySource::Assumed, "ASSUMED"),
-];
-
-/// The name of a value in a table that lists every value.
-fn name_of<T: PartialEq + Copy>(table: &[(T, &'static str)], value: T) -> &'static str {
-    table.iter().find(|(known, _)| *known == value).map_or("UNKNOWN", |(_, name)| name)
-}
-
-fn value_of<T: Copy>(table: &[(T, &'static str)], name: &str) -> Option<T> {
-    table.iter().find(|(_, known)| *known == name).map(|(value, _)| *value)
-}
-
-/// The name of a subject's kind in the database.
-pub(in crate::store) fn subject_kind_name(kind: SubjectType) -> &'static str {
-    name_of(&SUBJECTS, kind)
-}
-
-/// The subject's kind of that name; one that a newer release wrote is unknown here.
-pub(in crate::store) fn subject_kind_from(name: &str) -> SubjectType {
-    value_of(&SUBJECTS, name).unwrap_or(SubjectType::Unknown)
-}
-
 /// How the database names where an end comes from.
 pub(in crate::store) fn expiry_source_name(expiry: Expiry) -> &'static str {
     match expiry {
-        Expiry::At(_, source) => name_of(&SOURCES, source),
+        Expiry::At(_, source) => source.as_str(),
         Expiry::Never => "NEVER",
         Expiry::Unknown => "UNKNOWN",
     }
@@ -133,7 +93,7 @@ pub(in crate::store) fn expiry_from(source: &str, end: Option<i64>) -> Option<Ex
     match (source, end) {
         ("NEVER", _) => Some(Expiry::Never),
         ("UNKNOWN", _) => Some(Expiry::Unknown),
-        (source, Some(end)) => Some(Expiry::At(Timestamp::from_micros(end), value_of(&SOURCES, source)?)),
+        (source, Some(end)) => Some(Expiry::At(Timestamp::from_micros(end), source.parse().ok()?)),
         _ => None,
     }
 }
@@ -150,7 +110,7 @@ impl FactColumns {
             Standing::Revoked { at, by } => ("REVOKED", Some(at.as_micros()), by.clone(), String::new()),
         };
         Self {
-            kind: name_of(&KINDS, facts.kind),
+            kind: facts.kind.as_str(),
             expires_at: facts.expiry.at().map(Timestamp::as_micros),
             expiry_source,
             expires_sort: facts.expiry.sort_key(),
@@ -201,7 +161,7 @@ impl TryFrom<ConnectionRow> for Connection {
             subject: Subject {
                 id: row.subject_id,
                 name: row.subject_name,
-                kind: subject_kind_from(&row.subject_kind),
+                kind: SubjectType::from_name(&row.subject_kind),
             },
             version: i32::try_from(row.token_version)
                 .ok()
@@ -212,7 +172,7 @@ impl TryFrom<ConnectionRow> for Connection {
             revision: row.revision,
             facts: TokenFacts {
                 // A kind that a newer release wrote is handled like the commonest.
-                kind: value_of(&KINDS, &row.kind).unwrap_or(TokenKind::LongLivedUser),
+                kind: row.kind.parse().unwrap_or(TokenKind::LongLivedUser),
                 expiry,
                 data_access: row.data_access_ends_at.map_or(Expiry::Never, |end| {
                     Expiry::At(Timestamp::from_micros(end), ExpirySource::Provider)

@@ -3,7 +3,7 @@
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::rows::{ConnectionRow, FactColumns, connection_columns, subject_kind_name};
+use super::rows::{ConnectionRow, FactColumns, connection_columns};
 use crate::model::{Connection, ConnectionId, ProviderId, Timestamp, WorkspaceId};
 use crate::store::sql::{Backend, Change, Query, Session, StoreError, Tx};
 
@@ -98,7 +98,7 @@ fn bind_facts<'c>(query: Query<'c>, connection: &Connection) -> Query<'c> {
         .bind(subject_key(connection))
         .bind(connection.subject.id.clone())
         .bind(connection.subject.name.clone())
-        .bind(subject_kind_name(connection.subject.kind))
+        .bind(connection.subject.kind.as_str())
         .bind(i64::from(connection.version.get()))
         .bind(connection.secret_id.as_uuid())
         .bind(connection.fingerprint.map(|f| f.0.to_vec()))

@@ -8,9 +8,9 @@ use uuid::Uuid;
 
 use crate::model::{
     Closed, ConnectionId, DeadlineKind, Detail, Event, EventKind, EventWord, Expiry, Fixer, ProviderId,
-    RefusalReason, Remedy, Severity, Status, Subject, Timestamp, WorkspaceId,
+    RefusalReason, Remedy, Severity, Subject, SubjectType, Timestamp, WorkspaceId,
 };
-use crate::store::connections::{expiry_from, expiry_source_name, subject_kind_from};
+use crate::store::connections::{expiry_from, expiry_source_name};
 use crate::store::sql::StoreError;
 
 const SEVERITIES: [(Severity, i64); 3] =
@@ -27,22 +27,6 @@ pub(super) fn severity_from(number: i64) -> Severity {
         .find(|(_, known)| *known == number)
         .map_or(Severity::Critical, |(severity, _)| *severity)
 }
-
-const FIXERS: [(Fixer, &str); 5] = [
-    (Fixer::WorkspaceOwner, "WORKSPACE_OWNER"),
-    (Fixer::Operator, "OPERATOR"),
-    (Fixer::AppAdmin, "APP_ADMIN"),
-    (Fixer::AdAccountAdmin, "AD_ACCOUNT_ADMIN"),
-    (Fixer::Nobody, "NOBODY"),
-];
-
-const STATUSES: [(Status, &str); 5] = [
-    (Status::Active, "ACTIVE"),
-    (Status::Expiring, "EXPIRING"),
-    (Status::Expired, "EXPIRED"),
-    (Status::Invalid, "INVALID"),
-    (Status::Revoked, "REVOKED"),
-];
 
 /// What has no column of its own.
 #[derive(Serialize, Deserialize)]
@@ -120,14 +104,16 @@ pub(super) fn length(micros: i64) -> Duration {
 impl From<&EventWord> for Body {
     fn from(word: &EventWord) -> Self {
         let time = |at: Option<Timestamp>| at.map(Timestamp::as_micros);
-        let fixer = FIXERS.iter().find(|(fixer, _)| *fixer == word.remedy.fixer).map_or("", |(_, name)| name);
-        let status = word.status.and_then(|status| STATUSES.iter().find(|(known, _)| *known == status));
         Self {
-            status: status.map(|(_, name)| (*name).to_owned()),
+            status: word.status.map(|status| status.as_str().to_owned()),
             expiry: expiry_body(word.expiry),
             reason: word.reason.map(|reason| reason.as_str().to_owned()),
             provider_code: word.provider_code.clone(),
-            remedy: (fixer.to_owned(), word.remedy.message.clone(), word.remedy.action.clone()),
+            remedy: (
+                word.remedy.fixer.as_str().to_owned(),
+                word.remedy.message.clone(),
+                word.remedy.action.clone(),
+            ),
             incident: word.incident,
             closes: word
                 .closes
@@ -220,9 +206,7 @@ impl TryFrom<EventRow> for Event {
             |column| StoreError::Inconsistent { table: "events", column, row: row.sequence.to_string() };
         let body = row.body.0;
         let (fixer, message, action) = body.remedy;
-        let fixer =
-            FIXERS.iter().find(|(_, name)| *name == fixer).map_or(Fixer::Operator, |(fixer, _)| *fixer);
-        let status = body.status.as_deref();
+        let fixer = fixer.parse().unwrap_or(Fixer::Operator);
         let workspace = match row.workspace_id.as_str() {
             "" => None,
             id => Some(WorkspaceId::parse(id).map_err(|_| bad("workspace_id"))?),
@@ -235,7 +219,7 @@ impl TryFrom<EventRow> for Event {
             connection: row.connection_id.map(ConnectionId::from_uuid),
             version: i32::try_from(row.token_version).map_err(|_| bad("token_version"))?,
             occurred_at: Timestamp::from_micros(row.occurred_at),
-            status: STATUSES.iter().find(|(_, name)| Some(*name) == status).map(|(status, _)| *status),
+            status: body.status.and_then(|status| status.parse().ok()),
             expiry: expiry_from(&body.expiry.0, body.expiry.1).unwrap_or(Expiry::Unknown),
             reason: body.reason.as_deref().map(RefusalReason::from_name),
             provider_code: body.provider_code,
@@ -255,7 +239,7 @@ impl TryFrom<EventRow> for Event {
         let subject = word.connection.map(|_| Subject {
             id: row.subject_id.unwrap_or_default(),
             name: row.subject_name.unwrap_or_default(),
-            kind: subject_kind_from(&row.subject_kind.unwrap_or_default()),
+            kind: SubjectType::from_name(&row.subject_kind.unwrap_or_default()),
         });
         Ok(Self {
             sequence: row.sequence,

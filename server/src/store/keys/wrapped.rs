@@ -6,7 +6,10 @@ use crate::model::{Timestamp, WorkspaceId};
 use crate::store::sql::{Change, Session, StoreError, Tx};
 
 /// What a key of the vault is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::EnumString, strum::VariantArray,
+)]
+#[strum(const_into_str, serialize_all = "lowercase")]
 pub enum VaultKeyPurpose {
     /// MACs rows of API keys.
     Authorization,
@@ -17,21 +20,17 @@ pub enum VaultKeyPurpose {
 }
 
 impl VaultKeyPurpose {
-    /// Every purpose.
-    pub const ALL: [Self; 3] = [Self::Authorization, Self::Audit, Self::Index];
+    pub const ALL: &[Self] = <Self as strum::VariantArray>::VARIANTS;
 
     /// The name in the database.
     pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Authorization => "authorization",
-            Self::Audit => "audit",
-            Self::Index => "index",
-        }
+        self.into_str()
     }
 }
 
 /// What a key of a workspace is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::EnumString)]
+#[strum(const_into_str, serialize_all = "lowercase")]
 pub enum KeyPurpose {
     /// Seals its secrets.
     Data,
@@ -42,10 +41,7 @@ pub enum KeyPurpose {
 impl KeyPurpose {
     /// The name in the database.
     pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Data => "data",
-            Self::Index => "index",
-        }
+        self.into_str()
     }
 }
 
@@ -166,7 +162,7 @@ impl Session {
             .await?;
         rows.into_iter()
             .filter_map(|row| {
-                let purpose = VaultKeyPurpose::ALL.into_iter().find(|p| p.as_str() == row.purpose)?;
+                let purpose: VaultKeyPurpose = row.purpose.parse().ok()?;
                 Some(row.into_key().map(|key| (purpose, key)))
             })
             .collect()

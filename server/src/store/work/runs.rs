@@ -6,7 +6,8 @@ use crate::model::{Incarnation, Timestamp};
 use crate::store::sql::{Session, StoreError, Tx};
 
 /// How a run stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::EnumString)]
+#[strum(const_into_str, serialize_all = "SCREAMING_SNAKE_CASE")]
 pub enum RunState {
     /// In progress.
     Running,
@@ -19,21 +20,15 @@ pub enum RunState {
 }
 
 impl RunState {
-    const NAMES: [(Self, &'static str); 4] = [
-        (Self::Running, "RUNNING"),
-        (Self::Succeeded, "SUCCEEDED"),
-        (Self::Failed, "FAILED"),
-        (Self::Abandoned, "ABANDONED"),
-    ];
-
     /// Its name in the database and in logs.
-    pub fn as_str(self) -> &'static str {
-        Self::NAMES.iter().find(|(state, _)| *state == self).map_or("FAILED", |(_, name)| name)
+    pub const fn as_str(self) -> &'static str {
+        self.into_str()
     }
 }
 
 /// Why a job runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::EnumString)]
+#[strum(const_into_str, serialize_all = "SCREAMING_SNAKE_CASE")]
 pub enum RunCause {
     /// It is time.
     Slot,
@@ -44,12 +39,8 @@ pub enum RunCause {
 }
 
 impl RunCause {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Slot => "SLOT",
-            Self::CatchUp => "CATCH_UP",
-            Self::Request => "REQUEST",
-        }
+    pub(in crate::store) const fn as_str(self) -> &'static str {
+        self.into_str()
     }
 }
 
@@ -109,11 +100,10 @@ struct RunRow {
 
 impl From<RunRow> for JobRun {
     fn from(row: RunRow) -> Self {
-        let state = RunState::NAMES.iter().find(|(_, name)| *name == row.state);
         Self {
             id: row.run_id,
             job: row.job,
-            state: state.map_or(RunState::Failed, |(state, _)| *state),
+            state: row.state.parse().unwrap_or(RunState::Failed),
             catch_up: row.cause == RunCause::CatchUp.as_str(),
             scheduled_for: Timestamp::from_micros(row.scheduled_for),
             position: row.position,

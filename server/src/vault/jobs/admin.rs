@@ -58,7 +58,7 @@ impl Vault {
         let now = self.clock.now();
         let mut session = self.store.read().await?;
         let mut jobs = Vec::with_capacity(JobKind::ALL.len());
-        for job in JobKind::ALL {
+        for &job in JobKind::ALL {
             let cron = self.jobs.timetable.cron(job);
             jobs.push(Job {
                 name: job.as_str(),

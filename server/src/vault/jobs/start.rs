@@ -22,7 +22,7 @@ impl Vault {
     /// # Errors
     /// `StorageUnavailable`.
     pub async fn start_due_jobs(self: &Arc<Self>) -> Result<(), VaultError> {
-        for job in JobKind::ALL {
+        for &job in JobKind::ALL {
             // A wrong clock would start runs too early.
             if self.work.stopping.is_cancelled() || !self.store.trusts_clock() {
                 return Ok(());

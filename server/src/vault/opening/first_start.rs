@@ -69,7 +69,7 @@ pub async fn set_up(
     let check_value = master.check_value(&active, record.vault_id).await.map_err(corrupt)?;
     let ring = Ring { master: master.clone(), active: active.clone() };
     let mut keys = Vec::with_capacity(VaultKeyPurpose::ALL.len());
-    for purpose in VaultKeyPurpose::ALL {
+    for &purpose in VaultKeyPurpose::ALL {
         let key_use = KeyUse { purpose: purpose.as_str(), workspace: "", version: 1 };
         let fresh = fresh_wrapped(&ring, record.vault_id, config.break_glass.as_ref(), key_use).await;
         keys.push((purpose, fresh.map_err(corrupt)?));
