@@ -2,12 +2,12 @@
 
 use subtle::ConstantTimeEq;
 
-use crate::callbacks::{appsecret_proof, appsecret_proof_at};
-use crate::error::{self, GraphError};
 use crate::people::Person;
-use crate::request::GraphRequest;
 use crate::state::State;
 use crate::tokens::{Refusal, Token, TokenKind};
+use crate::wire::callbacks::{appsecret_proof, appsecret_proof_at};
+use crate::wire::error::{self, GraphError};
+use crate::wire::request::GraphRequest;
 
 /// How long a time-bound proof is good, in seconds.
 const PROOF_WINDOW: i64 = 300;

@@ -20,39 +20,32 @@
 //! Start reading at `routes`: one file per area of the Graph API. `state` is all that is remembered.
 
 mod auth;
-mod callbacks;
 mod clock;
 mod config;
 mod dialog;
-mod error;
 mod faults;
-mod faulty;
-mod fields;
-mod paging;
 mod people;
-mod reply;
-mod request;
 mod routes;
 mod sandbox;
-mod server;
 mod state;
 mod tokens;
 mod usage;
 mod user;
+mod wire;
 
-pub use callbacks::{
-    appsecret_proof, appsecret_proof_at, hub_signature, permissions_webhook, sign_payload, signed_request,
-};
 pub use clock::Clock;
 pub use config::{
     AccessTier, App, DEFAULT_APP_ID, DEFAULT_APP_SECRET, Delivery, ExchangeMood, SandboxConfig, Switches,
 };
 pub use dialog::Decision;
-pub use error::{GraphError, UserText, session_message};
 pub use faults::{Fault, FaultKind, OnlyToken};
 pub use people::{AdAccountSpec, PermissionStatus};
-pub use request::{Endpoint, RecordedRequest};
 pub use sandbox::Sandbox;
 pub use tokens::{LONG_LIFE, SHORT_LIFE, TokenKind, TokenOrder};
 pub use usage::UsageScope;
 pub use user::{SystemUser, User};
+pub use wire::callbacks::{
+    appsecret_proof, appsecret_proof_at, hub_signature, permissions_webhook, sign_payload, signed_request,
+};
+pub use wire::error::{GraphError, UserText, session_message};
+pub use wire::request::{Endpoint, RecordedRequest};

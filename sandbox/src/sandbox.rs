@@ -12,11 +12,12 @@ use crate::clock::Clock;
 use crate::config::{App, ExchangeMood, SandboxConfig, Switches};
 use crate::dialog::{self, Decision};
 use crate::faults::Fault;
-use crate::request::{Endpoint, RecordedRequest};
+use crate::routes;
 use crate::state::Shared;
 use crate::usage::UsageScope;
 use crate::user::{SystemUser, User};
-use crate::{routes, server};
+use crate::wire::request::{Endpoint, RecordedRequest};
+use crate::wire::server;
 
 /// A running Graph API sandbox. Clones are the same one; it stops when the last is dropped.
 #[derive(Clone)]

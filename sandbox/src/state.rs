@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::callbacks::{self, Outgoing};
 use crate::clock::Clock;
 use crate::config::{App, Delivery, SandboxConfig, Switches};
-use crate::error::{self, GraphError};
 use crate::faults::Fault;
 use crate::people::Person;
-use crate::request::RecordedRequest;
 use crate::tokens::{Refusal, Token, TokenKind, TokenOrder, token_text};
 use crate::usage::Usage;
+use crate::wire::callbacks::{self, Outgoing};
+use crate::wire::error::{self, GraphError};
+use crate::wire::request::RecordedRequest;
 
 /// State plus what does not change.
 #[derive(Debug)]

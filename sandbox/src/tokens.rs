@@ -5,9 +5,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::error::{GraphError, session_message, token as token_error};
 use crate::people::Person;
 use crate::state::State;
+use crate::wire::error::{GraphError, session_message, token as token_error};
 
 /// Life of a short-lived token, in seconds.
 pub const SHORT_LIFE: i64 = 5_400;

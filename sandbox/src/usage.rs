@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::config::AccessTier;
-use crate::error::GraphError;
+use crate::wire::error::GraphError;
 
 /// 100 %, in the unit meters count in.
 const FULL: i64 = 100_000_000;

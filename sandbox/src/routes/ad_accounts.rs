@@ -4,13 +4,13 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::auth::{self, Caller};
-use crate::error::{self, GraphError};
-use crate::fields::select;
-use crate::paging;
 use crate::people::AdAccount;
-use crate::reply::Outcome;
-use crate::request::GraphRequest;
 use crate::state::State;
+use crate::wire::error::{self, GraphError};
+use crate::wire::fields::select;
+use crate::wire::paging;
+use crate::wire::reply::Outcome;
+use crate::wire::request::GraphRequest;
 
 const NOT_GRANTED: &str = "(#200) Ad account owner has NOT grant ads_management or ads_read permission";
 

@@ -3,11 +3,11 @@
 use serde_json::{Map, Value, json};
 
 use crate::auth::{self, Caller};
-use crate::error;
-use crate::reply::Outcome;
-use crate::request::GraphRequest;
 use crate::state::State;
 use crate::tokens::{Token, TokenKind};
+use crate::wire::error;
+use crate::wire::reply::Outcome;
+use crate::wire::request::GraphRequest;
 
 /// Inspects `input_token`.
 pub(crate) fn inspect(state: &State, caller: &Caller, request: &GraphRequest) -> Outcome {

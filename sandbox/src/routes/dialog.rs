@@ -6,9 +6,9 @@
 use std::fmt::Write;
 
 use crate::dialog::{Decision, DialogRequest};
-use crate::reply::{Answer, Outcome};
-use crate::request::GraphRequest;
 use crate::state::State;
+use crate::wire::reply::{Answer, Outcome};
+use crate::wire::request::GraphRequest;
 
 /// Shows the page, or takes the answer.
 pub(crate) fn oauth(state: &mut State, request: &GraphRequest) -> Outcome {

@@ -7,12 +7,12 @@ use jiff::{Timestamp, ToSpan};
 use serde_json::{Map, Value, json};
 
 use crate::auth::Caller;
-use crate::error::{self, GraphError};
 use crate::people::AdAccount;
-use crate::reply::Outcome;
-use crate::request::GraphRequest;
 use crate::routes::ad_accounts;
 use crate::state::State;
+use crate::wire::error::{self, GraphError};
+use crate::wire::reply::Outcome;
+use crate::wire::request::GraphRequest;
 
 /// Metrics with their values of one day, in hundredths.
 const METRICS: [(&str, i64); 9] = [

@@ -20,14 +20,14 @@ use serde_json::{Value, json};
 
 use crate::auth::{self, Caller};
 use crate::config::Switches;
-use crate::error::{self, GraphError};
+use crate::faults::apply;
 use crate::faults::{self, FaultKind};
-use crate::faulty;
-use crate::reply::{Answer, Draft, Outcome};
-use crate::request::{Endpoint, GraphRequest};
 use crate::state::{Shared, State};
 use crate::tokens::random_text;
 use crate::usage::Call;
+use crate::wire::error::{self, GraphError};
+use crate::wire::reply::{Answer, Draft, Outcome};
+use crate::wire::request::{Endpoint, GraphRequest};
 
 /// Control under `/_sandbox`; everything else is the Graph API.
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
@@ -38,7 +38,7 @@ async fn graph(Axum(shared): Axum<Arc<Shared>>, request: Request) -> Response {
     let request = GraphRequest::read(request).await;
     let (kinds, draft) = reply(&shared, &request);
     shared.flush_outbox();
-    faulty::send(&kinds, draft).await
+    apply::send(&kinds, draft).await
 }
 
 /// The whole reply, with the state locked: two requests never see half of each other's work.
@@ -54,7 +54,7 @@ fn reply(shared: &Shared, request: &GraphRequest) -> (Vec<FaultKind>, Draft) {
         return (kinds, draft);
     }
     let content_type = state.switches.content_type.clone();
-    let instead = kinds.iter().any(|kind| faulty::instead_of_work(kind, &mut draft, &trace, &content_type));
+    let instead = kinds.iter().any(|kind| apply::instead_of_work(kind, &mut draft, &trace, &content_type));
     if !instead {
         match route(&mut state, &shared.url, request) {
             Ok(Answer::Json(body)) => draft.json(&with_debug(body, request), &content_type),
@@ -73,7 +73,7 @@ fn reply(shared: &Shared, request: &GraphRequest) -> (Vec<FaultKind>, Draft) {
         draft.tag(request.headers.get(header::IF_NONE_MATCH));
     }
     for kind in &kinds {
-        faulty::change_draft(kind, &mut draft);
+        apply::change_draft(kind, &mut draft);
         if let FaultKind::ThenKill(subcode) = kind {
             kill_carried(&mut state, request, *subcode);
         }
@@ -87,7 +87,7 @@ fn disturb(kinds: &[FaultKind], draft: &mut Draft) {
         return;
     }
     if let Ok(mut body) = serde_json::from_slice::<Value>(&draft.body) {
-        kinds.iter().for_each(|kind| faulty::change_json(kind, &mut body));
+        kinds.iter().for_each(|kind| apply::change_json(kind, &mut body));
         draft.body = Bytes::from(body.to_string());
     }
 }

@@ -9,11 +9,11 @@ use sha2::{Digest, Sha256};
 use crate::auth::{self, Caller};
 use crate::config::ExchangeMood;
 use crate::dialog;
-use crate::error::{self, GraphError};
-use crate::reply::Outcome;
-use crate::request::GraphRequest;
 use crate::state::State;
 use crate::tokens::{DAY, LONG_LIFE, SHORT_LIFE, Token, TokenKind, TokenOrder, random_text};
+use crate::wire::error::{self, GraphError};
+use crate::wire::reply::Outcome;
+use crate::wire::request::GraphRequest;
 
 /// `/oauth/access_token`, by grant.
 pub(crate) fn access_token(state: &mut State, request: &GraphRequest) -> Outcome {

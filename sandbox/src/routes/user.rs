@@ -4,14 +4,14 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::auth::{self, Caller};
-use crate::error;
-use crate::fields::select;
-use crate::paging;
 use crate::people::{PermissionStatus, Person};
-use crate::reply::Outcome;
-use crate::request::GraphRequest;
 use crate::state::State;
 use crate::tokens::TokenKind;
+use crate::wire::error;
+use crate::wire::fields::select;
+use crate::wire::paging;
+use crate::wire::reply::Outcome;
+use crate::wire::request::GraphRequest;
 
 /// `/me`, a person, a page or the app by id.
 pub(crate) fn object(state: &mut State, caller: &Caller, request: &GraphRequest, id: &str) -> Outcome {

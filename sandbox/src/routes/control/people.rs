@@ -10,12 +10,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Answered, BadRequest, World, done, read};
-use crate::callbacks;
 use crate::dialog::{self, Decision};
 use crate::people::AdAccountSpec;
 use crate::state::{Shared, person_key};
 use crate::tokens::{TokenKind, TokenOrder};
 use crate::user::User;
+use crate::wire::callbacks;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::error::{self, GraphError};
+use crate::wire::error::{self, GraphError};
 
 /// Splits `id,name,business{id,name}` at the outer commas; what is in braces stays with its field.
 fn split(fields: &str) -> Vec<(String, Option<String>)> {

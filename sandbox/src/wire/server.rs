@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tower::{Service, ServiceExt};
 
-use crate::faulty::CutConnection;
+use crate::faults::apply::CutConnection;
 
 /// Serves until dropped; dropping closes every connection.
 pub(crate) async fn serve(listener: TcpListener, router: Router) {

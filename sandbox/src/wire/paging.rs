@@ -5,8 +5,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
-use crate::error::{self, GraphError};
-use crate::request::GraphRequest;
+use crate::wire::error::{self, GraphError};
+use crate::wire::request::GraphRequest;
 
 const DEFAULT_LIMIT: usize = 25;
 const MOST: usize = 5_000;

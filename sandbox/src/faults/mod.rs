@@ -1,11 +1,13 @@
 //! Scripted faults: what goes wrong, where, for which token, how often.
 
+pub(crate) mod apply;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::GraphError;
-use crate::request::{Endpoint, GraphRequest};
+use crate::wire::error::GraphError;
+use crate::wire::request::{Endpoint, GraphRequest};
 use serde_json::Value;
 
 /// One scripted fault. `Fault::on(Endpoint::Insights).times(2).with(FaultKind::EmptyBody)`.
@@ -243,7 +245,7 @@ fn usual_text(code: i64, subcode: Option<u32>) -> String {
         17 => "(#17) User request limit reached",
         32 => "(#32) Page request limit reached",
         102 => "Session key invalid or no longer valid",
-        190 => return crate::error::session_message(subcode, crate::config::DEFAULT_APP_ID),
+        190 => return crate::wire::error::session_message(subcode, crate::config::DEFAULT_APP_ID),
         200 => "(#200) Ad account owner has NOT grant ads_management or ads_read permission",
         368 => "(#368) The action attempted has been deemed abusive or is otherwise disallowed",
         613 => "(#613) Calls to this api have exceeded the rate limit.",

@@ -8,8 +8,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::error::GraphError;
 use crate::tokens::random_text;
+use crate::wire::error::GraphError;
 
 /// What a route answers.
 pub(crate) enum Answer {

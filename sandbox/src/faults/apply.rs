@@ -11,7 +11,7 @@ use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 
 use crate::faults::FaultKind;
-use crate::reply::Draft;
+use crate::wire::reply::Draft;
 
 /// On a response: the connection must be cut instead of sending it.
 #[derive(Clone, Copy, Debug)]
