@@ -1,4 +1,4 @@
-//! Who calls: which token came, whether its proof fits, and whether it is good now.
+//! Who calls: which token the request has, whether its proof is right, and whether it is valid now.
 
 use subtle::ConstantTimeEq;
 
@@ -9,10 +9,10 @@ use crate::wire::callbacks::{appsecret_proof, appsecret_proof_at};
 use crate::wire::error::{self, GraphError};
 use crate::wire::request::GraphRequest;
 
-/// How long a time-bound proof is good, in seconds.
+/// How long a proof with a time is valid, in seconds.
 const PROOF_WINDOW: i64 = 300;
 
-/// The bearer of a good token.
+/// The bearer of a valid token.
 #[derive(Clone, Debug)]
 pub(crate) enum Caller {
     App(String),
@@ -27,7 +27,7 @@ impl Caller {
         }
     }
 
-    /// The token, on calls that an app token cannot make.
+    /// The token, for calls that an app token cannot make.
     pub(crate) fn token(&self) -> Result<&Token, GraphError> {
         match self {
             Self::Token(token) => Ok(token),
@@ -59,11 +59,11 @@ pub(crate) fn caller(state: &State, request: &GraphRequest) -> Result<Caller, Gr
     }
     let owner = state.person(&token.owner);
     if let Some(refusal) = token.refusal(&owner, state.now()) {
-        return Err(refusal.error(state));
+        return Err(refusal.error(&state.switches));
     }
     let lapsed = owner.data_access_expires_at != 0 && owner.data_access_expires_at <= state.now();
     if state.switches.enforce_data_access && lapsed {
-        return Err(Refusal::of(Some(493), &token.app_id).error(state));
+        return Err(Refusal::of(Some(493), &token.app_id).error(&state.switches));
     }
     Ok(Caller::Token(token.clone()))
 }
@@ -78,7 +78,7 @@ fn no_token(request: &GraphRequest) -> GraphError {
         .challenged("invalid_request")
 }
 
-/// The app of `APPID|SECRET` or of a `client_credentials` token; `None` if it is no app token at all.
+/// The app of `APPID|SECRET` or of a `client_credentials` token; `None` if it is not an app token.
 pub(crate) fn app_of_app_token(state: &State, text: &str) -> Result<Option<String>, GraphError> {
     if let Some(app) = state.app_tokens.get(text) {
         return Ok(Some(app.clone()));
@@ -93,7 +93,7 @@ pub(crate) fn app_of_app_token(state: &State, text: &str) -> Result<Option<Strin
     Err(error::token("Invalid OAuth access token signature."))
 }
 
-/// Meta's words for a token text nobody issued.
+/// Meta's message about a token that was never issued.
 pub(crate) fn unreadable(text: &str) -> String {
     let shaped = text.starts_with("EAA") && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
     if !shaped {
@@ -128,7 +128,7 @@ fn check_proof(state: &State, app_id: &str, token: &str, request: &GraphRequest)
     if right { Ok(()) } else { Err(error::proof("Invalid appsecret_proof provided in the API argument")) }
 }
 
-/// The person whom `me` or an id in the path stands for; nobody sees other people.
+/// The person that `me` or the id in the path means. A token sees its owner only.
 pub(crate) fn subject(
     state: &State,
     caller: &Caller,
@@ -149,7 +149,7 @@ pub(crate) fn subject(
     Err(error::no_object(id, method))
 }
 
-/// Requires one of these scopes.
+/// Requires at least one of these scopes.
 pub(crate) fn require_any(
     state: &State,
     token: &Token,

@@ -1,34 +1,34 @@
-//! The sandbox's own clock. Expiry, decay of usage and the life of a code follow it,
-//! so a test moves time and never waits for it.
+//! The sandbox's own clock. The expiry of tokens and codes and the decay of usage follow it,
+//! so a test moves time instead of waiting.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Real time, until somebody moves it, stops it or lets it run faster. Clones are one clock.
+/// Shows real time until it is moved, stopped or made faster. Clones share one clock.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
     pace: Arc<Mutex<Pace>>,
 }
 
-/// A straight line: when it was `real`, this clock told `told`, and it tells `speed` seconds more for every
-/// second since. Both in microseconds since 1970.
+/// A straight line: at the time `real` this clock showed `simulated`, and for every second since then it shows
+/// `speed` seconds more. Both are in microseconds since 1970.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
     real: i64,
-    told: i64,
+    simulated: i64,
     speed: u32,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { real: 0, told: 0, speed: 1 }
+        Self { real: 0, simulated: 0, speed: 1 }
     }
 }
 
 impl Pace {
     fn at(self, real: i64) -> i64 {
         let passed = real.saturating_sub(self.real).saturating_mul(i64::from(self.speed));
-        self.told.saturating_add(passed)
+        self.simulated.saturating_add(passed)
     }
 }
 
@@ -37,7 +37,7 @@ impl Clock {
         self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Seconds since 1970, as every Graph API field counts them.
+    /// Seconds since 1970, the unit of every field of the Graph API.
     pub fn now(&self) -> i64 {
         self.now_micros().div_euclid(MICROS)
     }
@@ -47,12 +47,12 @@ impl Clock {
         self.reading().0
     }
 
-    /// Simulated seconds per real second: 1 unless told otherwise, 0 while time stands still.
+    /// Simulated seconds per real second: 1 by default, 0 while time stands still.
     pub fn speed(&self) -> u32 {
         self.reading().1
     }
 
-    /// Microseconds since 1970 and the speed, of one moment.
+    /// Microseconds since 1970 and the speed, read together.
     pub(crate) fn reading(&self) -> (i64, u32) {
         let pace = self.pace();
         (pace.at(real_now()), pace.speed)
@@ -62,24 +62,24 @@ impl Clock {
     pub fn advance(&self, by: Duration) {
         let mut pace = self.pace();
         let by = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
-        pace.told = pace.told.saturating_add(by);
+        pace.simulated = pace.simulated.saturating_add(by);
     }
 
-    /// Makes it `unix_seconds` now. A running clock runs on from there.
+    /// Sets the time. A running clock continues from there.
     pub fn set(&self, unix_seconds: i64) {
         let mut pace = self.pace();
-        *pace = Pace { real: real_now(), told: unix_seconds.saturating_mul(MICROS), ..*pace };
+        *pace = Pace { real: real_now(), simulated: unix_seconds.saturating_mul(MICROS), ..*pace };
     }
 
-    /// Lets `speed` simulated seconds pass per real second from now on. 0 stops time: only `advance` and
-    /// `set` move it then.
+    /// From now on `speed` simulated seconds pass per real second. 0 stops time; then only `advance` and
+    /// `set` move it.
     pub fn run_at(&self, speed: u32) {
         let mut pace = self.pace();
         let real = real_now();
-        *pace = Pace { real, told: pace.at(real), speed };
+        *pace = Pace { real, simulated: pace.at(real), speed };
     }
 
-    /// Stops time, as a speed of 0 does. For tests at the edge of a second.
+    /// Stops time. For tests that must not cross into another second.
     pub fn freeze(&self) {
         self.run_at(0);
     }
@@ -90,16 +90,17 @@ impl Clock {
     }
 }
 
+/// Seconds of a day.
+pub(crate) const DAY: i64 = 86_400;
 /// Microseconds of a second.
 const MICROS: i64 = 1_000_000;
 
-/// Whole seconds of a duration.
 pub(crate) fn seconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// Microseconds since 1970.
-#[expect(clippy::disallowed_methods, reason = "this is the clock everything else asks")]
+#[expect(clippy::disallowed_methods, reason = "every other part of the sandbox asks this clock")]
 fn real_now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
@@ -109,17 +110,17 @@ fn real_now() -> i64 {
 mod tests {
     use super::*;
 
-    const DAY: i64 = 86_400 * MICROS;
+    const DAY_MICROS: i64 = 86_400 * MICROS;
 
     #[test]
     fn a_line_passes_through_its_anchor_at_its_speed() {
-        for (speed, real, told) in
+        for (speed, real, simulated) in
             [(0, 1_000, 50), (1, 1_000, 950), (86_400, 200, 8_640_050), (1, 100, 50), (1, 50, 0)]
         {
-            let pace = Pace { real: 100, told: 50, speed };
-            assert_eq!(pace.at(real), told, "{speed} at {real}");
+            let pace = Pace { real: 100, simulated: 50, speed };
+            assert_eq!(pace.at(real), simulated, "{speed} at {real}");
         }
-        assert_eq!(Pace { real: 0, told: 1, speed: u32::MAX }.at(i64::MAX), i64::MAX);
+        assert_eq!(Pace { real: 0, simulated: 1, speed: u32::MAX }.at(i64::MAX), i64::MAX);
     }
 
     #[test]
@@ -131,7 +132,7 @@ mod tests {
         // The clock is read between these two moments of real time.
         let least = (real_now() - start.1 - MICROS / 100) * 86_400;
         let passed = clock.now_micros() - start.0;
-        assert!(passed >= least && passed > DAY / 100, "{passed} of at least {least}");
+        assert!(passed >= least && passed > DAY_MICROS / 100, "{passed} of at least {least}");
         clock.set(1_763_859_600);
         clock.advance(Duration::from_hours(24));
         assert!(clock.now() >= 1_763_859_600 + 86_400, "{}", clock.now());

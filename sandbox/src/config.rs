@@ -1,10 +1,10 @@
-//! What a sandbox is started with, and the switches that change how it answers afterwards.
+//! How a sandbox is started, and the switches that change its replies afterwards.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-/// The app every sandbox knows unless told otherwise.
+/// The app that a sandbox has by default.
 pub const DEFAULT_APP_ID: &str = "123456789012345";
 /// The secret of [`DEFAULT_APP_ID`].
 pub const DEFAULT_APP_SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -14,9 +14,9 @@ pub const DEFAULT_APP_SECRET: &str = "0123456789abcdef0123456789abcdef";
 pub struct SandboxConfig {
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// The apps that exist. The first is the one `Sandbox::app` names.
+    /// The apps that exist. `Sandbox::app` is the first.
     pub apps: Vec<App>,
-    /// Rate-limit tier of the apps. Default: full access, so that quotas are wide.
+    /// Rate-limit tier of the apps. Default: full access, with the highest quotas.
     pub tier: AccessTier,
 }
 
@@ -34,9 +34,9 @@ impl Default for SandboxConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct App {
-    /// Decimal string.
+    /// A decimal number.
     pub id: String,
-    /// Every secret that counts as right; usually one.
+    /// Every valid secret; usually one.
     pub secrets: Vec<String>,
     /// Shown as `application` by `debug_token` and on the consent page.
     pub name: String,
@@ -55,28 +55,28 @@ impl Default for App {
     }
 }
 
-/// What an exchange of a user token gives.
+/// What the exchange of a user token returns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ExchangeMood {
-    /// A long-lived token keeps its expiry within a day of its issue, and gets a fresh 60 days later.
+    /// Within a day of its issue a long-lived token keeps its expiry; later it gets another 60 days.
     #[default]
     SameDay,
-    /// A long-lived token never moves: a new string with the old expiry (its ceiling).
+    /// A long-lived token never gains time: the new string has the old expiry.
     SameExpiry,
-    /// Always a fresh 60 days.
+    /// Always another 60 days.
     Extends,
-    /// The input comes back, with its own life.
+    /// The same string comes back, with its own expiry.
     SameString,
     /// As `SameDay`, but the reply has no `expires_in`.
     NoExpiresIn,
     /// No `expires_in`, and `expires_at` is 0.
     BecomesNever,
-    /// A long-lived token comes back with half of what was left of its life.
+    /// A long-lived token comes back with half of its remaining life.
     Shortens,
 }
 
-/// Access level of the apps, which sets the width of every quota.
+/// Access level of the apps. Every quota depends on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AccessTier {
@@ -88,7 +88,7 @@ pub enum AccessTier {
 }
 
 impl AccessTier {
-    /// The word the usage headers carry.
+    /// Its name in the usage headers.
     pub fn word(self) -> &'static str {
         match self {
             Self::Limited => "development_access",
@@ -97,35 +97,35 @@ impl AccessTier {
     }
 }
 
-/// Switches that concern every reply.
+/// Settings that can change while the sandbox runs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Switches {
-    /// What an exchange gives.
+    /// What an exchange returns.
     pub mood: ExchangeMood,
-    /// HTTP status of token errors (190 and kin): 400, or 401 as some surfaces have it.
+    /// HTTP status of token errors (such as 190): 400, or 401 as some of Meta's endpoints send.
     pub auth_status: u16,
     /// HTTP status of throttle errors: 400, or 403.
     pub throttle_status: u16,
-    /// Token errors without `error_subcode`, as sometimes captured.
+    /// Token errors lack `error_subcode`, as has been observed.
     pub hide_subcodes: bool,
-    /// A code gives a 60-day token at once instead of a short-lived one.
+    /// A code is exchanged for a 60-day token instead of a short-lived one.
     pub long_lived_codes: bool,
-    /// Refuse with 190/493 once data access has lapsed, even ads permissions (which are exempt).
+    /// Refuse with 190/493 once data access has lapsed, even for ads permissions (which Meta exempts).
     pub enforce_data_access: bool,
-    /// Whether `/me/permissions` lists anything for system users; Meta's answer is not documented.
+    /// Whether `/me/permissions` lists anything for system users. Meta does not document what it does.
     pub system_users_list_permissions: bool,
     /// Rate-limit tier.
     pub tier: AccessTier,
-    /// Oldest version still served; older and missing ones are answered by it.
+    /// Oldest version that is still served. It also serves requests with an older version or none.
     pub oldest_version: String,
     /// Newest version.
     pub newest_version: String,
-    /// Versions whose ads endpoints are retired: 2635.
+    /// Versions whose ads endpoints are retired and reply with error 2635.
     pub retired_versions: Vec<String>,
     /// `Content-Type` of JSON replies.
     pub content_type: String,
-    /// Redirect URIs the dialog accepts; empty accepts any.
+    /// Redirect URIs that the dialog accepts; an empty list accepts any.
     pub redirect_uris: Vec<String>,
     /// Deauthorize callback, plain http; unset sends nothing.
     pub deauthorize_url: Option<String>,
@@ -158,19 +158,19 @@ impl Default for Switches {
     }
 }
 
-/// How a callback goes out.
+/// How a callback is delivered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Delivery {
-    /// Signed, one time.
+    /// Once, correctly signed.
     #[default]
     Once,
-    /// The same delivery two times.
+    /// The same delivery twice.
     Twice,
     /// Signed with a wrong secret.
     BadSignature,
-    /// Dated a week ago: a replay.
+    /// With a date of a week ago, as in a replay.
     Replayed,
-    /// One second after the act, in real time.
+    /// One second (of real time) after the event.
     Late,
 }

@@ -1,28 +1,29 @@
-//! What a person can do at the login dialog, and what it makes of it. The page is in `routes::dialog`.
+//! The login dialog: what a person can decide and what follows. The page is in `routes::dialog`.
 
 use serde::{Deserialize, Serialize};
 use url::{Url, form_urlencoded};
 
+use crate::clock::DAY;
 use crate::people::PermissionStatus;
+use crate::random::random_text;
 use crate::state::{Code, Shared, State};
-use crate::tokens::{DAY, random_text};
 
 /// Life of a code, in seconds.
 const CODE_LIFE: i64 = 600;
 
-/// A person's answer.
+/// What a person decides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Decision {
-    /// All that is asked for.
+    /// Grants everything that is asked for.
     Allow,
-    /// All but these.
+    /// Grants everything except these.
     AllowExcept(Vec<String>),
-    /// "Cancel".
+    /// Cancels.
     Deny,
-    /// Nobody can answer: the dialog is configured wrong (the redirect form without `error`).
+    /// No decision is possible, since the dialog is configured wrong (the redirect has no `error`).
     Misconfigured,
-    /// A redirect with neither code nor error, as sometimes seen.
+    /// A redirect with neither code nor error, as has been observed.
     Nothing,
 }
 
@@ -40,7 +41,7 @@ pub(crate) struct DialogRequest {
 }
 
 impl DialogRequest {
-    /// Checks what Meta checks before it shows the dialog; the error is the text of its error page.
+    /// Checks what Meta checks before it shows the dialog. The error is the text of the error page.
     pub(crate) fn read(state: &State, param: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
         let app_id = param("client_id").ok_or("The parameter client_id is required.")?;
         let app = state
@@ -76,12 +77,12 @@ impl DialogRequest {
         })
     }
 
-    /// Whether the dialog would ask this person for the scope: not again what was declined.
+    /// Whether the dialog asks for a scope with this status. It does not ask again for a declined one.
     pub(crate) fn asks(&self, status: Option<PermissionStatus>) -> bool {
         self.rerequest || status != Some(PermissionStatus::Declined)
     }
 
-    /// Lets a person decide; gives where the browser goes next.
+    /// Applies the decision and returns the URL that the browser is sent to.
     pub(crate) fn decide(&self, state: &mut State, user: &str, decision: &Decision) -> String {
         let except = match decision {
             Decision::Allow => Vec::new(),
@@ -108,9 +109,9 @@ impl DialogRequest {
             for scope in &self.scopes {
                 if self.asks(person.status_of(scope)) {
                     let declined = except.contains(scope);
-                    let answer =
+                    let status =
                         if declined { PermissionStatus::Declined } else { PermissionStatus::Granted };
-                    person.answer(scope, answer);
+                    person.set_permission(scope, status);
                 }
                 let has = person.status_of(scope) == Some(PermissionStatus::Granted);
                 if has { granted.push(scope.as_str()) } else { denied.push(scope.as_str()) }
@@ -136,7 +137,7 @@ impl DialogRequest {
     }
 }
 
-/// Strict mode: everything has to be the same but the value of `state`.
+/// Whether the URIs are the same except for the value of `state`, as strict mode requires.
 fn same_but_state(one: &str, other: &str) -> bool {
     let plain = |text: &str| {
         let mut url = Url::parse(text).ok()?;
@@ -151,7 +152,7 @@ fn same_but_state(one: &str, other: &str) -> bool {
     plain(one).is_some() && plain(one) == plain(other)
 }
 
-/// A single-use code, bound to app, person and redirect URI.
+/// A code for one use, bound to app, person and redirect URI.
 pub(crate) fn issue_code(
     state: &mut State,
     app_id: &str,
@@ -172,7 +173,7 @@ pub(crate) fn issue_code(
     text
 }
 
-/// The dialog without a browser.
+/// What the dialog does, without a browser.
 pub(crate) fn consent(
     shared: &Shared,
     dialog_url: &str,

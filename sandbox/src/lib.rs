@@ -1,8 +1,8 @@
 //! A sandbox of Meta's Graph API: a real HTTP server with tokens that live and die, the consent
 //! dialog, ad accounts, insights, rate limits and scriptable faults.
 //!
-//! It is a witness independent of the vault: it shares no code with it and checks what it is sent
-//! (secrets, proofs, redirect URIs, scopes) as Meta does. Tests start it in their process:
+//! It shares no code with the vault, so that both cannot make the same mistake, and it checks what it receives
+//! (secrets, proofs, redirect URIs, scopes) as Meta does. Tests start it in their own process:
 //!
 //! ```no_run
 //! # async fn demo() -> anyhow::Result<()> {
@@ -16,8 +16,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! People and other processes use the program of the same name, and drive it over `/_sandbox`.
-//! Start reading at `routes`: one file per area of the Graph API. `state` is all that is remembered.
+//! People and other processes run the program of the same name and control it over `/_sandbox`.
+//! Start reading at `routes`, which has a file for each area of the Graph API. `state` holds all data.
 
 mod auth;
 mod clock;
@@ -25,6 +25,7 @@ mod config;
 mod dialog;
 mod faults;
 mod people;
+mod random;
 mod routes;
 mod sandbox;
 mod state;

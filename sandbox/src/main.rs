@@ -6,18 +6,18 @@ use std::net::SocketAddr;
 use clap::Parser;
 use token_vault_sandbox::{App, DEFAULT_APP_ID, DEFAULT_APP_SECRET, Sandbox, SandboxConfig};
 
-/// A stand-in for Meta's Graph API and login dialog: run it instead of Meta.
+/// A sandbox that replaces Meta's Graph API and login dialog.
 ///
-/// Point a client's Graph URL and dialog URL at it. Everything is lost when it ends.
-/// `GET /_sandbox` tells how to make people and tokens, move time and script faults.
+/// Set a client's Graph URL and dialog URL to it. It keeps everything in memory.
+/// `GET /_sandbox` explains how to create people and tokens, move time and script faults.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
-    /// Where to listen; port 0 takes a free one.
+    /// Address to listen on; port 0 picks a free port.
     #[arg(long, env = "TOKEN_VAULT_SANDBOX_LISTEN", default_value = "127.0.0.1:7500")]
     listen: SocketAddr,
 
-    /// The app that exists at the start.
+    /// Id of the app that exists at the start.
     #[arg(long, default_value = DEFAULT_APP_ID)]
     app_id: String,
 
@@ -25,11 +25,11 @@ struct Arguments {
     #[arg(long, env = "TOKEN_VAULT_SANDBOX_APP_SECRET", default_value = DEFAULT_APP_SECRET)]
     app_secret: String,
 
-    /// Calls with a token need an `appsecret_proof`.
+    /// Require an `appsecret_proof` for calls with a token.
     #[arg(long)]
     require_proof: bool,
 
-    /// A person to make, with ads permissions and three ad accounts; may be given again.
+    /// A person to create, with ads permissions and three ad accounts; can be repeated.
     #[arg(long = "user", value_name = "NAME", default_value = "ana")]
     users: Vec<String>,
 }
@@ -55,7 +55,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What to paste next.
+/// The people and tokens, and commands to try them with.
 fn greeting(sandbox: &Sandbox, users: &[String]) -> String {
     let (url, app) = (sandbox.url(), sandbox.app());
     let secret = app.secrets.first().cloned().unwrap_or_default();
@@ -80,5 +80,5 @@ fn greeting(sandbox: &Sandbox, users: &[String]) -> String {
             app.id
         );
     }
-    text + &format!("\nAll that it can do: curl {url}/_sandbox\n")
+    text + &format!("\nEverything that it can do: curl {url}/_sandbox\n")
 }

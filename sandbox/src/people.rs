@@ -1,23 +1,24 @@
-//! Who has tokens and what they can reach: persons, system users, their pages and ad accounts.
+//! People and system users, what they granted, and their pages and ad accounts.
 
 use serde::{Deserialize, Serialize};
 
-use crate::tokens::{DAY, random_digits};
+use crate::clock::DAY;
+use crate::random::random_digits;
 
-/// What a person answered for one permission.
+/// What a person decided about one permission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PermissionStatus {
     /// Usable.
     Granted,
-    /// Refused; not asked again unless the dialog has `auth_type=rerequest`.
+    /// Refused. The dialog does not ask again unless it has `auth_type=rerequest`.
     Declined,
     /// Unused for 90 days.
     Expired,
 }
 
 impl PermissionStatus {
-    /// The word in `/me/permissions`.
+    /// Its name in `/me/permissions`.
     pub fn word(self) -> &'static str {
         match self {
             Self::Granted => "granted",
@@ -27,13 +28,12 @@ impl PermissionStatus {
     }
 }
 
-/// An ad account to give to somebody. `Default` is an active one with delivery and a made-up id.
+/// An ad account to add to a person. `Default` is an active one with delivery and a random id.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdAccountSpec {
-    /// Digits without `act_`; unset makes one up.
+    /// Digits without `act_`; random if unset.
     pub id: Option<String>,
-    /// Shown name.
     pub name: String,
     /// `account_status`: 1 active, 2 disabled, 3 unsettled, 9 in grace period, 101 closed and so on.
     pub status: i64,
@@ -41,11 +41,11 @@ pub struct AdAccountSpec {
     pub currency: String,
     /// IANA name.
     pub timezone_name: String,
-    /// Id and name of its business; unset: a personal account.
+    /// Id and name of its business. A personal account has none.
     pub business: Option<(String, String)>,
     /// Whether insights have rows.
     pub delivers: bool,
-    /// Active ads: widens its hourly quotas.
+    /// Number of active ads, which raises its hourly quotas.
     pub active_ads: i64,
 }
 
@@ -89,17 +89,17 @@ pub(crate) struct Person {
     pub(crate) id: String,
     pub(crate) name: String,
     pub(crate) system: bool,
-    /// In the order of asking.
+    /// In the order in which they were decided first.
     pub(crate) permissions: Vec<(String, PermissionStatus)>,
     /// Scopes limited to some objects, shown as `target_ids`.
     pub(crate) targets: Vec<(String, Vec<String>)>,
     pub(crate) ad_accounts: Vec<AdAccount>,
     pub(crate) pages: Vec<Page>,
-    /// Which page of the ad-account list is empty, counted from 1.
+    /// The page of the ad-account list that is empty, counted from 1.
     pub(crate) empty_page: Option<usize>,
-    /// A 190 subcode that lasts until the time, or until healed.
+    /// The 190 subcode that all tokens get, and until when. Without a time it lasts until [`User::heals`](crate::User::heals).
     pub(crate) trouble: Option<(u32, Option<i64>)>,
-    /// 0: never.
+    /// 0 is never.
     pub(crate) data_access_expires_at: i64,
 }
 
@@ -122,7 +122,7 @@ impl Person {
         }
     }
 
-    pub(crate) fn answer(&mut self, permission: &str, status: PermissionStatus) {
+    pub(crate) fn set_permission(&mut self, permission: &str, status: PermissionStatus) {
         match self.permissions.iter_mut().find(|(name, _)| name == permission) {
             Some((_, current)) => *current = status,
             None => self.permissions.push((permission.to_owned(), status)),
@@ -140,7 +140,7 @@ impl Person {
             .map(|(name, _)| name.as_str())
     }
 
-    /// The 190 subcode every token of this person gets at `now`.
+    /// The 190 subcode that every token of this person gets at `now`.
     pub(crate) fn trouble_at(&self, now: i64) -> Option<u32> {
         self.trouble.filter(|(_, until)| until.is_none_or(|until| now < until)).map(|(subcode, _)| subcode)
     }

@@ -1,4 +1,4 @@
-//! The running sandbox, and everything a test can do to it.
+//! The running sandbox and everything that a test can do with it.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use crate::user::{SystemUser, User};
 use crate::wire::request::{Endpoint, RecordedRequest};
 use crate::wire::server;
 
-/// A running Graph API sandbox. Clones are the same one; it stops when the last is dropped.
+/// A running Graph API sandbox. Clones share it, and it stops when the last one is dropped.
 #[derive(Clone)]
 pub struct Sandbox {
     shared: Arc<Shared>,
@@ -56,17 +56,16 @@ impl Sandbox {
         Ok(Self { shared, server: Arc::new(Server { address, task }) })
     }
 
-    /// `http://127.0.0.1:PORT`: Graph host and dialog host in one.
+    /// `http://127.0.0.1:PORT`, for the Graph API and the dialog.
     pub fn url(&self) -> String {
         self.shared.url.clone()
     }
 
-    /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.server.address
     }
 
-    /// Closes the port and every connection. What was remembered stays readable.
+    /// Closes the port and every connection. Its data stays readable.
     pub async fn shutdown(&self) {
         self.server.task.abort();
         while !self.server.task.is_finished() {
@@ -74,7 +73,7 @@ impl Sandbox {
         }
     }
 
-    /// Runs until the server ends, which is until shutdown.
+    /// Returns after shutdown.
     pub async fn wait(&self) {
         while !self.server.task.is_finished() {
             tokio::time::sleep(Duration::from_millis(200)).await;
@@ -86,7 +85,7 @@ impl Sandbox {
         self.shared.lock().default_app()
     }
 
-    /// One more app, or a new state of a known one.
+    /// Adds an app, or replaces the one with the same id.
     pub fn add_app(&self, app: App) {
         self.set_app(app);
     }
@@ -107,29 +106,29 @@ impl Sandbox {
         }
     }
 
-    /// The old secrets stop working at once, and app tokens with them. User tokens live on.
+    /// The old secrets and the app tokens stop working at once. User tokens stay valid.
     pub fn roll_app_secret(&self, app_id: &str, new: &str) {
         self.change_app(app_id, |app| app.secrets = vec![new.to_owned()]);
         self.shared.lock().app_tokens.retain(|_, app| app != app_id);
     }
 
-    /// The person of this name: created with `public_profile`, one active ad account with delivery,
-    /// and no further grants.
+    /// The person with this name, who is created if unknown: with `public_profile`, one active ad account
+    /// with delivery, and no other grants.
     pub fn user(&self, name: &str) -> User {
         User::new(self.shared.clone(), name, false)
     }
 
-    /// The system user of this name, created when unknown.
+    /// The system user with this name, who is created if unknown.
     pub fn system_user(&self, name: &str) -> SystemUser {
         User::new(self.shared.clone(), name, true)
     }
 
-    /// The token's end was one second ago.
+    /// The token expired one second ago.
     pub fn expire(&self, token: &str) {
         self.expires_at(token, self.shared.clock.now().saturating_sub(1));
     }
 
-    /// Moves a token's end; 0 is never.
+    /// Sets when a token expires; 0 is never.
     pub fn expires_at(&self, token: &str, unix_seconds: i64) {
         if let Some(token) = self.shared.lock().tokens.get_mut(token) {
             token.expires_at = unix_seconds;
@@ -141,19 +140,19 @@ impl Sandbox {
         self.shared.lock().kill(token, subcode);
     }
 
-    /// A killed token is good again.
+    /// Undoes [`Sandbox::kill`].
     pub fn revive(&self, token: &str) {
         if let Some(token) = self.shared.lock().tokens.get_mut(token) {
             token.dead = None;
         }
     }
 
-    /// The end of a token in unix seconds, 0 for never; `None` for an unknown token.
+    /// When a token expires, in unix seconds, 0 for never; `None` for an unknown token.
     pub fn expiry_of(&self, token: &str) -> Option<i64> {
         self.shared.lock().tokens.get(token).map(|token| token.expires_at)
     }
 
-    /// What exchanges give from now on.
+    /// Sets what exchanges return.
     pub fn set_mood(&self, mood: ExchangeMood) {
         self.shared.lock().switches.mood = mood;
     }
@@ -163,59 +162,59 @@ impl Sandbox {
         change(&mut self.shared.lock().switches);
     }
 
-    /// Scripts a fault.
+    /// Adds a fault.
     pub fn fault(&self, fault: Fault) {
         self.shared.lock().faults.push(fault);
     }
 
-    /// Forgets all scripted faults.
+    /// Removes all faults.
     pub fn clear_faults(&self) {
         self.shared.lock().faults.clear();
     }
 
-    /// The settable clock that all expiry follows.
+    /// The clock of the sandbox, which can be set.
     pub fn clock(&self) -> Clock {
         self.shared.clock.clone()
     }
 
-    /// Sets how much of a limit is used, in percent; from 100 on the scope is blocked.
+    /// Sets how much of a limit is used, in percent. At 100 or more the scope is blocked.
     pub fn usage(&self, scope: UsageScope, percent: f64) {
         let mut state = self.shared.lock();
         let (now, tier) = (state.now(), state.switches.tier);
         state.usage.set(scope, percent, now, tier);
     }
 
-    /// Blocks a scope for a time on the sandbox's clock; each call during it adds 10 s.
+    /// Blocks a scope for some time on the sandbox's clock. Each call during the block adds 10 s.
     pub fn throttle(&self, scope: UsageScope, how_long: Duration) {
         let mut state = self.shared.lock();
         let now = state.now();
         state.usage.block(scope, crate::clock::seconds(how_long), now);
     }
 
-    /// All meters back to 0, all blocks lifted.
+    /// Sets all meters to 0 and ends all blocks.
     pub fn clear_usage(&self) {
         self.shared.lock().usage.clear();
     }
 
-    /// What a person answers on the dialog at `dialog_url`; gives the URL the browser is sent to.
+    /// Lets a person decide at the dialog at `dialog_url`, and returns the URL that the browser is sent to.
     ///
     /// # Errors
-    /// The dialog would show an error page instead; its text.
+    /// The text of the error page, if the dialog shows one.
     pub fn consent(&self, dialog_url: &str, user: &str, decision: Decision) -> Result<String, String> {
         dialog::consent(&self.shared, dialog_url, user, decision)
     }
 
-    /// Every Graph request so far, in order of arrival. Control requests are not among them.
+    /// Every Graph API request so far, in order of arrival, without the requests of `/_sandbox`.
     pub fn requests(&self) -> Vec<RecordedRequest> {
         self.shared.lock().requests.clone()
     }
 
-    /// How many requests went to an endpoint.
+    /// How many requests an endpoint got.
     pub fn count(&self, endpoint: Endpoint) -> usize {
         self.shared.lock().requests.iter().filter(|request| endpoint.matches(request.endpoint)).count()
     }
 
-    /// Forgets the requests so far.
+    /// Removes the recorded requests.
     pub fn clear_requests(&self) {
         self.shared.lock().requests.clear();
     }

@@ -1,4 +1,4 @@
-//! Everything the sandbox remembers, behind one lock. Handlers and handles go through it.
+//! All data of the sandbox, behind one lock.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ use crate::wire::callbacks::{self, Outgoing};
 use crate::wire::error::{self, GraphError};
 use crate::wire::request::RecordedRequest;
 
-/// State plus what does not change.
+/// The state and what does not change, shared by all handlers and handles.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) clock: Clock,
@@ -31,12 +31,12 @@ impl Shared {
         Arc::new(Self { clock, url, runtime, state })
     }
 
-    /// A panic elsewhere does not make the state unusable: every change is complete in itself.
+    /// Also after a panic, since no change leaves the state half done.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends what acts have put into the outbox, in the background.
+    /// Sends in the background what is in the outbox.
     pub(crate) fn flush_outbox(&self) {
         let waiting = std::mem::take(&mut self.lock().outbox);
         for outgoing in waiting {
@@ -64,7 +64,7 @@ pub(crate) struct Code {
 pub(crate) struct State {
     pub(crate) clock: Clock,
     pub(crate) apps: Vec<App>,
-    /// App tokens from `client_credentials`, with their app.
+    /// App tokens from `client_credentials`, and the app of each.
     pub(crate) app_tokens: HashMap<String, String>,
     pub(crate) people: BTreeMap<String, Person>,
     pub(crate) tokens: HashMap<String, Token>,
@@ -76,7 +76,7 @@ pub(crate) struct State {
     pub(crate) outbox: Vec<Outgoing>,
 }
 
-/// The name a person has in the state.
+/// The key of a person in [`State::people`].
 pub(crate) fn person_key(name: &str, system: bool) -> String {
     format!("{}:{name}", if system { "system" } else { "user" })
 }
@@ -110,7 +110,7 @@ impl State {
         self.apps.first().cloned().unwrap_or_default()
     }
 
-    /// The app, if id and secret are right; else the token endpoint's error.
+    /// The app, if id and secret are right; otherwise the error of the token endpoint.
     pub(crate) fn authenticated_app(
         &self,
         id: Option<&str>,
@@ -129,7 +129,7 @@ impl State {
         }
     }
 
-    /// The key of a person, who is created when unknown.
+    /// The key of a person, who is created if unknown.
     pub(crate) fn enter(&mut self, name: &str, system: bool) -> String {
         let key = person_key(name, system);
         let now = self.now();
@@ -137,7 +137,7 @@ impl State {
         key
     }
 
-    /// The person behind `key`; an unknown one is a stranger without grants.
+    /// The person with this key. For an unknown key, a new person without grants.
     pub(crate) fn person(&self, key: &str) -> Person {
         self.people.get(key).cloned().unwrap_or_else(|| Person::new(key, false, self.now()))
     }
@@ -165,7 +165,7 @@ impl State {
         token
     }
 
-    /// A page's token: as lasting as the user token it comes from.
+    /// A page's token: it never expires if it comes from a long-lived user token.
     pub(crate) fn page_token(&mut self, parent: &Token, page_id: &str) -> Token {
         let kind = TokenKind::Page(page_id.to_owned());
         let expires_at = if parent.long { 0 } else { parent.expires_at };
@@ -197,7 +197,7 @@ impl State {
         }
     }
 
-    /// Ends every living token of a person, in one app or in all.
+    /// Ends every valid token of a person, in one app or in all.
     pub(crate) fn kill_all(&mut self, owner: &str, app_id: Option<&str>, subcode: u32) {
         for token in self.tokens.values_mut() {
             let here = token.owner == owner && app_id.is_none_or(|app| app == token.app_id);
@@ -207,7 +207,7 @@ impl State {
         }
     }
 
-    /// A person removes the app: tokens die, Meta calls back.
+    /// A person removes the app: their tokens end, and Meta calls the app back.
     pub(crate) fn deauthorize(&mut self, owner: &str, app_id: &str) {
         self.kill_all(owner, Some(app_id), 458);
         let person = self.person(owner);
@@ -215,7 +215,7 @@ impl State {
         let right = app.secrets.first().cloned().unwrap_or_default();
         let delivery = self.switches.delivery;
         let secret = if delivery == Delivery::BadSignature { "not the secret".to_owned() } else { right };
-        let week = if delivery == Delivery::Replayed { 7 * crate::tokens::DAY } else { 0 };
+        let week = if delivery == Delivery::Replayed { 7 * crate::clock::DAY } else { 0 };
         let at = self.now().saturating_sub(week);
         let delay = Duration::from_secs(if delivery == Delivery::Late { 1 } else { 0 });
         let mut waiting = Vec::new();

@@ -1,32 +1,31 @@
-//! Tokens: what they are, how they are minted, and whether one is good right now.
+//! Tokens: what they are, how they are minted, and whether one is valid now.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::config::Switches;
 use crate::people::Person;
-use crate::state::State;
+use crate::random::random_text;
 use crate::wire::error::{GraphError, session_message, token as token_error};
 
 /// Life of a short-lived token, in seconds.
 pub const SHORT_LIFE: i64 = 5_400;
 /// Life of a long-lived token, in seconds: 60 days.
 pub const LONG_LIFE: i64 = 5_184_000;
-/// A day; the dialog, the moods and data access count in it.
-pub(crate) const DAY: i64 = 86_400;
 
-/// What a token stands for.
+/// Whose token it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenKind {
-    /// A person's.
+    /// A person.
     User,
-    /// A page's, by the page's id.
+    /// The page with this id.
     Page(String),
-    /// A system user's.
+    /// A system user.
     SystemUser,
-    /// Made by `fb_attenuate_token`: good for `debug_token` only.
+    /// From `fb_attenuate_token`; works for `debug_token` only.
     DebugOnly,
 }
 
@@ -41,7 +40,6 @@ impl TokenKind {
     }
 }
 
-/// One minted token.
 #[derive(Clone, Debug)]
 pub(crate) struct Token {
     pub(crate) text: String,
@@ -50,10 +48,10 @@ pub(crate) struct Token {
     pub(crate) owner: String,
     pub(crate) kind: TokenKind,
     pub(crate) issued_at: i64,
-    /// 0: never.
+    /// 0 is never.
     pub(crate) expires_at: i64,
     pub(crate) long: bool,
-    /// Only these of the person's grants; `None`: all.
+    /// Only these of the person's grants; `None` is all.
     pub(crate) scopes: Option<Vec<String>>,
     pub(crate) dead: Option<Refusal>,
 }
@@ -70,17 +68,17 @@ impl Refusal {
         Self { subcode, message: session_message(subcode, app_id) }
     }
 
-    pub(crate) fn error(self, state: &State) -> GraphError {
-        let shown = if state.switches.hide_subcodes { None } else { self.subcode };
+    pub(crate) fn error(self, switches: &Switches) -> GraphError {
+        let shown = if switches.hide_subcodes { None } else { self.subcode };
         let mut error = token_error(self.message).subcode(shown);
-        error.http = state.switches.auth_status;
+        error.http = switches.auth_status;
         if matches!(self.subcode, Some(459 | 490)) {
             error.data = Some(Box::new(json!({ "url": "https://www.facebook.com/checkpoint/?next" })));
         }
         error
     }
 
-    /// `data.error` of `debug_token`: other keys than in an error reply.
+    /// `data.error` of `debug_token`, whose keys differ from those of an error reply.
     pub(crate) fn debug(&self, hide_subcode: bool) -> Value {
         match self.subcode {
             Some(subcode) if !hide_subcode => {
@@ -96,7 +94,7 @@ impl Token {
         self.expires_at != 0 && self.expires_at <= now
     }
 
-    /// Why this token is refused at `now`, if it is.
+    /// Why this token is refused at `now`.
     pub(crate) fn refusal(&self, owner: &Person, now: i64) -> Option<Refusal> {
         if let Some(dead) = &self.dead {
             return Some(dead.clone());
@@ -114,7 +112,7 @@ impl Token {
         })
     }
 
-    /// The scopes it can use now, in order.
+    /// The scopes that it can use now, sorted.
     pub(crate) fn usable_scopes(&self, owner: &Person) -> Vec<String> {
         let mut scopes: Vec<String> = owner
             .granted()
@@ -130,13 +128,13 @@ impl Token {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TokenOrder {
-    /// Life in seconds from now; 0 never ends.
+    /// Life in seconds from now; 0 is without expiry.
     pub life_seconds: i64,
-    /// Whether it counts as long-lived (`issued_at` is shown, and an exchange treats it so).
+    /// Whether it counts as long-lived: `debug_token` shows `issued_at`, and an exchange treats it as such.
     pub long: bool,
-    /// What it stands for; unset follows its owner.
+    /// Whose token it is; if unset, its owner's.
     pub kind: Option<TokenKind>,
-    /// Another app's token; unset: the default app.
+    /// Its app; if unset, the default app.
     pub app_id: Option<String>,
     /// Only these of the owner's grants.
     pub scopes: Option<Vec<String>>,
@@ -161,12 +159,12 @@ impl TokenOrder {
         Self { life_seconds: LONG_LIFE, long: true, ..Self::default() }
     }
 
-    /// Never ends.
+    /// Without expiry.
     pub fn never() -> Self {
         Self { life_seconds: 0, long: true, ..Self::default() }
     }
 
-    /// With another life, in whole seconds.
+    /// With another life, rounded down to seconds.
     pub fn life(self, life: Duration) -> Self {
         Self { life_seconds: crate::clock::seconds(life), ..self }
     }
@@ -176,7 +174,7 @@ impl TokenOrder {
         Self { scopes: Some(scopes.iter().map(|&scope| scope.to_owned()).collect()), ..self }
     }
 
-    /// Of another app.
+    /// For another app.
     pub fn app(self, app_id: &str) -> Self {
         Self { app_id: Some(app_id.to_owned()), ..self }
     }
@@ -192,23 +190,7 @@ pub(crate) fn token_text(length: usize) -> String {
     format!("EAA{}ZD", random_text(length.max(16).saturating_sub(5)))
 }
 
-/// Random letters and digits.
-pub(crate) fn random_text(length: usize) -> String {
-    const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
-    (0..length)
-        .map(|_| {
-            let place = rand::random_range(0..ALPHABET.len());
-            ALPHABET.get(place).map_or('A', |&letter| char::from(letter))
-        })
-        .collect()
-}
-
-/// Random decimal digits.
-pub(crate) fn random_digits(length: usize) -> String {
-    (0..length).map(|_| char::from(b'0' + rand::random_range(0..10_u8))).collect()
-}
-
-/// Meta's way to write a time in messages. The zone is always winter's.
+/// A time as Meta writes it in messages. It is in standard time (PST) all year.
 pub(crate) fn pacific(unix_seconds: i64) -> String {
     jiff::Timestamp::from_second(unix_seconds.saturating_sub(8 * 3_600))
         .map(|time| time.strftime("%A, %d-%b-%y %H:%M:%S PST").to_string())

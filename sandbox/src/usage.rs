@@ -8,15 +8,15 @@ use serde_json::{Map, Value, json};
 use crate::config::AccessTier;
 use crate::wire::error::GraphError;
 
-/// 100 %, in the unit meters count in.
+/// 100 % in the unit of the meters.
 const FULL: i64 = 100_000_000;
-/// What a call during a block adds to it, in seconds.
+/// Seconds by which a call during a block prolongs it.
 const PENALTY: i64 = 10;
 /// Calls per hour and app outside the ads surface: 200 for each of 100 daily users.
 const APP_QUOTA: i64 = 20_000;
 const HOUR: i64 = 3_600;
 
-/// What a limit counts for.
+/// What a limit applies to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UsageScope {
@@ -45,7 +45,7 @@ impl UsageScope {
         if matches!(self, Self::AdAccount(_)) { 300 } else { HOUR }
     }
 
-    /// Seconds a filled meter blocks.
+    /// How many seconds a full meter blocks.
     fn block(&self, tier: AccessTier) -> i64 {
         match (self, tier) {
             (Self::AdAccount(_), AccessTier::Full) => 60,
@@ -111,16 +111,15 @@ impl Meter {
 /// One call, as the limits see it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Call {
-    /// Ad account in the path, without `act_`.
+    /// The ad account in the path, without `act_`.
     pub(crate) account: Option<String>,
     pub(crate) insights: bool,
-    /// Whether the ads limits count it (then the platform limit does not).
+    /// Whether the ads limits count it instead of the platform limit.
     pub(crate) ads: bool,
     pub(crate) write: bool,
     pub(crate) active_ads: i64,
 }
 
-/// All meters.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Usage {
     meters: BTreeMap<UsageScope, Meter>,
@@ -147,7 +146,7 @@ impl Usage {
         self.meters.clear();
     }
 
-    /// Counts a call; an error when its scope is blocked, which lasts the longer for it.
+    /// Counts a call. While its scope is blocked this is an error and prolongs the block.
     pub(crate) fn count(
         &mut self,
         call: &Call,
@@ -174,7 +173,7 @@ impl Usage {
         Ok(())
     }
 
-    /// Use cases nobody counts here can still be blocked by a test.
+    /// A test can block use cases that are not counted here, too.
     fn refuse_blocked_use_case(&mut self, account: &str, now: i64, http: u16) -> Result<(), GraphError> {
         let counted = ["ads_insights", "ads_management"];
         for (scope, meter) in &mut self.meters {
@@ -191,7 +190,7 @@ impl Usage {
         self.meters.get(scope).map_or(0, |meter| meter.level_at(now, scope.decay()))
     }
 
-    /// The usage headers of a reply. At low use there are none, but on insights.
+    /// The usage headers of a reply. At low use only insights have one.
     pub(crate) fn headers(&self, call: &Call, tier: AccessTier, now: i64) -> Vec<(&'static str, String)> {
         let mut headers = Vec::new();
         let app = whole(self.level(&UsageScope::App, now));
@@ -225,7 +224,7 @@ impl Usage {
         headers
     }
 
-    /// All use cases in use, up to 32 ids; within an id the highest comes last.
+    /// All use cases with any usage, up to 32 ids. Within an id the highest comes last.
     fn use_cases(&self, tier: AccessTier, now: i64) -> Option<Value> {
         let mut by_id: BTreeMap<&str, Vec<(i64, Value)>> = BTreeMap::new();
         for (scope, meter) in &self.meters {

@@ -1,21 +1,22 @@
-//! Handles for tests: a person or a system user who acts on the sandbox's state.
+//! Handles for tests: a person or a system user whose actions change the sandbox's state.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clock::DAY;
 use crate::people::{AdAccount, AdAccountSpec, PermissionStatus, Person};
 use crate::state::Shared;
-use crate::tokens::{DAY, LONG_LIFE, TokenKind, TokenOrder};
+use crate::tokens::{LONG_LIFE, TokenKind, TokenOrder};
 
-/// A person, or a system user. Clones are the same one.
+/// A person or a system user. Clones mean the same one.
 #[derive(Clone)]
 pub struct User {
     shared: Arc<Shared>,
     key: String,
 }
 
-/// A system user has all that a person has, and tokens that need no login.
+/// A system user has everything that a person has, and its tokens need no login.
 pub type SystemUser = User;
 
 impl fmt::Debug for User {
@@ -24,7 +25,6 @@ impl fmt::Debug for User {
     }
 }
 
-/// What the person does to their consent and sessions. `removes_app` and the like are its methods.
 impl User {
     pub(crate) fn new(shared: Arc<Shared>, name: &str, system: bool) -> Self {
         let key = shared.lock().enter(name, system);
@@ -36,7 +36,6 @@ impl User {
         self.shared.lock().person(&self.key).id
     }
 
-    /// Full name.
     pub fn name(&self) -> String {
         self.shared.lock().person(&self.key).name
     }
@@ -48,26 +47,28 @@ impl User {
         self.clone()
     }
 
-    fn answers<S: AsRef<str>>(&self, names: impl IntoIterator<Item = S>, status: PermissionStatus) -> Self {
-        self.change(|person| names.into_iter().for_each(|name| person.answer(name.as_ref(), status)))
+    fn set_permissions<S: AsRef<str>>(
+        &self,
+        names: impl IntoIterator<Item = S>,
+        status: PermissionStatus,
+    ) -> Self {
+        self.change(|person| names.into_iter().for_each(|name| person.set_permission(name.as_ref(), status)))
     }
 
-    /// Grants permissions.
     pub fn grants<S: AsRef<str>>(&self, names: impl IntoIterator<Item = S>) -> Self {
-        self.answers(names, PermissionStatus::Granted)
+        self.set_permissions(names, PermissionStatus::Granted)
     }
 
-    /// Declines permissions.
     pub fn declines<S: AsRef<str>>(&self, names: impl IntoIterator<Item = S>) -> Self {
-        self.answers(names, PermissionStatus::Declined)
+        self.set_permissions(names, PermissionStatus::Declined)
     }
 
-    /// Lets permissions expire, as 90 unused days do.
+    /// Lets permissions expire, as Meta does after 90 days without use.
     pub fn lets_expire<S: AsRef<str>>(&self, names: impl IntoIterator<Item = S>) -> Self {
-        self.answers(names, PermissionStatus::Expired)
+        self.set_permissions(names, PermissionStatus::Expired)
     }
 
-    /// Makes permissions missing, as if never asked for.
+    /// Removes permissions, as if they had never been asked for.
     pub fn forgets<S: AsRef<str>>(&self, names: impl IntoIterator<Item = S>) -> Self {
         self.change(|person| {
             for name in names {
@@ -85,17 +86,17 @@ impl User {
         })
     }
 
-    /// Has another id from now on, for instance a very long one.
+    /// Changes the id, for instance to a very long one.
     pub fn with_id(&self, id: &str) -> Self {
         self.change(|person| id.clone_into(&mut person.id))
     }
 
-    /// Is called something else from now on. The handle keeps working.
+    /// Changes the name. The handle stays valid.
     pub fn renamed(&self, name: &str) -> Self {
         self.change(|person| name.clone_into(&mut person.name))
     }
 
-    /// Has exactly `n` active ad accounts with delivery.
+    /// Replaces the ad accounts by `n` active ones with delivery.
     pub fn with_ad_accounts(&self, n: usize) -> Self {
         self.change(|person| {
             person.ad_accounts = (1..=n)
@@ -104,7 +105,7 @@ impl User {
         })
     }
 
-    /// Has one more ad account.
+    /// Adds an ad account.
     pub fn ad_account(&self, spec: AdAccountSpec) -> Self {
         self.change(|person| person.ad_accounts.push(spec.into()))
     }
@@ -118,22 +119,22 @@ impl User {
         self.change(|person| person.ad_accounts.iter_mut().for_each(act))
     }
 
-    /// All ad accounts get this `account_status`.
+    /// Sets the `account_status` of all ad accounts.
     pub fn account_status(&self, status: i64) -> Self {
         self.change_accounts(|account| account.spec.status = status)
     }
 
-    /// All ad accounts have insights, or none has.
+    /// Sets whether the ad accounts have insights.
     pub fn delivery(&self, delivers: bool) -> Self {
         self.change_accounts(|account| account.spec.delivers = delivers)
     }
 
-    /// The ad-account list gets an empty page with `next`; pages count from 1.
+    /// Makes one page of the ad-account list empty, with a `next`. Pages count from 1.
     pub fn empty_page(&self, number: usize) -> Self {
         self.change(|person| person.empty_page = Some(number))
     }
 
-    /// Has a page of this name; gives its id.
+    /// The id of the page with this name, which is created if unknown.
     pub fn page(&self, name: &str) -> String {
         let mut id = String::new();
         self.change(|person| id = person.page_named(name).id);
@@ -145,27 +146,27 @@ impl User {
         self.shared.lock().mint(&self.key, order).text
     }
 
-    /// Lives 90 minutes.
+    /// A token for 90 minutes.
     pub fn short_lived_token(&self) -> String {
         self.order(TokenOrder::short())
     }
 
-    /// Short-lived in kind, with another life.
+    /// A token that counts as short-lived, with another life.
     pub fn short_lived_token_with_life(&self, life: Duration) -> String {
         self.order(TokenOrder::short().life(life))
     }
 
-    /// Lives 60 days.
+    /// A token for 60 days.
     pub fn long_lived_token(&self) -> String {
         self.order(TokenOrder::long())
     }
 
-    /// Long-lived in kind, with another life.
+    /// A token that counts as long-lived, with another life.
     pub fn long_lived_token_with_life(&self, life: Duration) -> String {
         self.order(TokenOrder::long().life(life))
     }
 
-    /// A never-ending token of a page, which is created when unknown.
+    /// A token without expiry for a page, which is created if unknown.
     pub fn page_token(&self, page: &str) -> String {
         let id = self.page(page);
         self.order(TokenOrder { kind: Some(TokenKind::Page(id)), ..TokenOrder::never() })
@@ -181,23 +182,23 @@ impl User {
         self.order(TokenOrder { kind: Some(TokenKind::DebugOnly), ..TokenOrder::short() })
     }
 
-    /// Never ends; what a system user usually has.
+    /// A token without expiry, the usual one of a system user.
     pub fn token_never(&self) -> String {
         self.order(TokenOrder::never())
     }
 
-    /// Lives 60 days; what some businesses force on system users.
+    /// A token for 60 days, which some businesses require for system users.
     pub fn token_60_days(&self) -> String {
         self.order(TokenOrder::long().life(Duration::from_secs(LONG_LIFE.unsigned_abs())))
     }
 
-    /// All tokens so far die with 460.
+    /// Ends all existing tokens with 460.
     pub fn changes_password(&self) {
         self.shared.lock().kill_all(&self.key, None, 460);
     }
 
-    /// All tokens of the default app die with 458; deauthorize callback and webhook go out.
-    /// A token minted later stands for a new consent to the same permissions.
+    /// Ends all tokens of the default app with 458, and sends the deauthorize callback and the webhook.
+    /// A token that is minted later means a new consent to the same permissions.
     pub fn removes_app(&self) {
         let mut state = self.shared.lock();
         let app_id = state.default_app().id;
@@ -206,7 +207,7 @@ impl User {
         self.shared.flush_outbox();
     }
 
-    /// All tokens so far die with 467.
+    /// Ends all existing tokens with 467.
     pub fn logs_out(&self) {
         self.shared.lock().kill_all(&self.key, None, 467);
     }
@@ -216,7 +217,7 @@ impl User {
         self.falls_into(459);
     }
 
-    /// All tokens are refused with 459, and good again after `how_long` on the sandbox's clock.
+    /// All tokens are refused with 459 for `how_long` on the sandbox's clock.
     pub fn hits_checkpoint_for(&self, how_long: Duration) {
         let until = self.shared.clock.now().saturating_add(crate::clock::seconds(how_long));
         self.change(|person| person.trouble = Some((459, Some(until))));
@@ -227,7 +228,7 @@ impl User {
         self.change(|person| person.trouble = Some((subcode, None)));
     }
 
-    /// Ends a checkpoint. Sessions that died for good (458, 460, 466, 467) stay dead.
+    /// Ends a checkpoint. Tokens that ended for good (458, 460, 466, 467) stay invalid.
     pub fn heals(&self) {
         self.change(|person| person.trouble = None);
     }

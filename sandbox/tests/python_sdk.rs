@@ -1,7 +1,7 @@
-//! Faithfulness: Meta's official Python SDK works against the sandbox as it does against Meta.
+//! Meta's official Python SDK works with the sandbox as it does with Meta.
 //!
-//! It needs `python3` with `venv`, and on the first run a package index; it fails where they are
-//! missing, because a skipped witness looks like a content one.
+//! This needs `python3` with `venv`, and a package index on the first run. It fails where they are missing, because
+//! a skipped test looks like a passed one.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -34,7 +34,7 @@ fn run(what: &str, command: &mut Command) -> Output {
     output
 }
 
-/// A virtual environment with the pinned SDK, made once and kept between runs.
+/// A virtual environment with the pinned SDK, created once and kept between runs.
 fn python_with_sdk() -> PathBuf {
     let requirements = scripts().join("requirements.txt");
     let pinned = std::fs::read_to_string(&requirements).unwrap();

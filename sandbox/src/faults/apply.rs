@@ -1,4 +1,4 @@
-//! How faults change a reply: its JSON, its headers, and the way its bytes travel.
+//! How faults change a reply: its JSON, its headers, and how its bytes are sent.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -11,13 +11,9 @@ use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 
 use crate::faults::FaultKind;
-use crate::wire::reply::Draft;
+use crate::wire::reply::{CutConnection, Draft};
 
-/// On a response: the connection must be cut instead of sending it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct CutConnection;
-
-/// Faults that stand in for the work.
+/// Applies a fault that replaces the work; `false` if it does not.
 pub(crate) fn instead_of_work(kind: &FaultKind, draft: &mut Draft, trace: &str, content_type: &str) -> bool {
     if let Some(error) = kind.graph_error() {
         draft.error(&error, trace, content_type);
@@ -43,7 +39,7 @@ pub(crate) fn instead_of_work(kind: &FaultKind, draft: &mut Draft, trace: &str, 
     true
 }
 
-/// Changes to a JSON body.
+/// Applies a fault to a JSON body.
 pub(crate) fn change_json(kind: &FaultKind, body: &mut Value) {
     match kind {
         FaultKind::ExpiresInJson(value) => set(body, "/expires_in", value.clone()),
@@ -60,7 +56,7 @@ pub(crate) fn change_json(kind: &FaultKind, body: &mut Value) {
     }
 }
 
-/// Sets a value under an existing parent; `null` removes.
+/// Sets a value under an existing parent; `null` removes it.
 fn set(body: &mut Value, pointer: &str, value: Value) {
     let Some((parent, key)) = pointer.rsplit_once('/') else { return };
     let Some(Value::Object(parent)) = body.pointer_mut(parent) else { return };
@@ -82,7 +78,7 @@ fn add_unknown_keys(body: &mut Value) {
     }
 }
 
-/// Changes to headers and bytes.
+/// Applies a fault to headers and bytes.
 pub(crate) fn change_draft(kind: &FaultKind, draft: &mut Draft) {
     match kind {
         FaultKind::WrongContentType => draft.set("content-type", "text/javascript; charset=UTF-8"),
@@ -122,7 +118,7 @@ pub(crate) fn change_draft(kind: &FaultKind, draft: &mut Draft) {
     }
 }
 
-/// Sends a draft the way the faults want it sent.
+/// Sends a draft as the faults say.
 pub(crate) async fn send(kinds: &[FaultKind], draft: Draft) -> Response {
     let mut way = None;
     for kind in kinds {
@@ -143,7 +139,7 @@ pub(crate) async fn send(kinds: &[FaultKind], draft: Draft) -> Response {
     draft.send(sent)
 }
 
-/// A response that makes the server cut the connection.
+/// A response that makes the server reset the connection.
 pub(crate) fn cut() -> Response {
     let mut response = Response::default();
     response.extensions_mut().insert(CutConnection);
@@ -177,7 +173,7 @@ fn dripping(body: &Bytes, how_long: Duration) -> Body {
     }))
 }
 
-/// Half of the body reaches the client; then the connection breaks.
+/// Sends half of the body, then resets the connection.
 fn breaking(body: &Bytes) -> Body {
     let half = first_half(body);
     let end = stream::once(async {

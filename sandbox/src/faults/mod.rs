@@ -1,4 +1,4 @@
-//! Scripted faults: what goes wrong, where, for which token, how often.
+//! Scripted faults: what goes wrong, where, for which token and how often.
 
 pub(crate) mod apply;
 
@@ -10,36 +10,36 @@ use crate::wire::error::GraphError;
 use crate::wire::request::{Endpoint, GraphRequest};
 use serde_json::Value;
 
-/// One scripted fault. `Fault::on(Endpoint::Insights).times(2).with(FaultKind::EmptyBody)`.
-/// Faults are tried in the order of their making; each request meets the first that fits.
+/// A scripted fault, such as `Fault::on(Endpoint::Insights).times(2).with(FaultKind::EmptyBody)`.
+/// A request gets the first fault that matches it, in the order in which they were added.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
-    /// Where.
+    /// The endpoint.
     pub on: Endpoint,
-    /// How many requests still meet it; `None`: all. Left out in JSON: one.
+    /// How many requests still get it; `None` is all. The default in JSON is one.
     #[serde(default = "once")]
     pub times: Option<u32>,
-    /// How many fitting requests pass before it starts.
+    /// How many matching requests pass before it starts.
     #[serde(default)]
     pub skip: u32,
-    /// Only requests that carry this token, in whatever parameter.
+    /// Only requests that carry this token, in any parameter.
     #[serde(default)]
     pub token: Option<String>,
     /// Only requests whose path contains this, for instance `act_1020304050`.
     #[serde(default)]
     pub path: Option<String>,
-    /// What happens, all of it at once.
+    /// What happens; all of it to the same request.
     #[serde(with = "one_or_many")]
     pub with: Vec<FaultKind>,
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "serde wants the field's type")]
+#[expect(clippy::unnecessary_wraps, reason = "serde needs the type of the field")]
 fn once() -> Option<u32> {
     Some(1)
 }
 
-/// The token a fault waits for.
+/// The token that a fault is limited to.
 #[derive(Clone, Debug, Default)]
 pub struct OnlyToken(Option<String>);
 
@@ -65,22 +65,22 @@ impl<T: AsRef<str>> From<Option<T>> for OnlyToken {
 }
 
 impl Fault {
-    /// A fault that the next request to `endpoint` meets.
+    /// A fault for the next request to `endpoint`.
     pub fn on(endpoint: Endpoint) -> Self {
         Self { on: endpoint, times: Some(1), skip: 0, token: None, path: None, with: Vec::new() }
     }
 
-    /// The next `n` requests meet it.
+    /// For the next `n` requests.
     pub fn times(self, n: u32) -> Self {
         Self { times: Some(n), ..self }
     }
 
-    /// Every request meets it.
+    /// For every request.
     pub fn always(self) -> Self {
         Self { times: None, ..self }
     }
 
-    /// The first `n` fitting requests pass.
+    /// The first `n` matching requests pass.
     pub fn after(self, n: u32) -> Self {
         Self { skip: n, ..self }
     }
@@ -95,13 +95,13 @@ impl Fault {
         Self { path: Some(part.to_owned()), ..self }
     }
 
-    /// What happens; called again, both happen.
+    /// Adds what happens.
     pub fn with(mut self, kind: FaultKind) -> Self {
         self.with.push(kind);
         self
     }
 
-    fn fits(&self, request: &GraphRequest) -> bool {
+    fn matches(&self, request: &GraphRequest) -> bool {
         self.on.matches(request.endpoint)
             && self.token.as_ref().is_none_or(|token| request.carries(token))
             && self.path.as_ref().is_none_or(|part| request.path.contains(part))
@@ -124,18 +124,18 @@ pub enum FaultKind {
         /// `error.is_transient`.
         #[serde(default)]
         transient: Option<bool>,
-        /// `error.message`; unset takes a fitting one.
+        /// `error.message`; if unset, the usual text of the code.
         #[serde(default)]
         message: Option<String>,
-        /// `error.type`; unset is `OAuthException`.
+        /// `error.type`; if unset, `OAuthException`.
         #[serde(default)]
         kind: Option<String>,
     },
-    /// An error reply with every field in reach, `error_data` and texts for people too.
+    /// An error reply with all fields, `error_data` and texts for people included.
     Error(GraphError),
     /// An HTML page instead of the work.
     Html {
-        /// HTTP status; HTML comes with 200 and 400 too.
+        /// HTTP status. Meta sends HTML with 200 and 400 too.
         status: u16,
     },
     /// Plain text instead of the work.
@@ -145,15 +145,15 @@ pub enum FaultKind {
         /// The body.
         text: String,
     },
-    /// 200 and nothing.
+    /// 200 with an empty body.
     EmptyBody,
-    /// 200 and `false`.
+    /// 200 with `false`.
     BodyFalse,
-    /// 200 and `true`.
+    /// 200 with `true`.
     BodyTrue,
-    /// 400 and `{"error":"…"}`.
+    /// 400 with `{"error":"…"}`.
     ErrorAsString,
-    /// Half of the JSON, with a length that says so.
+    /// Half of the JSON, with a matching length.
     Truncated,
     /// The connection is reset before the work.
     Reset,
@@ -161,21 +161,21 @@ pub enum FaultKind {
     ResetAfter,
     /// The work is done; half of the body is sent, then the connection is reset.
     ResetMidBody,
-    /// Nothing comes for this long, in real time. The work is done first.
+    /// The reply begins this much later, in real time. The work is done before.
     StallFirstByte(#[serde(with = "seconds")] Duration),
     /// Half of the body, then nothing for this long, then the rest.
     StallBody(#[serde(with = "seconds")] Duration),
     /// The body byte by byte, over this long.
     SlowBody(#[serde(with = "seconds")] Duration),
-    /// Good JSON as `text/javascript; charset=UTF-8`.
+    /// Valid JSON as `text/javascript; charset=UTF-8`.
     WrongContentType,
     /// No `Content-Type`.
     NoContentType,
-    /// A JSON body of at least so many bytes.
+    /// A JSON body of at least this many bytes.
     OversizedBody(usize),
     /// 302 to this URL instead of the work.
     Redirect(String),
-    /// Replaces headers; a name given twice is sent twice, an empty list removes nothing.
+    /// Replaces headers. A name that is listed twice is sent twice.
     Headers(Vec<(String, String)>),
     /// Leaves a header out.
     WithoutHeader(String),
@@ -195,18 +195,18 @@ pub enum FaultKind {
     Scopes(Vec<String>),
     /// `debug_token`: `data.is_valid`.
     IsValid(bool),
-    /// Any reply: this JSON pointer gets this value, and `null` removes it.
+    /// Sets the value at a JSON pointer of any reply; `null` removes it.
     Set(String, Value),
-    /// The body comes compressed.
+    /// The body is compressed.
     Gzip,
-    /// Keys nobody knows, in the body and in its lists.
+    /// Unknown keys in the body and in its lists.
     UnknownKeys,
-    /// The token of the request is dead (with this subcode) right after the reply.
+    /// The token of the request ends (with this subcode) right after the reply.
     ThenKill(Option<u32>),
 }
 
 impl FaultKind {
-    /// A Graph error without more than status and code; the text fits the code.
+    /// A Graph error with status and code and the usual text.
     pub fn error(http: u16, code: i64) -> Self {
         Self::GraphError { http, code, subcode: None, transient: None, message: None, kind: None }
     }
@@ -216,7 +216,7 @@ impl FaultKind {
         Self::GraphError { http, code, subcode: Some(subcode), transient: None, message: None, kind: None }
     }
 
-    /// The error this fault replies with, if it is one.
+    /// The error that this fault replies with.
     pub(crate) fn graph_error(&self) -> Option<GraphError> {
         match self {
             Self::Error(error) => Some(error.clone()),
@@ -263,9 +263,9 @@ fn usual_text(code: i64, subcode: Option<u32>) -> String {
     text.to_owned()
 }
 
-/// The first fault that fits; used up by one.
+/// What the first matching fault does. It is counted as used once.
 pub(crate) fn take(faults: &mut Vec<Fault>, request: &GraphRequest) -> Vec<FaultKind> {
-    for fault in faults.iter_mut().filter(|fault| fault.fits(request)) {
+    for fault in faults.iter_mut().filter(|fault| fault.matches(request)) {
         if fault.skip > 0 {
             fault.skip -= 1;
             continue;

@@ -1,4 +1,4 @@
-//! `/debug_token`: HTTP 200 for whatever is wrong with the inspected token, 400 for a wrong caller.
+//! `/debug_token`: HTTP 200 even if the inspected token is not valid, 400 for a wrong caller.
 
 use serde_json::{Map, Value, json};
 
@@ -9,7 +9,6 @@ use crate::wire::error;
 use crate::wire::reply::Outcome;
 use crate::wire::request::GraphRequest;
 
-/// Inspects `input_token`.
 pub(crate) fn inspect(state: &State, caller: &Caller, request: &GraphRequest) -> Outcome {
     let input = request.param("input_token").ok_or_else(|| error::missing("input_token"))?;
     if let Caller::Token(token) = caller

@@ -1,28 +1,28 @@
-//! `/dialog/oauth`: the consent page. In place of a login it asks which of the sandbox's people one is.
+//! `/dialog/oauth`: the consent page. Instead of a login it asks which person of the sandbox the user is.
 //!
-//! A script answers at once with `sandbox_user`, and optionally `sandbox_decision` (`allow`, `deny`,
-//! `misconfigured`, `nothing`) and `sandbox_decline` (names with commas), added to the URL.
+//! A script decides at once with `sandbox_user`, and optionally `sandbox_decision` (`allow`, `deny`,
+//! `misconfigured`, `nothing`) and `sandbox_decline` (names separated by commas), added to the URL.
 
 use std::fmt::Write;
 
 use crate::dialog::{Decision, DialogRequest};
 use crate::state::State;
-use crate::wire::reply::{Answer, Outcome};
+use crate::wire::reply::{Content, Outcome};
 use crate::wire::request::GraphRequest;
 
-/// Shows the page, or takes the answer.
+/// Shows the page, or applies the decision.
 pub(crate) fn oauth(state: &mut State, request: &GraphRequest) -> Outcome {
     let read = DialogRequest::read(state, |name| request.param(name).map(str::to_owned));
     let dialog = match read {
         Ok(dialog) => dialog,
         Err(text) => {
-            return Ok(Answer::Html { status: 400, text: page(&format!("<p>{}</p>", escape(&text))) });
+            return Ok(Content::Html { status: 400, text: page(&format!("<p>{}</p>", escape(&text))) });
         }
     };
     let Some(user) = request.param("sandbox_user") else {
-        return Ok(Answer::Html { status: 200, text: page(&form(state, request, &dialog)) });
+        return Ok(Content::Html { status: 200, text: page(&form(state, request, &dialog)) });
     };
-    Ok(Answer::Redirect(dialog.decide(state, user, &decision(request, &dialog))))
+    Ok(Content::Redirect(dialog.decide(state, user, &decision(request, &dialog))))
 }
 
 fn decision(request: &GraphRequest, dialog: &DialogRequest) -> Decision {

@@ -1,9 +1,9 @@
 //! The text of `GET /_sandbox`.
 
-/// Everything a person at a terminal needs.
+/// How to use the sandbox from a terminal.
 pub(crate) fn text(url: &str, app_id: &str, secret: &str) -> String {
     format!(
-        r#"Graph API sandbox. This is not Meta: a stand-in for graph.facebook.com and the login dialog.
+        r#"Graph API sandbox. It replaces graph.facebook.com and the login dialog; nothing here is Meta's.
 Graph and dialog are both at {url}, with or without a version (/v26.0/me).
 App {app_id}, secret {secret}.
 
@@ -11,7 +11,7 @@ Control, all JSON:
   POST   /_sandbox/users                 {{"name":"ana","grants":["ads_read","ads_management"],"declines":["business_management"],
                                            "ad_accounts":3,"pages":["Shop"],"system":false}}   -> id, accounts, tokens
                                          "ad_accounts" may be a list: [{{"id":"1020304050","status":1,"delivers":false}}]
-  GET    /_sandbox/users                 everybody
+  GET    /_sandbox/users                 all of them
   POST   /_sandbox/users/ana/tokens      {{"kind":"short_lived"}} or long_lived, never, debug_only, {{"page":"Shop"}};
                                          also "life_seconds", "app_id", "scopes", "length"       -> token
   POST   /_sandbox/users/ana/actions     {{"action":"changes_password"}} or removes_app, logs_out, hits_checkpoint
@@ -28,7 +28,7 @@ Control, all JSON:
   POST   /_sandbox/signed_request        {{"user":"ana"}}                        -> signed_request
   POST   /_sandbox/faults                {{"on":"insights","times":2,"token":null,"path":null,"skip":0,
                                            "with":{{"graph_error":{{"http":400,"code":190,"subcode":463}}}}}}
-                                         "times": null is for ever. "on": any, oauth_access_token, debug_token, me,
+                                         "times": null is forever. "on": any, oauth_access_token, debug_token, me,
                                          permissions, ad_accounts, ad_account, insights, accounts, revoke, dialog, object
                                          "with", one or a list: {{"html":{{"status":502}}}}, {{"text":{{"status":503,"text":"busy"}}}},
                                          "empty_body", "body_false", "body_true", "error_as_string", "truncated", "reset",
@@ -45,13 +45,13 @@ Control, all JSON:
                                          seconds per real second), {{"freeze":true}} (as speed 0) or {{"reset":true}}
   POST   /_sandbox/usage                 {{"scope":"app","percent":85.5}}; scopes: "app", "app_insights",
                                          {{"ad_account":"1020304050"}}, {{"use_case":{{"id":"1020304050","kind":"ads_insights"}}}}
-                                         with "block_seconds" in place of "percent": blocked. From 100 % on: blocked.
+                                         blocked from 100 % on, or for the "block_seconds" given in place of "percent".
   DELETE /_sandbox/usage
   GET    /_sandbox/switches
   POST   /_sandbox/switches              a part of what GET shows, for instance {{"mood":"same_expiry"}}; moods: same_day,
                                          same_expiry, extends, same_string, no_expires_in, becomes_never, shortens
 
-The dialog asks who you are instead of a login. A script adds sandbox_user=ana (and sandbox_decision=deny,
+Instead of a login, the dialog asks who you are. A script adds sandbox_user=ana (and sandbox_decision=deny,
 or sandbox_decline=ads_read) to the dialog's URL and is redirected at once.
 "#
     )

@@ -1,4 +1,4 @@
-//! `/act_{id}/insights`: rows whose numbers are strings, and no row where nothing was delivered.
+//! `/act_{id}/insights`: rows whose numbers are strings, and no rows without delivery.
 
 use http::Method;
 use jiff::civil::{Date, Weekday};
@@ -14,7 +14,7 @@ use crate::wire::error::{self, GraphError};
 use crate::wire::reply::Outcome;
 use crate::wire::request::GraphRequest;
 
-/// Metrics with their values of one day, in hundredths.
+/// Metrics and their values of a day, in hundredths.
 const METRICS: [(&str, i64); 9] = [
     ("spend", 76_278),
     ("impressions", 5_161_700),
@@ -26,11 +26,11 @@ const METRICS: [(&str, i64); 9] = [
     ("frequency", 132),
     ("unique_clicks", 98_700),
 ];
-/// Metrics that are ratios: they do not add up over days.
+/// Metrics that are ratios, so that days do not add up.
 const RATIOS: [&str; 4] = ["cpc", "cpm", "ctr", "frequency"];
 const MONEY: [&str; 3] = ["spend", "cpc", "cpm"];
 
-/// The report. Levels below the account have one row, of one made-up campaign.
+/// The report. Levels below the account have a single row, of an invented campaign.
 pub(crate) fn report(state: &State, caller: &Caller, request: &GraphRequest, id: &str) -> Outcome {
     super::only(request, id, &[Method::GET])?;
     let account = ad_accounts::find(state, caller, request, id)?;

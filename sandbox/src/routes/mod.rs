@@ -1,4 +1,4 @@
-//! The Graph API's surface: every request comes through [`graph`], and each area has its file.
+//! The Graph API: every request goes through [`graph`], and each area has its file.
 
 mod ad_accounts;
 mod control;
@@ -22,11 +22,11 @@ use crate::auth::{self, Caller};
 use crate::config::Switches;
 use crate::faults::apply;
 use crate::faults::{self, FaultKind};
+use crate::random::random_text;
 use crate::state::{Shared, State};
-use crate::tokens::random_text;
 use crate::usage::Call;
 use crate::wire::error::{self, GraphError};
-use crate::wire::reply::{Answer, Draft, Outcome};
+use crate::wire::reply::{Content, Draft, Outcome};
 use crate::wire::request::{Endpoint, GraphRequest};
 
 /// Control under `/_sandbox`; everything else is the Graph API.
@@ -41,7 +41,7 @@ async fn graph(Axum(shared): Axum<Arc<Shared>>, request: Request) -> Response {
     apply::send(&kinds, draft).await
 }
 
-/// The whole reply, with the state locked: two requests never see half of each other's work.
+/// Makes the whole reply while the state is locked, so that no request sees half of another's work.
 fn reply(shared: &Shared, request: &GraphRequest) -> (Vec<FaultKind>, Draft) {
     let mut state = shared.lock();
     let now = state.now();
@@ -57,9 +57,9 @@ fn reply(shared: &Shared, request: &GraphRequest) -> (Vec<FaultKind>, Draft) {
     let instead = kinds.iter().any(|kind| apply::instead_of_work(kind, &mut draft, &trace, &content_type));
     if !instead {
         match route(&mut state, &shared.url, request) {
-            Ok(Answer::Json(body)) => draft.json(&with_debug(body, request), &content_type),
-            Ok(Answer::Html { status, text }) => draft.html(status, text),
-            Ok(Answer::Redirect(location)) => draft.redirect(&location),
+            Ok(Content::Json(body)) => draft.json(&with_debug(body, request), &content_type),
+            Ok(Content::Html { status, text }) => draft.html(status, text),
+            Ok(Content::Redirect(location)) => draft.redirect(&location),
             Err(error) => draft.error(&error, &trace, &content_type),
         }
     }
@@ -68,7 +68,7 @@ fn reply(shared: &Shared, request: &GraphRequest) -> (Vec<FaultKind>, Draft) {
             draft.set(name, &value);
         }
     }
-    disturb(&kinds, &mut draft);
+    change_body(&kinds, &mut draft);
     if !instead && request.method == Method::GET && draft.status == 200 {
         draft.tag(request.headers.get(header::IF_NONE_MATCH));
     }
@@ -81,8 +81,8 @@ fn reply(shared: &Shared, request: &GraphRequest) -> (Vec<FaultKind>, Draft) {
     (kinds, draft)
 }
 
-/// Lets faults change the JSON of the body, if it is JSON.
-fn disturb(kinds: &[FaultKind], draft: &mut Draft) {
+/// Applies the faults to the body, if it is JSON.
+fn change_body(kinds: &[FaultKind], draft: &mut Draft) {
     if kinds.is_empty() {
         return;
     }
@@ -133,7 +133,7 @@ fn unknown_path(request: &GraphRequest) -> GraphError {
     GraphError::new(400, 2500, format!("Unknown path components: /{path}")).challenged("invalid_request")
 }
 
-/// What the limits see; `None` for the doors that no limit guards.
+/// The call as the limits count it; `None` for endpoints without a limit.
 fn usage_call(state: &State, request: &GraphRequest) -> Option<Call> {
     let write = request.method != Method::GET;
     match request.endpoint {
@@ -154,7 +154,7 @@ fn number(version: &str) -> (u32, u32) {
     (major.parse().unwrap_or(0), minor.parse().unwrap_or(0))
 }
 
-/// The version that answers: the asked one while it lives, else the oldest living one.
+/// The version that serves a request: the requested one if it is still served, otherwise the oldest.
 fn served_version(switches: &Switches, request: &GraphRequest) -> String {
     match &request.version {
         Some(version) if number(version) >= number(&switches.oldest_version) => version.clone(),
@@ -205,7 +205,7 @@ pub(crate) fn only(request: &GraphRequest, id: &str, methods: &[Method]) -> Resu
     Err(error::no_object(id, request.method.as_str()))
 }
 
-/// The key and record of the person a path names.
+/// The key and data of the person in the path.
 pub(crate) fn subject(
     state: &State,
     caller: &Caller,

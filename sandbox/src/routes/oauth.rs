@@ -1,4 +1,4 @@
-//! The token endpoint: codes, exchanges, app tokens; and revoking.
+//! The token endpoint (codes, exchanges, app tokens), and revocation.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -7,10 +7,12 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::auth::{self, Caller};
+use crate::clock::DAY;
 use crate::config::ExchangeMood;
 use crate::dialog;
+use crate::random::random_text;
 use crate::state::State;
-use crate::tokens::{DAY, LONG_LIFE, SHORT_LIFE, Token, TokenKind, TokenOrder, random_text};
+use crate::tokens::{LONG_LIFE, SHORT_LIFE, Token, TokenKind, TokenOrder};
 use crate::wire::error::{self, GraphError};
 use crate::wire::reply::Outcome;
 use crate::wire::request::GraphRequest;
@@ -51,7 +53,7 @@ fn token_reply(text: &str, expires_in: Option<i64>) -> Value {
     body
 }
 
-/// A living user-ish token of this app from a parameter.
+/// The valid token of this app in a parameter. App tokens do not count.
 fn input_token(state: &State, request: &GraphRequest, name: &str, app_id: &str) -> Result<Token, GraphError> {
     let text = request.param(name).ok_or_else(|| error::missing(name))?;
     let token = state.tokens.get(text).ok_or_else(|| error::token(auth::unreadable(text)))?;
@@ -60,7 +62,7 @@ fn input_token(state: &State, request: &GraphRequest, name: &str, app_id: &str) 
         return Err(error::token(text));
     }
     match token.refusal(&state.person(&token.owner), state.now()) {
-        Some(refusal) => Err(refusal.error(state)),
+        Some(refusal) => Err(refusal.error(&state.switches)),
         None => Ok(token.clone()),
     }
 }
@@ -106,7 +108,7 @@ fn new_expiry(mood: ExchangeMood, input: &Token, now: i64) -> i64 {
     }
 }
 
-/// A new text for the same person, app and scopes. The old one keeps its own end.
+/// A new token for the same person, app and scopes. The old one keeps its expiry.
 fn reissue(state: &mut State, input: &Token, expires_at: i64) -> Token {
     let order = TokenOrder {
         kind: Some(input.kind.clone()),
@@ -122,7 +124,7 @@ fn reissue(state: &mut State, input: &Token, expires_at: i64) -> Token {
 }
 
 fn from_code(state: &mut State, request: &GraphRequest) -> Outcome {
-    // A code for a device (`/oauth/client_code`) is exchanged without the secret.
+    // A device exchanges its code (`/oauth/client_code`) without the secret.
     let device = request.param("machine_id").is_some() && request.param("client_secret").is_none();
     let app = if device {
         let id = request.param("client_id").ok_or_else(|| error::missing("client_id"))?;
@@ -169,7 +171,7 @@ fn from_code(state: &mut State, request: &GraphRequest) -> Outcome {
     Ok(body.into())
 }
 
-/// `/oauth/revoke`: `success` is a string here.
+/// `/oauth/revoke`, whose `success` is a string.
 pub(crate) fn revoke(state: &mut State, request: &GraphRequest) -> Outcome {
     let app = authenticated(state, request)?;
     let caller = auth::caller(state, request)?;
@@ -181,7 +183,7 @@ pub(crate) fn revoke(state: &mut State, request: &GraphRequest) -> Outcome {
     Ok(json!({ "success": "true" }).into())
 }
 
-/// `/oauth/client_code`: a code that a device turns into a token of its own.
+/// `/oauth/client_code`: a code that a device exchanges for a token of its own.
 pub(crate) fn client_code(state: &mut State, request: &GraphRequest) -> Outcome {
     let app = authenticated(state, request)?;
     let token = input_token(state, request, "access_token", &app)?;
@@ -191,7 +193,7 @@ pub(crate) fn client_code(state: &mut State, request: &GraphRequest) -> Outcome 
     Ok(json!({ "code": code }).into())
 }
 
-/// `/{system-user}/access_tokens`: POST makes one, DELETE kills all.
+/// `/{system-user}/access_tokens`: POST creates one, DELETE ends all.
 pub(crate) fn system_user_tokens(
     state: &mut State,
     caller: &Caller,

@@ -1,4 +1,4 @@
-//! People and what they consented to: `/me`, `/{id}`, permissions, pages, businesses.
+//! People and what they granted: `/me`, `/{id}`, permissions, pages, businesses.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -44,7 +44,7 @@ fn person_json(person: &Person) -> Value {
             "email": Value::Null, "client_business_id": client })
 }
 
-/// `/me/permissions`: the list, or with DELETE one or all taken back.
+/// `/me/permissions`: lists them; DELETE revokes one or all.
 pub(crate) fn permissions(
     state: &mut State,
     caller: &Caller,
@@ -74,14 +74,14 @@ pub(crate) fn permissions(
         None => state.deauthorize(&key, caller.app_id()),
         Some(name) => {
             if let Some(person) = state.people.get_mut(&key) {
-                person.answer(name, PermissionStatus::Declined);
+                person.set_permission(name, PermissionStatus::Declined);
             }
         }
     }
     Ok(json!({ "success": true }).into())
 }
 
-/// `/me/accounts`: pages with their tokens.
+/// `/me/accounts`: the pages, with their tokens.
 pub(crate) fn pages(
     state: &mut State,
     caller: &Caller,

@@ -1,4 +1,4 @@
-//! What Meta signs and sends by itself: the deauthorize callback and the `permissions` webhook.
+//! What Meta signs and sends to the app: the deauthorize callback and the `permissions` webhook.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use url::Url;
 
-/// HMAC-SHA256. A secret of any length is a key, so this cannot fail.
+/// HMAC-SHA256. It accepts keys of any length, so this cannot fail.
 pub(crate) fn hmac_sha256(secret: &str, message: &[u8]) -> Vec<u8> {
     Hmac::<Sha256>::new_from_slice(secret.as_bytes())
         .map(|mut mac| {
@@ -24,7 +24,7 @@ pub fn appsecret_proof(secret: &str, access_token: &str) -> String {
     hex::encode(hmac_sha256(secret, access_token.as_bytes()))
 }
 
-/// The time-bound proof, sent together with `appsecret_time`.
+/// The proof with a time, sent together with `appsecret_time`.
 pub fn appsecret_proof_at(secret: &str, access_token: &str, unix_seconds: i64) -> String {
     hex::encode(hmac_sha256(secret, format!("{access_token}|{unix_seconds}").as_bytes()))
 }
@@ -35,7 +35,7 @@ pub fn signed_request(secret: &str, user_id: &str, issued_at: i64) -> String {
     sign_payload(secret, &payload.to_string())
 }
 
-/// A `signed_request` around any payload text.
+/// A `signed_request` with any payload.
 pub fn sign_payload(secret: &str, payload: &str) -> String {
     let payload = URL_SAFE_NO_PAD.encode(payload);
     let signature = URL_SAFE_NO_PAD.encode(hmac_sha256(secret, payload.as_bytes()));
@@ -47,14 +47,14 @@ pub fn hub_signature(secret: &str, body: &str) -> String {
     format!("sha256={}", hex::encode(hmac_sha256(secret, body.as_bytes())))
 }
 
-/// The `permissions` webhook's body for a person who removed the app.
+/// The body of the `permissions` webhook about a person who removed the app.
 pub fn permissions_webhook(user_id: &str, at: i64) -> Value {
     json!({ "object": "permissions", "entry": [
         { "id": user_id, "time": at, "changed_fields": ["connected"] }
     ]})
 }
 
-/// One POST that is waiting to go out.
+/// A POST that is waiting to be sent.
 #[derive(Clone, Debug)]
 pub(crate) struct Outgoing {
     pub(crate) url: String,
@@ -64,7 +64,7 @@ pub(crate) struct Outgoing {
     pub(crate) delay: std::time::Duration,
 }
 
-/// Posts over plain http and gives the status. Meta's own retries are not imitated.
+/// Posts over plain http and returns the status. It does not retry, as Meta would.
 pub(crate) async fn post(outgoing: Outgoing) -> anyhow::Result<u16> {
     tokio::time::sleep(outgoing.delay).await;
     let url = Url::parse(&outgoing.url)?;

@@ -1,10 +1,10 @@
-//! The Graph API's error object, and the errors the sandbox gives on its own account.
-//! Texts are Meta's, as far as they are public; a client must not branch on them.
+//! The error object of the Graph API, and the errors of the sandbox.
+//! The texts are Meta's, as far as they are public; a client must not depend on them.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-/// One error reply. `Default` is the transient "unknown error".
+/// An error reply. `Default` is the transient "unknown error".
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct GraphError {
@@ -24,14 +24,14 @@ pub struct GraphError {
     pub user_text: Option<Box<UserText>>,
     /// `error.error_data`: an object, or a JSON string.
     pub data: Option<Box<Value>>,
-    /// The word in `WWW-Authenticate`; unset sends no such header.
+    /// The error name in `WWW-Authenticate`; if unset, there is no such header.
     pub challenge: Option<String>,
 }
 
-/// What an error says to a person.
+/// What an error tells a person.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserText {
-    /// A heading.
+    /// The heading.
     pub title: String,
     /// A sentence or two.
     pub message: String,
@@ -85,7 +85,7 @@ impl GraphError {
         Self { challenge: Some(word.to_owned()), ..self }
     }
 
-    /// The reply body; `trace` also goes into `x-fb-request-id`.
+    /// The body of the reply; `trace` is also in `x-fb-request-id`.
     pub fn body(&self, trace: &str) -> Value {
         let mut error = Map::new();
         error.insert("message".into(), json!(self.message));
@@ -109,7 +109,7 @@ impl GraphError {
     }
 }
 
-/// 190: something is wrong with a token.
+/// 190: the token is not valid.
 pub(crate) fn token(message: impl Into<String>) -> GraphError {
     GraphError::new(400, 190, message).challenged("invalid_token")
 }
@@ -124,7 +124,7 @@ pub(crate) fn missing(name: &str) -> GraphError {
     parameter(format!("(#100) The parameter {name} is required")).challenged("invalid_request")
 }
 
-/// 100/33: no such object, or not for this token.
+/// 100/33: no such object, or this token may not see it.
 pub(crate) fn no_object(id: &str, method: &str) -> GraphError {
     parameter(format!(
         "Unsupported {} request. Object with ID '{id}' does not exist, cannot be loaded due to missing \
@@ -136,7 +136,7 @@ pub(crate) fn no_object(id: &str, method: &str) -> GraphError {
     .subcode(33)
 }
 
-/// 100: `appsecret_proof` is missing or wrong. Never the token's fault.
+/// 100: `appsecret_proof` is missing or wrong, which says nothing about the token.
 pub(crate) fn proof(message: &str) -> GraphError {
     parameter(message).of_kind("GraphMethodException")
 }

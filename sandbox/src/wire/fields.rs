@@ -1,10 +1,10 @@
-//! The `fields` parameter: which keys of an object a reply shows.
+//! The `fields` parameter: which keys of an object are in a reply.
 
 use serde_json::{Map, Value};
 
 use crate::wire::error::{self, GraphError};
 
-/// Splits `id,name,business{id,name}` at the outer commas; what is in braces stays with its field.
+/// Splits `id,name,business{id,name}` at the outer commas and keeps what is in braces with its field.
 fn split(fields: &str) -> Vec<(String, Option<String>)> {
     let mut depth = 0_u32;
     let mut parts = vec![String::new()];
@@ -32,8 +32,8 @@ fn split(fields: &str) -> Vec<(String, Option<String>)> {
     parts.iter().map(named).filter(|(name, _)| !name.is_empty()).collect()
 }
 
-/// Keeps the asked keys of `object` (those of `default` when none are asked). A key that is `null`
-/// exists but has no value, so it is left out; `id` always comes along.
+/// Keeps the requested keys of `object` (those of `default` if none are requested). A key that is `null`
+/// exists without a value and is left out. `id` is always included.
 pub(crate) fn select(
     object: &Value,
     fields: Option<&str>,

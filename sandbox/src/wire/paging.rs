@@ -1,4 +1,4 @@
-//! Cursor paging: `paging.cursors`, `paging.next` with the token in it, and an empty page on demand.
+//! Paging by cursors: `paging.cursors`, `paging.next` (which contains the token), and an empty page on request.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,22 +9,22 @@ use crate::wire::error::{self, GraphError};
 use crate::wire::request::GraphRequest;
 
 const DEFAULT_LIMIT: usize = 25;
-const MOST: usize = 5_000;
+const MAX_LIMIT: usize = 5_000;
 
-/// Where a page starts, and whether the empty page is behind us.
+/// Where a page starts, and whether the empty page has already been shown.
 #[derive(Clone, Copy, Debug, Default)]
-struct Place {
+struct Position {
     offset: usize,
     past_empty: bool,
 }
 
-impl Place {
+impl Position {
     fn cursor(self, list: &str) -> String {
         let text = format!("{list}|{}|{}", self.offset, u8::from(self.past_empty));
         format!("{}ZD", URL_SAFE_NO_PAD.encode(text))
     }
 
-    /// Only a cursor of the same list is good.
+    /// A cursor of another list is not valid.
     fn read(cursor: &str, list: &str) -> Option<Self> {
         let text = URL_SAFE_NO_PAD.decode(cursor.strip_suffix("ZD")?).ok()?;
         let text = String::from_utf8(text).ok()?;
@@ -35,7 +35,7 @@ impl Place {
     }
 }
 
-/// One page of `items`. `list` binds the cursors; `empty_page` is the number of a page without items.
+/// One page of `items`. Its cursors are valid for `list` only. Page number `empty_page` has no items.
 pub(crate) fn page(
     request: &GraphRequest,
     base_url: &str,
@@ -45,7 +45,7 @@ pub(crate) fn page(
 ) -> Result<Value, GraphError> {
     let limit = match request.param("limit").map(str::parse::<usize>) {
         None => DEFAULT_LIMIT,
-        Some(Ok(limit)) if (1..=MOST).contains(&limit) => limit,
+        Some(Ok(limit)) if (1..=MAX_LIMIT).contains(&limit) => limit,
         Some(_) => {
             return Err(error::parameter(
                 "(#100) The parameter limit must be a number between 1 and 5000, please reduce the amount of data \
@@ -54,36 +54,37 @@ pub(crate) fn page(
         }
     };
     let bad_cursor = || error::parameter("(#100) Invalid parameter: the cursor is not valid anymore");
-    let place = match (request.param("after"), request.param("before")) {
-        (Some(after), _) => Place::read(after, list).ok_or_else(bad_cursor)?,
+    let position = match (request.param("after"), request.param("before")) {
+        (Some(after), _) => Position::read(after, list).ok_or_else(bad_cursor)?,
         (None, Some(before)) => {
-            let end = Place::read(before, list).ok_or_else(bad_cursor)?;
-            Place { offset: end.offset.saturating_sub(limit), ..end }
+            let end = Position::read(before, list).ok_or_else(bad_cursor)?;
+            Position { offset: end.offset.saturating_sub(limit), ..end }
         }
-        (None, None) => Place::default(),
+        (None, None) => Position::default(),
     };
     if items.is_empty() {
         return Ok(json!({ "data": [] }));
     }
-    let number = place.offset / limit + 1;
-    let empty = empty_page == Some(number) && !place.past_empty && place.offset < items.len();
+    let number = position.offset / limit + 1;
+    let empty = empty_page == Some(number) && !position.past_empty && position.offset < items.len();
     let shown = if empty { 0 } else { limit };
-    let data: Vec<&Value> = items.iter().skip(place.offset).take(shown).collect();
-    let end = place.offset.saturating_add(data.len());
-    let after = Place { offset: end, past_empty: place.past_empty || empty }.cursor(list);
-    let mut paging = json!({ "cursors": { "before": place.cursor(list), "after": after } });
+    let data: Vec<&Value> = items.iter().skip(position.offset).take(shown).collect();
+    let end = position.offset.saturating_add(data.len());
+    let after = Position { offset: end, past_empty: position.past_empty || empty }.cursor(list);
+    let mut paging = json!({ "cursors": { "before": position.cursor(list), "after": after } });
     if let Some(paging) = paging.as_object_mut() {
         if end < items.len() {
             paging.insert("next".into(), json!(link(request, base_url, "after", &after)));
         }
-        if place.offset > 0 {
-            paging.insert("previous".into(), json!(link(request, base_url, "before", &place.cursor(list))));
+        if position.offset > 0 {
+            paging
+                .insert("previous".into(), json!(link(request, base_url, "before", &position.cursor(list))));
         }
     }
     Ok(json!({ "data": data, "paging": paging }))
 }
 
-/// The same request again, with another cursor. The token is in it: Meta does that.
+/// The URL of the same request with another cursor. It contains the token, as Meta's does.
 fn link(request: &GraphRequest, base_url: &str, direction: &str, cursor: &str) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     if let Some(token) = request.access_token() {

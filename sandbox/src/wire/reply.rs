@@ -1,4 +1,4 @@
-//! Replies in Meta's clothes: the headers every reply has, and the body forms.
+//! Replies as Meta sends them: the headers that every reply has, and the kinds of body.
 
 use axum::body::{Body, Bytes};
 use axum::response::Response;
@@ -8,23 +8,27 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::tokens::random_text;
+use crate::random::random_text;
 use crate::wire::error::GraphError;
 
-/// What a route answers.
-pub(crate) enum Answer {
+/// What a route puts into its reply.
+pub(crate) enum Content {
     Json(Value),
     Html { status: u16, text: String },
     Redirect(String),
 }
 
-impl From<Value> for Answer {
+impl From<Value> for Content {
     fn from(value: Value) -> Self {
         Self::Json(value)
     }
 }
 
-pub(crate) type Outcome = Result<Answer, GraphError>;
+pub(crate) type Outcome = Result<Content, GraphError>;
+
+/// Marks a response that is not sent: the server resets the connection instead.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CutConnection;
 
 /// A reply before it is sent; faults still change it.
 #[derive(Debug)]
@@ -35,7 +39,7 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    /// A reply with the headers that all have.
+    /// An empty reply with the headers that every reply has.
     pub(crate) fn new(version: &str, trace: &str) -> Self {
         let mut draft = Self { status: 200, headers: HeaderMap::new(), body: Bytes::new() };
         let debug = STANDARD.encode(random_text(66));
@@ -59,14 +63,14 @@ impl Draft {
         draft
     }
 
-    /// Replaces a header. A name or value HTTP cannot carry is dropped.
+    /// Replaces a header. A name or value that HTTP does not allow is dropped.
     pub(crate) fn set(&mut self, name: &str, value: &str) {
         if let Some((name, value)) = header_pair(name, value) {
             self.headers.insert(name, value);
         }
     }
 
-    /// Adds one more header of the name.
+    /// Adds a header and keeps those of the same name.
     pub(crate) fn add(&mut self, name: &str, value: &str) {
         if let Some((name, value)) = header_pair(name, value) {
             self.headers.append(name, value);
@@ -101,7 +105,7 @@ impl Draft {
         self.set("location", location);
     }
 
-    /// `ETag` of the body; 304 when the client has it already.
+    /// Sets the `ETag` of the body. The reply becomes a 304 when the client already has this body.
     pub(crate) fn tag(&mut self, known: Option<&HeaderValue>) {
         let digest: String = hex::encode(Sha256::digest(&self.body)).chars().take(40).collect();
         let tag = format!("\"{digest}\"");

@@ -1,4 +1,4 @@
-//! A request as the Graph API sees it: version, path, parameters from everywhere, token.
+//! A request: its version, path, parameters (from query and body) and token.
 
 use axum::body::{Bytes, to_bytes};
 use axum::extract::Request;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use url::form_urlencoded;
 
-/// The part of the Graph API a request goes to.
+/// The part of the Graph API that a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Endpoint {
@@ -37,7 +37,7 @@ pub enum Endpoint {
     Dialog,
     /// `/{id}`.
     Object,
-    /// Anything else.
+    /// Everything else.
     Other,
 }
 
@@ -65,7 +65,7 @@ impl Endpoint {
     }
 }
 
-/// What a client sent. Tokens are in it in the clear: this is a sandbox.
+/// What a client sent, including tokens in the clear.
 #[derive(Clone, Debug)]
 pub struct RecordedRequest {
     /// HTTP method.
@@ -78,9 +78,8 @@ pub struct RecordedRequest {
     pub headers: Vec<(String, String)>,
     /// Body pairs of a form or a JSON object.
     pub form: Vec<(String, String)>,
-    /// Where it went.
     pub endpoint: Endpoint,
-    /// When, in unix seconds on the sandbox's clock.
+    /// When it came, in unix seconds on the sandbox's clock.
     pub at: i64,
     /// The same in microseconds.
     pub at_micros: i64,
@@ -102,7 +101,6 @@ fn find<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
     pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
 }
 
-/// A read request.
 #[derive(Clone, Debug)]
 pub(crate) struct GraphRequest {
     pub(crate) method: Method,
@@ -117,7 +115,7 @@ pub(crate) struct GraphRequest {
 }
 
 impl GraphRequest {
-    /// Reads everything; a body that cannot be read counts as empty.
+    /// A body that cannot be read counts as empty.
     pub(crate) async fn read(request: Request) -> Self {
         let (head, body) = request.into_parts();
         let body = to_bytes(body, 1 << 20).await.unwrap_or_default();
@@ -142,7 +140,7 @@ impl GraphRequest {
         find(&self.query, name).or_else(|| find(&self.form, name)).filter(|value| !value.is_empty())
     }
 
-    /// From the parameters, else from `Authorization: Bearer` (or `OAuth`).
+    /// From the parameters, otherwise from `Authorization: Bearer` (or `OAuth`).
     pub(crate) fn access_token(&self) -> Option<&str> {
         self.param("access_token").or_else(|| {
             let value = self.headers.get(header::AUTHORIZATION)?.to_str().ok()?;

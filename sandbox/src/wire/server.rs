@@ -1,4 +1,4 @@
-//! Sockets: accepts connections, serves them, and cuts them when a fault wants that.
+//! Accepts connections, serves them, and resets them when a fault says so.
 
 use std::convert::Infallible;
 use std::io;
@@ -20,9 +20,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tower::{Service, ServiceExt};
 
-use crate::faults::apply::CutConnection;
+use super::reply::CutConnection;
 
-/// Serves until dropped; dropping closes every connection.
+/// Serves until it is dropped, which closes every connection.
 pub(crate) async fn serve(listener: TcpListener, router: Router) {
     let mut connections = JoinSet::new();
     loop {
@@ -50,7 +50,7 @@ async fn serve_connection(stream: TcpStream, router: Router) {
     }
 }
 
-/// A stream that ends with RST when `cut` is set, not with a polite FIN.
+/// A stream that ends with RST instead of FIN when `cut` is set.
 struct CuttableStream {
     stream: TcpStream,
     cut: Arc<AtomicBool>,
@@ -90,7 +90,7 @@ impl AsyncWrite for CuttableStream {
     }
 }
 
-/// The router; a response marked with [`CutConnection`] becomes an error, which ends the connection.
+/// The router. A response with [`CutConnection`] becomes an error, which ends the connection.
 #[derive(Clone)]
 struct CuttingService {
     router: Router,

@@ -1,4 +1,4 @@
-//! A small client: one GET or POST, and what came back.
+//! A small client: one GET or POST, and the reply.
 
 use std::sync::Once;
 
@@ -42,14 +42,14 @@ pub(crate) async fn sandbox() -> Sandbox {
     sandbox_with(SandboxConfig::default()).await
 }
 
-/// Its clock stands still: no test depends on where a second ends.
+/// A sandbox whose clock stands still, so that no test depends on where a second ends.
 pub(crate) async fn sandbox_with(config: SandboxConfig) -> Sandbox {
     let sandbox = Sandbox::start(config).await.unwrap();
     sandbox.clock().freeze();
     sandbox
 }
 
-/// Ana, who granted what ads work needs.
+/// Ana, who granted the ads permissions.
 pub(crate) fn ana(sandbox: &Sandbox) -> User {
     sandbox.user("ana").grants(["ads_read", "ads_management", "business_management"])
 }
@@ -88,7 +88,7 @@ pub(crate) fn app_token() -> String {
     format!("{APP}|{SECRET}")
 }
 
-/// `data` of `debug_token`, asked with the app token.
+/// `data` of `debug_token` for the app token.
 pub(crate) async fn debug(sandbox: &Sandbox, token: &str) -> Value {
     let reply = debug_reply(sandbox, token, &app_token()).await;
     assert_eq!(reply.status, 200, "{}", reply.text);

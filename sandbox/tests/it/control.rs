@@ -18,7 +18,7 @@ async fn tell(sandbox: &Sandbox, path: &str, body: Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_whole_story_is_told_over_http() {
+async fn a_whole_story_works_over_http() {
     let sandbox = sandbox().await;
     assert!(get(&sandbox, "/_sandbox", &[]).await.text.contains("POST   /_sandbox/users"));
     let ana = tell(
@@ -102,13 +102,13 @@ async fn mistakes_are_explained() {
     let reply = read(http().post(&url).body(r#"{"nome":"ana"}"#).send().await.unwrap()).await;
     assert!(reply.status == 400 && reply.json["error"].as_str().unwrap().contains("nome"), "{}", reply.text);
     let reply = read(http().post(format!("{url}/eve/tokens")).send().await.unwrap()).await;
-    assert!(reply.status == 400 && reply.text.contains("nobody is called eve"));
+    assert!(reply.status == 400 && reply.text.contains("there is no user eve"));
     assert_eq!(get(&sandbox, "/_sandbox/nonsense", &[]).await.status, 404);
     assert!(sandbox.requests().is_empty(), "control is not recorded");
 }
 
 #[tokio::test]
-async fn the_clock_runs_at_the_speed_that_it_is_told() {
+async fn the_clock_runs_at_the_speed_that_is_set() {
     let sandbox = sandbox().await;
     let clock = async || get(&sandbox, "/_sandbox/clock", &[]).await.json;
     let stood = clock().await;
@@ -118,10 +118,10 @@ async fn the_clock_runs_at_the_speed_that_it_is_told() {
     assert_eq!(sandbox.clock().now_micros(), now_us);
 
     let token = sandbox.user("ana").long_lived_token();
-    let told = tell(&sandbox, "/clock", json!({ "set": 1_763_859_600, "speed": 86_400 })).await;
-    assert_eq!(told["speed"], 86_400);
-    assert!(told["now"].as_i64().unwrap() >= 1_763_859_600);
-    sandbox.expires_at(&token, told["now"].as_i64().unwrap() + 86_400);
+    let shown = tell(&sandbox, "/clock", json!({ "set": 1_763_859_600, "speed": 86_400 })).await;
+    assert_eq!(shown["speed"], 86_400);
+    assert!(shown["now"].as_i64().unwrap() >= 1_763_859_600);
+    sandbox.expires_at(&token, shown["now"].as_i64().unwrap() + 86_400);
     let start = std::time::Instant::now();
     while me(&sandbox, &token).await.status == 200 {
         assert!(start.elapsed().as_secs() < 20, "a day takes a second");

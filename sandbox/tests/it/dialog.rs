@@ -1,4 +1,4 @@
-//! The login dialog, and what its codes are good for.
+//! The login dialog and its codes.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Section D: how consents end, versions, data access, callbacks, healing.
+//! How consents end, versions, data access, callbacks, and the end of a checkpoint.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ async fn deleting_permissions_ends_all_tokens_of_the_person() {
     assert_eq!(me(&sandbox, &again).await.error(), (400, 190, Some(458)));
 }
 
-/// Takes `n` POSTs and gives what they said.
+/// Receives `n` POSTs and returns their text.
 async fn listen(listener: TcpListener, n: usize) -> Vec<String> {
     let mut heard = Vec::new();
     for _ in 0..n {

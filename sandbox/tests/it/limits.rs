@@ -1,4 +1,4 @@
-//! Section B: usage headers, throttles and blocks.
+//! Usage headers, throttles and blocks.
 
 use std::time::Duration;
 

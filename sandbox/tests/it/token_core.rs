@@ -1,4 +1,4 @@
-//! Section A of the contract: exchange, `debug_token`, permissions, dead tokens, proofs.
+//! Exchange, `debug_token`, permissions, dead tokens, proofs.
 
 use std::time::Duration;
 

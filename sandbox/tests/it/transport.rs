@@ -1,4 +1,4 @@
-//! Section C: replies that are late, broken, cut off, or not JSON at all.
+//! Replies that are late, broken, cut off, or not JSON at all.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ async fn broken(sandbox: &Sandbox, token: &str, kind: FaultKind) -> Reply {
     me(sandbox, token).await
 }
 
-/// What a client sees of a broken connection: sending fails, or reading the body.
+/// A broken connection as a client sees it: sending fails, or reading the body does.
 async fn failure(sandbox: &Sandbox, path: &str) -> reqwest::Error {
     match http().get(format!("{}{path}", sandbox.url())).send().await {
         Err(error) => error,

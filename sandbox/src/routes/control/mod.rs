@@ -1,4 +1,4 @@
-//! `/_sandbox`: everything a test can do in the process, for people and other processes.
+//! `/_sandbox`: lets people and other processes do what a test does with [`Sandbox`](crate::Sandbox).
 
 mod people;
 
@@ -21,9 +21,9 @@ use crate::faults::Fault;
 use crate::state::Shared;
 use crate::usage::UsageScope;
 
-type World = Axum<Arc<Shared>>;
+type SharedState = Axum<Arc<Shared>>;
 
-/// A body that could not be read, with the reason.
+/// Why a body could not be read.
 struct BadRequest(String);
 
 impl IntoResponse for BadRequest {
@@ -33,14 +33,14 @@ impl IntoResponse for BadRequest {
     }
 }
 
-type Answered = Result<Json<Value>, BadRequest>;
+type ControlReply = Result<Json<Value>, BadRequest>;
 
-/// JSON whatever the content type says, so that plain `curl -d` works.
+/// Reads JSON with any content type, so that plain `curl -d` works.
 fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, BadRequest> {
     serde_json::from_slice(body).map_err(|error| BadRequest(error.to_string()))
 }
 
-fn done() -> Answered {
+fn done() -> ControlReply {
     Ok(Json(json!({ "done": true })))
 }
 
@@ -69,10 +69,10 @@ async fn unknown() -> Response {
         .into_response()
 }
 
-async fn show_help(Axum(world): World) -> String {
-    let app = world.lock().default_app();
+async fn show_help(Axum(shared): SharedState) -> String {
+    let app = shared.lock().default_app();
     let secret = app.secrets.first().map_or(DEFAULT_APP_SECRET, String::as_str);
-    help::text(&world.url, &app.id, secret)
+    help::text(&shared.url, &app.id, secret)
 }
 
 #[derive(Deserialize)]
@@ -83,15 +83,15 @@ struct OfToken {
     expires_at: Option<i64>,
 }
 
-async fn kill(Axum(world): World, body: Bytes) -> Answered {
+async fn kill(Axum(shared): SharedState, body: Bytes) -> ControlReply {
     let of: OfToken = read(&body)?;
-    world.lock().kill(&of.token, of.subcode);
+    shared.lock().kill(&of.token, of.subcode);
     done()
 }
 
-async fn expire(Axum(world): World, body: Bytes) -> Answered {
+async fn expire(Axum(shared): SharedState, body: Bytes) -> ControlReply {
     let of: OfToken = read(&body)?;
-    let mut state = world.lock();
+    let mut state = shared.lock();
     let end = of.expires_at.unwrap_or_else(|| state.now().saturating_sub(1));
     if let Some(token) = state.tokens.get_mut(&of.token) {
         token.expires_at = end;
@@ -99,43 +99,43 @@ async fn expire(Axum(world): World, body: Bytes) -> Answered {
     done()
 }
 
-async fn revive(Axum(world): World, body: Bytes) -> Answered {
+async fn revive(Axum(shared): SharedState, body: Bytes) -> ControlReply {
     let of: OfToken = read(&body)?;
-    if let Some(token) = world.lock().tokens.get_mut(&of.token) {
+    if let Some(token) = shared.lock().tokens.get_mut(&of.token) {
         token.dead = None;
     }
     done()
 }
 
-async fn list_apps(Axum(world): World) -> Json<Value> {
-    Json(json!({ "apps": world.lock().apps }))
+async fn list_apps(Axum(shared): SharedState) -> Json<Value> {
+    Json(json!({ "apps": shared.lock().apps }))
 }
 
-async fn set_app(Axum(world): World, body: Bytes) -> Answered {
+async fn set_app(Axum(shared): SharedState, body: Bytes) -> ControlReply {
     let app: App = read(&body)?;
-    let mut state = world.lock();
+    let mut state = shared.lock();
     state.apps.retain(|known| known.id != app.id);
     state.apps.push(app);
     done()
 }
 
-async fn list_faults(Axum(world): World) -> Json<Value> {
-    Json(json!({ "faults": world.lock().faults }))
+async fn list_faults(Axum(shared): SharedState) -> Json<Value> {
+    Json(json!({ "faults": shared.lock().faults }))
 }
 
-async fn add_fault(Axum(world): World, body: Bytes) -> Answered {
+async fn add_fault(Axum(shared): SharedState, body: Bytes) -> ControlReply {
     let fault: Fault = read(&body)?;
-    world.lock().faults.push(fault);
+    shared.lock().faults.push(fault);
     done()
 }
 
-async fn clear_faults(Axum(world): World) -> Answered {
-    world.lock().faults.clear();
+async fn clear_faults(Axum(shared): SharedState) -> ControlReply {
+    shared.lock().faults.clear();
     done()
 }
 
-async fn list_requests(Axum(world): World) -> Json<Value> {
-    let state = world.lock();
+async fn list_requests(Axum(shared): SharedState) -> Json<Value> {
+    let state = shared.lock();
     let requests: Vec<Value> = state
         .requests
         .iter()
@@ -147,13 +147,13 @@ async fn list_requests(Axum(world): World) -> Json<Value> {
     Json(json!({ "requests": requests }))
 }
 
-async fn clear_requests(Axum(world): World) -> Answered {
-    world.lock().requests.clear();
+async fn clear_requests(Axum(shared): SharedState) -> ControlReply {
+    shared.lock().requests.clear();
     done()
 }
 
-async fn show_clock(Axum(world): World) -> Json<Value> {
-    let (now_us, speed) = world.clock.reading();
+async fn show_clock(Axum(shared): SharedState) -> Json<Value> {
+    let (now_us, speed) = shared.clock.reading();
     Json(json!({ "now": now_us.div_euclid(1_000_000), "now_us": now_us, "speed": speed }))
 }
 
@@ -169,22 +169,22 @@ struct MoveClock {
     speed: Option<u32>,
 }
 
-async fn move_clock(Axum(world): World, body: Bytes) -> Answered {
+async fn move_clock(Axum(shared): SharedState, body: Bytes) -> ControlReply {
     let to: MoveClock = read(&body)?;
     if to.reset {
-        world.clock.reset();
+        shared.clock.reset();
     }
     if let Some(at) = to.set {
-        world.clock.set(at);
+        shared.clock.set(at);
     }
     if to.freeze {
-        world.clock.freeze();
+        shared.clock.freeze();
     }
     if let Some(speed) = to.speed {
-        world.clock.run_at(speed);
+        shared.clock.run_at(speed);
     }
-    world.clock.advance(Duration::from_secs(to.advance_seconds.unwrap_or(0)));
-    Ok(show_clock(Axum(world)).await)
+    shared.clock.advance(Duration::from_secs(to.advance_seconds.unwrap_or(0)));
+    Ok(show_clock(Axum(shared)).await)
 }
 
 #[derive(Deserialize)]
@@ -195,9 +195,9 @@ struct SetUsage {
     block_seconds: Option<i64>,
 }
 
-async fn set_usage(Axum(world): World, body: Bytes) -> Answered {
+async fn set_usage(Axum(shared): SharedState, body: Bytes) -> ControlReply {
     let SetUsage { scope, percent, block_seconds } = read(&body)?;
-    let mut state = world.lock();
+    let mut state = shared.lock();
     let (now, tier) = (state.now(), state.switches.tier);
     if let Some(percent) = percent {
         state.usage.set(scope.clone(), percent, now, tier);
@@ -208,19 +208,19 @@ async fn set_usage(Axum(world): World, body: Bytes) -> Answered {
     done()
 }
 
-async fn clear_usage(Axum(world): World) -> Answered {
-    world.lock().usage.clear();
+async fn clear_usage(Axum(shared): SharedState) -> ControlReply {
+    shared.lock().usage.clear();
     done()
 }
 
-async fn show_switches(Axum(world): World) -> Json<Value> {
-    Json(json!(world.lock().switches))
+async fn show_switches(Axum(shared): SharedState) -> Json<Value> {
+    Json(json!(shared.lock().switches))
 }
 
-/// Takes a part; the rest stays as it is.
-async fn switch(Axum(world): World, body: Bytes) -> Answered {
+/// Changes the switches in the body and keeps the others.
+async fn switch(Axum(shared): SharedState, body: Bytes) -> ControlReply {
     let part: Value = read(&body)?;
-    let mut state = world.lock();
+    let mut state = shared.lock();
     let mut whole = json!(state.switches);
     if let (Value::Object(whole), Value::Object(part)) = (&mut whole, part) {
         whole.extend(part);

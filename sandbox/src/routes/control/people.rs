@@ -1,4 +1,4 @@
-//! Control of people: making them, their tokens, what they do and consent to.
+//! Control of people: creating them and their tokens, their actions and their consent.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use axum::response::Json;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Answered, BadRequest, World, done, read};
+use super::{BadRequest, ControlReply, SharedState, done, read};
 use crate::dialog::{self, Decision};
 use crate::people::AdAccountSpec;
 use crate::state::{Shared, person_key};
@@ -40,9 +40,9 @@ enum Accounts {
     These(Vec<AdAccountSpec>),
 }
 
-pub(super) async fn make_user(Axum(world): World, body: Bytes) -> Answered {
+pub(super) async fn make_user(Axum(shared): SharedState, body: Bytes) -> ControlReply {
     let new: NewUser = read(&body)?;
-    let user = User::new(world.clone(), &new.name, new.system).grants(&new.grants).declines(&new.declines);
+    let user = User::new(shared.clone(), &new.name, new.system).grants(&new.grants).declines(&new.declines);
     match new.ad_accounts {
         Some(Accounts::Count(n)) => _ = user.with_ad_accounts(n),
         Some(Accounts::These(specs)) => {
@@ -66,8 +66,8 @@ pub(super) async fn make_user(Axum(world): World, body: Bytes) -> Answered {
     ))
 }
 
-pub(super) async fn list_users(Axum(world): World) -> Json<Value> {
-    let state = world.lock();
+pub(super) async fn list_users(Axum(shared): SharedState) -> Json<Value> {
+    let state = shared.lock();
     let people: Vec<Value> = state
         .people
         .values()
@@ -88,12 +88,12 @@ pub(super) struct WhichUser {
     system: bool,
 }
 
-fn known(world: &Arc<Shared>, name: &str, which: &WhichUser) -> Result<User, BadRequest> {
-    let known = world.lock().people.contains_key(&person_key(name, which.system));
+fn known(shared: &Arc<Shared>, name: &str, which: &WhichUser) -> Result<User, BadRequest> {
+    let known = shared.lock().people.contains_key(&person_key(name, which.system));
     if known {
-        Ok(User::new(world.clone(), name, which.system))
+        Ok(User::new(shared.clone(), name, which.system))
     } else {
-        Err(BadRequest(format!("nobody is called {name}: POST /_sandbox/users first")))
+        Err(BadRequest(format!("there is no user {name}: POST /_sandbox/users first")))
     }
 }
 
@@ -109,13 +109,13 @@ struct NewToken {
 }
 
 pub(super) async fn make_token(
-    Axum(world): World,
+    Axum(shared): SharedState,
     Path(name): Path<String>,
     Query(which): Query<WhichUser>,
     body: Bytes,
-) -> Answered {
+) -> ControlReply {
     let new: NewToken = if body.is_empty() { NewToken::default() } else { read(&body)? };
-    let user = known(&world, &name, &which)?;
+    let user = known(&shared, &name, &which)?;
     let mut order = match (new.kind.as_deref(), &new.page) {
         (_, Some(page)) => {
             let kind = Some(TokenKind::Page(user.page(page)));
@@ -125,7 +125,7 @@ pub(super) async fn make_token(
         (Some("long_lived" | "60_days"), _) => TokenOrder::long(),
         (Some("never"), _) => TokenOrder::never(),
         (Some("debug_only"), _) => TokenOrder { kind: Some(TokenKind::DebugOnly), ..TokenOrder::short() },
-        (Some(other), _) => return Err(BadRequest(format!("{other} is no kind of token"))),
+        (Some(other), _) => return Err(BadRequest(format!("unknown kind of token: {other}"))),
     };
     order.life_seconds = new.life_seconds.unwrap_or(order.life_seconds);
     order.length = new.length.unwrap_or(order.length);
@@ -145,13 +145,13 @@ struct Act {
 }
 
 pub(super) async fn act(
-    Axum(world): World,
+    Axum(shared): SharedState,
     Path(name): Path<String>,
     Query(which): Query<WhichUser>,
     body: Bytes,
-) -> Answered {
+) -> ControlReply {
     let act: Act = read(&body)?;
-    let user = known(&world, &name, &which)?;
+    let user = known(&shared, &name, &which)?;
     match act.action.as_str() {
         "changes_password" => user.changes_password(),
         "removes_app" => user.removes_app(),
@@ -167,7 +167,7 @@ pub(super) async fn act(
         "declines" => _ = user.declines(&act.names),
         "lets_expire" => _ = user.lets_expire(&act.names),
         "forgets" => _ = user.forgets(&act.names),
-        other => return Err(BadRequest(format!("nobody can do {other}"))),
+        other => return Err(BadRequest(format!("unknown action: {other}"))),
     }
     done()
 }
@@ -180,10 +180,10 @@ struct Consent {
     decision: Option<Decision>,
 }
 
-pub(super) async fn consent(Axum(world): World, body: Bytes) -> Answered {
+pub(super) async fn consent(Axum(shared): SharedState, body: Bytes) -> ControlReply {
     let Consent { dialog_url, user, decision } = read(&body)?;
     let decision = decision.unwrap_or(Decision::Allow);
-    let location = dialog::consent(&world, &dialog_url, &user, decision).map_err(BadRequest)?;
+    let location = dialog::consent(&shared, &dialog_url, &user, decision).map_err(BadRequest)?;
     Ok(Json(json!({ "location": location })))
 }
 
@@ -192,10 +192,10 @@ struct OfUser {
     user: String,
 }
 
-pub(super) async fn signed_request(Axum(world): World, body: Bytes) -> Answered {
+pub(super) async fn signed_request(Axum(shared): SharedState, body: Bytes) -> ControlReply {
     let of: OfUser = read(&body)?;
-    let user = known(&world, &of.user, &WhichUser::default())?;
-    let secret = world.lock().default_app().secrets.first().cloned().unwrap_or_default();
-    let signed = callbacks::signed_request(&secret, &user.id(), world.clock.now());
+    let user = known(&shared, &of.user, &WhichUser::default())?;
+    let secret = shared.lock().default_app().secrets.first().cloned().unwrap_or_default();
+    let signed = callbacks::signed_request(&secret, &user.id(), shared.clock.now());
     Ok(Json(json!({ "signed_request": signed })))
 }
