@@ -16,7 +16,7 @@ test:
 lint:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets -- -D warnings
-    cargo clippy -p token-vault --no-default-features -- -D warnings
+    cargo clippy --workspace --no-default-features -- -D warnings
     npx --yes @bufbuild/buf@1.75.0 lint
     npx --yes @bufbuild/buf@1.75.0 format --diff --exit-code
     cargo deny check bans licenses sources
