@@ -1,4 +1,4 @@
-//! What the provider says: bodies and headers of the Graph API.
+//! Input from the provider: bodies and headers of the Graph API.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| token_vault::fuzzing::graph(data));

@@ -1,4 +1,4 @@
-//! What the operator says: configuration, key files, certificates, cron expressions.
+//! Input from the operator: configuration, key files, certificates, cron expressions.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| token_vault::fuzzing::operator(data));
