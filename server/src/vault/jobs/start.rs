@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::store::{Abort, JobRun, Origin, RunCause, RunState};
 use crate::vault::error::VaultError;
 use crate::vault::jobs::run::{Progress, RunFailed};
-use crate::vault::once::in_flight::InFlightGuard;
 use crate::vault::state::Vault;
+use crate::vault::state::in_flight::InFlightGuard;
 use crate::vault::timetable::JobKind;
 
 /// A run that starts later than this after its slot counts as a catch-up.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::model::{ConnectionId, Incarnation};
 use crate::store::{Abort, Tx};
 use crate::vault::error::VaultError;
-use crate::vault::once::in_flight::InFlightGuard;
 use crate::vault::state::Vault;
+use crate::vault::state::in_flight::InFlightGuard;
 
 /// How long a process waits before it exchanges under a claim that it took over: the process that ended may still have
 /// its one provider call in progress, which lasts 20 s at most.

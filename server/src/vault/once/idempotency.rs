@@ -9,11 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::model::{Principal, RequestId};
 use crate::store::{Abort, Claim, Claimed, Origin, RequestOutcome, Tx};
 use crate::vault::error::VaultError;
-use crate::vault::once::in_flight::InFlightGuard;
 use crate::vault::state::Vault;
-
-/// What names a request: principal, RPC and request id.
-pub(in crate::vault) type RequestKey = (String, &'static str, RequestId);
+use crate::vault::state::in_flight::{InFlightGuard, RequestKey};
 
 /// A request that must be carried out once. See [`Vault::request`].
 pub(in crate::vault) struct Request {

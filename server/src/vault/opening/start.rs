@@ -13,7 +13,6 @@ use crate::store::{Abort, Registration, Store, StoreConfig, StoreError, migrate_
 use crate::vault::access::api_keys::{CreateApiKey, NewApiKey};
 use crate::vault::audit::relay::Relay;
 use crate::vault::error::{OpenError, VaultError};
-use crate::vault::once::in_flight::InFlight;
 use crate::vault::opening::config::{FirstStart, VaultConfig};
 use crate::vault::opening::first_start::{create_master_key, set_up};
 use crate::vault::opening::master_keys::{check_master_keys, find_key_service, key_source, no_key};
@@ -21,6 +20,7 @@ use crate::vault::state::Vault;
 use crate::vault::state::access::{Access, KeyUses};
 use crate::vault::state::audit::AuditTrail;
 use crate::vault::state::feed::Feed;
+use crate::vault::state::in_flight::InFlight;
 use crate::vault::state::jobs::Jobs;
 use crate::vault::state::key_changes::KeyChanges;
 use crate::vault::state::keyring::Keys;

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::model::{ConnectionId, Timestamp};
-use crate::vault::once::in_flight::InFlight;
+use crate::vault::state::in_flight::InFlight;
 use crate::vault::timetable::Timetable;
 
 /// How often to look for keys that are not sealed to the break-glass key.

@@ -4,18 +4,23 @@ use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::model::RequestId;
+
+/// What names a request: principal, RPC and request id.
+pub type RequestKey = (String, &'static str, RequestId);
+
 /// A set of ids, each held by the one task that works on it.
-pub(in crate::vault) struct InFlight<K: Eq + Hash>(Arc<Mutex<HashSet<K>>>);
+pub struct InFlight<K: Eq + Hash>(Arc<Mutex<HashSet<K>>>);
 
 /// Keeps an id in flight until it is dropped.
-pub(in crate::vault) struct InFlightGuard<K: Eq + Hash> {
+pub struct InFlightGuard<K: Eq + Hash> {
     all: Arc<Mutex<HashSet<K>>>,
     id: K,
 }
 
 impl<K: Eq + Hash + Clone> InFlight<K> {
     /// `None`: another task of this process works on it.
-    pub(in crate::vault) fn enter(&self, id: impl Into<K>) -> Option<InFlightGuard<K>> {
+    pub fn enter(&self, id: impl Into<K>) -> Option<InFlightGuard<K>> {
         let id = id.into();
         lock(&self.0).insert(id.clone()).then(|| InFlightGuard { all: Arc::clone(&self.0), id })
     }
