@@ -1,4 +1,4 @@
-//! Text that callers give to the vault, as fuzzing makes it.
+//! Entry points for fuzzing the text that callers send.
 
 use crate::model::Secret;
 use crate::vault::position;
@@ -6,16 +6,17 @@ use crate::vault::token::candidate;
 
 const MARK: &str = "EAAxq7Zk2m";
 
-/// A pasted token, and a cursor.
+/// Parses a pasted token and a cursor.
 pub fn text(text: &str) {
     match candidate::parse(&Secret::new(text.to_owned()), "access_token") {
         Ok(token) => {
-            let again = candidate::parse(&token, "access_token").expect("what was taken once is taken again");
+            let again =
+                candidate::parse(&token, "access_token").expect("what was accepted once is accepted again");
             assert_eq!(again.expose(), token.expose());
         }
         Err(why) => drop(why.to_string()),
     }
-    // With something in it that no error says by itself.
+    // No error may repeat the text.
     for text in [format!("{MARK}{text}"), format!("{text}{MARK}")] {
         if let Err(why) = candidate::parse(&Secret::new(text), "access_token") {
             assert!(!why.to_string().contains(MARK), "the error repeats the token");

@@ -1,4 +1,4 @@
-//! Positions that callers hand back: page tokens, and the feed's cursor. Opaque, printable, and checked.
+//! Positions that callers hand back: page tokens in lists, and cursors in the feed. Opaque to callers, and checked.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -17,7 +17,7 @@ const HASH: usize = 16;
 const PURPOSE: &str = "page-token";
 
 impl Vault {
-    /// Hashes a query with who asks it: a page token of one goes with no other.
+    /// Hashes a query together with its caller: a page token is good for the same query of the same caller only.
     pub(super) fn query_hash(&self, caller: &Principal, rpc: &str, parts: &[&[u8]]) -> QueryHash {
         let visible = match &caller.workspaces {
             WorkspaceSet::All => "*".to_owned(),
@@ -30,7 +30,7 @@ impl Vault {
         QueryHash(leading(self.keys.index.mac("page-query", &all)))
     }
 
-    /// Renders a position within a query. Sealed: it may be that of a row that its bearer may not see.
+    /// The page token is encrypted, since the position may be that of a row that the caller must not see.
     pub(super) fn write_page_token(&self, position: &str, query: &QueryHash) -> Result<String, VaultError> {
         let mut note = query.0.to_vec();
         note.extend_from_slice(position.as_bytes());
@@ -38,7 +38,6 @@ impl Vault {
         Ok(URL_SAFE_NO_PAD.encode(sealed))
     }
 
-    /// Reads a position back.
     pub(super) fn read_page_token(&self, token: &str, query: &QueryHash) -> Result<String, VaultError> {
         let sealed = URL_SAFE_NO_PAD.decode(token).map_err(|_| VaultError::PageTokenInvalid)?;
         let note = open_note(&self.keys.pages, PURPOSE, &sealed).map_err(|_| VaultError::PageTokenInvalid)?;
@@ -49,27 +48,25 @@ impl Vault {
         String::from_utf8(position.to_vec()).map_err(|_| VaultError::PageTokenInvalid)
     }
 
-    /// The feed's position now.
+    /// The position of the feed's newest event, as text.
     pub(super) fn cursor(&self) -> String {
         self.write_cursor(self.store.feed().head())
     }
 
-    /// Renders a position in the feed: epoch, sequence, and the check of that event's identity.
     pub(super) fn write_cursor(&self, position: FeedPosition) -> String {
         write_cursor(self.keys.vault.feed_epoch, position)
     }
 
-    /// What a position of another feed than this one meets.
     pub(super) fn feed_replaced(&self) -> VaultError {
         let ours = self.keys.vault.feed_epoch;
         VaultError::FeedReplaced { ours, theirs: ours }
     }
 
-    /// Reads a position back and holds it against the feed as it is.
+    /// Reads a cursor, and checks its position against the feed.
     ///
     /// # Errors
-    /// `CursorInvalid` for what no vault made; `FeedReplaced` for one of another feed; `EventsCompacted` for one
-    /// before the kept history.
+    /// `CursorInvalid` for text that no vault wrote; `FeedReplaced` for a position in another feed; `EventsCompacted` for
+    /// one whose next events are deleted.
     pub(super) async fn read_cursor(
         &self,
         cursor: &str,
@@ -83,7 +80,7 @@ impl Vault {
         Ok(position)
     }
 
-    /// Whether a position is one of this feed, and still kept.
+    /// Checks that a position is in this feed, and that the events after it are kept.
     pub(super) async fn check_position(&self, position: FeedPosition) -> Result<(), VaultError> {
         let mut session = self.store.read().await?;
         let state = session.feed_state().await?;
@@ -100,26 +97,26 @@ impl Vault {
         match identity {
             Some(identity) if identity == position.identity => Ok(()),
             Some(_) => Err(self.feed_replaced()),
-            // Retention came between the two reads.
+            // Retention deleted the event between the two reads.
             None => Err(compacted),
         }
     }
 }
 
-/// The form of a cursor that this release writes.
-const FORM: &str = "1";
+/// The version of the cursor's format.
+const FORMAT: &str = "1";
 
-/// A position in the feed of an epoch, as text.
+/// A cursor: format, the feed's epoch, the event's sequence, and its identity, which shows whether the feed is the same.
 pub(super) fn write_cursor(epoch: Uuid, position: FeedPosition) -> String {
     let FeedPosition { sequence, identity } = position;
-    format!("{FORM}.{}.{sequence}.{identity:x}", epoch.simple())
+    format!("{FORMAT}.{}.{sequence}.{identity:x}", epoch.simple())
 }
 
 fn parse_cursor(cursor: &str) -> Option<(Uuid, FeedPosition)> {
     let mut parts = cursor.split('.');
     let (form, epoch, sequence, identity) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
-    if form != FORM || parts.next().is_some() || epoch.len() != 32 || !plain(sequence) || !plain(identity) {
+    if form != FORMAT || parts.next().is_some() || epoch.len() != 32 || !plain(sequence) || !plain(identity) {
         return None;
     }
     let position =
@@ -138,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_cursor_is_a_cursor() {
+    fn only_cursors_are_accepted() {
         let epoch = Uuid::from_u128(7);
         let good = format!("1.{}.42.1f", epoch.simple());
         assert_eq!(parse_cursor(&good), Some((epoch, FeedPosition { sequence: 42, identity: 31 })));
@@ -162,7 +159,7 @@ mod tests {
     }
 }
 
-/// A cursor that can be read is the one that would be written.
+/// Every cursor that can be read is written the same way.
 #[cfg(fuzzing)]
 pub(super) fn fuzz(text: &str) {
     if let Some((epoch, position)) = parse_cursor(text) {

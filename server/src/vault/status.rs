@@ -1,4 +1,4 @@
-//! GetVaultStatus: what the vault says of itself.
+//! GetVaultStatus: the state of the vault, its providers and its replicas.
 
 use crate::model::{EventKind, Principal, Status, Timestamp};
 use crate::vault::error::VaultError;
@@ -6,57 +6,46 @@ use crate::vault::keys::master_keys::MasterKeyState;
 use crate::vault::provider_health::ProviderState;
 use crate::vault::state::Vault;
 
-/// What the vault says of itself.
 #[derive(Debug, Clone)]
 pub struct VaultStatus {
-    /// Of this program.
     pub version: &'static str,
-    /// The vault's now.
     pub server_time: Timestamp,
     /// `sqlite` or `postgres`.
     pub backend: &'static str,
-    /// This process.
+    /// The name of this process; empty for a caller of some workspaces only.
     pub replica: String,
-    /// Position in the feed.
+    /// The feed's position.
     pub cursor: String,
-    /// Sequence of the newest event.
     pub head_sequence: i64,
-    /// Sequence of the oldest event that is kept.
     pub oldest_sequence: i64,
-    /// Tokens whose due work was not done, as the watchdog sees it.
+    /// Tokens whose due work the watchdog has announced as overdue.
     pub overdue_tokens: u64,
-    /// How each provider stands.
     pub providers: Vec<ProviderState>,
-    /// The processes that live on this database.
+    /// The processes that run on this database.
     pub replicas: Vec<ReplicaState>,
-    /// The master keys that this process holds; the active one first.
+    /// The master keys that this process holds, the active one first.
     pub master_keys: Vec<MasterKeyState>,
-    /// Connections by status, among those that the caller may see.
+    /// The number of tokens of each status, among those that the caller may see.
     pub tokens_by_status: Vec<(Status, u64)>,
 }
 
-/// One process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplicaState {
-    /// Its name.
     pub name: String,
-    /// Of its program.
+    /// The version of its program.
     pub version: String,
-    /// When it began.
     pub started_at: Timestamp,
     /// Microseconds that its clock is ahead of the database's.
     pub clock_offset: i64,
-    /// It is the one that answers.
+    /// It is the one that answers this call.
     pub is_this_one: bool,
 }
 
 impl Vault {
-    /// What the vault says of itself.
-    ///
     /// # Errors
     /// `StorageUnavailable`.
     pub async fn status(&self, caller: &Principal) -> Result<VaultStatus, VaultError> {
-        // What is of the whole vault is not for a caller of some of its workspaces.
+        // A caller of some workspaces gets nothing about the whole vault.
         let reaches_all = caller.reaches_all_workspaces();
         let master_keys = if reaches_all { self.master_key_states().await? } else { Vec::new() };
         let mut session = self.store.read().await?;

@@ -79,8 +79,8 @@ on_both_databases! {
         assert!(died.last_known_good.unwrap().seconds <= died.first_known_bad.unwrap().seconds - 80_000);
         assert_eq!(feed.first(&his, Kind::AdAccountsChanged).await.severity(), Severity::Warning);
         let logs = world.logs();
-        assert!(logs.contains("token looked at") && logs.contains("days_left"), "a line for each");
-        assert!(logs.contains("every connection was looked at"), "and a summary");
+        assert!(logs.contains("token checked") && logs.contains("days_left"), "a line for each");
+        assert!(logs.contains("every token was checked"), "and a summary");
 
         // The password is not all: a checkpoint that is passed heals by itself.
         ben.hits_checkpoint();

@@ -164,8 +164,10 @@ async fn a_new_master_key_takes_over(backend: Backend) {
     assert!(admin.fetch(&bob).await.is_ok());
     // A file without the key that is in use changes nothing: what is at hand stays.
     write_keys(&world, &file, &[&master_key_line("stranger")]);
-    eventually_async("it is told", limit, async || world.logs().contains("keys at hand stay").then_some(()))
-        .await;
+    eventually_async("it is told", limit, async || {
+        world.logs().contains("the vault keeps the keys it has").then_some(())
+    })
+    .await;
     assert_eq!(active(&admin).await, [id_of(&new)]);
     admin.connect("initech", &world.person("eve").long_lived_token()).await;
 }

@@ -142,7 +142,7 @@ pub(in crate::api) async fn authenticate<S: Inner>(
             };
             if turned_away {
                 let origin = call.origin();
-                authenticator.vault.record_refusal(&origin, code_name(status.code()), call.reason()).await;
+                authenticator.vault.record_denial(&origin, code_name(status.code()), call.reason()).await;
             }
             Ok(status.into_http())
         }

@@ -36,7 +36,7 @@ impl Vault {
         if row_mac(&self.keys.authorization, &record.api_key, &record.hash).as_slice() == record.mac {
             return Ok(());
         }
-        tracing::error!(api_key = %record.api_key.id, "an API key's row was altered outside the vault; it is denied");
+        tracing::error!(api_key = %record.api_key.id, "an API key's row was altered outside the vault; the key is denied");
         Err(VaultError::ApiKeyInvalid)
     }
 }

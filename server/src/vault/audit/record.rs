@@ -92,7 +92,7 @@ impl Vault {
     }
 
     /// Records that a caller was denied, unless there were too many of these lately. The caller is denied either way.
-    pub async fn record_refusal(&self, origin: &Origin, code: &str, reason: &str) {
+    pub async fn record_denial(&self, origin: &Origin, code: &str, reason: &str) {
         if !self.audit.log.is_on() {
             return;
         }

@@ -50,8 +50,6 @@ pub struct JobRunPage {
 }
 
 impl Vault {
-    /// The jobs, with their next and last runs.
-    ///
     /// # Errors
     /// `StorageUnavailable`.
     pub async fn list_jobs(&self, caller: &Principal) -> Result<Vec<Job>, VaultError> {

@@ -1,5 +1,5 @@
-//! The job `shredding`: ends the connections of shredded workspaces, and keeps the ledger of shredded workspaces in the data
-//! folder, from which a restored backup learns what must stay destroyed.
+//! The job `shredding`: ends the connections of shredded workspaces. And the ledger of shredded workspaces, a file in the
+//! data folder that operators keep with their backups.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
