@@ -12,22 +12,10 @@ use super::fields::Fields;
 use crate::model::{ProviderId, Secret, SecretId, Status};
 use crate::provider::ReportedRefusal;
 use crate::vault::{
-    ExchangeSubject, ExchangeToken, FetchAccessToken, IntakeOptions, ListOrder, ListTokens, ReportTokenError,
-    ReportedSecret, RevokeToken, StoreToken, Target, ValidateToken, VaultError,
+    CHECKS, ExchangeSubject, ExchangeToken, FetchAccessToken, IntakeOptions, ListOrder, ListTokens,
+    ReportTokenError, ReportedSecret, RevokeToken, StoreToken, Target, ValidateToken, VaultError,
 };
 
-/// The checks of v1, by name.
-const CHECKS: [&str; 9] = [
-    "token_accepted",
-    "app_matches",
-    "required_scopes",
-    "optional_scopes",
-    "expiry",
-    "data_access",
-    "ad_accounts",
-    "smoke_test",
-    "call_budget",
-];
 /// Longest id of an ad account or subject, which the provider chose.
 const FOREIGN_ID: usize = 128;
 /// Longest provider reply in a report, in bytes.

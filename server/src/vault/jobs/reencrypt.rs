@@ -5,14 +5,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::crypto::{self, DataKey};
+use crate::crypto::{self, Binding, DataKey};
 use crate::model::{ConnectionId, WorkspaceId};
 use crate::store::{Abort, JobRun, Needs, SealedRow, Tx};
 use crate::vault::error::VaultError;
 use crate::vault::jobs::run::{Progress, RunFailed};
 use crate::vault::state::Vault;
 use crate::vault::state::keyring::WorkspaceKeys;
-use crate::vault::token::custody::binding_of;
 
 /// Connections whose secrets are encrypted in one transaction.
 const CONNECTIONS_AT_ONCE: i64 = 200;
@@ -129,7 +128,8 @@ async fn reseal(
     };
     let (mut done, mut failed) = (Vec::new(), 0);
     for row in tx.old_secrets(connections, newest.version()).await? {
-        let binding = binding_of(workspace, &row);
+        let binding =
+            Binding { workspace, connection: row.connection, provider: &row.provider, version: row.version };
         let opened = keys
             .of_version(row.sealed.data_key_version)
             .ok_or(crypto::CorruptCiphertext)

@@ -18,9 +18,10 @@ use crate::vault::once::claims::Fence;
 use crate::vault::once::idempotency::RequestClaim;
 use crate::vault::state::Vault;
 use crate::vault::token::change;
-use crate::vault::token::exchange::{ExchangeOutcome, movement};
-use crate::vault::token::intake::{Accepted, IntakeOptions, check_replaces};
-use crate::vault::token::verdict::{Learned, Recorded, is_death};
+use crate::vault::token::exchange::save::{ExchangeOutcome, movement};
+use crate::vault::token::inspection::{Applied, Findings, is_death};
+use crate::vault::token::store::accept::{Accepted, IntakeOptions};
+use crate::vault::token::store::save::check_replaces;
 
 /// Due connections taken in one batch.
 const BATCH: i64 = 64;
@@ -195,7 +196,10 @@ impl Vault {
                         // Neither confirmed nor denied: try again later.
                         Err(word) => return self.setback_of(held, fence, word).await,
                     };
-                    if matches!(self.record(connection, word, Learned::default()).await?, Recorded::Held) {
+                    if matches!(
+                        self.apply_inspection(connection, word, Findings::default()).await?,
+                        Applied::Doubted
+                    ) {
                         self.put_off(connection.id, fence, LONG_WAIT).await?;
                         return Ok(Attempt::Failed);
                     }
@@ -218,10 +222,13 @@ impl Vault {
         }
         match movement(word.facts.expiry, connection.facts.expiry) {
             outcome @ (ExchangeOutcome::Extended | ExchangeOutcome::NowNeverExpires) => {
-                let accepted =
-                    Accepted { secret: exchanged.secret, word, pasted_expiry: connection.facts.expiry };
+                let accepted = Accepted {
+                    secret: exchanged.secret,
+                    inspected: word,
+                    pasted_expiry: connection.facts.expiry,
+                };
                 let kept = self
-                    .keep_exchanged(held, Some(accepted), outcome, &RequestClaim::default(), Some(fence))
+                    .save_exchanged(held, Some(accepted), outcome, &RequestClaim::default(), Some(fence))
                     .await?;
                 tracing::info!(connection = %kept.id, workspace = %kept.workspace, version = %kept.version, "token rotated");
                 Ok(Attempt::Done)
@@ -271,10 +278,11 @@ impl Vault {
         let word = match provider.inspect(&secret).await {
             Ok(word) => word,
             Err(refusal) if is_death(&refusal) => {
-                let setback = match self.record(connection, Err(refusal), Learned::default()).await? {
-                    Recorded::Held => Setback::NotTried(Some(self.clock.now() + LONG_WAIT)),
-                    Recorded::Kept(_) | Recorded::Changed => Setback::Asleep(seen),
-                };
+                let setback =
+                    match self.apply_inspection(connection, Err(refusal), Findings::default()).await? {
+                        Applied::Doubted => Setback::NotTried(Some(self.clock.now() + LONG_WAIT)),
+                        Applied::Updated(_) | Applied::Superseded => Setback::Asleep(seen),
+                    };
                 self.set_back(held, fence, setback).await?;
                 return Ok(Attempt::Failed);
             }
@@ -286,10 +294,10 @@ impl Vault {
             self.set_back(held, fence, Setback::Unfit).await?;
             return Ok(Attempt::Failed);
         }
-        let accepted = Accepted { secret, word, pasted_expiry: connection.facts.expiry };
+        let accepted = Accepted { secret, inspected: word, pasted_expiry: connection.facts.expiry };
         let outcome = ExchangeOutcome::Extended;
         let connection =
-            self.keep_exchanged(held, Some(accepted), outcome, &RequestClaim::default(), Some(fence)).await?;
+            self.save_exchanged(held, Some(accepted), outcome, &RequestClaim::default(), Some(fence)).await?;
         let held = HeldToken { connection, sealed: None };
         self.set_back(&held, fence, Setback::Asleep(seen)).await?;
         Ok(Attempt::Done)
@@ -309,12 +317,12 @@ impl Vault {
             Err(refusal) => is_death(refusal),
         };
         if verdict {
-            let wait = match self.record(&held.connection, word, Learned::default()).await? {
-                Recorded::Kept(now_known) if now_known.facts.expiry != Expiry::Unknown => {
+            let wait = match self.apply_inspection(&held.connection, word, Findings::default()).await? {
+                Applied::Updated(now_known) if now_known.facts.expiry != Expiry::Unknown => {
                     return Ok(Attempt::Done);
                 }
-                Recorded::Kept(_) => ASK_AGAIN,
-                Recorded::Changed | Recorded::Held => SHORT_WAIT,
+                Applied::Updated(_) => ASK_AGAIN,
+                Applied::Superseded | Applied::Doubted => SHORT_WAIT,
             };
             self.put_off(held.connection.id, fence, wait).await?;
             return Ok(Attempt::Done);

@@ -12,7 +12,7 @@ use crate::store::JobRun;
 use crate::vault::error::VaultError;
 use crate::vault::jobs::run::{Progress, RunFailed};
 use crate::vault::state::Vault;
-use crate::vault::token::verdict::{Learned, Recorded, is_death};
+use crate::vault::token::inspection::{Applied, Findings, is_death};
 
 /// Connections between two notes of progress.
 const PAGE: i64 = 100;
@@ -122,11 +122,11 @@ impl Vault {
                 Ok(_) => provider.ad_accounts(&secret).await.ok(),
                 Err(_) => None,
             };
-            match self.record(&held.connection, word, Learned::accounts(accounts)).await {
-                Ok(Recorded::Kept(connection)) => return Ok(Swept::Asked(connection)),
-                Ok(Recorded::Held) => return Ok(Swept::Failed(Box::new(held.connection))),
+            match self.apply_inspection(&held.connection, word, Findings::accounts(accounts)).await {
+                Ok(Applied::Updated(connection)) => return Ok(Swept::Asked(connection)),
+                Ok(Applied::Doubted) => return Ok(Swept::Failed(Box::new(held.connection))),
                 // The connection changed meanwhile, so the reply is about an old token: ask again, once.
-                Ok(Recorded::Changed) => {}
+                Ok(Applied::Superseded) => {}
                 Err(error) if error.is_outage() => return Err(error.into()),
                 // One connection that can't be written must not end the sweep for all others.
                 Err(error) => {

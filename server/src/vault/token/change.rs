@@ -1,11 +1,11 @@
-//! The one way in which a connection's row changes: facts, what they are announced as, and when the vault has
-//! to look again, in one transaction. No change without its event, no event without its change.
+//! The only code that changes a connection's row. It writes the facts, announces the events that follow from them, and
+//! schedules the next deadline, in one transaction: no change without its event, no event without its change.
 
 use crate::model::{AccountChange, Announced, Cause, Connection, Policy, Standing, Timestamp};
 use crate::store::{Abort, Numbered, Scope, Tx};
 use crate::vault::error::VaultError;
 
-/// Writes a connection that is new.
+/// Inserts a new connection.
 pub(in crate::vault) async fn connect(
     tx: &mut Tx,
     connection: &mut Connection,
@@ -22,7 +22,7 @@ pub(in crate::vault) async fn connect(
     Ok(())
 }
 
-/// Writes `after` over `before`, which the transaction has locked. `accounts`: ad accounts that came and went.
+/// Replaces `before`, which the transaction has locked, by `after`. `accounts` are the ad accounts that came and went.
 pub(in crate::vault) async fn apply(
     tx: &mut Tx,
     before: &Connection,
@@ -39,7 +39,7 @@ pub(in crate::vault) async fn apply(
     write(tx, scope, announced, before, after, now, policy).await
 }
 
-/// Writes `after`, with whatever more was announced.
+/// [`apply`], with events that were announced before.
 pub(in crate::vault) async fn write(
     tx: &mut Tx,
     scope: Scope,
@@ -59,11 +59,11 @@ pub(in crate::vault) async fn write(
     if !tx.update_connection(after).await? {
         return Err(Abort::Refused(VaultError::ConcurrentChange(before.id)));
     }
-    // What the vault looks at by itself changes nothing that counts, most of the time.
-    if !tx.is_system() || events.count > 0 || counts(before, after) {
+    // An observation by the vault itself rarely changes anything worth a record.
+    if !tx.is_system() || events.count > 0 || is_notable(before, after) {
         tx.audit_connection(after, now);
     }
-    // Tokens that are read with this one follow it: to its next version, and to its death.
+    // The page tokens that are read with this token follow its new version, or its end.
     let ended = before.standing == Standing::Live && after.standing != Standing::Live;
     if before.version != after.version || ended {
         tx.wake_children(after.id, now).await?;
@@ -71,15 +71,15 @@ pub(in crate::vault) async fn write(
     Ok(())
 }
 
-/// Whether something changed that somebody would ask about.
-fn counts(before: &Connection, after: &Connection) -> bool {
+/// Whether the change is worth an audit record.
+fn is_notable(before: &Connection, after: &Connection) -> bool {
     before.version != after.version
         || before.secret_id != after.secret_id
         || before.standing != after.standing
         || before.facts.expiry != after.facts.expiry
 }
 
-/// When the vault has to look again. Another token, or another end, begins its renewal anew.
+/// Schedules the next deadline. A new token or a new expiry restarts the renewal.
 fn schedule(before: Option<&Connection>, after: &mut Connection, now: Timestamp, policy: &Policy) {
     after.schedule.next_deadline_at = after.next_deadline(now, policy);
     let same = before.is_some_and(|before| {
@@ -91,13 +91,13 @@ fn schedule(before: Option<&Connection>, after: &mut Connection, now: Timestamp,
         after.schedule.attempts = 0;
         after.schedule.next_renewal_at = after.first_renewal(policy);
     }
-    // A dead token is not renewed; one that is read with another's token may come back with that.
+    // A dead token is not renewed. A page token may come back with its person's token.
     if after.standing != Standing::Live && after.parent.is_none() {
         after.schedule.next_renewal_at = None;
     }
 }
 
-/// A connection as it is after the commit that numbered its events.
+/// The connection after the commit, which numbered its events.
 pub(in crate::vault) fn numbered(mut connection: Connection, numbers: Numbered) -> Connection {
     connection.last_event = numbers.resolve(connection.last_event);
     connection

@@ -1,5 +1,5 @@
-//! Where a provider's word on a token lands: on the very secret that it is about, or nowhere. A death is told of
-//! here, whoever met it first, and those who share the dead token's subject are asked about at once.
+//! Writes an inspection of a token into its connection, if the connection still holds the inspected secret. Every dead
+//! token is found here, whoever met the refusal first, and the other tokens of its subject are inspected at once.
 
 use std::sync::Arc;
 
@@ -14,47 +14,44 @@ use crate::vault::provider_health::believes_death;
 use crate::vault::state::Vault;
 use crate::vault::token::change;
 
-/// What became of what was learned.
-pub(in crate::vault) enum Recorded {
-    /// It stands in the connection's facts.
-    Kept(Box<Connection>),
-    /// The connection changed meanwhile: the answer is about a token that is no longer held, or facts that are no
-    /// longer so.
-    Changed,
-    /// A death that is not believed yet: too many died at once.
-    Held,
+/// What an inspection changed.
+pub(in crate::vault) enum Applied {
+    Updated(Box<Connection>),
+    /// Nothing: the connection changed meanwhile, so the inspection is about an old token or old facts.
+    Superseded,
+    /// Nothing: the token seems dead, but too many died at once to believe it.
+    Doubted,
 }
 
-/// What was learned beside the provider's word.
+/// What was found besides the inspection.
 #[derive(Default)]
-pub(in crate::vault) struct Learned {
+pub(in crate::vault) struct Findings {
     /// The ad accounts that the token reaches, if they were listed.
     pub(in crate::vault) accounts: Option<Vec<AdAccount>>,
-    /// When a caller last saw it work.
+    /// When a caller last saw the token work.
     pub(in crate::vault) last_success_at: Option<Timestamp>,
-    /// A confirmed death's better name, as a caller met it. Whether the death is believed rests on the provider's
-    /// own word alone.
-    pub(in crate::vault) named: Option<Refusal>,
+    /// The refusal that a caller met, if it names the cause of death better than the inspection. Whether the token is
+    /// dead depends on the inspection alone.
+    pub(in crate::vault) better_cause: Option<Refusal>,
 }
 
-impl Learned {
-    /// These ad accounts.
+impl Findings {
     pub(in crate::vault) fn accounts(accounts: Option<Vec<AdAccount>>) -> Self {
         Self { accounts, ..Self::default() }
     }
 }
 
-/// Writes what the provider said into a connection's facts.
+/// Writes an inspection into a connection's facts.
 pub(in crate::vault) fn learn(
     connection: &mut Connection,
-    word: &Result<Inspected, Refusal>,
+    inspection: &Result<Inspected, Refusal>,
     now: Timestamp,
 ) {
-    match word {
+    match inspection {
         Ok(inspected) => {
             let held = connection.facts.expiry;
             connection.facts = inspected.facts.clone();
-            // An end that was told once is not forgotten because the provider is silent now.
+            // A known expiry stays known when the provider does not repeat it.
             if connection.facts.expiry == Expiry::Unknown {
                 connection.facts.expiry = held;
             }
@@ -66,17 +63,17 @@ pub(in crate::vault) fn learn(
             connection.seen.last_validated_at = Some(now);
             let ran_out = connection.facts.expiry.at().is_some_and(|end| end <= now);
             let known = matches!(connection.standing, Standing::Invalid { .. });
-            // A death by time follows from expiry and clock; what the provider says of a dead token adds nothing.
+            // An expired token is dead anyway; a refusal adds nothing.
             if !(known || ran_out) {
                 learn_death(connection, refusal, now);
             }
         }
-        // No verdict on the token: nothing is learned.
+        // Any other refusal says nothing about the token.
         Err(_) => {}
     }
 }
 
-/// Whether a refusal says that the token is dead.
+/// Whether a refusal means that the token is dead.
 pub(in crate::vault) fn is_death(refusal: &Refusal) -> bool {
     matches!(refusal.kind, RefusalKind::Dead { .. } | RefusalKind::OtherApp)
 }
@@ -90,66 +87,65 @@ fn learn_death(connection: &mut Connection, refusal: &Refusal, now: Timestamp) {
 }
 
 impl Vault {
-    /// Writes what was learned, if the connection still holds the token that it was learned of. The news of a
-    /// death spreads: other connections of the same subject are asked about, in the background.
-    pub(in crate::vault) async fn record(
+    /// Writes an inspection and further findings, if the connection is still the one that was `seen`. After a death,
+    /// the other connections of the same subject are inspected in the background.
+    pub(in crate::vault) async fn apply_inspection(
         self: &Arc<Self>,
         seen: &Connection,
-        word: Result<Inspected, Refusal>,
-        learned: Learned,
-    ) -> Result<Recorded, VaultError> {
-        let recorded = self.note(seen, word, learned).await?;
-        if let Recorded::Kept(connection) = &recorded
+        inspection: Result<Inspected, Refusal>,
+        findings: Findings,
+    ) -> Result<Applied, VaultError> {
+        let applied = self.write_inspection(seen, inspection, findings).await?;
+        if let Applied::Updated(connection) = &applied
             && seen.standing == Standing::Live
             && matches!(connection.standing, Standing::Invalid { .. })
         {
-            self.ask_about_siblings(connection);
+            self.inspect_siblings(connection);
         }
-        Ok(recorded)
+        Ok(applied)
     }
 
-    /// Writes what was learned, and asks about nobody else.
-    async fn note(
+    async fn write_inspection(
         &self,
         seen: &Connection,
-        word: Result<Inspected, Refusal>,
-        learned: Learned,
-    ) -> Result<Recorded, VaultError> {
+        inspection: Result<Inspected, Refusal>,
+        findings: Findings,
+    ) -> Result<Applied, VaultError> {
         let (id, secret_id, revision, now) = (seen.id, seen.secret_id, seen.revision, self.clock.now());
-        let (learned, policy) = (Arc::new((word, learned)), self.policy());
+        let (found, policy) = (Arc::new((inspection, findings)), self.policy());
         let (updated, numbers) = self
             .store
             .write_with(Needs { connections: vec![id], alone: false }, move |tx| {
-                let (learned, policy) = (Arc::clone(&learned), Arc::clone(&policy));
+                let (found, policy) = (Arc::clone(&found), Arc::clone(&policy));
                 Box::pin(async move {
-                    let (word, learned) = &*learned;
-                    let Some(before) = tx.lock_connection(id).await? else { return Ok(Recorded::Changed) };
+                    let (inspection, findings) = &*found;
+                    let Some(before) = tx.lock_connection(id).await? else { return Ok(Applied::Superseded) };
                     if before.secret_id != secret_id || before.revision != revision {
-                        return Ok(Recorded::Changed);
+                        return Ok(Applied::Superseded);
                     }
                     let mut after = before.clone();
-                    learn(&mut after, word, now);
+                    learn(&mut after, inspection, now);
                     if let (Standing::Live, Standing::Invalid { reason, .. }) =
                         (&before.standing, &after.standing)
                         && !believes_death(tx, &before, *reason, now).await?
                     {
-                        return Ok(Recorded::Held);
+                        return Ok(Applied::Doubted);
                     }
-                    if let (Standing::Live, Standing::Invalid { .. }, Some(named)) =
-                        (&before.standing, &after.standing, &learned.named)
+                    if let (Standing::Live, Standing::Invalid { .. }, Some(cause)) =
+                        (&before.standing, &after.standing, &findings.better_cause)
                     {
-                        learn_death(&mut after, named, now);
+                        learn_death(&mut after, cause, now);
                     }
-                    // When it was last seen to work makes the gap's start honest; a claim about the future is none.
+                    // The last success tells when the gap began. A time in the future is not credible.
                     if matches!(after.standing, Standing::Invalid { .. })
-                        && let Some(at) = learned.last_success_at.filter(|at| *at <= now)
+                        && let Some(at) = findings.last_success_at.filter(|at| *at <= now)
                     {
                         after.seen.last_known_good = after.seen.last_known_good.max(Some(at));
                     }
                     let mut change = AccountChange::default();
-                    if let Some(accounts) = &learned.accounts {
+                    if let Some(accounts) = &findings.accounts {
                         let (unreachable, moved) = tx.record_ad_accounts(id, accounts, now).await?;
-                        // The first listing is no change: nothing was known before.
+                        // The first listing is no change, because nothing was known before.
                         if before.seen.ad_accounts.is_some() {
                             change = moved;
                         }
@@ -157,47 +153,47 @@ impl Vault {
                         after.seen.unreachable_ad_accounts = unreachable;
                     }
                     change::apply(tx, &before, &mut after, Cause::Observation, change, now, &policy).await?;
-                    Ok::<_, Abort<VaultError>>(Recorded::Kept(Box::new(after)))
+                    Ok::<_, Abort<VaultError>>(Applied::Updated(Box::new(after)))
                 })
             })
             .await?;
-        let Recorded::Kept(connection) = updated else { return Ok(updated) };
+        let Applied::Updated(connection) = updated else { return Ok(updated) };
         let connection = change::numbered(*connection, numbers);
         if let (Standing::Live, Standing::Invalid { reason, .. }) = (&seen.standing, &connection.standing) {
             tracing::warn!(connection = %connection.id, workspace = %connection.workspace, ?reason, "the provider refuses the token");
         }
-        Ok(Recorded::Kept(Box::new(connection)))
+        Ok(Applied::Updated(Box::new(connection)))
     }
 
-    /// The same subject and app in other workspaces may share the fate. Those are asked about one after the other,
-    /// and what they say spreads no further: each has the same siblings.
-    fn ask_about_siblings(self: &Arc<Self>, dead: &Connection) {
+    /// Other connections of the same subject and app may be dead too. They are inspected one after the other. Their
+    /// deaths spread no further, because they have the same siblings.
+    fn inspect_siblings(self: &Arc<Self>, dead: &Connection) {
         let (vault, dead) = (Arc::clone(self), dead.clone());
         let origin = Arc::new(Origin::system("sibling-check"));
         self.work.tasks.spawn(origin.scope(async move {
-            if let Err(error) = vault.ask_about_each_sibling(&dead).await {
-                tracing::warn!(connection = %dead.id, %error, "who shares a dead token's subject could not be looked up");
+            if let Err(error) = vault.inspect_each_sibling(&dead).await {
+                tracing::warn!(connection = %dead.id, %error, "the other connections of a dead token's subject could not be listed");
             }
         }));
     }
 
-    async fn ask_about_each_sibling(&self, dead: &Connection) -> Result<(), VaultError> {
+    async fn inspect_each_sibling(&self, dead: &Connection) -> Result<(), VaultError> {
         let siblings = self.store.read().await?.siblings(dead).await?;
         for sibling in siblings {
             if self.work.stopping.is_cancelled() {
                 break;
             }
-            if let Err(error) = self.ask_about(&sibling).await {
-                tracing::warn!(connection = %sibling.connection.id, %error, "a token that shares a dead one's subject could not be asked about");
+            if let Err(error) = self.inspect_sibling(&sibling).await {
+                tracing::warn!(connection = %sibling.connection.id, %error, "a token of a dead token's subject could not be inspected");
             }
         }
         Ok(())
     }
 
-    async fn ask_about(&self, held: &HeldToken) -> Result<(), VaultError> {
+    async fn inspect_sibling(&self, held: &HeldToken) -> Result<(), VaultError> {
         let provider = self.provider_of(&held.connection)?;
         let secret = self.open_secret(held).await?;
-        let word = provider.inspect(&secret).await;
-        self.note(&held.connection, word, Learned::default()).await.map(drop)
+        let inspection = provider.inspect(&secret).await;
+        self.write_inspection(&held.connection, inspection, Findings::default()).await.map(drop)
     }
 }

@@ -1,4 +1,4 @@
-//! ListTokens: several ordered walks, merged into one page.
+//! ListTokens: several ordered index scans, merged into one page.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,50 +14,47 @@ use crate::vault::error::VaultError;
 use crate::vault::state::Vault;
 use crate::vault::token::view::TokenView;
 
-/// Which tokens. Or within a field, and between fields.
+/// Values within a field are alternatives; all fields must match.
 #[derive(Debug, Clone, Default)]
 pub struct ListTokens {
-    /// Of these workspaces; empty means all that the caller may see.
+    /// Empty means all that the caller may see.
     pub workspaces: BTreeSet<WorkspaceId>,
-    /// Of these providers; empty means all.
+    /// Empty means all.
     pub providers: BTreeSet<ProviderId>,
-    /// Of these statuses; empty means all but revoked.
+    /// Empty means all but revoked.
     pub statuses: Vec<Status>,
-    /// Ending within this time.
+    /// Tokens that expire within this time.
     pub expiring_within: Option<Duration>,
-    /// Reaching this ad account.
+    /// Tokens that reach this ad account.
     pub ad_account_id: Option<String>,
-    /// Speaking for this subject.
+    /// Tokens of this subject.
     pub subject_id: Option<String>,
-    /// In which order.
     pub order: ListOrder,
-    /// How many at most; 1 to 1000.
+    /// 1 to 1000.
     pub page_size: u32,
-    /// Where to go on; empty at the start.
+    /// The next page; empty for the first.
     pub page_token: String,
 }
 
-/// One page.
 #[derive(Debug)]
 pub struct TokenPage {
-    /// The tokens.
     pub tokens: Vec<TokenView>,
-    /// Where the next page starts; empty on the last.
+    /// Empty on the last page.
     pub next_page_token: String,
-    /// Position in the feed that the list reflects; the same on every page.
+    /// The cursor of the feed that the list reflects; the same on every page.
     pub cursor: String,
-    /// The list's now; the same on every page.
+    /// The time of the list; the same on every page.
     pub as_of: Timestamp,
 }
 
-/// Up to so many workspaces are walked each on its own index; more are one walk over all, filtered.
-const WALKS: usize = 32;
-/// A page that filters leave empty is looked for in at most so many steps, and then ends short.
+/// Up to this many workspaces are scanned each by its own index range. More are one filtered scan over all.
+const SCANS: usize = 32;
+/// After this many scan steps, a page ends short even if the filters left it empty.
 const STEPS: usize = 20;
 
-/// Where a list stands. Travels in the page token; list's now and cursor stay what they were.
+/// The position of a list, in its page token. Time and cursor are those of the first page.
 #[derive(Serialize, Deserialize)]
-struct Place {
+struct PagePosition {
     as_of: i64,
     cursor: String,
     end: i64,
@@ -82,10 +79,15 @@ impl Vault {
         let (as_of, cursor, mut after) = match query.page_token.as_str() {
             "" => (self.clock.now(), self.cursor(), None),
             token => {
-                let place: Place = serde_json::from_str(&self.read_page_token(token, &fingerprint)?)
-                    .map_err(|_| VaultError::PageTokenInvalid)?;
-                let id = ConnectionId::parse(&place.id).map_err(|_| VaultError::PageTokenInvalid)?;
-                (Timestamp::from_micros(place.as_of), place.cursor, Some(ListPosition { end: place.end, id }))
+                let position: PagePosition =
+                    serde_json::from_str(&self.read_page_token(token, &fingerprint)?)
+                        .map_err(|_| VaultError::PageTokenInvalid)?;
+                let id = ConnectionId::parse(&position.id).map_err(|_| VaultError::PageTokenInvalid)?;
+                (
+                    Timestamp::from_micros(position.as_of),
+                    position.cursor,
+                    Some(ListPosition { end: position.end, id }),
+                )
             }
         };
         let page_size = usize::try_from(query.page_size.clamp(1, 1_000)).unwrap_or(1_000);
@@ -114,13 +116,13 @@ impl Vault {
         }
         let next_page_token = match after {
             Some(after) if more => {
-                let place = Place {
+                let position = PagePosition {
                     as_of: as_of.as_micros(),
                     cursor: cursor.clone(),
                     end: after.end,
                     id: after.id.to_string(),
                 };
-                let text = serde_json::to_string(&place).map_err(|_| VaultError::Internal)?;
+                let text = serde_json::to_string(&position).map_err(|_| VaultError::Internal)?;
                 self.write_page_token(&text, &fingerprint)?
             }
             _ => String::new(),
@@ -183,7 +185,7 @@ impl<'q> Plan<'q> {
         let drives = match (&query.ad_account_id, &query.subject_id, &visible) {
             (Some(account), _, _) => vec![ListDrive::AdAccount(account.clone())],
             (None, Some(subject), _) => vec![ListDrive::Subject(subject.clone())],
-            (None, None, WorkspaceSet::Named(names)) if names.len() <= WALKS => {
+            (None, None, WorkspaceSet::Named(names)) if names.len() <= SCANS => {
                 names.iter().cloned().map(ListDrive::Workspace).collect()
             }
             _ => vec![ListDrive::Everywhere],

@@ -1,9 +1,6 @@
-//! ReportTokenError: a caller saw the provider say no. Classified, confirmed where it must be, and applied
-//! only to the very secret that it is about.
+//! ReportTokenError: a caller saw the provider refuse a token. The refusal is classified, confirmed by an inspection if
+//! it means a dead token, and applied only to the secret that it is about.
 
-use crate::provider::ReportedRefusal;
-use crate::vault::token::target::Target;
-use crate::vault::token::view::TokenView;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,20 +11,19 @@ use crate::model::{
     Connection, ConnectionId, Misconfiguration, Principal, Refusal, RefusalKind, SecretId, Standing, Status,
     Timestamp, TokenVersion,
 };
+use crate::provider::ReportedRefusal;
 use crate::store::HeldToken;
 use crate::vault::error::VaultError;
 use crate::vault::state::Vault;
 use crate::vault::state::shares::Shares;
-use crate::vault::token::verdict::{Learned, Recorded};
+use crate::vault::token::inspection::{Applied, Findings};
+use crate::vault::token::target::Target;
+use crate::vault::token::view::TokenView;
 
-/// A caller saw the provider refuse a token.
 #[derive(Debug)]
 pub struct ReportTokenError {
-    /// Which connection.
     pub target: Target,
-    /// Which of its secrets.
     pub secret: ReportedSecret,
-    /// What was seen.
     pub refusal: ReportedRefusal,
     /// When the caller saw the refusal.
     pub observed_at: Option<Timestamp>,
@@ -38,28 +34,26 @@ pub struct ReportTokenError {
 /// Which secret a report is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReportedSecret {
-    /// Exactly this one.
     Id(SecretId),
-    /// The one of this version.
     Version(TokenVersion),
 }
 
-/// What a report came to.
+/// What a report led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// The token is dead, and known to be so since now.
+    /// The token is dead, and the vault did not know it.
     Invalidated,
-    /// That was known.
+    /// The vault knew already that the token is dead.
     AlreadyDead,
     /// The report is about an older secret.
     StaleReport,
-    /// The provider says that it is in order.
+    /// The provider says that the token is valid.
     StillValid,
-    /// The provider stumbles.
+    /// The provider has a temporary problem.
     Transient,
-    /// Too many calls.
+    /// The provider limits calls.
     Throttled,
-    /// It may not do this.
+    /// The token lacks the permission.
     Permission,
     /// Our configuration is wrong.
     OurMisconfiguration,
@@ -76,18 +70,15 @@ pub enum Advice {
     RetryAfter,
     /// Fetch the token again; there is a newer one.
     FetchAgain,
-    /// Leave this ad account out.
+    /// Skip this ad account.
     SkipAdAccount,
-    /// Mend the request.
+    /// Fix the request.
     FixRequest,
 }
 
-/// Answer to a report.
 #[derive(Debug)]
 pub struct ReportOutcome {
-    /// What it came to.
     pub verdict: Verdict,
-    /// What to do.
     pub advice: Advice,
     /// How long to wait first.
     pub retry_after: Duration,
@@ -97,26 +88,28 @@ pub struct ReportOutcome {
     pub cursor: String,
 }
 
-/// How long to wait where nobody says.
+/// The retry delay when the provider names none.
 const WAIT: Duration = Duration::from_secs(30);
-/// How long the provider's word answers for it, at most. A death is found so much later at worst, and the report of
-/// one token over and over costs the provider six calls a minute.
-const STANDS: Duration = Duration::from_secs(10);
-/// Words of the provider that are kept, and for how long.
-const KEPT: (u64, Duration) = (100_000, Duration::from_secs(60));
-/// How long to wait while the operator mends our configuration, or a block is lifted.
+/// How long an inspection answers further reports, at most. A dead token is found that much later at worst, and
+/// repeated reports of one token cost the provider six calls a minute.
+const REUSED: Duration = Duration::from_secs(10);
+/// Secrets whose last inspection is remembered.
+const REMEMBERED: u64 = 100_000;
+/// How long it is remembered.
+const REMEMBERED_FOR: Duration = Duration::from_secs(60);
+/// The retry delay while the operator fixes our configuration, or until a block is lifted.
 const LONG_WAIT: Duration = Duration::from_secs(15 * 60);
 
-/// What the provider said of late: who reports one token over and over does not spend the provider's calls.
+/// Recent inspections, so that repeated reports of one token do not use up the provider's calls.
 pub(in crate::vault) struct Inquiries {
-    last: Cache<(ConnectionId, SecretId), Said>,
-    /// One question at a time about a connection: who comes meanwhile has its answer.
+    last: Cache<(ConnectionId, SecretId), Answered>,
+    /// One inspection at a time per connection: reports that wait for it use its result.
     turns: Shares,
 }
 
-/// What the provider said of a secret, short of its death.
+/// The result of an inspection of a secret that is not dead.
 #[derive(Debug, Clone, Copy)]
-struct Said {
+struct Answered {
     verdict: Verdict,
     at: Timestamp,
     wait: Duration,
@@ -124,33 +117,33 @@ struct Said {
 
 impl Default for Inquiries {
     fn default() -> Self {
-        let last = Cache::builder().max_capacity(KEPT.0).time_to_live(KEPT.1).build();
+        let last = Cache::builder().max_capacity(REMEMBERED).time_to_live(REMEMBERED_FOR).build();
         Self { last, turns: Shares::new(1) }
     }
 }
 
 impl Inquiries {
-    /// A turn at asking about this connection.
+    /// Waits until no other task inspects this connection.
     pub(in crate::vault) async fn turn(&self, connection: ConnectionId) -> Option<OwnedSemaphorePermit> {
         self.turns.take(&connection.to_string()).await
     }
 
-    /// What still stands of this secret, and for how much longer its reporter was told to wait.
-    fn standing(&self, connection: &Connection, now: Timestamp) -> Option<(Verdict, Duration)> {
-        let said = self.last.get(&(connection.id, connection.secret_id))?;
-        // A clock that was set back makes nothing younger.
-        let age = if now < said.at { return None } else { now.since(said.at) };
-        (age < said.wait).then(|| (said.verdict, said.wait.saturating_sub(age)))
+    /// The result that still holds for this secret, and the rest of its retry delay.
+    fn recent(&self, connection: &Connection, now: Timestamp) -> Option<(Verdict, Duration)> {
+        let answered = self.last.get(&(connection.id, connection.secret_id))?;
+        // After the clock was set back, the age is unknown.
+        let age = if now < answered.at { return None } else { now.since(answered.at) };
+        (age < answered.wait).then(|| (answered.verdict, answered.wait.saturating_sub(age)))
     }
 
     fn note(&self, connection: &Connection, verdict: Verdict, wait: Duration, at: Timestamp) {
-        let wait = wait.min(STANDS);
-        self.last.insert((connection.id, connection.secret_id), Said { verdict, at, wait });
+        let wait = wait.min(REUSED);
+        self.last.insert((connection.id, connection.secret_id), Answered { verdict, at, wait });
     }
 }
 
 impl Vault {
-    /// Judges a refusal that a caller saw.
+    /// Judges a refusal that a caller met.
     ///
     /// # Errors
     /// `ConnectionNotFound`. A refusal that can't be confirmed is no error: its verdict says so.
@@ -178,16 +171,18 @@ impl Vault {
         };
         if !is_current {
             return self
-                .told(connection.clone(), Verdict::StaleReport, Advice::FetchAgain, Duration::ZERO)
+                .outcome(connection.clone(), Verdict::StaleReport, Advice::FetchAgain, Duration::ZERO)
                 .await;
         }
         let dead = !matches!(connection.standing, Standing::Live)
             || connection.status(self.clock.now(), &self.policy()) == Status::Expired;
         if dead {
-            return self.told(connection.clone(), Verdict::AlreadyDead, Advice::Pause, Duration::ZERO).await;
+            return self
+                .outcome(connection.clone(), Verdict::AlreadyDead, Advice::Pause, Duration::ZERO)
+                .await;
         }
         let provider = self.provider_of(connection)?;
-        // Its headers may say how long to wait; they are one caller's word, so the books of use are not touched.
+        // The reported headers may name a retry delay. They are not counted as usage, because a caller can invent them.
         let refusal = provider.classify(&report.refusal);
         let (verdict, advice, wait) = match &refusal.kind {
             RefusalKind::Transient { retry_after } => {
@@ -205,18 +200,18 @@ impl Vault {
                 (Verdict::OurMisconfiguration, Advice::FixRequest, Duration::ZERO)
             }
             RefusalKind::Ours(problem) => {
-                tracing::error!(connection = %connection.id, problem = problem.as_str(), detail = %refusal.detail, "a caller met a refusal of our configuration");
+                tracing::error!(connection = %connection.id, problem = problem.as_str(), detail = %refusal.detail, "a caller reported a refusal that our configuration causes");
                 (Verdict::OurMisconfiguration, Advice::RetryAfter, LONG_WAIT)
             }
             RefusalKind::Dead { .. } | RefusalKind::OtherApp | RefusalKind::Blocked => {
                 return self.confirm(&held, report, refusal).await;
             }
         };
-        self.told(connection.clone(), verdict, advice, wait).await
+        self.outcome(connection.clone(), verdict, advice, wait).await
     }
 
-    /// A death is believed only when the provider's own inspection says so: refusals of tokens that work a
-    /// moment later do happen. Who comes back before the delay that he was told hears the same again.
+    /// A token is dead only if an inspection says so, because providers sometimes refuse tokens that work a moment
+    /// later. A repeated report within the retry delay gets the same result again.
     async fn confirm(
         self: &Arc<Self>,
         held: &HeldToken,
@@ -224,13 +219,13 @@ impl Vault {
         reported: Refusal,
     ) -> Result<ReportOutcome, VaultError> {
         let connection = &held.connection;
-        if let Some((verdict, wait)) = self.inquiries.standing(connection, self.clock.now()) {
-            return self.told(connection.clone(), verdict, Advice::RetryAfter, wait).await;
+        if let Some((verdict, wait)) = self.inquiries.recent(connection, self.clock.now()) {
+            return self.outcome(connection.clone(), verdict, Advice::RetryAfter, wait).await;
         }
         let provider = self.provider_of(connection)?;
         let secret = self.open_secret(held).await?;
-        let word = provider.inspect(&secret).await;
-        let (verdict, advice, wait) = match &word {
+        let inspection = provider.inspect(&secret).await;
+        let (verdict, advice, wait) = match &inspection {
             Ok(_) if matches!(reported.kind, RefusalKind::Blocked) => {
                 (Verdict::StillValid, Advice::RetryAfter, LONG_WAIT)
             }
@@ -248,8 +243,8 @@ impl Vault {
                 _ => (Verdict::Unconfirmed, Advice::RetryAfter, LONG_WAIT),
             },
         };
-        // The inspection often knows less than the refusal that the caller saw: the better reason is kept.
-        let named = match &word {
+        // The refusal that the caller met often names the cause better than the inspection does.
+        let better_cause = match &inspection {
             Err(confirmed)
                 if verdict == Verdict::Invalidated
                     && confirmed.subcode.is_none()
@@ -260,28 +255,28 @@ impl Vault {
             }
             _ => None,
         };
-        let learned = Learned { accounts: None, last_success_at: report.last_success_at, named };
+        let findings = Findings { accounts: None, last_success_at: report.last_success_at, better_cause };
         let asked_at = self.clock.now();
-        let connection = match self.record(connection, word, learned).await? {
-            Recorded::Kept(connection) => *connection,
-            Recorded::Held => {
+        let connection = match self.apply_inspection(connection, inspection, findings).await? {
+            Applied::Updated(connection) => *connection,
+            Applied::Doubted => {
                 let (verdict, advice) = (Verdict::Unconfirmed, Advice::RetryAfter);
-                return self.told(connection.clone(), verdict, advice, LONG_WAIT).await;
+                return self.outcome(connection.clone(), verdict, advice, LONG_WAIT).await;
             }
-            Recorded::Changed => {
-                // It changed while we asked: the report is about a token that is no longer held.
-                let now_held = self.store.read().await?.connection(held.connection.id).await?;
-                let now_held = now_held.ok_or(VaultError::ConnectionNotFound(held.connection.id))?;
-                return self.told(now_held, Verdict::StaleReport, Advice::FetchAgain, Duration::ZERO).await;
+            Applied::Superseded => {
+                // The connection changed meanwhile, so the report is about an old token.
+                let current = self.store.read().await?.connection(held.connection.id).await?;
+                let current = current.ok_or(VaultError::ConnectionNotFound(held.connection.id))?;
+                return self.outcome(current, Verdict::StaleReport, Advice::FetchAgain, Duration::ZERO).await;
             }
         };
         if matches!(advice, Advice::RetryAfter) {
             self.inquiries.note(&connection, verdict, wait, asked_at);
         }
-        self.told(connection, verdict, advice, wait).await
+        self.outcome(connection, verdict, advice, wait).await
     }
 
-    async fn told(
+    async fn outcome(
         &self,
         connection: Connection,
         verdict: Verdict,

@@ -1,73 +1,36 @@
-//! Handing tokens out, showing them, and ending them.
+//! RevokeToken: ends a connection, at the provider first if the caller asks for that.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::crypto::{self, Binding};
 use crate::model::{
-    AccountChange, Cause, Connection, ConnectionId, Expiry, Principal, RefusalKind, RequestId, Secret,
-    SecretId, Standing, Status, TokenVersion, WorkspaceId,
+    AccountChange, Cause, ConnectionId, Principal, RefusalKind, RequestId, Standing, TokenVersion,
 };
-use crate::provider::{RequestPart, Revocation, Usage};
-use crate::store::{Abort, HeldToken, Needs, Origin, SealedRow};
+use crate::provider::Revocation;
+use crate::store::{Abort, HeldToken, Needs};
 use crate::vault::error::VaultError;
 use crate::vault::once::idempotency::RequestClaim;
 use crate::vault::state::Vault;
-use crate::vault::state::keyring::TRIES;
 use crate::vault::token::change;
 use crate::vault::token::target::Target;
 use crate::vault::token::view::TokenView;
 
-/// The secret for use now.
-#[derive(Debug)]
-pub struct FetchAccessToken {
-    /// Which.
-    pub target: Target,
-    /// Life that it must still have.
-    pub min_ttl: Duration,
-}
-
-/// The secret, and what its user must know.
-#[derive(Debug)]
-pub struct Fetched {
-    /// The secret.
-    pub secret: Secret,
-    /// What else goes on each call.
-    pub send_with: Vec<RequestPart>,
-    /// Which version.
-    pub version: TokenVersion,
-    /// Names this secret in reports.
-    pub secret_id: SecretId,
-    /// Its end.
-    pub expiry: Expiry,
-    /// What it is worth.
-    pub status: Status,
-    /// The tightest known limit.
-    pub usage: Option<Usage>,
-    /// How long it may be kept.
-    pub cache_for: Duration,
-}
-
-/// Ends a connection.
 #[derive(Debug)]
 pub struct RevokeToken {
-    /// Idempotency key.
     pub request_id: Option<RequestId>,
-    /// Only if the connection holds this version.
+    /// Revoke only if the connection holds this version.
     pub if_version: Option<TokenVersion>,
-    /// Which.
     pub target: Target,
-    /// At the provider too.
+    /// Revoke at the provider too.
     pub revoke_at_provider: bool,
-    /// Although other workspaces lose theirs.
+    /// Revoke at the provider although other workspaces lose their tokens.
     pub allow_shared: bool,
-    /// Forget the person's id and name as well.
+    /// Delete the person's id and name too.
     pub erase_subject: bool,
 }
 
-/// What became of it at the provider.
+/// What happened at the provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ProviderOutcome {
     /// The caller did not want the provider to be asked.
@@ -87,14 +50,11 @@ pub enum ProviderOutcome {
     Pending,
 }
 
-/// Answer of a revocation.
 #[derive(Debug)]
 pub struct Revoked {
-    /// The tombstone.
+    /// What remains of the token: its metadata.
     pub token: TokenView,
-    /// What became of it at the provider.
     pub provider_outcome: ProviderOutcome,
-    /// Position in the feed.
     pub cursor: String,
 }
 
@@ -105,139 +65,12 @@ struct RevokedBefore {
 }
 
 impl Vault {
-    /// A connection with its sealed secret, if the caller may see it.
-    pub(in crate::vault) async fn held(
-        &self,
-        caller: &Principal,
-        target: &Target,
-    ) -> Result<Arc<HeldToken>, VaultError> {
-        let held = self
-            .store
-            .held_token(target.connection)
-            .await?
-            .ok_or(VaultError::ConnectionNotFound(target.connection))?;
-        Self::admit(caller, target, &held.connection)?;
-        Origin::note_subject(&held.connection);
-        Ok(held)
-    }
-
-    /// The secret of a connection in the clear.
-    pub(in crate::vault) async fn open_secret(&self, held: &HeldToken) -> Result<Secret, VaultError> {
-        if let Some(secret) = self.open_with_key_of(held).await? {
-            return Ok(secret);
-        }
-        // Row and keys were read at two moments, and a rotation went by between them: both are read again.
-        let connection = &held.connection;
-        for _ in 0..TRIES {
-            self.store.forget(connection.id, &connection.workspace);
-            let Some(now) = self.store.held_token(connection.id).await? else { break };
-            if now.connection.secret_id != connection.secret_id {
-                return Err(VaultError::ConcurrentChange(connection.id));
-            }
-            if let Some(secret) = self.open_with_key_of(&now).await? {
-                return Ok(secret);
-            }
-        }
-        Err(corrupt(connection))
-    }
-
-    /// The secret, if the key that sealed it is among the workspace's.
-    async fn open_with_key_of(&self, held: &HeldToken) -> Result<Option<Secret>, VaultError> {
-        let connection = &held.connection;
-        let sealed = held.sealed.as_ref().ok_or_else(|| corrupt(connection))?;
-        let keys = match self.workspace_keys(&connection.workspace).await {
-            Ok(keys) => keys.ok_or_else(|| corrupt(connection))?,
-            Err(VaultError::WorkspaceKeysCorrupt(_)) => return Err(corrupt(connection)),
-            Err(error) => return Err(error),
-        };
-        let Some(key) = keys.of_version(sealed.data_key_version) else { return Ok(None) };
-        crypto::open(key, &binding(connection), sealed).map(Some).map_err(|_| corrupt(connection))
-    }
-
-    /// Why a token that is held can't be used now; nothing if it can.
-    pub(in crate::vault) fn check_usable(&self, connection: &Connection) -> Result<Status, VaultError> {
-        let status = connection.status(self.clock.now(), &self.policy());
-        let (id, version) = (connection.id, connection.version);
-        match (&connection.standing, status) {
-            (Standing::Revoked { at, .. }, _) => Err(VaultError::TokenRevoked { connection: id, at: *at }),
-            (Standing::Invalid { since, reason, provider_code }, _) => Err(VaultError::TokenInvalid {
-                connection: id,
-                version,
-                since: *since,
-                reason: *reason,
-                provider_code: provider_code.clone(),
-            }),
-            (Standing::Live, Status::Expired) => Err(VaultError::TokenExpired {
-                connection: id,
-                version,
-                at: connection.facts.expiry.at().unwrap_or(connection.updated_at),
-            }),
-            (Standing::Live, status) => Ok(status),
-        }
-    }
-
-    /// The secret for use now. The hot path: no SQL while the row is cached, decryption per call, nothing
-    /// kept in the clear.
+    /// Ends a connection: at the provider first if the caller asks for it, then here. Its metadata stays. Ending it
+    /// twice is no error.
     ///
     /// # Errors
-    /// `TokenExpired`, `TokenInvalid`, `TokenRevoked`, `TokenLifeTooShort`: pause until a person or an event.
-    /// `CiphertextCorrupt`: call the operator.
-    pub async fn fetch_access_token(
-        &self,
-        caller: &Principal,
-        command: FetchAccessToken,
-    ) -> Result<Fetched, VaultError> {
-        let held = self.held(caller, &command.target).await?;
-        let connection = &held.connection;
-        let status = self.check_usable(connection)?;
-        let now = self.clock.now();
-        if let Some(left) = connection.life_left(now)
-            && left < command.min_ttl
-        {
-            return Err(VaultError::TokenLifeTooShort {
-                connection: connection.id,
-                version: connection.version,
-                ends_at: now + left,
-                left,
-                wanted: command.min_ttl,
-            });
-        }
-        let provider = self.provider_of(connection)?;
-        let secret = self.open_secret(&held).await?;
-        // Not a byte of it leaves unrecorded.
-        self.record_hand_out(connection).await?;
-        Ok(Fetched {
-            send_with: provider.send_with(&secret),
-            usage: provider.usage(),
-            version: connection.version,
-            secret_id: connection.secret_id,
-            expiry: connection.facts.expiry,
-            status,
-            cache_for: connection.cache_for(now),
-            secret,
-        })
-    }
-
-    /// Metadata of one token, and the feed's position.
-    ///
-    /// # Errors
-    /// `ConnectionNotFound`.
-    pub async fn get_token(
-        &self,
-        caller: &Principal,
-        target: Target,
-    ) -> Result<(TokenView, String), VaultError> {
-        let cursor = self.cursor();
-        let held = self.held(caller, &target).await?;
-        Ok((self.view(held.connection.clone()).await?, cursor))
-    }
-
-    /// Ends a connection: at the provider first when asked, then here. The tombstone stays. Ending it twice is
-    /// no error.
-    ///
-    /// # Errors
-    /// `TokenShared` when other workspaces would lose theirs; `ProviderUnavailable` when it is to end at the
-    /// provider and that can't be asked: nothing has changed then.
+    /// `TokenShared` if other workspaces would lose their tokens; `ProviderUnavailable` if the provider can't be asked.
+    /// Nothing has changed then.
     pub async fn revoke_token(
         self: &Arc<Self>,
         caller: &Principal,
@@ -277,16 +110,6 @@ impl Vault {
         let cursor = self.cursor();
         let connection = self.seen_again(caller, id).await?;
         Ok(Revoked { token: self.view(connection).await?, provider_outcome, cursor })
-    }
-
-    /// A connection that a repeated request is about: its caller must still be one that may see it.
-    pub(in crate::vault) async fn seen_again(
-        &self,
-        caller: &Principal,
-        id: ConnectionId,
-    ) -> Result<Connection, VaultError> {
-        let target = Target { connection: id, workspace: None };
-        Ok(self.held_now(caller, &target).await?.connection)
     }
 
     async fn end(
@@ -373,30 +196,6 @@ impl Vault {
             Err(refusal) => Err(VaultError::from_provider_trouble(&refusal, provider.id())),
         }
     }
-}
-
-fn corrupt(connection: &Connection) -> VaultError {
-    tracing::error!(connection = %connection.id, version = %connection.version, "a stored secret does not open: the database was altered");
-    VaultError::CiphertextCorrupt { connection: connection.id, version: connection.version }
-}
-
-/// What a stored secret is bound to.
-pub(in crate::vault) fn binding_of<'a>(workspace: &'a WorkspaceId, row: &'a SealedRow) -> Binding<'a> {
-    Binding { workspace, connection: row.connection, provider: &row.provider, version: row.version }
-}
-
-/// What the secret that a connection holds is bound to.
-pub(in crate::vault) fn binding(connection: &Connection) -> Binding<'_> {
-    Binding {
-        workspace: &connection.workspace,
-        connection: connection.id,
-        provider: &connection.provider,
-        version: connection.version,
-    }
-}
-
-pub(in crate::vault) fn is_later(new: Expiry, old: Expiry) -> bool {
-    new.is_later(old)
 }
 
 #[cfg(test)]

@@ -1,20 +1,22 @@
 //! The connection that a request names, and whether its caller may see it.
 
+use std::sync::Arc;
+
 use crate::model::{Connection, ConnectionId, Principal, WorkspaceId};
+use crate::store::{HeldToken, Origin};
 use crate::vault::error::VaultError;
 use crate::vault::state::Vault;
 
-/// Names one connection, and the workspace that the caller believes it in.
+/// Names one connection.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// The connection.
     pub connection: ConnectionId,
-    /// If given, must be its workspace.
+    /// If given, the connection must be in this workspace.
     pub workspace: Option<WorkspaceId>,
 }
 
 impl Vault {
-    /// The connection that a caller names, if it may see it; one of another tenant is as one that does not exist.
+    /// Whether the caller may see the connection. For another tenant, it is as if it did not exist.
     pub(in crate::vault) fn admit(
         caller: &Principal,
         target: &Target,
@@ -26,5 +28,49 @@ impl Vault {
         } else {
             Err(VaultError::ConnectionNotFound(target.connection))
         }
+    }
+
+    /// The connection with its sealed secret, if the caller may see it. Perhaps from the cache.
+    pub(in crate::vault) async fn held(
+        &self,
+        caller: &Principal,
+        target: &Target,
+    ) -> Result<Arc<HeldToken>, VaultError> {
+        let held = self
+            .store
+            .held_token(target.connection)
+            .await?
+            .ok_or(VaultError::ConnectionNotFound(target.connection))?;
+        Self::admit(caller, target, &held.connection)?;
+        Origin::note_subject(&held.connection);
+        Ok(held)
+    }
+
+    /// [`Self::held`], from the database: what is compared and set must be the newest.
+    pub(in crate::vault) async fn held_now(
+        &self,
+        caller: &Principal,
+        target: &Target,
+    ) -> Result<HeldToken, VaultError> {
+        let held = self
+            .store
+            .read()
+            .await?
+            .held_token(target.connection)
+            .await?
+            .ok_or(VaultError::ConnectionNotFound(target.connection))?;
+        Self::admit(caller, target, &held.connection)?;
+        Origin::note_subject(&held.connection);
+        Ok(held)
+    }
+
+    /// The connection of a repeated request, if its caller may still see it.
+    pub(in crate::vault) async fn seen_again(
+        &self,
+        caller: &Principal,
+        id: ConnectionId,
+    ) -> Result<Connection, VaultError> {
+        let target = Target { connection: id, workspace: None };
+        Ok(self.held_now(caller, &target).await?.connection)
     }
 }

@@ -1,33 +1,29 @@
-//! What callers see of a connection: its facts and everything that follows from them now.
+//! GetToken, and what callers see of a connection: its facts, and what follows from them now.
 
-use crate::model::{Badge, Connection, Policy, Problem, Renewal, Status, Timestamp};
+use crate::model::{Badge, Connection, Policy, Principal, Problem, Renewal, Status, Timestamp};
 use crate::vault::error::VaultError;
 use crate::vault::state::Vault;
+use crate::vault::token::target::Target;
 
-/// A connection as seen at an instant. No secret.
+/// A connection as seen at one time. It holds no secret.
 #[derive(Debug, Clone)]
 pub struct TokenView {
-    /// The facts.
     pub connection: Connection,
     /// Connections of the same subject and app in other workspaces.
     pub shared_connections: u32,
-    /// What it is worth.
     pub status: Status,
-    /// Whether FetchAccessToken would answer.
+    /// Whether FetchAccessToken would succeed.
     pub usable: bool,
-    /// What a person sees.
+    /// The summary for people.
     pub badge: Badge,
-    /// What is wrong, worst first.
+    /// The worst first.
     pub problems: Vec<Problem>,
-    /// Whether rotation can be hoped for.
+    /// Who can renew it.
     pub renewal: Renewal,
-    /// Required scopes that it lacks.
     pub missing_required_scopes: Vec<String>,
-    /// Optional scopes that it lacks.
     pub missing_optional_scopes: Vec<String>,
-    /// It is not kept: there is no connection of that id.
+    /// There is no such connection: the token was only validated.
     pub is_new: bool,
-    /// The instant of this view.
     pub as_of: Timestamp,
 }
 
@@ -58,12 +54,26 @@ impl Vault {
         Ok(TokenView::new(connection, shared, self.clock.now(), &self.policy()))
     }
 
-    /// The same after a commit, when there is no error any more: what can't be counted is told as none.
+    /// [`Self::view`] after a commit, when there are no errors: a count that fails is shown as zero.
     pub(in crate::vault) async fn view_stored(&self, connection: Connection) -> TokenView {
         let shared = match self.store.read().await {
             Ok(mut session) => session.shared_with(&connection).await.unwrap_or(0),
             Err(_) => 0,
         };
         TokenView::new(connection, shared, self.clock.now(), &self.policy())
+    }
+
+    /// GetToken: the metadata of one token, and the feed's cursor.
+    ///
+    /// # Errors
+    /// `ConnectionNotFound`.
+    pub async fn get_token(
+        &self,
+        caller: &Principal,
+        target: Target,
+    ) -> Result<(TokenView, String), VaultError> {
+        let cursor = self.cursor();
+        let held = self.held(caller, &target).await?;
+        Ok((self.view(held.connection.clone()).await?, cursor))
     }
 }

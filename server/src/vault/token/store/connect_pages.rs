@@ -1,19 +1,20 @@
-//! Pages of a person, each connected as a connection of its own whose token is read with the person's and follows
-//! it. A page token is never exchanged: when the person's token changes, the page's is read anew.
+//! A person's pages, each a connection of its own. A page token is read with the person's token and is never exchanged:
+//! when the person's token changes, the page token is read again.
 
 use std::sync::Arc;
 
+use super::accept::{Accepted, IntakeOptions};
+use super::save::Destination;
 use crate::model::{Check, CheckResult, Connection, ConnectionId, Fixer, Remedy, Secret};
 use crate::provider::{PageToken, Provider};
 use crate::vault::error::VaultError;
 use crate::vault::once::idempotency::RequestClaim;
 use crate::vault::state::Vault;
-use crate::vault::token::intake::{Accepted, Destination, IntakeOptions};
 
 impl Vault {
-    /// Connects every page that the person behind `parent` manages. After the commit there is no error: what did
-    /// not work, the check says.
-    pub(in crate::vault) async fn connect_pages(
+    /// Connects every page that the person behind `parent` manages. There are no errors after the commit: the check
+    /// says what failed.
+    pub(super) async fn connect_pages(
         &self,
         parent: &Connection,
         secret: &Secret,
@@ -25,7 +26,7 @@ impl Vault {
                 let remedy = Remedy::new(
                     Fixer::WorkspaceOwner,
                     "The person's pages could not be listed.",
-                    "See that pages_show_list is granted, and store the token again with connect_pages.",
+                    "Check that pages_show_list is granted, and store the token again with connect_pages.",
                 );
                 let check = Check::new("pages", CheckResult::Warn, remedy)
                     .with("provider_code", refusal.provider_code());
@@ -42,13 +43,13 @@ impl Vault {
                 }
             }
         }
-        let told = format!("{} pages are connected.", connected.len());
+        let connected_pages = format!("{} pages are connected.", connected.len());
         let check = if failed == 0 {
-            Check::new("pages", CheckResult::Pass, Remedy::none(told))
+            Check::new("pages", CheckResult::Pass, Remedy::none(connected_pages))
         } else {
             let remedy = Remedy::new(
                 Fixer::Operator,
-                format!("{told} {failed} could not be."),
+                format!("{connected_pages} {failed} could not be connected."),
                 "See the vault's log, and store the token again with connect_pages.",
             );
             Check::new("pages", CheckResult::Warn, remedy)
@@ -63,18 +64,18 @@ impl Vault {
         page: PageToken,
         provider: &dyn Provider,
     ) -> Result<ConnectionId, VaultError> {
-        let mut word = provider
+        let mut inspected = provider
             .inspect(&page.secret)
             .await
             .map_err(|refusal| VaultError::from_provider_trouble(&refusal, provider.id()))?;
-        if word.subject.id != page.id {
+        if inspected.subject.id != page.id {
             return Err(VaultError::SubjectMismatch {
                 connection: None,
                 expected: page.id,
-                actual: word.subject.id,
+                actual: inspected.subject.id,
             });
         }
-        word.subject.name = page.name;
+        inspected.subject.name = page.name;
         let destination = Destination {
             workspace: parent.workspace.clone(),
             provider: parent.provider.clone(),
@@ -84,8 +85,8 @@ impl Vault {
             options: IntakeOptions::default(),
             claim: RequestClaim::default(),
         };
-        let pasted_expiry = word.facts.expiry;
-        let accepted = Accepted { secret: page.secret, word, pasted_expiry };
+        let pasted_expiry = inspected.facts.expiry;
+        let accepted = Accepted { secret: page.secret, inspected, pasted_expiry };
         let (connection, _) = self.save(&destination, Arc::new(accepted)).await?;
         Ok(connection.id)
     }

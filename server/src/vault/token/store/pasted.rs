@@ -1,41 +1,41 @@
-//! What a person pastes: cleaned, bounded, and refused with advice when it can't be a token.
+//! The text that a person pastes: trimmed, limited in length, and denied with advice if it can't be a token.
 
 use crate::model::Secret;
 use crate::vault::error::VaultError;
 
-/// Longest token that is taken, in bytes.
+/// The longest accepted token, in bytes.
 pub(in crate::vault) const MAX_TOKEN: usize = 4_096;
 
-/// Reads a pasted token. The error says what it looks like and what to paste; it never repeats it. `field`
-/// is where the request has it.
+/// Parses a pasted token. The error says what the text looks like and what to paste, but never repeats it. `field` is
+/// the request's field.
 pub(in crate::vault) fn parse(pasted: &Secret, field: &'static str) -> Result<Secret, VaultError> {
     let text = pasted.expose().trim();
-    let refuse = |advice: &str| Err(VaultError::TokenMalformed { field, advice: advice.to_owned() });
+    let denied = |advice: &str| Err(VaultError::TokenMalformed { field, advice: advice.to_owned() });
     if text.is_empty() {
-        return refuse("It is empty; paste the access token.");
+        return denied("It is empty; paste the access token.");
     }
     if text.len() > MAX_TOKEN {
-        return refuse("It is longer than 4096 bytes; paste the access token alone.");
+        return denied("It is longer than 4096 bytes; paste the access token alone.");
     }
     if text.starts_with(['{', '[']) {
-        return refuse("It looks like JSON; paste only the value of access_token.");
+        return denied("It looks like JSON; paste only the value of access_token.");
     }
     if text.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("bearer "))
         || text.eq_ignore_ascii_case("bearer")
     {
-        return refuse("It starts with \"Bearer\"; paste what follows that word.");
+        return denied("It starts with \"Bearer\"; paste what follows that word.");
     }
     if text.contains("access_token=") || text.starts_with("http://") || text.starts_with("https://") {
-        return refuse("It looks like a URL or query string; paste only the value of access_token.");
+        return denied("It looks like a URL or query string; paste only the value of access_token.");
     }
     if text.starts_with(['"', '\'']) || text.ends_with(['"', '\'']) {
-        return refuse("It has quotation marks around it; paste what stands between them.");
+        return denied("It has quotation marks around it; paste what stands between them.");
     }
     if text.chars().any(char::is_whitespace) {
-        return refuse("It has white space inside, perhaps from a line break; paste it as one piece.");
+        return denied("It has white space inside, perhaps from a line break; paste it as one piece.");
     }
     if !text.bytes().all(|b| b.is_ascii_graphic()) {
-        return refuse(
+        return denied(
             "It has characters that no token has (control characters, or not ASCII); copy it again from its source.",
         );
     }

@@ -1,409 +1,53 @@
-//! The live doctor: asks the provider, says what it found in sentences, and updates the facts.
+//! ValidateToken: runs the checks, describes the findings in sentences, and updates the facts.
 
-use crate::vault::token::view::TokenView;
+pub(in crate::vault) mod checks;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::model::{
-    AdAccount, AdAccountState, Check, CheckResult, Expiry, Fixer, Policy, Principal, ProviderId, Refusal,
-    RefusalKind, RefusalReason, Remedy, Secret, Standing, Timestamp,
-};
-use crate::provider::{Inspected, Provider};
-use crate::store::{HeldToken, Origin};
-use crate::vault::error::{FieldViolation, VaultError};
+use crate::model::{Check, CheckResult, Principal, Remedy, Standing};
+use crate::store::HeldToken;
+use crate::vault::error::VaultError;
 use crate::vault::state::Vault;
+use crate::vault::token::inspection::{Applied, Findings};
 use crate::vault::token::target::Target;
-use crate::vault::token::verdict::{Learned, Recorded};
+use crate::vault::token::view::TokenView;
+use checks::{CHECKS, Patient};
 
-/// The live doctor.
 #[derive(Debug)]
 pub struct ValidateToken {
-    /// Which.
     pub target: Target,
-    /// Which checks; empty means all.
+    /// Names out of [`CHECKS`]; empty means all.
     pub checks: BTreeSet<String>,
     /// The ad account for the smoke test.
     pub ad_account_id: Option<String>,
 }
 
-/// Answer of the doctor.
 #[derive(Debug)]
 pub struct Validation {
     /// The token with its updated facts.
     pub token: TokenView,
-    /// The findings.
     pub checks: Vec<Check>,
-    /// Position in the feed.
     pub cursor: String,
 }
 
-/// Names of the checks, in the order in which they run and are told.
-pub(in crate::vault) const CHECKS: [&str; 9] = [
-    "token_accepted",
-    "app_matches",
-    "required_scopes",
-    "optional_scopes",
-    "expiry",
-    "data_access",
-    "ad_accounts",
-    "smoke_test",
-    "call_budget",
-];
-
-/// From this utilisation on, calls are held back.
-const THROTTLED_PERCENT: f64 = 80.0;
-/// So many ad accounts are tried before the smoke test counts as failed.
-const SMOKE_TRIES: usize = 3;
-
-/// What an examination found.
-pub(in crate::vault) struct Examination {
-    /// The findings, in order.
-    pub(in crate::vault) checks: Vec<Check>,
-    /// The provider's word on the token; an error says why there is none.
-    pub(in crate::vault) word: Result<Inspected, Refusal>,
-    /// The ad accounts, if they could be listed.
-    pub(in crate::vault) accounts: Option<Vec<AdAccount>>,
-}
-
-impl Examination {
-    fn is_dead(&self) -> bool {
-        matches!(&self.word, Err(refusal) if matches!(refusal.kind, RefusalKind::Dead { .. } | RefusalKind::OtherApp))
-    }
-}
-
-/// What to examine, and with what.
-pub(in crate::vault) struct Patient<'a> {
-    pub(in crate::vault) provider: &'a dyn Provider,
-    pub(in crate::vault) secret: &'a Secret,
-    pub(in crate::vault) policy: &'a Policy,
-    pub(in crate::vault) now: Timestamp,
-    /// Empty means all.
-    pub(in crate::vault) wanted: &'a BTreeSet<String>,
-    /// The ad account for the smoke test.
-    pub(in crate::vault) ad_account: Option<&'a str>,
-}
-
-impl Patient<'_> {
-    fn wants(&self, check: &str) -> bool {
-        self.wanted.is_empty() || self.wanted.contains(check)
-    }
-
-    /// Examines a token; `word` spares an inspection that was just made.
-    pub(in crate::vault) async fn examine(&self, word: Option<Inspected>) -> Examination {
-        let word = match word {
-            Some(inspected) => Ok(inspected),
-            None => self.provider.inspect(self.secret).await,
-        };
-        let mut found = Examination { checks: Vec::new(), word, accounts: None };
-        found.checks.extend(self.identity(&found.word));
-        match &found.word {
-            Ok(inspected) => {
-                let told = self.told(inspected);
-                found.checks.extend(told);
-                self.try_out(&mut found).await;
-            }
-            Err(_) => {
-                let (result, message) = if found.is_dead() {
-                    (CheckResult::Skipped, "Not tried: the token is not accepted.")
-                } else {
-                    (CheckResult::Unknown, "The provider could not be asked.")
-                };
-                let rest = CHECKS.iter().skip(2).filter(|name| **name != "call_budget");
-                found.checks.extend(rest.map(|name| Check::new(name, result, Remedy::none(message))));
-            }
-        }
-        found.checks.push(self.call_budget());
-        found.checks.retain(|check| self.wants(check.name));
-        found
-    }
-
-    /// Whether the provider accepts it, and whether it is our app's.
-    fn identity(&self, word: &Result<Inspected, Refusal>) -> [Check; 2] {
-        let pass = |name, message: &str| Check::new(name, CheckResult::Pass, Remedy::none(message));
-        match word {
-            Ok(inspected) => [
-                pass("token_accepted", "The provider accepts the token."),
-                pass("app_matches", "The token was made for our app.").with("app_id", &inspected.app_id),
-            ],
-            Err(refusal) => match &refusal.kind {
-                RefusalKind::Dead { reason } => [
-                    Check::new("token_accepted", CheckResult::Fail, Remedy::for_refusal(*reason))
-                        .with("refusal", reason.as_str())
-                        .with("provider_code", refusal.provider_code()),
-                    Check::new(
-                        "app_matches",
-                        CheckResult::Skipped,
-                        Remedy::none("Not tried: the token is not accepted."),
-                    ),
-                ],
-                RefusalKind::OtherApp => [
-                    Check::new(
-                        "token_accepted",
-                        CheckResult::Skipped,
-                        Remedy::none("Not tried: the token is another app's."),
-                    ),
-                    Check::new(
-                        "app_matches",
-                        CheckResult::Fail,
-                        Remedy::for_refusal(RefusalReason::WrongApp),
-                    ),
-                ],
-                _ => {
-                    let check = of_refusal("token_accepted", refusal, self.provider.id());
-                    [check.clone(), Check { name: "app_matches", ..check }]
-                }
-            },
-        }
-    }
-
-    /// What the provider's word says of scopes and ends.
-    fn told(&self, inspected: &Inspected) -> [Check; 4] {
-        let scopes = |name, missing: Vec<String>, result, whole: &str| {
-            if missing.is_empty() {
-                return Check::new(name, CheckResult::Pass, Remedy::none(whole));
-            }
-            let names = missing.join(", ");
-            let remedy = Remedy::new(
-                Fixer::WorkspaceOwner,
-                format!("The token lacks {names}."),
-                "Ask the workspace owner to reconnect and grant them; a permission that was declined must be asked for again.",
-            );
-            Check::new(name, result, remedy).with("missing", names)
-        };
-        let facts = &inspected.facts;
-        [
-            scopes(
-                "required_scopes",
-                self.policy.missing_required(&facts.scopes),
-                CheckResult::Fail,
-                "All required scopes are granted.",
-            ),
-            scopes(
-                "optional_scopes",
-                self.policy.missing_optional(&facts.scopes),
-                CheckResult::Warn,
-                "All optional scopes are granted.",
-            ),
-            self.end("expiry", facts.expiry, "The token"),
-            self.end("data_access", facts.data_access, "Data access"),
-        ]
-    }
-
-    fn end(&self, name: &'static str, expiry: Expiry, what: &str) -> Check {
-        const RECONNECT: &str = "Ask the workspace owner to reconnect the account.";
-        let check = |result, message: String| {
-            let remedy = match result {
-                CheckResult::Pass => Remedy::none(message),
-                _ => Remedy::new(Fixer::WorkspaceOwner, message, RECONNECT),
-            };
-            Check::new(name, result, remedy)
-        };
-        match expiry {
-            Expiry::Never => check(CheckResult::Pass, format!("{what} does not end.")),
-            Expiry::Unknown => {
-                check(CheckResult::Warn, format!("The provider does not say when {what} ends."))
-            }
-            Expiry::At(end, _) => {
-                // Ads permissions outlive the data-access end, so that one never fails.
-                let ended = if name == "expiry" { CheckResult::Fail } else { CheckResult::Warn };
-                let left = end.since(self.now);
-                let days = left.as_secs().div_ceil(24 * 60 * 60);
-                let found = if end <= self.now {
-                    check(ended, format!("{what} ended at {end}."))
-                } else if left <= self.policy.warning_window {
-                    check(CheckResult::Warn, format!("{what} ends in {days} days, at {end}."))
-                } else {
-                    check(CheckResult::Pass, format!("{what} ends in {days} days, at {end}."))
-                };
-                found.with("ends_at", end).with("days_left", days)
-            }
-        }
-    }
-
-    /// Uses the token: lists its ad accounts and reads one. A death that shows only here is confirmed by a
-    /// second inspection before it is believed.
-    async fn try_out(&self, found: &mut Examination) {
-        if !self.wants("ad_accounts") && !self.wants("smoke_test") {
-            return;
-        }
-        let mut refused = None;
-        match self.provider.ad_accounts(self.secret).await {
-            Ok(accounts) => {
-                found.checks.push(reachable(&accounts));
-                match self.smoke_test(&accounts).await {
-                    Ok(check) => found.checks.push(check),
-                    Err(refusal) => refused = Some(("smoke_test", refusal)),
-                }
-                found.accounts = Some(accounts);
-            }
-            Err(refusal) => {
-                let untried = Remedy::none("Not tried: the ad accounts could not be listed.");
-                found.checks.push(Check::new("smoke_test", CheckResult::Skipped, untried));
-                refused = Some(("ad_accounts", refusal));
-            }
-        }
-        let Some((name, refusal)) = refused else { return };
-        found.checks.push(of_refusal(name, &refusal, self.provider.id()));
-        found.checks.sort_by_key(|check| CHECKS.iter().position(|name| *name == check.name));
-        if matches!(refusal.kind, RefusalKind::Dead { .. }) {
-            let again = self.provider.inspect(self.secret).await;
-            let identity = self.identity(&again);
-            for check in identity {
-                if let Some(told) = found.checks.iter_mut().find(|told| told.name == check.name) {
-                    *told = check;
-                }
-            }
-            found.word = again;
-            if !found.is_dead()
-                && let Some(told) = found.checks.iter_mut().find(|told| told.name == name)
-            {
-                told.result = CheckResult::Unknown;
-            }
-        }
-    }
-
-    async fn smoke_test(&self, accounts: &[AdAccount]) -> Result<Check, Refusal> {
-        let candidates: Vec<&str> = match self.ad_account {
-            Some(id) => vec![id],
-            None => {
-                let mut usable: Vec<_> = accounts.iter().collect();
-                usable.sort_by_key(|account| match account.state {
-                    AdAccountState::Active => 0,
-                    AdAccountState::Limited => 1,
-                    _ => 2,
-                });
-                usable.into_iter().take(SMOKE_TRIES).map(|account| account.id.as_str()).collect()
-            }
-        };
-        let mut last = None;
-        for id in candidates {
-            match self.provider.smoke_test(self.secret, id).await {
-                Ok(seen) if seen.rows > 0 => {
-                    let remedy = Remedy::none(match seen.rows {
-                        1 => "Read 1 row of the last 7 days.".to_owned(),
-                        rows => format!("Read {rows} rows of the last 7 days."),
-                    });
-                    return Ok(Check::new("smoke_test", CheckResult::Pass, remedy)
-                        .with("ad_account_id", id)
-                        .with("rows", seen.rows));
-                }
-                Ok(_) => {
-                    let remedy = Remedy::none("Works; the ad account had no delivery in the last 7 days.");
-                    return Ok(Check::new("smoke_test", CheckResult::Warn, remedy)
-                        .with("ad_account_id", id)
-                        .with("rows", 0)
-                        .with("reason", "NO_DELIVERY"));
-                }
-                // One account's refusal says nothing of the token: try another.
-                Err(refusal) if matches!(refusal.kind, RefusalKind::Permission { .. }) => {
-                    last = Some(
-                        of_refusal("smoke_test", &refusal, self.provider.id()).with("ad_account_id", id),
-                    );
-                }
-                Err(refusal) => return Err(refusal),
-            }
-        }
-        let none = Remedy::none("Not tried: the token reaches no ad account.");
-        Ok(last.unwrap_or_else(|| Check::new("smoke_test", CheckResult::Skipped, none)))
-    }
-
-    fn call_budget(&self) -> Check {
-        match self.provider.usage() {
-            None => Check::new(
-                "call_budget",
-                CheckResult::Pass,
-                Remedy::none("The provider has told of no use yet, which means little."),
-            ),
-            Some(usage) => {
-                let high = usage.utilization_percent >= THROTTLED_PERCENT || !usage.retry_after.is_zero();
-                let message = format!(
-                    "{:.0} % of the {} limit is used.",
-                    usage.utilization_percent,
-                    usage.scope.replace('_', " ")
-                );
-                let (result, remedy) = if high {
-                    (
-                        CheckResult::Warn,
-                        Remedy::new(Fixer::Nobody, message, "Make fewer calls until the limit recovers."),
-                    )
-                } else {
-                    (CheckResult::Pass, Remedy::none(message))
-                };
-                Check::new("call_budget", result, remedy)
-                    .with("scope", &usage.scope)
-                    .with("utilization_percent", usage.utilization_percent)
-            }
-        }
-    }
-}
-
-fn reachable(accounts: &[AdAccount]) -> Check {
-    if accounts.is_empty() {
-        let remedy = Remedy::new(
-            Fixer::AdAccountAdmin,
-            "The token is in order and reaches no ad account.",
-            "Have an ad account assigned to the person, or grant business_management if it belongs to a business.",
-        );
-        return Check::new("ad_accounts", CheckResult::Warn, remedy).with("count", 0);
-    }
-    let remedy = Remedy::none(format!("The token reaches {} ad accounts.", accounts.len()));
-    Check::new("ad_accounts", CheckResult::Pass, remedy).with("count", accounts.len())
-}
-
-/// What a refusal means for the check that met it.
-fn of_refusal(name: &'static str, refusal: &Refusal, provider: &ProviderId) -> Check {
-    let (result, remedy) = match &refusal.kind {
-        RefusalKind::Transient { .. } => (
-            CheckResult::Unknown,
-            Remedy::new(Fixer::Nobody, "The provider could not be asked.", "Try again in a while."),
-        ),
-        RefusalKind::Throttled { scope, retry_after } => (
-            CheckResult::Unknown,
-            Remedy::new(
-                Fixer::Nobody,
-                format!("The provider limits calls in the scope {scope}."),
-                format!("Try again in {} seconds.", retry_after.as_secs()),
-            ),
-        ),
-        RefusalKind::Dead { reason } => (CheckResult::Fail, Remedy::for_refusal(*reason)),
-        RefusalKind::OtherApp => (CheckResult::Fail, Remedy::for_refusal(RefusalReason::WrongApp)),
-        RefusalKind::Blocked => (CheckResult::Fail, Remedy::for_refusal(RefusalReason::PolicyBlocked)),
-        RefusalKind::Permission { .. } => (
-            CheckResult::Fail,
-            Remedy::new(
-                Fixer::AdAccountAdmin,
-                "The provider refuses this with the token's permissions.",
-                "Have the person's role on the ad account restored, or reconnect and grant the scopes.",
-            ),
-        ),
-        RefusalKind::Ours(problem) => {
-            (CheckResult::Unknown, Remedy::for_misconfiguration(*problem, provider))
-        }
-    };
-    Check::new(name, result, remedy).with("provider_code", refusal.provider_code())
-}
-
 impl Vault {
-    /// Asks the provider about a token and says what it found. OK whenever the connection exists.
+    /// Runs the checks of a token and writes what they found. Succeeds whenever the connection exists.
     ///
     /// # Errors
-    /// `ConnectionNotFound`; a field violation for a check that does not exist.
+    /// `ConnectionNotFound`.
     pub async fn validate_token(
         self: &Arc<Self>,
         caller: &Principal,
         command: ValidateToken,
     ) -> Result<Validation, VaultError> {
-        if command.checks.iter().any(|name| !CHECKS.contains(&name.as_str())) {
-            let rule = format!("must be names of checks: {}", CHECKS.join(", "));
-            return Err(VaultError::Fields(vec![FieldViolation::new("checks", rule)]));
-        }
         self.held(caller, &command.target).await?;
         let (vault, caller) = (Arc::clone(self), caller.clone());
         self.work
             .detached(async move {
-                // Each asks the provider several times: one at a time about a connection.
+                // Each validation asks the provider several times, so there is one at a time per connection.
                 let _turn = vault.inquiries.turn(command.target.connection).await;
-                // A verdict lands only on the token that it is about: asked again once if that changed meanwhile.
+                // If the token changes meanwhile, the findings are about an old token: validate once more.
                 for _ in 0..2 {
                     let held = vault.held_now(&caller, &command.target).await?;
                     if let Some(validation) = vault.validate(&held, &command).await? {
@@ -415,24 +59,6 @@ impl Vault {
             .await
     }
 
-    /// From the database, not the cache: what is compared and set must be the newest.
-    pub(in crate::vault) async fn held_now(
-        &self,
-        caller: &Principal,
-        target: &Target,
-    ) -> Result<HeldToken, VaultError> {
-        let held = self
-            .store
-            .read()
-            .await?
-            .held_token(target.connection)
-            .await?
-            .ok_or(VaultError::ConnectionNotFound(target.connection))?;
-        Self::admit(caller, target, &held.connection)?;
-        Origin::note_subject(&held.connection);
-        Ok(held)
-    }
-
     async fn validate(
         self: &Arc<Self>,
         held: &HeldToken,
@@ -441,11 +67,7 @@ impl Vault {
         let cursor = self.cursor();
         let connection = &held.connection;
         if matches!(connection.standing, Standing::Revoked { .. }) {
-            let remedy = Remedy::new(
-                Fixer::WorkspaceOwner,
-                "The connection was ended on purpose.",
-                "Connect the account again if it is still wanted.",
-            );
+            let remedy = Remedy::for_revocation();
             let checks = CHECKS
                 .iter()
                 .filter(|name| command.checks.is_empty() || command.checks.contains(**name))
@@ -469,11 +91,11 @@ impl Vault {
             ad_account: command.ad_account_id.as_deref(),
         };
         let found = patient.examine(None).await;
-        let learned = Learned::accounts(found.accounts);
-        let connection = match self.record(connection, found.word, learned).await? {
-            Recorded::Kept(connection) => *connection,
-            Recorded::Held => connection.clone(),
-            Recorded::Changed => return Ok(None),
+        let findings = Findings::accounts(found.accounts);
+        let connection = match self.apply_inspection(connection, found.inspection, findings).await? {
+            Applied::Updated(connection) => *connection,
+            Applied::Doubted => connection.clone(),
+            Applied::Superseded => return Ok(None),
         };
         Ok(Some(Validation { token: self.view(connection).await?, checks: found.checks, cursor }))
     }

@@ -1,0 +1,157 @@
+//! Accepting a token: inspect it, exchange it if it is short-lived, inspect the new one, check its scopes. Only the
+//! provider is asked; nothing is written.
+
+use std::time::Duration;
+
+use crate::model::{
+    Expiry, ExpirySource, GrantState, RefusalReason, Secret, SubjectType, Timestamp, TokenKind,
+};
+use crate::provider::{Inspected, Provider};
+use crate::vault::error::VaultError;
+use crate::vault::state::Vault;
+
+/// The assumed life of a long-lived user token whose expiry the provider does not name.
+const USUAL_LIFE: Duration = Duration::from_secs(60 * 24 * 60 * 60);
+
+/// What a caller may allow that is refused by default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct IntakeOptions {
+    /// Store the token although it lacks required scopes.
+    pub allow_missing_scopes: bool,
+    /// Replace the connection's token although the new one has fewer scopes.
+    pub allow_fewer_scopes: bool,
+    /// Replace the connection's token although the new one belongs to another subject.
+    pub allow_subject_change: bool,
+    /// Connect the person's pages too.
+    pub connect_pages: bool,
+}
+
+/// A token that passed every check, and what the provider says about it.
+pub(in crate::vault) struct Accepted {
+    pub(in crate::vault) secret: Secret,
+    pub(in crate::vault) inspected: Inspected,
+    /// The expiry of the token that the caller brought, before any exchange.
+    pub(in crate::vault) pasted_expiry: Expiry,
+}
+
+/// Whether a short-lived token is exchanged for one that lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::vault) enum ShortLived {
+    Exchange,
+    Keep,
+}
+
+impl Vault {
+    pub(in crate::vault) async fn accept(
+        &self,
+        provider: &dyn Provider,
+        pasted: Secret,
+        options: IntakeOptions,
+        short_lived: ShortLived,
+    ) -> Result<Accepted, VaultError> {
+        let now = self.clock.now();
+        let inspected = inspect(provider, &pasted, now).await?;
+        let accepted = match (inspected.facts.kind, short_lived) {
+            (TokenKind::ShortLivedUser, ShortLived::Exchange) => {
+                make_lasting(provider, &pasted, &inspected, self.clock.now()).await?
+            }
+            _ => Accepted { secret: pasted, pasted_expiry: inspected.facts.expiry, inspected },
+        };
+        self.check_scopes(provider, accepted, options).await
+    }
+
+    /// Checks the scopes that the person granted. A declined scope does not count, even if the token names it.
+    async fn check_scopes(
+        &self,
+        provider: &dyn Provider,
+        mut accepted: Accepted,
+        options: IntakeOptions,
+    ) -> Result<Accepted, VaultError> {
+        let subject = &accepted.inspected.subject;
+        let mut declined = Vec::new();
+        if subject.kind == SubjectType::User {
+            match provider.grants(&accepted.secret).await {
+                Ok(grants) => {
+                    declined = grants
+                        .into_iter()
+                        .filter(|grant| grant.state != GrantState::Granted)
+                        .map(|grant| grant.scope)
+                        .collect();
+                    accepted.inspected.facts.scopes.retain(|scope| !declined.contains(scope));
+                }
+                // Then the token's own list of scopes must do.
+                Err(refusal) => tracing::debug!(detail = %refusal.detail, "permissions could not be read"),
+            }
+        }
+        let missing = self.policy().missing_required(&accepted.inspected.facts.scopes);
+        if !missing.is_empty() && !options.allow_missing_scopes {
+            declined.retain(|scope| missing.contains(scope));
+            return Err(VaultError::ScopesMissing { missing, declined });
+        }
+        if accepted.inspected.subject.name.is_empty()
+            && let Ok(name) = provider.subject_name(&accepted.secret, &accepted.inspected.subject).await
+        {
+            accepted.inspected.subject.name = name;
+        }
+        Ok(accepted)
+    }
+}
+
+async fn inspect(provider: &dyn Provider, secret: &Secret, now: Timestamp) -> Result<Inspected, VaultError> {
+    let inspected = provider
+        .inspect(secret)
+        .await
+        .map_err(|refusal| VaultError::from_intake_refusal(&refusal, provider))?;
+    if inspected.app_id != provider.app_id() {
+        return Err(VaultError::TokenOfOtherApp {
+            provider: provider.id().clone(),
+            app_id: provider.app_id().to_owned(),
+        });
+    }
+    if inspected.facts.expiry.at().is_some_and(|end| end <= now) {
+        return Err(VaultError::ProviderRefusedToken {
+            provider: provider.id().clone(),
+            reason: RefusalReason::Expired,
+            provider_code: String::new(),
+        });
+    }
+    Ok(inspected)
+}
+
+/// Exchanges a short-lived token and verifies that the new one lasts longer.
+async fn make_lasting(
+    provider: &dyn Provider,
+    short: &Secret,
+    before: &Inspected,
+    now: Timestamp,
+) -> Result<Accepted, VaultError> {
+    let exchanged = provider
+        .exchange(short, before.facts.kind)
+        .await
+        .map_err(|refusal| VaultError::from_intake_refusal(&refusal, provider))?;
+    let mut inspected = inspect(provider, &exchanged.secret, now).await?;
+    if inspected.subject.id != before.subject.id {
+        return Err(VaultError::SubjectMismatch {
+            connection: None,
+            expected: before.subject.id.clone(),
+            actual: inspected.subject.id.clone(),
+        });
+    }
+    // If the inspection names no expiry, the reply may; if neither does, one is assumed and marked as assumed.
+    if inspected.facts.expiry == Expiry::Unknown {
+        inspected.facts.expiry = match exchanged.expires_in {
+            Some(life) => Expiry::At(now + life, ExpirySource::Reply),
+            None => Expiry::At(now + USUAL_LIFE, ExpirySource::Assumed),
+        };
+    }
+    if inspected.facts.kind == TokenKind::ShortLivedUser
+        || !inspected.facts.expiry.is_later(before.facts.expiry)
+    {
+        return Err(VaultError::ExchangeNotPossible {
+            connection: None,
+            provider: provider.id().clone(),
+            why: "the provider's exchange did not lengthen the short-lived token's life".into(),
+        });
+    }
+    Ok(Accepted { secret: exchanged.secret, inspected, pasted_expiry: before.facts.expiry })
+}

@@ -1,0 +1,357 @@
+//! The checks of a token: names, order, and how each one asks the provider.
+
+use std::collections::BTreeSet;
+
+use crate::model::{
+    AdAccount, AdAccountState, Check, CheckResult, Expiry, Fixer, Policy, ProviderId, Refusal, RefusalKind,
+    RefusalReason, Remedy, Secret, Timestamp,
+};
+use crate::provider::{Inspected, Provider};
+use crate::vault::token::inspection::is_death;
+
+/// The names of all checks, in the order in which they run and are reported.
+pub const CHECKS: [&str; 9] = [
+    "token_accepted",
+    "app_matches",
+    "required_scopes",
+    "optional_scopes",
+    "expiry",
+    "data_access",
+    "ad_accounts",
+    "smoke_test",
+    "call_budget",
+];
+
+/// Above this utilisation, the check of the call budget warns.
+const THROTTLED_PERCENT: f64 = 80.0;
+/// The number of ad accounts that are tried before the smoke test fails.
+const SMOKE_TRIES: usize = 3;
+
+pub(in crate::vault) struct Examination {
+    pub(in crate::vault) checks: Vec<Check>,
+    pub(in crate::vault) inspection: Result<Inspected, Refusal>,
+    /// The ad accounts, if they could be listed.
+    pub(in crate::vault) accounts: Option<Vec<AdAccount>>,
+}
+
+impl Examination {
+    fn is_dead(&self) -> bool {
+        self.inspection.as_ref().is_err_and(is_death)
+    }
+}
+
+/// The token to examine.
+pub(in crate::vault) struct Patient<'a> {
+    pub(in crate::vault) provider: &'a dyn Provider,
+    pub(in crate::vault) secret: &'a Secret,
+    pub(in crate::vault) policy: &'a Policy,
+    pub(in crate::vault) now: Timestamp,
+    /// The names of the wanted checks; empty means all.
+    pub(in crate::vault) wanted: &'a BTreeSet<String>,
+    /// The ad account for the smoke test.
+    pub(in crate::vault) ad_account: Option<&'a str>,
+}
+
+impl Patient<'_> {
+    fn wants(&self, check: &str) -> bool {
+        self.wanted.is_empty() || self.wanted.contains(check)
+    }
+
+    /// Runs the checks. `inspected` saves an inspection that was just made.
+    pub(in crate::vault) async fn examine(&self, inspected: Option<Inspected>) -> Examination {
+        let inspection = match inspected {
+            Some(inspected) => Ok(inspected),
+            None => self.provider.inspect(self.secret).await,
+        };
+        let mut found = Examination { checks: Vec::new(), inspection, accounts: None };
+        found.checks.extend(self.identity(&found.inspection));
+        match &found.inspection {
+            Ok(inspected) => {
+                let checks = self.scopes_and_expiry(inspected);
+                found.checks.extend(checks);
+                self.use_token(&mut found).await;
+            }
+            Err(_) => {
+                let (result, message) = if found.is_dead() {
+                    (CheckResult::Skipped, "Not tried: the token is not accepted.")
+                } else {
+                    (CheckResult::Unknown, "The provider could not be asked.")
+                };
+                let rest = CHECKS.iter().skip(2).filter(|name| **name != "call_budget");
+                found.checks.extend(rest.map(|name| Check::new(name, result, Remedy::none(message))));
+            }
+        }
+        found.checks.push(self.call_budget());
+        found.checks.retain(|check| self.wants(check.name));
+        found
+    }
+
+    /// Whether the provider accepts the token, and whether it was made for our app.
+    fn identity(&self, inspection: &Result<Inspected, Refusal>) -> [Check; 2] {
+        let pass = |name, message: &str| Check::new(name, CheckResult::Pass, Remedy::none(message));
+        match inspection {
+            Ok(inspected) => [
+                pass("token_accepted", "The provider accepts the token."),
+                pass("app_matches", "The token was made for our app.").with("app_id", &inspected.app_id),
+            ],
+            Err(refusal) => match &refusal.kind {
+                RefusalKind::Dead { reason } => [
+                    Check::new("token_accepted", CheckResult::Fail, Remedy::for_refusal(*reason))
+                        .with("refusal", reason.as_str())
+                        .with("provider_code", refusal.provider_code()),
+                    Check::new(
+                        "app_matches",
+                        CheckResult::Skipped,
+                        Remedy::none("Not tried: the token is not accepted."),
+                    ),
+                ],
+                RefusalKind::OtherApp => [
+                    Check::new(
+                        "token_accepted",
+                        CheckResult::Skipped,
+                        Remedy::none("Not tried: the token is another app's."),
+                    ),
+                    Check::new(
+                        "app_matches",
+                        CheckResult::Fail,
+                        Remedy::for_refusal(RefusalReason::WrongApp),
+                    ),
+                ],
+                _ => {
+                    let check = of_refusal("token_accepted", refusal, self.provider.id());
+                    [check.clone(), Check { name: "app_matches", ..check }]
+                }
+            },
+        }
+    }
+
+    fn scopes_and_expiry(&self, inspected: &Inspected) -> [Check; 4] {
+        let scopes = |name, missing: Vec<String>, result, whole: &str| {
+            if missing.is_empty() {
+                return Check::new(name, CheckResult::Pass, Remedy::none(whole));
+            }
+            let names = missing.join(", ");
+            let remedy = Remedy::new(
+                Fixer::WorkspaceOwner,
+                format!("The token lacks {names}."),
+                "Ask the workspace owner to reconnect and grant them; a permission that was declined must be asked for again.",
+            );
+            Check::new(name, result, remedy).with("missing", names)
+        };
+        let facts = &inspected.facts;
+        [
+            scopes(
+                "required_scopes",
+                self.policy.missing_required(&facts.scopes),
+                CheckResult::Fail,
+                "All required scopes are granted.",
+            ),
+            scopes(
+                "optional_scopes",
+                self.policy.missing_optional(&facts.scopes),
+                CheckResult::Warn,
+                "All optional scopes are granted.",
+            ),
+            self.end("expiry", facts.expiry, "The token"),
+            self.end("data_access", facts.data_access, "Data access"),
+        ]
+    }
+
+    fn end(&self, name: &'static str, expiry: Expiry, what: &str) -> Check {
+        const RECONNECT: &str = "Ask the workspace owner to reconnect the account.";
+        let check = |result, message: String| {
+            let remedy = match result {
+                CheckResult::Pass => Remedy::none(message),
+                _ => Remedy::new(Fixer::WorkspaceOwner, message, RECONNECT),
+            };
+            Check::new(name, result, remedy)
+        };
+        match expiry {
+            Expiry::Never => check(CheckResult::Pass, format!("{what} does not end.")),
+            Expiry::Unknown => {
+                check(CheckResult::Warn, format!("The provider does not say when {what} ends."))
+            }
+            Expiry::At(end, _) => {
+                // Ads permissions outlive the data-access end, so that one never fails.
+                let ended = if name == "expiry" { CheckResult::Fail } else { CheckResult::Warn };
+                let left = end.since(self.now);
+                let days = left.as_secs().div_ceil(24 * 60 * 60);
+                let found = if end <= self.now {
+                    check(ended, format!("{what} ended at {end}."))
+                } else if left <= self.policy.warning_window {
+                    check(CheckResult::Warn, format!("{what} ends in {days} days, at {end}."))
+                } else {
+                    check(CheckResult::Pass, format!("{what} ends in {days} days, at {end}."))
+                };
+                found.with("ends_at", end).with("days_left", days)
+            }
+        }
+    }
+
+    /// Uses the token: lists its ad accounts and reads one. A death that shows only here must be confirmed by another
+    /// inspection.
+    async fn use_token(&self, found: &mut Examination) {
+        if !self.wants("ad_accounts") && !self.wants("smoke_test") {
+            return;
+        }
+        let mut refused = None;
+        match self.provider.ad_accounts(self.secret).await {
+            Ok(accounts) => {
+                found.checks.push(reachable(&accounts));
+                match self.smoke_test(&accounts).await {
+                    Ok(check) => found.checks.push(check),
+                    Err(refusal) => refused = Some(("smoke_test", refusal)),
+                }
+                found.accounts = Some(accounts);
+            }
+            Err(refusal) => {
+                let skipped = Remedy::none("Not tried: the ad accounts could not be listed.");
+                found.checks.push(Check::new("smoke_test", CheckResult::Skipped, skipped));
+                refused = Some(("ad_accounts", refusal));
+            }
+        }
+        let Some((name, refusal)) = refused else { return };
+        found.checks.push(of_refusal(name, &refusal, self.provider.id()));
+        found.checks.sort_by_key(|check| CHECKS.iter().position(|name| *name == check.name));
+        if matches!(refusal.kind, RefusalKind::Dead { .. }) {
+            let again = self.provider.inspect(self.secret).await;
+            let identity = self.identity(&again);
+            for check in identity {
+                if let Some(earlier) = found.checks.iter_mut().find(|found| found.name == check.name) {
+                    *earlier = check;
+                }
+            }
+            found.inspection = again;
+            if !found.is_dead()
+                && let Some(check) = found.checks.iter_mut().find(|check| check.name == name)
+            {
+                check.result = CheckResult::Unknown;
+            }
+        }
+    }
+
+    async fn smoke_test(&self, accounts: &[AdAccount]) -> Result<Check, Refusal> {
+        let candidates: Vec<&str> = match self.ad_account {
+            Some(id) => vec![id],
+            None => {
+                let mut usable: Vec<_> = accounts.iter().collect();
+                usable.sort_by_key(|account| match account.state {
+                    AdAccountState::Active => 0,
+                    AdAccountState::Limited => 1,
+                    _ => 2,
+                });
+                usable.into_iter().take(SMOKE_TRIES).map(|account| account.id.as_str()).collect()
+            }
+        };
+        let mut last = None;
+        for id in candidates {
+            match self.provider.smoke_test(self.secret, id).await {
+                Ok(seen) if seen.rows > 0 => {
+                    let remedy = Remedy::none(match seen.rows {
+                        1 => "Read 1 row of the last 7 days.".to_owned(),
+                        rows => format!("Read {rows} rows of the last 7 days."),
+                    });
+                    return Ok(Check::new("smoke_test", CheckResult::Pass, remedy)
+                        .with("ad_account_id", id)
+                        .with("rows", seen.rows));
+                }
+                Ok(_) => {
+                    let remedy = Remedy::none("Works; the ad account had no delivery in the last 7 days.");
+                    return Ok(Check::new("smoke_test", CheckResult::Warn, remedy)
+                        .with("ad_account_id", id)
+                        .with("rows", 0)
+                        .with("reason", "NO_DELIVERY"));
+                }
+                // A refusal for one account says nothing about the token: try another.
+                Err(refusal) if matches!(refusal.kind, RefusalKind::Permission { .. }) => {
+                    last = Some(
+                        of_refusal("smoke_test", &refusal, self.provider.id()).with("ad_account_id", id),
+                    );
+                }
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        let none = Remedy::none("Not tried: the token reaches no ad account.");
+        Ok(last.unwrap_or_else(|| Check::new("smoke_test", CheckResult::Skipped, none)))
+    }
+
+    fn call_budget(&self) -> Check {
+        match self.provider.usage() {
+            None => Check::new(
+                "call_budget",
+                CheckResult::Pass,
+                Remedy::none("The provider has not reported any usage yet, so this means little."),
+            ),
+            Some(usage) => {
+                let high = usage.utilization_percent >= THROTTLED_PERCENT || !usage.retry_after.is_zero();
+                let message = format!(
+                    "{:.0} % of the {} limit is used.",
+                    usage.utilization_percent,
+                    usage.scope.replace('_', " ")
+                );
+                let (result, remedy) = if high {
+                    (
+                        CheckResult::Warn,
+                        Remedy::new(Fixer::Nobody, message, "Make fewer calls until the limit recovers."),
+                    )
+                } else {
+                    (CheckResult::Pass, Remedy::none(message))
+                };
+                Check::new("call_budget", result, remedy)
+                    .with("scope", &usage.scope)
+                    .with("utilization_percent", usage.utilization_percent)
+            }
+        }
+    }
+}
+
+fn reachable(accounts: &[AdAccount]) -> Check {
+    if accounts.is_empty() {
+        let remedy = Remedy::new(
+            Fixer::AdAccountAdmin,
+            "The token is valid but reaches no ad account.",
+            "Have an ad account assigned to the person, or grant business_management if it belongs to a business.",
+        );
+        return Check::new("ad_accounts", CheckResult::Warn, remedy).with("count", 0);
+    }
+    let remedy = Remedy::none(format!("The token reaches {} ad accounts.", accounts.len()));
+    Check::new("ad_accounts", CheckResult::Pass, remedy).with("count", accounts.len())
+}
+
+/// The check that a refusal failed.
+fn of_refusal(name: &'static str, refusal: &Refusal, provider: &ProviderId) -> Check {
+    let (result, remedy) = match &refusal.kind {
+        RefusalKind::Transient { .. } => (
+            CheckResult::Unknown,
+            Remedy::new(Fixer::Nobody, "The provider could not be asked.", "Try again in a while."),
+        ),
+        RefusalKind::Throttled { scope, retry_after } => (
+            CheckResult::Unknown,
+            Remedy::new(
+                Fixer::Nobody,
+                format!("The provider limits calls in the scope {scope}."),
+                format!("Try again in {} seconds.", retry_after.as_secs()),
+            ),
+        ),
+        RefusalKind::Dead { reason } => (CheckResult::Fail, Remedy::for_refusal(*reason)),
+        RefusalKind::OtherApp => (CheckResult::Fail, Remedy::for_refusal(RefusalReason::WrongApp)),
+        RefusalKind::Blocked => (CheckResult::Fail, Remedy::for_refusal(RefusalReason::PolicyBlocked)),
+        RefusalKind::Permission { .. } => (
+            CheckResult::Fail,
+            Remedy::new(
+                Fixer::AdAccountAdmin,
+                "The provider refuses this with the token's permissions.",
+                "Have the person's role on the ad account restored, or reconnect and grant the scopes.",
+            ),
+        ),
+        RefusalKind::Ours(problem) => {
+            (CheckResult::Unknown, Remedy::for_misconfiguration(*problem, provider))
+        }
+    };
+    Check::new(name, result, remedy).with("provider_code", refusal.provider_code())
+}
+
+/// The worst result; `Skipped` if there are no checks.
+pub fn worst(checks: &[Check]) -> CheckResult {
+    checks.iter().map(|check| check.result).max().unwrap_or(CheckResult::Skipped)
+}
