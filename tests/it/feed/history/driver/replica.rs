@@ -1,0 +1,174 @@
+//! One process, as far as it can be played inside this one.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use token_vault::audit::{AuditConfig, SinkConfig, SyncMode};
+use token_vault::model::{Cron, Event, Policy, Secret};
+use token_vault::provider::{Meta, MetaConfig, Provider, Providers};
+use token_vault::vault::{CallerPolicy, Timetable, Vault, VaultConfig, WatchEvents, WatchItem, WatchStart};
+use token_vault_tests::eventually_async;
+use tokio::runtime::Runtime;
+
+use super::super::model::REQUIRED;
+
+use super::{LIMIT, World};
+
+/// What one watch has seen, over all restarts of its replica.
+#[derive(Debug, Default)]
+pub(super) struct Watched {
+    pub(super) events: Vec<Arc<Event>>,
+    cursor: String,
+    pub(super) ended: Option<String>,
+}
+
+/// One process, as far as it can be played inside this one: a runtime of its own, which can be cut off.
+pub(super) struct Replica {
+    pub(super) running: Option<(Runtime, Arc<Vault>)>,
+    pub(super) watched: Arc<Mutex<Watched>>,
+}
+
+impl Replica {
+    pub(super) fn vault(&self) -> Arc<Vault> {
+        Arc::clone(&self.running.as_ref().expect("the replica runs").1)
+    }
+
+    /// Runs something inside the replica: its timers and sockets are those of its own runtime.
+    pub(super) async fn run<T, F>(&self, act: impl FnOnce(Arc<Vault>) -> F) -> T
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        let (runtime, vault) = self.running.as_ref().expect("the replica runs");
+        runtime.spawn(act(Arc::clone(vault))).await.expect("no panic inside the vault")
+    }
+
+    /// A power cut: every task stops where it stands.
+    pub(super) fn cut(&mut self) {
+        let (runtime, vault) = self.running.take().expect("the replica runs");
+        drop(vault);
+        runtime.shutdown_background();
+    }
+}
+
+pub(super) fn lock(watched: &Mutex<Watched>) -> std::sync::MutexGuard<'_, Watched> {
+    watched.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl World {
+    fn config(&self) -> VaultConfig {
+        let cron = || Cron::parse("0 0 6 * * *").expect("a cron expression");
+        let days = |days: u64| Duration::from_secs(days * 24 * 60 * 60);
+        VaultConfig {
+            database_url: Secret::new(self.database.url().to_owned()),
+            data_dir: self.folder.path().to_owned(),
+            master_key: self.master_key.clone().map(Secret::new),
+            master_key_file: None,
+            transit: None,
+            break_glass: None,
+            bootstrap_key_file: None,
+            migrate_on_start: true,
+            policy: Policy {
+                required_scopes: REQUIRED.map(str::to_owned).to_vec(),
+                optional_scopes: vec!["business_management".to_owned()],
+                warning_window: days(7),
+                thresholds: [7, 3, 1].map(days).to_vec(),
+                renewal: RenewalPolicy { enabled: true, min_age: days(1), window: days(30) },
+                event_retention: days(90),
+            },
+            timetable: Timetable {
+                meta_token_expiry: cron(),
+                rotation: cron(),
+                event_retention: cron(),
+                housekeeping: cron(),
+                overdue_after: Duration::from_secs(900),
+                sweep_concurrency: 8,
+            },
+            callers: CallerPolicy {
+                certificates: Vec::new(),
+                oidc: None,
+                watches: WatchLimits { total: 20_000, per_principal: 10_000 },
+            },
+            audit: AuditConfig {
+                sink: SinkConfig::Folder(self.folder.path().to_owned()),
+                sync: SyncMode::Soon,
+                max_bytes: 1 << 30,
+                keep: None,
+            },
+        }
+    }
+
+    fn providers(&self) -> Providers {
+        let app = self.sandbox.app();
+        let config = MetaConfig {
+            app_id: app.id,
+            app_secrets: app.secrets.into_iter().map(Secret::new).collect(),
+            graph_url: self.sandbox.url().parse().expect("the sandbox has a URL"),
+            api_version: "v26.0".into(),
+            request_timeout: Duration::from_secs(10),
+            operation_timeout: Duration::from_secs(20),
+            required_scopes: REQUIRED.map(str::to_owned).to_vec(),
+            optional_scopes: vec!["business_management".to_owned()],
+        };
+        let meta = Meta::new(config, self.clock.clone()).expect("a good configuration");
+        Providers::new([Arc::new(meta) as Arc<dyn Provider>])
+    }
+
+    pub(super) async fn open(&mut self, on: usize) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.expect("a runtime starts");
+        // After a power cut the file is free a moment later.
+        let vault = eventually_async("the vault opens", LIMIT, async || {
+            let (config, providers, clock) = (self.config(), self.providers(), self.clock.clone());
+            let opened = runtime.spawn(Vault::open(config, providers, clock)).await.expect("no panic");
+            match opened {
+                Ok((vault, _)) => Some(vault),
+                Err(error) if error.to_string().contains("in use") => None,
+                Err(error) => panic!("the vault does not open: {error}"),
+            }
+        })
+        .await;
+        self.replicas[on].running = Some((runtime, vault));
+        if self.caller.is_none() {
+            let file: PathBuf = self.folder.path().join("bootstrap-admin.key");
+            let key = std::fs::read_to_string(file).expect("the first start leaves a key");
+            let key = Secret::new(key.trim().to_owned());
+            let caller = self.replicas[on].run(|vault| async move { vault.authenticate(&key).await }).await;
+            self.caller = Some(caller.expect("the bootstrap key is good"));
+        }
+        self.watch(on).await;
+    }
+
+    /// Follows the feed from where this replica's watch was, which at first is its beginning.
+    pub(super) async fn watch(&self, on: usize) {
+        let (caller, watched) = (self.caller(), Arc::clone(&self.replicas[on].watched));
+        let start = match lock(&watched).cursor.as_str() {
+            "" => WatchStart::Earliest,
+            cursor => WatchStart::After(cursor.to_owned()),
+        };
+        let command = WatchEvents { start, heartbeat: Duration::from_secs(1), ..WatchEvents::default() };
+        let watch = self.replicas[on].run(|vault| async move { vault.watch_events(caller, command).await });
+        let mut watch = watch.await.expect("a watch begins");
+        lock(&watched).ended = None;
+        let (runtime, _) = self.replicas[on].running.as_ref().expect("the replica runs");
+        runtime.spawn(async move {
+            loop {
+                let next = watch.next().await;
+                let mut watched = lock(&watched);
+                match next {
+                    Ok(answer) => {
+                        if let WatchItem::Events(events) = answer.item {
+                            watched.events.extend(events.into_iter().map(|seen| seen.event));
+                        }
+                        watched.cursor = answer.cursor;
+                    }
+                    Err(error) => {
+                        watched.ended = Some(format!("{error:?}"));
+                        return;
+                    }
+                }
+            }
+        });
+    }
+}

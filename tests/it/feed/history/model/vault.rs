@@ -1,0 +1,304 @@
+//! What the vault is asked, and what it must answer.
+
+use std::collections::BTreeSet;
+
+use super::{
+    Announced, Cause, Claim, Connection, DAY, Detail, End, Kind, Model, NOISE, REQUIRED, Severity, Slot,
+    Standing, Status, WORKSPACES, Word,
+};
+
+/// How a word on a token is written: with what follows for others, or alone.
+type Write = fn(&mut Model, Slot, Result<Word, &'static str>, Option<BTreeSet<String>>, Option<i64>);
+
+fn is_later(new: End, old: End) -> bool {
+    match (new, old) {
+        (Some(new), Some(old)) => new > old + NOISE,
+        (new, old) => new.is_none() && old.is_some(),
+    }
+}
+
+/// Each says what the vault must answer.
+impl Model {
+    pub fn slots(&self) -> Vec<Slot> {
+        self.connections.keys().copied().collect()
+    }
+
+    pub fn said(&self, slot: Slot) -> &[Announced] {
+        self.connections.get(&slot).map_or(&[], |connection| &connection.said)
+    }
+
+    pub fn is_usable(&self, slot: Slot) -> bool {
+        self.connections.get(&slot).is_some_and(|connection| connection.held.is_usable(self.now))
+    }
+
+    /// Everything that is due by time is said.
+    pub fn announce(&mut self) {
+        for connection in self.connections.values_mut() {
+            connection.time_passes(self.now);
+        }
+    }
+
+    pub fn store(&mut self, slot: Slot, token: usize) -> &'static str {
+        let (outcome, token) = self.save(slot, token);
+        // The doctor looks at what was stored: only ad accounts can be news, so soon.
+        if let Some(token) = token {
+            let (word, accounts) = (self.inspect(token), self.accounts(token));
+            self.record(slot, word, accounts, None);
+        }
+        outcome
+    }
+
+    /// Stores a token and examines nothing: the place where a process may die in between.
+    pub fn save(&mut self, slot: Slot, pasted: usize) -> (&'static str, Option<usize>) {
+        let Ok(mut word) = self.inspect(pasted) else { return ("Refused", None) };
+        let mut token = pasted;
+        if word.short {
+            let before = word.end;
+            let Ok(exchanged) = self.exchange(pasted) else { return ("Refused", None) };
+            let Ok(after) = self.inspect(exchanged) else { return ("Refused", None) };
+            (token, word) = (exchanged, after);
+            if word.short || !is_later(word.end, before) {
+                return ("Refused", None);
+            }
+        }
+        if REQUIRED.iter().any(|scope| !word.scopes.contains(*scope)) {
+            return ("Refused", None);
+        }
+        let now = self.now;
+        let Some(connection) = self.connections.get_mut(&slot) else {
+            self.connections.insert(slot, Connection::new(token, word, now));
+            return ("Created", Some(token));
+        };
+        let worked = connection.held.is_usable(now);
+        if worked && !connection.held.scopes.is_subset(&word.scopes) {
+            return ("Refused", None);
+        }
+        let same = connection.held.token == Some(token);
+        connection.change(now, Cause::Person, |held| {
+            held.learn(word, now);
+            held.version += i32::from(!same);
+            held.token = Some(token);
+        });
+        let outcome = match (worked, same) {
+            (true, true) => "Unchanged",
+            (true, false) => "Replaced",
+            (false, _) => "Restored",
+        };
+        (outcome, Some(token))
+    }
+
+    pub fn validate(&mut self, slot: Slot) {
+        self.validate_with(slot, Self::record);
+    }
+
+    /// The same, and the process dies before it asks about the person's other connections.
+    pub fn validate_only(&mut self, slot: Slot) {
+        self.validate_with(slot, Self::note);
+    }
+
+    fn validate_with(&mut self, slot: Slot, write: Write) {
+        let Some(token) = self.connections[&slot].held.token else { return };
+        let word = self.inspect(token);
+        let accounts = word.is_ok().then(|| self.accounts(token)).flatten();
+        write(self, slot, word, accounts, None);
+    }
+
+    /// The daily pass: everything that may still change is asked about.
+    pub fn sweep(&mut self) {
+        for slot in self.slots() {
+            if self.connections[&slot].held.status(self.now) != Status::Expired {
+                self.validate(slot);
+            }
+        }
+    }
+
+    /// A service saw the provider refuse a token, and last saw it work at `last_success`.
+    pub fn report(&mut self, slot: Slot, claim: Claim, last_success: Option<i64>) -> &'static str {
+        self.report_with(slot, claim, last_success, Self::record)
+    }
+
+    /// The same, and the process dies before it asks about the person's other connections.
+    pub fn report_only(&mut self, slot: Slot, claim: Claim, last_success: Option<i64>) -> &'static str {
+        self.report_with(slot, claim, last_success, Self::note)
+    }
+
+    fn report_with(
+        &mut self,
+        slot: Slot,
+        claim: Claim,
+        last_success: Option<i64>,
+        write: Write,
+    ) -> &'static str {
+        let held = &self.connections[&slot].held;
+        if claim == Claim::DeadBefore {
+            return "StaleReport";
+        }
+        if !held.is_usable(self.now) {
+            return "AlreadyDead";
+        }
+        if claim == Claim::Throttled {
+            return "Throttled";
+        }
+        let word = self.inspect(held.token.expect("a usable token is held"));
+        let verdict = if word.is_ok() { "StillValid" } else { "Invalidated" };
+        write(self, slot, word, None, last_success);
+        verdict
+    }
+
+    /// Live connections of the same person elsewhere.
+    pub fn siblings(&self, (workspace, person): Slot) -> Vec<Slot> {
+        let others = (0..WORKSPACES).filter(|other| *other != workspace).map(|other| (other, person));
+        others
+            .filter(|slot| self.connections.get(slot).is_some_and(|c| c.held.standing == Standing::Live))
+            .collect()
+    }
+
+    pub fn revoke(&mut self, slot: Slot, at_provider: bool) {
+        let held = &self.connections[&slot].held;
+        if let Some(token) = held.token.filter(|_| at_provider)
+            && self.inspect(token).is_ok()
+        {
+            // Meta knows no end of one token: the person's permissions for the app are taken back.
+            self.kill_all(slot.1, 458);
+        }
+        let connection = self.connections.get_mut(&slot).expect("it is connected");
+        let now = self.now;
+        connection.time_passes(now);
+        if !matches!(connection.held.standing, Standing::Revoked { .. }) {
+            connection.held.standing = Standing::Revoked { at: now };
+            connection.held.token = None;
+            connection.close_with(Kind::Revoked, now, Severity::Info, Detail::None, |_| true);
+        }
+    }
+
+    /// A caller asks for a longer life.
+    pub fn lengthen(&mut self, slot: Slot) -> &'static str {
+        let held = self.connections[&slot].held.clone();
+        let (Some(token), Some(end), true) = (held.token, held.end, held.is_usable(self.now)) else {
+            return "Refused";
+        };
+        let exchanged = match self.exchange(token) {
+            Ok(exchanged) => exchanged,
+            Err(reason) => {
+                self.record(slot, Err(reason), None, None);
+                return "Refused";
+            }
+        };
+        let word = self.inspect(exchanged).expect("it was made now");
+        if !held.scopes.is_subset(&word.scopes) {
+            return "Refused";
+        }
+        let now = self.now;
+        let outcome = match word.end {
+            None => "NowNeverExpires",
+            Some(_) if is_later(word.end, Some(end)) => "Extended",
+            Some(_) if is_later(Some(end), word.end) => "Shortened",
+            Some(_) => "AtCeiling",
+        };
+        let connection = self.connections.get_mut(&slot).expect("it is connected");
+        connection.change(now, Cause::Exchange, |held| {
+            held.good = Some(now);
+            if matches!(outcome, "Extended" | "NowNeverExpires") {
+                held.hold(exchanged, word, now);
+            }
+        });
+        outcome
+    }
+
+    /// The vault tries to renew a token that is due.
+    pub fn renew(&mut self, slot: Slot) {
+        let now = self.now;
+        let held = self.connections[&slot].held.clone();
+        let (Some(token), Some(end), Standing::Live) = (held.token, held.end, held.standing) else { return };
+        let connection = self.connections.get_mut(&slot).expect("it is connected");
+        connection.held.tried = true;
+        if end <= now {
+            connection.time_passes(now);
+            return;
+        }
+        let exchanged = match self.exchange(token) {
+            Ok(exchanged) => exchanged,
+            Err(reason) => return self.record(slot, Err(reason), None, None),
+        };
+        let word = self.inspect(exchanged).expect("it was made now");
+        let fits = held.scopes.is_subset(&word.scopes);
+        let connection = self.connections.get_mut(&slot).expect("it is connected");
+        if fits && is_later(word.end, Some(end)) {
+            connection.change(now, Cause::Exchange, |held| {
+                held.good = Some(now);
+                held.hold(exchanged, word, now);
+            });
+            return;
+        }
+        connection.time_passes(now);
+        let at_ceiling = fits && !is_later(Some(end), word.end);
+        if !connection.is_open(Kind::RotationFailed) {
+            connection.open_with(
+                Kind::RotationFailed,
+                now,
+                0,
+                Severity::Critical,
+                Detail::AtCeiling(at_ceiling),
+            );
+        }
+    }
+
+    /// Whether the vault may have set its next attempt to renew a token to `at`. The first lies in the first half
+    /// of its window, at a moment that only the vault knows; how long it waits after a failure is its own affair.
+    pub fn may_renew_at(&self, slot: Slot, at: Option<i64>) -> bool {
+        let Connection { held, created, .. } = &self.connections[&slot];
+        let (Standing::Live, Some(end)) = (held.standing, held.end) else { return at.is_none() };
+        let born = held.issued.max(held.rotated).unwrap_or(*created);
+        let opens = (born + DAY).max(end - 30 * DAY);
+        let closes = opens + (end - 7 * DAY - opens).max(0) / 2;
+        match at {
+            None => held.tried || opens >= end,
+            Some(at) if held.tried => at < end,
+            // The moment is told in whole seconds, rounded down.
+            Some(at) => (opens..=closes + 1).contains(&at) && at < end,
+        }
+    }
+
+    /// What was learned of a token. Of a death, the person's other connections are asked about at once.
+    fn record(
+        &mut self,
+        slot: Slot,
+        word: Result<Word, &'static str>,
+        accounts: Option<BTreeSet<String>>,
+        last_success: Option<i64>,
+    ) {
+        let lived = self.connections[&slot].held.standing == Standing::Live;
+        self.note(slot, word, accounts, last_success);
+        if lived && matches!(self.connections[&slot].held.standing, Standing::Invalid { .. }) {
+            for sibling in self.siblings(slot) {
+                let token = self.connections[&sibling].held.token.expect("a live token is held");
+                let word = self.inspect(token);
+                self.note(sibling, word, None, None);
+            }
+        }
+    }
+
+    /// What was learned of one token, and of no other.
+    fn note(
+        &mut self,
+        slot: Slot,
+        word: Result<Word, &'static str>,
+        accounts: Option<BTreeSet<String>>,
+        last_success: Option<i64>,
+    ) {
+        let now = self.now;
+        let connection = self.connections.get_mut(&slot).expect("it is connected");
+        connection.change(now, Cause::Observation, |held| match word {
+            Ok(word) => held.learn(word, now),
+            // Who is past its end, or known to be dead, dies no second death.
+            Err(reason) if held.is_usable(now) => {
+                held.standing = Standing::Invalid { since: now, reason };
+                held.good = held.good.max(last_success);
+            }
+            Err(_) => {}
+        });
+        if let Some(accounts) = accounts {
+            connection.accounts_changed(now, accounts);
+        }
+    }
+}
