@@ -17,10 +17,13 @@ pub fn target_dir() -> PathBuf {
     profile_dir().parent().expect("a profile's folder has a parent").to_path_buf()
 }
 
-/// The `token-vault` binary, of the same profile as this test.
+/// The `token-vault` binary, of the same profile as this test; or the one that `TOKEN_VAULT_BINARY` names.
 pub fn token_vault() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
+        if let Some(binary) = env::var_os("TOKEN_VAULT_BINARY") {
+            return binary.into();
+        }
         let profile = profile_dir();
         let name = match profile.file_name().and_then(|name| name.to_str()) {
             Some("debug") | None => "dev",

@@ -100,7 +100,8 @@ impl Cluster {
         self.dir.join("log")
     }
 
-    fn command(&self, program: &str) -> Command {
+    /// One of the programs that belong to the server, as its owner runs it.
+    pub(crate) fn command(&self, program: &str) -> Command {
         command(&self.bin, program, self.owner)
     }
 }

@@ -65,6 +65,11 @@ impl Launch {
         self
     }
 
+    /// What an environment variable is set to.
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.env.iter().rev().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+
     /// One more argument, at a place among those that stand there.
     pub fn arg_after(mut self, place: usize, arg: impl Into<OsString>) -> Self {
         self.args.insert(place, arg.into());

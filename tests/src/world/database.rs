@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row, SqliteConnection};
 
-use crate::machine::postgres::Cluster;
+use crate::machine::postgres::{Cluster, shared_cluster};
 
 /// Which database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +33,12 @@ pub struct Database {
     backend: Backend,
     url: String,
     name: String,
+}
+
+fn output(command: &mut Command) -> String {
+    let done = command.output().expect("the program runs");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8(done.stdout).expect("SQL is text")
 }
 
 impl Database {
@@ -74,6 +81,25 @@ impl Database {
     /// The SQLite file.
     pub fn file(&self) -> PathBuf {
         PathBuf::from(self.url.trim_start_matches("sqlite:"))
+    }
+
+    /// The statements that make it anew, with all its rows.
+    pub fn dump(&self) -> String {
+        let text = match self.backend {
+            Backend::Sqlite => {
+                let mut sqlite = Command::new("sqlite3");
+                output(sqlite.arg(self.file()).arg(".dump"))
+            }
+            Backend::Postgres => {
+                let options = ["--inserts", "--no-owner", "--no-privileges", "--no-comments", "--dbname"];
+                output(shared_cluster().command("pg_dump").args(options).arg(&self.url))
+            }
+        };
+        // What begins with a backslash is for psql.
+        let lines = text
+            .lines()
+            .filter(|line| !line.starts_with('\\') && !line.starts_with("--") && !line.is_empty());
+        lines.map(|line| format!("{line}\n")).collect()
     }
 
     /// A connection to the SQLite file.
