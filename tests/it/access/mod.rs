@@ -3,5 +3,6 @@
 mod api_keys;
 mod callers;
 mod in_flight;
+mod limits;
 mod matrix;
 mod oidc;

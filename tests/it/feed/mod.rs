@@ -1,6 +1,9 @@
 //! The feed of expiry events: what it says, to whom, in which order, and what it survives.
 
+mod common;
+mod events;
 mod history;
+mod history_pages;
 mod killed_replicas;
 mod order;
 mod outage;

@@ -7,7 +7,8 @@ use std::time::Duration;
 use token_vault_tests::prelude::*;
 use token_vault_tests::{Database, eventually_async, master_key_line};
 
-use super::rotation::{plant, with_key_file};
+use super::rotation::with_key_file;
+use super::rotation_under_load::plant;
 
 const MASTER: &str = "TOKEN_VAULT_MASTER_KEY";
 

@@ -4,4 +4,5 @@ mod break_glass;
 mod key_service;
 mod master_key;
 mod rotation;
+mod rotation_under_load;
 mod shredding;

@@ -1,5 +1,7 @@
 //! The network: TLS, connections, and what arrives over them.
 
-mod abuse;
+pub(crate) mod abuse;
+mod client_certificates;
+mod connections;
 mod reflection;
 mod tls;

@@ -5,9 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use token_vault::audit::{AuditConfig, SinkConfig, SyncMode};
-use token_vault::model::{Cron, Event, Policy, Secret};
+use token_vault::model::{Cron, Event, Policy, RenewalPolicy, Secret};
 use token_vault::provider::{Meta, MetaConfig, Provider, Providers};
-use token_vault::vault::{CallerPolicy, Timetable, Vault, VaultConfig, WatchEvents, WatchItem, WatchStart};
+use token_vault::vault::{
+    CallerPolicy, Timetable, Vault, VaultConfig, WatchEvents, WatchItem, WatchLimits, WatchStart,
+};
 use token_vault_tests::eventually_async;
 use tokio::runtime::Runtime;
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{DAY, End, Model, Mood, Person, REQUIRED, Slot, Token, Word};
+use super::{DAY, Model, Mood, Person, REQUIRED, Slot, Token, Word};
 
 /// What the sandbox gives when it gives a fresh life.
 const LONG_LIFE: i64 = 60 * DAY;
