@@ -6,6 +6,7 @@ mod source;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use source::{Source, Target};
 
@@ -168,8 +169,10 @@ fn words_of(text: &str) -> impl Iterator<Item = String> {
     spaced.split_whitespace().map(str::to_lowercase).collect::<Vec<_>>().into_iter()
 }
 
-fn server() -> Source {
-    let source = Source::read(&workspace().join("server/src"));
+/// The server's source, read once.
+fn server() -> &'static Source {
+    static SERVER: OnceLock<Source> = OnceLock::new();
+    let source = SERVER.get_or_init(|| Source::read(&workspace().join("server/src")));
     assert!(source.modules.len() > 100, "the source is not where it was: {} modules", source.modules.len());
     source
 }
@@ -195,14 +198,14 @@ fn dependencies(manifest: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_module_uses_only_what_stands_below_it() {
-    let wrong = violations(&server());
+    let wrong = violations(server());
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 /// Adding a platform touches its module, its configuration and its sandbox, and nothing else.
 #[test]
 fn only_its_module_and_its_configuration_know_a_platform() {
-    let wrong = platform_names(&server());
+    let wrong = platform_names(server());
     assert!(wrong.is_empty(), "{wrong:#?}");
     for (file, text, caught) in [
         ("vault/sweep.rs", "fn f() { ProviderId::parse(\"meta\"); }", true),

@@ -245,12 +245,20 @@ impl Reader<'_> {
         let mut path = before.to_vec();
         // Whether `::` was just read, and whether what stands before it is the end of a type: `<A>::`.
         let (mut colons, mut type_ended) = (!before.is_empty(), false);
+        // In `$name:kind` of a macro's own rules, the kind is no word of ours.
+        let mut is_kind = false;
         let mut tokens = tokens.into_iter();
         while let Some(token) = tokens.next() {
+            let follows_colon = std::mem::replace(
+                &mut is_kind,
+                matches!(&token, TokenTree::Punct(colon) if colon.as_char() == ':' && colon.spacing() == Spacing::Alone),
+            );
             match token {
                 TokenTree::Ident(ident) => {
                     let ident = ident.to_string();
-                    self.module().words.insert(ident.clone());
+                    if !follows_colon {
+                        self.module().words.insert(ident.clone());
+                    }
                     if !colons {
                         self.path(std::mem::take(&mut path));
                     }
@@ -273,7 +281,11 @@ impl Reader<'_> {
                     match other {
                         TokenTree::Group(group) => self.tokens(group.stream(), &[]),
                         TokenTree::Literal(literal) => {
-                            self.module().words.insert(literal.to_string());
+                            let literal = literal.to_string();
+                            // A comment before something in a macro.
+                            if !literal.starts_with("\" ") {
+                                self.module().words.insert(literal);
+                            }
                         }
                         TokenTree::Punct(mark) if mark.as_char() == ',' => {
                             path = before.to_vec();
@@ -324,6 +336,7 @@ impl<'ast> Visit<'ast> for Reader<'_> {
     }
 
     fn visit_item_mod(&mut self, item: &'ast ItemMod) {
+        self.visit_ident(&item.ident);
         self.at.push(item.ident.to_string());
         if item.attrs.iter().any(is_for_tests) {
             self.in_tests.insert(self.at.clone());
@@ -336,6 +349,7 @@ impl<'ast> Visit<'ast> for Reader<'_> {
 
     fn visit_item_use(&mut self, item: &'ast ItemUse) {
         self.import(&item.tree, Segments::new());
+        visit::visit_item_use(self, item);
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
