@@ -9,11 +9,11 @@ use tonic_types::StatusExt;
 
 /// A failed call, with its details read.
 #[derive(Debug, Clone)]
-pub struct Refusal(Box<Told>);
+pub struct Refusal(Box<Details>);
 
-/// What a status tells.
+/// What a status says.
 #[derive(Clone)]
-struct Told {
+struct Details {
     code: Code,
     message: String,
     reason: String,
@@ -24,7 +24,7 @@ struct Told {
     raw: Vec<u8>,
 }
 
-impl std::fmt::Debug for Told {
+impl std::fmt::Debug for Details {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Without the raw bytes, which repeat all this.
         f.debug_struct("Refusal")
@@ -45,7 +45,7 @@ impl From<Status> for Refusal {
         let fields = details.bad_request().map_or_else(Vec::new, |bad| {
             bad.field_violations.iter().map(|violation| violation.field.clone()).collect()
         });
-        Self(Box::new(Told {
+        Self(Box::new(Details {
             code: status.code(),
             message: status.message().to_owned(),
             reason: info.map_or(String::new(), |info| info.reason.clone()),
