@@ -15,8 +15,9 @@ mod machine;
 mod wait;
 mod world;
 
+pub use caller::denial::Denial;
 pub use caller::feed::Feed;
-pub use caller::refusal::Refusal;
+pub use caller::pace::Pace;
 pub use caller::steady::Steady;
 pub use caller::{Caller, days, request_id, seconds, secret_part};
 pub use hunt::{Finding, Hunter, files_below};
@@ -31,7 +32,7 @@ pub use world::{ACME, Builder, SCOPES, World, master_key_line};
 
 /// What tests call, under short names.
 pub mod prelude {
-    pub use crate::{ACME, Backend, Caller, Feed, Refusal, SCOPES, World, on_both_databases};
+    pub use crate::{ACME, Backend, Caller, Denial, Feed, SCOPES, World, on_both_databases};
     pub use token_vault_proto::v1 as pb;
     pub use token_vault_proto::v1::ErrorReason as Reason;
     pub use token_vault_proto::v1::api_key::Role;

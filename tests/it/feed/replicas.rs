@@ -15,16 +15,16 @@ const CHANGES: usize = 60;
 async fn arrivals(caller: &Caller) -> mpsc::UnboundedReceiver<(String, Instant)> {
     let mut stream = caller.stream(Watch::default()).await.expect("all roles may watch");
     assert!(matches!(stream.message().await.unwrap().unwrap().item, Some(Item::Heartbeat(_))));
-    let (tell, told) = mpsc::unbounded_channel();
+    let (sender, receiver) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Ok(Some(answer)) = stream.message().await {
             let Some(Item::Events(batch)) = answer.item else { continue };
             for event in batch.events {
-                let _ = tell.send((event.connection_id, Instant::now()));
+                let _ = sender.send((event.connection_id, Instant::now()));
             }
         }
     });
-    told
+    receiver
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -35,10 +35,14 @@ async fn a_watcher_at_one_replica_sees_at_once_what_another_did() {
     let changed = ids(CHANGES);
     Crowd { ids: &changed, name: "ends", ends: None, due_before: 0 }.plant(&world).await;
     let mut seen = arrivals(&world.admin()).await;
-    let (mut dice, mut took) = (Dice::new(5), Vec::new());
+    let (mut dice, mut took, mut slowness) = (Dice::new(5), Vec::new(), Vec::new());
     for id in &changed {
         // Idle in between, and at no fixed distance from any poll.
         tokio::time::sleep(Duration::from_millis(110) + dice.time(Duration::from_millis(200))).await;
+        // What a plain call at the watcher's replica takes just now comes on top of what the event takes.
+        let asked = Instant::now();
+        world.admin().get(&id.to_string()).await.expect("it is there");
+        slowness.push(asked.elapsed());
         there.revoke(&id.to_string()).await.expect("it ends");
         let answered = Instant::now();
         let next = tokio::time::timeout(Duration::from_secs(5), seen.recv()).await;
@@ -47,11 +51,13 @@ async fn a_watcher_at_one_replica_sees_at_once_what_another_did() {
         took.push(at.saturating_duration_since(answered));
     }
     took.sort_unstable();
+    slowness.sort_unstable();
+    let allowed = Duration::from_millis(500) + slowness[CHANGES / 2];
     let (median, last) = (took[CHANGES / 2], took[CHANGES - 1]);
     eprintln!(
         "from the answer at one replica to the watcher at another: median {median:?}, longest {last:?}"
     );
-    assert!(median < Duration::from_millis(500), "in the median {median:?}");
+    assert!(median < allowed, "in the median {median:?}, and not {allowed:?}");
 }
 
 /// How long a watch at one replica outlives its key, which is revoked at another.
@@ -73,7 +79,7 @@ async fn outlives(world: &World, there: &Caller) -> Duration {
 async fn a_key_revoked_at_one_replica_ends_watches_at_another_also_while_thousands_of_ends_are_announced() {
     let world = World::builder(Backend::Postgres).config("log.level", "info").start().await;
     let other = world.replica();
-    let there = world.admin_of(&other);
+    let (there, pace) = (world.admin_of(&other), world.pace());
     let idle = outlives(&world, &there).await;
     let now = world.sandbox.clock().now_micros();
     let ending = ids(6_000);
@@ -83,6 +89,6 @@ async fn a_key_revoked_at_one_replica_ends_watches_at_another_also_while_thousan
     let busy = outlives(&world, &there).await;
     eprintln!("a watch outlived its key by {idle:?} while idle, {busy:?} under load");
     for outlived in [idle, busy] {
-        assert!(outlived < Duration::from_secs(3), "it outlived its key by {outlived:?}");
+        assert!(outlived < pace.allows(Duration::from_secs(3)), "it outlived its key by {outlived:?}");
     }
 }

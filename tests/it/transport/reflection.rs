@@ -11,6 +11,9 @@ use token_vault_tests::prelude::*;
 use token_vault_tests::request_id;
 use token_vault_tests::tools::{buf, grpcurl};
 
+/// How long a test waits for what must come.
+const LIMIT: Duration = Duration::from_secs(20);
+
 /// Every RPC, in the order in which a story calls them.
 const RPCS: [&str; 25] = [
     "VaultAdmin/CreateApiKey",
@@ -75,7 +78,7 @@ impl Watching {
             if let Some(event) = wanted.next() {
                 return event.clone();
             }
-            assert!(began.elapsed() < Duration::from_secs(3), "{kind} was not shown: {answers:#?}");
+            assert!(began.elapsed() < LIMIT, "{kind} was not shown: {answers:#?}");
             sleep(Duration::from_millis(20));
         }
     }
@@ -100,7 +103,7 @@ impl Tool<'_> {
         let watching = Watching { child: command.spawn().expect("the tool runs"), printed };
         let began = Instant::now();
         while watching.answers().is_empty() {
-            assert!(began.elapsed() < Duration::from_secs(10), "the first heartbeat was not shown");
+            assert!(began.elapsed() < LIMIT, "the first heartbeat was not shown");
             sleep(Duration::from_millis(20));
         }
         let first = watching.answers().swap_remove(0);
@@ -304,7 +307,7 @@ async fn grpcurl_shows_the_details_of_an_error_in_words() {
     let tool = Tool { world: &world, program: grpcurl(), buf: false };
     let id = request_id();
     let missing = tool.call("tokenvault.v1.TokenVault/GetToken", &json!({"connection_id": id}));
-    let told = text(&missing.stderr);
+    let printed = text(&missing.stderr);
     assert!(!missing.status.success());
     for word in [
         "NotFound",
@@ -314,11 +317,11 @@ async fn grpcurl_shows_the_details_of_an_error_in_words() {
         "\"connection_id\"",
         &id,
     ] {
-        assert!(told.contains(word), "{word} is missing: {told}");
+        assert!(printed.contains(word), "{word} is missing: {printed}");
     }
     let many = tool
         .call("tokenvault.v1.TokenVault/StoreToken", &json!({"workspace_id": "no spaces", "provider": ""}));
-    let told = text(&many.stderr);
+    let printed = text(&many.stderr);
     for word in [
         "InvalidArgument",
         "FIELD_INVALID",
@@ -327,13 +330,13 @@ async fn grpcurl_shows_the_details_of_an_error_in_words() {
         "\"workspace_id\"",
         "\"provider\"",
     ] {
-        assert!(told.contains(word), "{word} is missing: {told}");
+        assert!(printed.contains(word), "{word} is missing: {printed}");
     }
     world.sandbox.fault(Fault::on(Endpoint::Any).always().with(FaultKind::error(503, 2)));
     let away = tool.call("tokenvault.v1.TokenVault/StoreToken", &json!({"workspace_id": ACME, "provider": "meta", "access_token": world.person("ana").short_lived_token()}));
-    let told = text(&away.stderr);
+    let printed = text(&away.stderr);
     for word in ["Unavailable", "PROVIDER_UNAVAILABLE", "google.rpc.RetryInfo", "retryDelay"] {
-        assert!(told.contains(word), "{word} is missing: {told}");
+        assert!(printed.contains(word), "{word} is missing: {printed}");
     }
 }
 
@@ -359,9 +362,11 @@ async fn buf_curl_lists_and_calls_everything_without_proto_files() {
     assert!(health.contains("\"SERVING\""), "{health}");
     tool.tell_a_story();
     let refused = tool.call("tokenvault.v1.TokenVault/GetToken", &json!({"connection_id": request_id()}));
-    let told = text(&refused.stderr);
+    let printed = text(&refused.stderr);
     assert!(
-        !refused.status.success() && told.contains("\"not_found\"") && told.contains("google.rpc.ErrorInfo"),
-        "{told}"
+        !refused.status.success()
+            && printed.contains("\"not_found\"")
+            && printed.contains("google.rpc.ErrorInfo"),
+        "{printed}"
     );
 }

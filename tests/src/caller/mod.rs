@@ -1,7 +1,8 @@
 //! A caller with an API key, and the verbs of both services in the domain's words.
 
+pub(crate) mod denial;
 pub(crate) mod feed;
-pub(crate) mod refusal;
+pub(crate) mod pace;
 pub(crate) mod steady;
 
 use std::sync::{Arc, Mutex};
@@ -14,7 +15,7 @@ use token_vault_proto::v1::{self as pb, store_token_request::Credential};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
-use crate::caller::refusal::Refusal;
+use crate::caller::denial::Denial;
 use crate::hunt::Hunter;
 use crate::machine::process::Process;
 use crate::wait::eventually_async;
@@ -45,11 +46,11 @@ pub fn days(days: i64) -> Option<PbDuration> {
     seconds(days * 86_400)
 }
 
-/// A verb: the message in, the answer or the refusal out.
+/// A verb: the message in, the response or the denial out.
 macro_rules! verbs {
     ($($(#[$doc:meta])* $name:ident: $client:ident $request:ident => $answer:ident;)*) => {
         $($(#[$doc])*
-        pub async fn $name(&self, message: pb::$request) -> Result<pb::$answer, Refusal> {
+        pub async fn $name(&self, message: pb::$request) -> Result<pb::$answer, Denial> {
             let mut client = $client::new(self.channel.clone()).max_decoding_message_size(64 << 20);
             let outcome = client.$name(self.request(message)).await;
             self.note(outcome)
@@ -98,13 +99,13 @@ impl Caller {
         request
     }
 
-    pub(crate) fn note<T>(&self, outcome: Result<Response<T>, Status>) -> Result<T, Refusal> {
+    pub(crate) fn note<T>(&self, outcome: Result<Response<T>, Status>) -> Result<T, Denial> {
         outcome.map(Response::into_inner).map_err(|status| {
-            let refusal = Refusal::from(status);
+            let denial = Denial::from(status);
             let found =
-                self.secrets.lock().expect("no test panics here").search("an error", &refusal.everything());
+                self.secrets.lock().expect("no test panics here").search("an error", &denial.everything());
             assert!(found.is_empty(), "an error tells secrets: {found:?}");
-            refusal
+            denial
         })
     }
 
@@ -167,7 +168,7 @@ impl Caller {
 
     /// Calls the RPC at this path, such as `/tokenvault.v1.TokenVault/GetToken`, with an empty message, and waits for
     /// the first answer.
-    pub async fn call_empty(&self, path: &str) -> Result<(), Refusal> {
+    pub async fn call_empty(&self, path: &str) -> Result<(), Denial> {
         let mut client = tonic::client::Grpc::new(self.channel.clone());
         let codec = tonic_prost::ProstCodec::<(), ()>::default();
         let path = path.parse().expect("a path");
@@ -180,12 +181,12 @@ impl Caller {
     }
 
     /// Brings a token into a workspace.
-    pub async fn store(&self, workspace: &str, token: &str) -> Result<pb::IntakeResult, Refusal> {
+    pub async fn store(&self, workspace: &str, token: &str) -> Result<pb::IntakeResult, Denial> {
         self.store_with(pasted(workspace, token)).await
     }
 
     /// The same, with more to say.
-    pub async fn store_with(&self, request: pb::StoreTokenRequest) -> Result<pb::IntakeResult, Refusal> {
+    pub async fn store_with(&self, request: pb::StoreTokenRequest) -> Result<pb::IntakeResult, Denial> {
         Ok(self.store_token(request).await?.result.expect("an answer has a result"))
     }
 
@@ -212,7 +213,7 @@ impl Caller {
     }
 
     /// The secret of a connection.
-    pub async fn fetch(&self, connection: &str) -> Result<pb::FetchAccessTokenResponse, Refusal> {
+    pub async fn fetch(&self, connection: &str) -> Result<pb::FetchAccessTokenResponse, Denial> {
         let request = pb::FetchAccessTokenRequest { connection_id: connection.into(), ..Default::default() };
         let answer = self.fetch_access_token(request).await?;
         let mut secrets = self.secrets.lock().expect("no test panics here");
@@ -230,13 +231,13 @@ impl Caller {
     }
 
     /// The token of a connection.
-    pub async fn get(&self, connection: &str) -> Result<pb::Token, Refusal> {
+    pub async fn get(&self, connection: &str) -> Result<pb::Token, Denial> {
         let request = pb::GetTokenRequest { connection_id: connection.into(), workspace_id: None };
         Ok(self.get_token(request).await?.token.expect("an answer has a token"))
     }
 
     /// Examines a connection's token.
-    pub async fn validate(&self, connection: &str) -> Result<pb::ValidateTokenResponse, Refusal> {
+    pub async fn validate(&self, connection: &str) -> Result<pb::ValidateTokenResponse, Denial> {
         let request = pb::ValidateTokenRequest { connection_id: connection.into(), ..Default::default() };
         self.validate_token(request).await
     }
@@ -248,7 +249,7 @@ impl Caller {
         version: i32,
         http_status: i32,
         body: &str,
-    ) -> Result<pb::ReportTokenErrorResponse, Refusal> {
+    ) -> Result<pb::ReportTokenErrorResponse, Denial> {
         self.report_token_error(pb::ReportTokenErrorRequest {
             connection_id: connection.into(),
             token_version: Some(version),
@@ -260,20 +261,20 @@ impl Caller {
     }
 
     /// Exchanges what a connection holds.
-    pub async fn exchange(&self, connection: &str) -> Result<pb::ExchangeTokenResponse, Refusal> {
+    pub async fn exchange(&self, connection: &str) -> Result<pb::ExchangeTokenResponse, Denial> {
         let subject = pb::exchange_token_request::SubjectOfExchange::ConnectionId(connection.into());
         let request = pb::ExchangeTokenRequest { subject_of_exchange: Some(subject), ..Default::default() };
         self.exchange_token(request).await
     }
 
     /// Ends a connection, here only.
-    pub async fn revoke(&self, connection: &str) -> Result<pb::RevokeTokenResponse, Refusal> {
+    pub async fn revoke(&self, connection: &str) -> Result<pb::RevokeTokenResponse, Denial> {
         let request = pb::RevokeTokenRequest { connection_id: connection.into(), ..Default::default() };
         self.revoke_token(request).await
     }
 
     /// One page of everything.
-    pub async fn list(&self) -> Result<pb::ListTokensResponse, Refusal> {
+    pub async fn list(&self) -> Result<pb::ListTokensResponse, Denial> {
         self.list_tokens(pb::ListTokensRequest::default()).await
     }
 }

@@ -20,6 +20,7 @@ use tonic::transport::Channel;
 pub use builder::{Builder, master_key_line};
 use database::{Backend, Database};
 
+use crate::caller::pace::Pace;
 use crate::caller::{Caller, pasted, request_id, secret_part};
 use crate::hunt::{Finding, Hunter};
 use crate::machine::postgres::Cluster;
@@ -150,8 +151,8 @@ impl World {
             let admin = self.caller_at(&format!("http://{process}"), &self.bootstrap_key(), "");
             eventually_async(&format!("time at {process}"), Duration::from_secs(20), async || {
                 let status = admin.get_vault_status(pb::GetVaultStatusRequest {}).await.ok()?;
-                let told = status.server_time.expect("a status tells the time");
-                (told.seconds * 1_000_000 + i64::from(told.nanos) / 1_000 >= now).then_some(())
+                let time = status.server_time.expect("a status tells the time");
+                (time.seconds * 1_000_000 + i64::from(time.nanos) / 1_000 >= now).then_some(())
             })
             .await;
         }
@@ -217,6 +218,11 @@ impl World {
     /// The admin of the first start.
     pub fn admin(&self) -> Caller {
         self.caller_with(&self.bootstrap_key(), "")
+    }
+
+    /// How quickly anything gets done, measured from now on.
+    pub fn pace(&self) -> Pace {
+        Pace::of(self.admin())
     }
 
     /// The same at one process, also while the first one does not run.
