@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::prelude::*;
 use token_vault_proto::v1::expiry_event::Kind;
-use token_vault_proto::v1::watch_expiry_events_request::{From as Place, Start};
+use token_vault_proto::v1::watch_expiry_events_request::{From as StartFrom, Start};
 use token_vault_proto::v1::watch_expiry_events_response::Item;
 use token_vault_proto::v1::{ExpiryEvent, WatchExpiryEventsRequest as Watch};
 use uuid::Uuid;
@@ -88,7 +88,7 @@ pub enum Left {
     /// The watcher went.
     Went,
     /// The stream ended, or did not begin; `None`: without a word.
-    Ended(Option<Refusal>),
+    Ended(Option<Denial>),
 }
 
 /// A watcher's memory over all its stays: from the feed's first event on, without a hole and without a repeat.
@@ -107,7 +107,7 @@ impl Memory {
         mut enough: impl FnMut(&ExpiryEvent) -> bool,
     ) -> Left {
         let start = match self.cursor.as_str() {
-            "" => Start::From(Place::Earliest.into()),
+            "" => Start::From(StartFrom::Earliest.into()),
             cursor => Start::Cursor(cursor.into()),
         };
         let until = tokio::time::Instant::from_std(until);
@@ -121,7 +121,7 @@ impl Memory {
             let answer = match tokio::time::timeout_at(until, stream.message()).await {
                 Ok(Ok(Some(answer))) => answer,
                 Ok(Ok(None)) => return Left::Ended(None),
-                Ok(Err(status)) => return Left::Ended(Some(Refusal::from(status))),
+                Ok(Err(status)) => return Left::Ended(Some(Denial::from(status))),
                 Err(_) => return Left::Went,
             };
             if let Some(Item::Events(batch)) = answer.item {

@@ -28,7 +28,7 @@ async fn listed(world: &World, key_id: &str) -> pb::ApiKey {
     keys.into_iter().find(|key| key.key_id == key_id).expect("the key is listed")
 }
 
-async fn ends(caller: &Caller) -> Refusal {
+async fn ends(caller: &Caller) -> Denial {
     eventually_async("the key ends", LIMIT, || async { caller.list().await.err() }).await
 }
 
@@ -58,8 +58,8 @@ on_both_databases! {
         let no = ends(&old).await;
         no.is(Code::Unauthenticated, Reason::ApiKeyExpired);
         assert!(new.fetch(&id).await.is_ok(), "its successor goes on");
-        let told = listed(&world, old.key().split('_').nth(1).unwrap()).await;
-        assert!(told.last_used_at.is_some() && told.expires_at.is_some() && told.replaced_by.is_some(), "{told:?}");
+        let shown = listed(&world, old.key().split('_').nth(1).unwrap()).await;
+        assert!(shown.last_used_at.is_some() && shown.expires_at.is_some() && shown.replaced_by.is_some(), "{shown:?}");
     }
 
     async fn without_an_overlap_the_old_key_ends_at_once_and_with_it_its_watch(world: World) {
@@ -211,11 +211,11 @@ on_both_databases! {
         let new = world.caller_with(&key, "");
         assert!(new.list().await.is_ok() && viewer.list().await.is_ok());
         let new_id = key.split('_').nth(1).unwrap();
-        let told = command(&world, &["api-key", "list", "--json"]).stdout;
-        let told: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let of = |id: &str| told.iter().find(|key| key["key_id"] == id).unwrap_or_else(|| panic!("{id}: {told:?}"));
+        let printed = command(&world, &["api-key", "list", "--json"]).stdout;
+        let printed: Vec<Value> = printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let of = |id: &str| printed.iter().find(|key| key["key_id"] == id).unwrap_or_else(|| panic!("{id}: {printed:?}"));
         assert_eq!(of(viewer.key_id())["replaced_by"], new_id);
-        assert!(of(viewer.key_id())["expires_at"].is_string() && of(new_id)["expires_at"].is_string(), "{told:?}");
+        assert!(of(viewer.key_id())["expires_at"].is_string() && of(new_id)["expires_at"].is_string(), "{printed:?}");
         let table = command(&world, &["api-key", "list", "--wide"]).stdout;
         assert!(table.lines().next().unwrap().ends_with("REPLACED BY"), "{table}");
         assert!(table.lines().any(|line| line.starts_with(viewer.key_id()) && line.ends_with(new_id)), "{table}");
@@ -224,9 +224,9 @@ on_both_databases! {
         let long = command(&world, &["api-key", "rotate", new_id, "--overlap", "31d"]);
         assert!(long.code == Some(1) && long.stderr.contains("30 days"), "{long:?}");
         let json = command(&world, &["api-key", "rotate", new_id, "--json", "--overlap", "0s"]);
-        let told: Value = serde_json::from_str(json.stdout.trim()).unwrap_or_else(|_| panic!("{json:?}"));
-        assert_eq!(told["replaced"]["key_id"], new_id, "{told}");
-        assert!(world.caller_with(told["key"].as_str().unwrap(), "").list().await.is_ok());
+        let printed: Value = serde_json::from_str(json.stdout.trim()).unwrap_or_else(|_| panic!("{json:?}"));
+        assert_eq!(printed["replaced"]["key_id"], new_id, "{printed}");
+        assert!(world.caller_with(printed["key"].as_str().unwrap(), "").list().await.is_ok());
         ends(&new).await.is(Code::Unauthenticated, Reason::ApiKeyExpired);
     }
 }

@@ -136,7 +136,7 @@ async fn streams_of_health_are_bounded_and_a_probe_is_always_answered() {
     let (first, second) = (world.channel(), world.channel());
     let mut streams = Vec::new();
     let refused = |status: tonic::Status| {
-        let no = Refusal::from(status);
+        let no = Denial::from(status);
         no.is(Code::ResourceExhausted, Reason::RateLimited).has_retry().says("limit", "open_streams");
     };
     for _ in 0..16 {

@@ -101,7 +101,7 @@ fn every_rpc_of_the_protos_has_a_row_and_every_row_an_rpc() {
     assert_eq!(rows.len(), RPCS.len(), "a row stands twice");
 }
 
-async fn call(caller: &Caller, rpc: &str) -> Result<(), Refusal> {
+async fn call(caller: &Caller, rpc: &str) -> Result<(), Denial> {
     caller.call_empty(&format!("/tokenvault.v1.{rpc}")).await
 }
 
@@ -121,7 +121,7 @@ async fn acts_as(caller: &Caller, role: Role, reach: Reach, who: &str) {
                 let no = outcome.expect_err(&case);
                 no.is(Code::PermissionDenied, Reason::RoleInsufficient)
                     .says("role", role.as_str_name().trim_start_matches("ROLE_"));
-                assert!(no.fact("rpc").is_some_and(|told| told.ends_with(rpc)), "{case}");
+                assert!(no.fact("rpc").is_some_and(|name| name.ends_with(rpc)), "{case}");
             }
         }
     }
@@ -253,7 +253,7 @@ async fn reach_for(
     world: &World,
     id: &str,
     key_id: &str,
-) -> Option<Result<(), Refusal>> {
+) -> Option<Result<(), Denial>> {
     let acme = || Workspaces::Named(pb::WorkspaceList { workspace_ids: vec![ACME.into()] });
     Some(match rpc {
         "TokenVault/StoreToken" => {

@@ -56,7 +56,7 @@ pub(crate) fn bearer(world: &World, token: &str) -> Caller {
 }
 
 /// What is said, for the test's words.
-fn is_refused(no: &Refusal) {
+fn is_refused(no: &Denial) {
     no.is(Code::Unauthenticated, Reason::ApiKeyInvalid);
 }
 
@@ -153,19 +153,19 @@ async fn what_is_no_good_token_is_refused_alike_and_only_the_log_says_why() {
         ("not understood", "a.b.c".to_owned()),
         ("not understood", "..".to_owned()),
     ];
-    let mut told = Vec::new();
+    let mut messages = Vec::new();
     for (why, token) in cases {
         let no = bearer(&world, &token).list().await.expect_err(why);
         is_refused(&no);
-        told.push(no.message().to_owned());
+        messages.push(no.message().to_owned());
         assert!(
             world.logs().lines().any(|line| line.contains("is not accepted") && line.contains(why)),
             "{why}"
         );
     }
-    told.dedup();
-    assert_eq!(told.len(), 1, "the caller can't tell one from another: {told:#?}");
-    assert!(!told[0].contains("signature") && told[0].contains("log"), "{}", told[0]);
+    messages.dedup();
+    assert_eq!(messages.len(), 1, "the caller can't tell one from another: {messages:#?}");
+    assert!(!messages[0].contains("signature") && messages[0].contains("log"), "{}", messages[0]);
     // What is neither a token nor a key is a key that is no good.
     is_refused(&world.admin().saying(Some("Bearer a.b")).list().await.unwrap_err());
     // Without a key's name each key that fits is tried.
@@ -412,10 +412,10 @@ async fn no_key_and_no_certificate_takes_a_tokens_name_and_mistakes_are_told_at_
         ("CA_FILE", "/nowhere.pem", "auth.oidc"),
         ("JWKS", "x", "auth.oidc.jwks"),
     ];
-    for (name, value, told) in mistakes {
+    for (name, value, words) in mistakes {
         let launch = world.launch().env(&format!("TOKEN_VAULT__AUTH__OIDC__{name}"), value);
         let ended = world.try_start_as(&launch).expect_err(name);
-        assert!(ended.code != Some(0) && ended.stderr.contains(told), "{name}={value}: {ended:?}");
+        assert!(ended.code != Some(0) && ended.stderr.contains(words), "{name}={value}: {ended:?}");
     }
     let rules =
         r#"[{ san = "spiffe://acme/job", principal = "oidc:job", role = "viewer", workspaces = "all" }]"#;

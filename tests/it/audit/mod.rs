@@ -64,7 +64,7 @@ fn audit(world: &World, arguments: &[&str]) -> Ended {
 
 /// The log is as it was written, as the command says.
 fn is_intact(world: &World) {
-    let told = audit(world, &["verify"]);
-    assert_eq!(told.code, Some(0), "{told:#?}");
-    assert!(told.stdout.starts_with("intact: "), "{told:#?}");
+    let output = audit(world, &["verify"]);
+    assert_eq!(output.code, Some(0), "{output:#?}");
+    assert!(output.stdout.starts_with("intact: "), "{output:#?}");
 }

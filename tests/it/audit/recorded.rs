@@ -213,9 +213,9 @@ on_both_databases! {
             let records: Vec<_> = of_rpc(&all, "StoreToken").into_iter().cloned().collect();
             (records.len() == 2).then_some(records)
         }).await;
-        let mut told: Vec<_> = records.iter().map(|record| (&record["kind"], &record["code"])).collect();
-        told.sort_by_key(|(kind, _)| kind.to_string());
-        assert_eq!(told, [(&"changed".into(), &"OK".into()), (&"unchanged".into(), &"CANCELLED".into())]);
+        let mut outcomes: Vec<_> = records.iter().map(|record| (&record["kind"], &record["code"])).collect();
+        outcomes.sort_by_key(|(kind, _)| kind.to_string());
+        assert_eq!(outcomes, [(&"changed".into(), &"OK".into()), (&"unchanged".into(), &"CANCELLED".into())]);
     }
 
     async fn who_is_turned_away_is_recorded_but_a_flood_of_them_is_not(world: World) {
@@ -295,8 +295,8 @@ async fn every_answer_before_a_kill_is_in_the_log_after_it() {
         });
         all_is_relayed(&world).await;
         is_intact(&world);
-        let told = audit(&world, &["search", "--rpc", "StoreToken", "--json"]);
-        assert_eq!(told.stdout.lines().count(), 4, "{told:#?}");
+        let output = audit(&world, &["search", "--rpc", "StoreToken", "--json"]);
+        assert_eq!(output.stdout.lines().count(), 4, "{output:#?}");
     }
 }
 
@@ -316,9 +316,9 @@ async fn records_are_found_by_what_they_say() {
     let count = |arguments: &[&str]| {
         let mut all = vec!["search", "--json"];
         all.extend(arguments);
-        let told = audit(&world, &all);
-        assert_eq!(told.code, Some(0), "{told:#?}");
-        told.stdout.lines().count()
+        let output = audit(&world, &all);
+        assert_eq!(output.code, Some(0), "{told:#?}");
+        output.stdout.lines().count()
     };
     assert_eq!(count(&["--connection", &one]), 2);
     assert_eq!(count(&["--connection", &two, "--rpc", "FetchAccessToken"]), 1);

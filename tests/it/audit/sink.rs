@@ -154,10 +154,10 @@ async fn a_sink_that_can_not_be_written_is_told_at_start() {
         assert_eq!(ended.code, Some(1), "{ended:#?}");
         ended.stderr
     };
-    let told = refused("/dev/full");
-    assert!(told.contains("/dev/full") && told.contains("audit.file"), "{told}");
-    let told = refused("/proc/audit.jsonl");
-    assert!(told.contains("/proc/audit.jsonl"), "{told}");
+    let output = refused("/dev/full");
+    assert!(output.contains("/dev/full") && output.contains("audit.file"), "{output}");
+    let output = refused("/proc/audit.jsonl");
+    assert!(output.contains("/proc/audit.jsonl"), "{output}");
     world.try_start_as(&world.launch()).expect("it starts with a file that can be written");
     let in_use = log_of(&world).display().to_string();
     let other = World::builder(Backend::Sqlite).prepare().await;
@@ -174,8 +174,8 @@ async fn stdout_can_be_the_log_and_off_is_off() {
     let out = world.folder().join("vault-1.out");
     assert_eq!(of_rpc(&records_in(&out), "FetchAccessToken").len(), 1);
     let file = out.display().to_string();
-    let told = audit(&world, &["verify", "--file", &file]);
-    assert_eq!(told.code, Some(0), "{told:#?}");
+    let output = audit(&world, &["verify", "--file", &file]);
+    assert_eq!(output.code, Some(0), "{output:#?}");
     assert!(!log_of(&world).exists());
     world.stop();
 

@@ -5,9 +5,9 @@ use super::*;
 /// What the command says of a log with these bytes.
 fn verdict(world: &World, text: &[u8]) -> Value {
     fs::write(log_of(world), text).expect("the log is writable");
-    let told = audit(world, &["verify", "--json"]);
-    assert_eq!(told.code, Some(1), "{told:#?}");
-    let report: Value = serde_json::from_str(told.stdout.trim()).expect("JSON");
+    let output = audit(world, &["verify", "--json"]);
+    assert_eq!(output.code, Some(1), "{output:#?}");
+    let report: Value = serde_json::from_str(output.stdout.trim()).expect("JSON");
     assert_eq!(report["intact"], false);
     report["finding"].clone()
 }
@@ -44,9 +44,9 @@ on_both_databases! {
         fs::write(log_of(&world), &text).unwrap();
         is_intact(&world);
         fs::remove_file(log_of(&world)).unwrap();
-        let told = audit(&world, &["verify"]);
-        assert_eq!(told.code, Some(1), "{told:#?}");
-        assert!(told.stderr.contains("truncated"), "{told:#?}");
+        let output = audit(&world, &["verify"]);
+        assert_eq!(output.code, Some(1), "{output:#?}");
+        assert!(output.stderr.contains("truncated"), "{output:#?}");
         fs::write(log_of(&world), &text).unwrap();
         world.start_again();
         is_intact(&world);
@@ -102,8 +102,8 @@ async fn two_replicas_have_a_log_and_a_chain_each() {
     .await;
     replica.kill();
     fs::write(&logs[1], cut).unwrap();
-    let told = audit(&world, &["verify"]);
-    assert!(told.code == Some(1) && told.stderr.contains("audit-2.jsonl"), "{told:#?}");
+    let output = audit(&world, &["verify"]);
+    assert!(output.code == Some(1) && output.stderr.contains("audit-2.jsonl"), "{output:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -132,6 +132,6 @@ async fn a_full_file_is_put_aside_under_load_and_the_chain_goes_on() {
     world.restart();
     is_intact(&world);
     fs::remove_file(&aside).unwrap();
-    let told = audit(&world, &["verify"]);
-    assert!(told.code == Some(1) && told.stderr.contains("audit.jsonl.000006:1: deleted"), "{told:#?}");
+    let output = audit(&world, &["verify"]);
+    assert!(output.code == Some(1) && output.stderr.contains("audit.jsonl.000006:1: deleted"), "{output:#?}");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use token_vault_proto::v1::expiry_event::Detail;
 use token_vault_proto::v1::job_run::State;
 use token_vault_proto::v1::provider_status::Circuit;
-use token_vault_proto::v1::watch_expiry_events_request::{From as Place, Start};
+use token_vault_proto::v1::watch_expiry_events_request::{From as StartFrom, Start};
 use token_vault_proto::v1::{self, Severity, WatchExpiryEventsRequest as Watch};
 use token_vault_tests::eventually_async;
 use token_vault_tests::prelude::*;
@@ -117,8 +117,8 @@ on_both_databases! {
         let before = world.sandbox.clock().now();
         world.sandbox.clock().set(before - 3_600);
         eventually_async("the vault's clock is back", LIMIT, async || {
-            let told = status(&world).await.server_time.expect("a status tells the time");
-            (told.seconds < before - 1_800).then_some(())
+            let time = status(&world).await.server_time.expect("a status tells the time");
+            (time.seconds < before - 1_800).then_some(())
         })
         .await;
         assert!(world.ingestion().await.fetch(&hers).await.is_ok(), "custody goes on");
@@ -128,8 +128,8 @@ on_both_databases! {
         assert!(micros(born.recorded_at) >= micros(warned.recorded_at), "recorded_at never decreases");
         world.advance(Duration::from_secs(7_200)).await;
         assert_eq!(feed.kinds_of(&hers), [Kind::Connected, Kind::Expiring], "one warning");
-        let told = world.launch().env("TOKEN_VAULT__LOG__LEVEL", "warn").instead(["audit", "verify"]).run();
-        assert_eq!(told.code, Some(0), "{told:?}");
+        let output = world.launch().env("TOKEN_VAULT__LOG__LEVEL", "warn").instead(["audit", "verify"]).run();
+        assert_eq!(output.code, Some(0), "{output:?}");
     }
 
     async fn a_vault_that_was_down_for_days_makes_up_once(world: World) {
@@ -196,8 +196,8 @@ on_both_databases! {
         world.advance(91 * DAY).await;
         let other = connector.connect(ACME, &world.person("ben").token_never()).await;
         world.admin().run("event-retention").await;
-        let told = status(&world).await;
-        assert_eq!((told.oldest_sequence, told.head_sequence), (3, 3));
+        let shown = status(&world).await;
+        assert_eq!((shown.oldest_sequence, shown.head_sequence), (3, 3));
         let refused = viewer.watch_after(&first.cursor).await;
         let refused = match refused {
             Err(refused) => refused,
@@ -206,7 +206,7 @@ on_both_databases! {
         refused.is(Code::OutOfRange, Reason::EventsCompacted).says("oldest_sequence", "3");
         let kept = viewer.watch_after(&second.cursor).await.expect("just before the oldest is kept");
         assert_eq!(kept.first(&other, Kind::Connected).await.sequence, 3);
-        let earliest = Watch { start: Some(Start::From(Place::Earliest.into())), ..Default::default() };
+        let earliest = Watch { start: Some(Start::From(StartFrom::Earliest.into())), ..Default::default() };
         let earliest = viewer.watch(earliest).await.unwrap();
         assert_eq!(earliest.first(&other, Kind::Connected).await.sequence, 3);
         assert_eq!(viewer.watch_snapshot().await.snapshot().await.len(), 1, "the way out");

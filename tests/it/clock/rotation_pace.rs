@@ -145,8 +145,8 @@ on_both_databases! {
         world.sandbox.clear_faults();
         rotate_after(&world, HOUR).await;
         assert_eq!(viewer.get(&id).await.unwrap().expiry.unwrap().kind(), End::At);
-        let told = feed.first(&id, Kind::DeadlinesChanged).await;
-        assert_eq!((told.usable, told.token_version), (true, 1));
+        let event = feed.first(&id, Kind::DeadlinesChanged).await;
+        assert_eq!((event.usable, event.token_version), (true, 1));
     }
 
     async fn a_secret_that_cannot_be_opened_holds_nothing_up(world: World) {

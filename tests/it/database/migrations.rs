@@ -25,8 +25,8 @@ async fn columns(world: &World) -> Columns {
               WHERE c.table_schema = 'public'"
         }
     };
-    let told = world.database.texts(sql).await;
-    let read = told.iter().map(|line| {
+    let lines = world.database.texts(sql).await;
+    let read = lines.iter().map(|line| {
         let mut words = line.split(' ');
         let name = words.next().expect("a name").to_owned();
         let required = words.next() == Some("1");

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use token_vault_proto::v1::expiry_event::Kind;
 use token_vault_proto::v1::token::Status;
-use token_vault_proto::v1::watch_expiry_events_request::{From as Place, Start};
+use token_vault_proto::v1::watch_expiry_events_request::{From as StartFrom, Start};
 use token_vault_proto::v1::{ExpiryEvent, ListExpiryEventsRequest as History, Severity};
 use token_vault_tests::prelude::*;
 
@@ -14,7 +14,7 @@ pub(super) const GLOBEX: &str = "globex";
 pub(super) const DEAD: &str =
     r#"{"error":{"message":"x","type":"OAuthException","code":190,"error_subcode":460}}"#;
 
-pub(super) fn from(place: Place) -> Option<Start> {
+pub(super) fn from(place: StartFrom) -> Option<Start> {
     Some(Start::From(place.into()))
 }
 
@@ -67,8 +67,8 @@ pub(super) async fn dies(world: &World, workspace: &str, name: &str) -> (token_v
     let person = world.person(name);
     let id = world.connector().await.connect(workspace, &person.long_lived_token()).await;
     person.changes_password();
-    let told = world.ingestion().await.report(&id, 1, 400, DEAD).await.expect("a report is taken");
-    assert!(!told.token.expect("a token").usable);
+    let report = world.ingestion().await.report(&id, 1, 400, DEAD).await.expect("a report is taken");
+    assert!(!report.token.expect("a token").usable);
     (person, id)
 }
 
@@ -77,7 +77,7 @@ pub(super) async fn acknowledge(
     name: &str,
     cursor: &str,
     allow_rewind: bool,
-) -> Result<pb::Subscription, Refusal> {
+) -> Result<pb::Subscription, Denial> {
     let request =
         pb::AcknowledgeEventsRequest { subscription: name.into(), cursor: cursor.into(), allow_rewind };
     Ok(caller.acknowledge_events(request).await?.subscription.expect("an answer has a subscription"))

@@ -167,7 +167,7 @@ on_both_databases! {
         let feed = world.viewer().await.watch_all().await;
         let id = connector.connect(ACME, &ana.long_lived_token()).await;
         let ids = || ana.ad_account_ids().into_iter().map(|id| format!("act_{id}")).collect::<BTreeSet<_>>();
-        let told = async |count: usize| {
+        let change = async |count: usize| {
             for _ in 0..2 {
                 connector.validate(&id).await.unwrap();
             }
@@ -182,18 +182,18 @@ on_both_databases! {
         };
         let first = ids();
         ana.ad_account(AdAccountSpec::default());
-        let (more, added, removed) = told(2).await;
+        let (more, added, removed) = change(2).await;
         assert_eq!(after_it(&more), (Severity::Info, Status::Active, true));
         assert_eq!((added, removed), (ids().difference(&first).cloned().collect(), BTreeSet::new()));
         let before = ids();
         ana.with_ad_accounts(1);
-        let (fewer, added, removed) = told(3).await;
+        let (fewer, added, removed) = change(3).await;
         assert_eq!(after_it(&fewer), (Severity::Warning, Status::Active, true));
         assert_eq!(added, ids().difference(&before).cloned().collect());
         assert_eq!(removed, before.difference(&ids()).cloned().collect());
         assert_eq!(fewer.remedy.as_ref().unwrap().fixer(), pb::Fixer::AdAccountAdmin);
         ana.ad_account(AdAccountSpec::default());
-        let (again, ..) = told(4).await;
+        let (again, ..) = change(4).await;
         assert_eq!(again.closes, [fewer.sequence]);
     }
 

@@ -153,13 +153,13 @@ async fn a_sweep_over_ten_thousand_ends_on_another_replica_and_tells_each_thing_
     assert!(world.database.count(generations).await >= handed_over as u64 - 1);
 
     let feed = history(&world).await;
-    let told = by_connection(&feed);
-    assert_eq!(told.len(), CONNECTIONS);
+    let announced = by_connection(&feed);
+    assert_eq!(announced.len(), CONNECTIONS);
     for id in &real {
-        assert_eq!(told[id.as_str()], [Kind::Connected, Kind::ScopesChanged], "{id}");
+        assert_eq!(announced[id.as_str()], [Kind::Connected, Kind::ScopesChanged], "{id}");
     }
     for id in &crowd {
-        assert_eq!(told[id.to_string().as_str()], [Kind::Expiring], "{id}");
+        assert_eq!(announced[id.to_string().as_str()], [Kind::Expiring], "{id}");
     }
     is_told(&pair.admin(0), &feed).await;
 }
@@ -197,9 +197,9 @@ async fn ten_thousand_deadlines_are_announced_once_each_although_whoever_does_it
     eprintln!("{in_the_middle} of {KILLS} kills in the middle; all in {:?}", began.elapsed());
     assert!(in_the_middle >= KILLS / 4, "only {in_the_middle} kills were in the middle");
     let feed = history(&world).await;
-    let told = by_connection(&feed);
-    assert_eq!(told.len(), CONNECTIONS);
-    for (id, kinds) in told {
+    let announced = by_connection(&feed);
+    assert_eq!(announced.len(), CONNECTIONS);
+    for (id, kinds) in announced {
         assert_eq!(kinds, [Kind::Expiring, Kind::Expired], "{id}");
     }
     is_told(&pair.admin(0), &feed).await;

@@ -120,8 +120,8 @@ async fn every_watcher_sees_one_to_n_while_sixteen_write_to_four_replicas_and_a_
     let feed = history(&world).await;
     let mut wanted: BTreeMap<String, Kind> = sound.iter().map(|id| (id.to_string(), Kind::Revoked)).collect();
     wanted.extend(ending.iter().map(|id| (id.to_string(), Kind::Expired)));
-    let told: BTreeMap<_, _> = feed.iter().map(|(kind, id)| (id.clone(), *kind)).collect();
-    assert!(told == wanted, "not each once: {} of {} connections", told.len(), wanted.len());
+    let announced: BTreeMap<_, _> = feed.iter().map(|(kind, id)| (id.clone(), *kind)).collect();
+    assert!(announced == wanted, "not each once: {} of {} connections", announced.len(), wanted.len());
     assert_eq!(feed.len(), n, "some event came twice, or one that was rolled back came at all");
     all.store(n, Ordering::SeqCst);
     let mut all_stays = 0;

@@ -21,16 +21,16 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 /// What health says, as it changes.
 async fn follow_health(world: &World) -> Arc<Mutex<Vec<ServingStatus>>> {
-    let told = Arc::new(Mutex::new(Vec::new()));
+    let health = Arc::new(Mutex::new(Vec::new()));
     let request = HealthCheckRequest { service: "tokenvault.v1.TokenVault".into() };
     let mut stream = HealthClient::new(world.channel()).watch(request).await.unwrap().into_inner();
-    let all = Arc::clone(&told);
+    let all = Arc::clone(&health);
     tokio::spawn(async move {
         while let Ok(Some(answer)) = stream.message().await {
             all.lock().unwrap().push(answer.status());
         }
     });
-    told
+    health
 }
 
 /// Ends connections, each until it is told that it is done.
@@ -97,10 +97,10 @@ async fn fifty_watchers_lose_nothing_while_postgresql_goes_and_comes_back() {
     }
     let feed = history(&world).await;
     assert_eq!(feed.len(), CHANGES);
-    let mut told: Vec<_> = feed.iter().map(|(kind, id)| (id.clone(), *kind)).collect();
-    told.sort();
+    let mut announced: Vec<_> = feed.iter().map(|(kind, id)| (id.clone(), *kind)).collect();
+    announced.sort();
     let wanted: Vec<_> = changed.iter().map(|id| (id.to_string(), Kind::Revoked)).collect();
-    assert!(told == wanted, "not each connection's end exactly once");
+    assert!(announced == wanted, "not each connection's end exactly once");
     let mut returns = 0;
     for watcher in watchers {
         let (memory, times) = watcher.await.expect("it gets to the end");
@@ -120,7 +120,7 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
 }
 
 /// What a watcher is told in the end, once it has seen so many events; an outage in between is no end.
-async fn told_at_last(caller: Caller, seen: i64, at_head: Arc<tokio::sync::Barrier>) -> Refusal {
+async fn told_at_last(caller: Caller, seen: i64, at_head: Arc<tokio::sync::Barrier>) -> Denial {
     let mut memory = Memory::default();
     while (memory.events.len() as i64) < seen {
         memory.stay(&caller, Instant::now() + LIMIT, |event| event.sequence == seen).await;
@@ -141,7 +141,7 @@ async fn told_at_last(caller: Caller, seen: i64, at_head: Arc<tokio::sync::Barri
                 continue;
             }
             Ok(None) => panic!("it ended without a word"),
-            Err(status) => Refusal::from(status),
+            Err(status) => Denial::from(status),
         };
         if refusal.code() != Code::Unavailable {
             return refusal;

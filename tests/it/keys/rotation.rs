@@ -185,11 +185,11 @@ async fn the_command_line_makes_lists_and_rotates_keys() {
     let file = fs::read_to_string(world.data().join("master.key")).unwrap();
     world.know("master key", file.trim().rsplit(':').next().unwrap());
     assert_eq!(file.lines().count(), 2, "the key before stays");
-    let told = run(&["keys", "rotate", "--master"]);
-    assert!(told.contains("master-key-rotation succeeded: 5 of 5 done"), "{told}");
-    let told: serde_json::Value =
+    let printed = run(&["keys", "rotate", "--master"]);
+    assert!(printed.contains("master-key-rotation succeeded: 5 of 5 done"), "{printed}");
+    let printed: serde_json::Value =
         serde_json::from_str(&run(&["keys", "rotate", "--workspace", ACME, "--json"])).unwrap();
-    assert_eq!((&told["state"], &told["done"]), (&"succeeded".into(), &1.into()), "{told}");
+    assert_eq!((&printed["state"], &printed["done"]), (&"succeeded".into(), &1.into()), "{printed}");
     let listed = run(&["keys", "list"]);
     let row = listed.lines().find(|line| line.starts_with("k-2")).expect("the new key is listed");
     assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["k-2", "yes", "5"], "{listed}");

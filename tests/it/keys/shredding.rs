@@ -18,8 +18,8 @@ fn shred(workspace: &str) -> pb::ShredWorkspaceRequest {
 
 /// A BLOB column of a table, as bytes.
 async fn blobs(world: &World, sql: &str) -> Vec<Vec<u8>> {
-    let told = world.database.texts(sql).await;
-    told.iter().map(|hex| hex::decode(hex.to_lowercase()).expect("hexadecimal")).collect()
+    let rows = world.database.texts(sql).await;
+    rows.iter().map(|hex| hex::decode(hex.to_lowercase()).expect("hexadecimal")).collect()
 }
 
 fn holds(file: &std::path::Path, bytes: &[u8]) -> bool {
@@ -56,8 +56,8 @@ on_both_databases! {
         let request = shred(ACME);
         let done = admin.shred_workspace(request.clone()).await.unwrap();
         assert_eq!(done.connections, 2);
-        let told = done.workspace.unwrap();
-        assert_eq!((told.state(), told.data_key_version, told.shredded_at.is_some()), (State::Shredded, 0, true));
+        let workspace = done.workspace.unwrap();
+        assert_eq!((workspace.state(), workspace.data_key_version, workspace.shredded_at.is_some()), (State::Shredded, 0, true));
         let no = admin.fetch(&ana).await.unwrap_err();
         assert!(
             [Reason::WorkspaceShredded, Reason::TokenRevoked].iter().any(|reason| reason.as_str_name().ends_with(no.reason())),

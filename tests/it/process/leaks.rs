@@ -139,13 +139,13 @@ async fn a_rich_run(world: &World) {
     connector.revoke(&bobs).await.expect("it is ended");
     ingestion.fetch(&bobs).await.expect_err("its secret is gone");
 
-    let told = feed.caught_up().await;
-    assert!(told.len() >= 6, "only {} events", told.len());
+    let seen = feed.caught_up().await;
+    assert!(seen.len() >= 6, "only {} events", seen.len());
     let history = pb::ListExpiryEventsRequest { page_size: 1_000, ..Default::default() };
     let history = admin.list_expiry_events(history).await.expect("a page");
-    assert_eq!(history.events.len(), told.len());
+    assert_eq!(history.events.len(), seen.len());
     assert_eq!(world.secrets().search("the history", format!("{history:?}").as_bytes()), []);
-    let last = told.last().expect("an event").cursor.clone();
+    let last = seen.last().expect("an event").cursor.clone();
     let position =
         pb::AcknowledgeEventsRequest { subscription: "pipeline".into(), cursor: last, allow_rewind: false };
     ingestion.acknowledge_events(position).await.expect("a position is kept");

@@ -88,9 +88,9 @@ on_both_databases! {
         let text = watch(&["--from", "earliest", "--wide"], "CONNECTED");
         assert!(text.code == Some(0) && text.stdout.contains(&id) && text.stdout.contains("ana in acme"), "{text:?}");
         let snapshot = watch(&["--from", "snapshot", "--json"], "snapshot_complete");
-        let told: Vec<Value> =
+        let printed: Vec<Value> =
             snapshot.stdout.lines().map(|line| serde_json::from_str(line).expect("a line is an object")).collect();
-        let token = told.iter().find(|item| item["type"] == "token").expect("the snapshot tells of the token");
+        let token = printed.iter().find(|item| item["type"] == "token").expect("the snapshot tells of the token");
         assert_eq!((&token["connection_id"], &token["status"]), (&id.as_str().into(), &"ACTIVE".into()), "{token}");
 
         let marked = ["--from", "earliest", "--subscription", "pager", "--json"];
@@ -137,11 +137,11 @@ on_both_databases! {
 
         let listed = command(&world, &["api-key", "list", "--principal", "reader", "--json"]);
         assert!(!listed.stdout.contains(&key), "a list shows no key");
-        let told: Value = serde_json::from_str(listed.stdout.trim()).unwrap();
-        assert_eq!((&told["principal"], &told["role"]), (&"reader".into(), &"ingestion".into()), "{told}");
-        assert_eq!((&told["workspaces"][0], &told["revoked_at"]), (&ACME.into(), &Value::Null), "{told}");
-        assert!(told["expires_at"].is_string(), "{told}");
-        let key_id = told["key_id"].as_str().unwrap();
+        let printed: Value = serde_json::from_str(listed.stdout.trim()).unwrap();
+        assert_eq!((&printed["principal"], &printed["role"]), (&"reader".into(), &"ingestion".into()), "{printed}");
+        assert_eq!((&printed["workspaces"][0], &printed["revoked_at"]), (&ACME.into(), &Value::Null), "{printed}");
+        assert!(printed["expires_at"].is_string(), "{printed}");
+        let key_id = printed["key_id"].as_str().unwrap();
         let table = command(&world, &["api-key", "list"]).stdout;
         assert!(table.starts_with("KEY ID") && table.contains(key_id) && table.contains(ACME), "{table}");
 
@@ -276,12 +276,12 @@ async fn the_demo_tells_its_story_once_and_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let words = ["demo", "--once", "--listen", "127.0.0.1:0", "--sandbox-listen", "127.0.0.1:0"];
     let start = Instant::now();
-    let told =
+    let printed =
         Launch::new(words).env("TMPDIR", folder.path().display().to_string()).env("COLUMNS", "80").run();
-    assert_eq!(told.code, Some(0), "{told:?}");
-    assert!(told.stdout.lines().all(|line| line.chars().count() <= 80), "{}", told.stdout);
+    assert_eq!(printed.code, Some(0), "{printed:?}");
+    assert!(printed.stdout.lines().all(|line| line.chars().count() <= 80), "{}", printed.stdout);
     assert!(start.elapsed() < Duration::from_secs(60), "a story of {:?}", start.elapsed());
-    let mut rest = told.stdout.as_str();
+    let mut rest = printed.stdout.as_str();
     let story = [
         "1 API keys",
         "2 StoreToken",
@@ -297,11 +297,12 @@ async fn the_demo_tells_its_story_once_and_leaves_nothing_behind() {
         "1 connection",
     ];
     for step in story {
-        let at =
-            rest.find(step).unwrap_or_else(|| panic!("{step:?} is missing or out of order: {}", told.stdout));
+        let at = rest
+            .find(step)
+            .unwrap_or_else(|| panic!("{step:?} is missing or out of order: {}", printed.stdout));
         rest = &rest[at + step.len()..];
     }
-    assert!(!told.stdout.contains("EAA"), "a story shows no token: {}", told.stdout);
+    assert!(!printed.stdout.contains("EAA"), "a story shows no token: {}", printed.stdout);
     let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
 }

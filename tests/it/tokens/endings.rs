@@ -16,11 +16,11 @@ on_both_databases! {
         let body = r#"{"error":{"message":"x","type":"OAuthException","code":190,"error_subcode":460}}"#;
         let report = ingestion.report(&id, 1, 400, body).await.unwrap();
         assert_eq!((report.verdict(), report.advice()), (Verdict::Invalidated, Advice::Pause));
-        let told = report.token.unwrap();
-        assert_eq!((told.status(), told.usable), (Status::Invalid, false));
-        assert_eq!(told.invalid_reason(), pb::RefusalReason::PasswordChanged);
-        assert_eq!(told.provider_code, "190/460");
-        assert_eq!(told.badge.unwrap().color(), pb::token::badge::Color::Red);
+        let token = report.token.unwrap();
+        assert_eq!((token.status(), token.usable), (Status::Invalid, false));
+        assert_eq!(token.invalid_reason(), pb::RefusalReason::PasswordChanged);
+        assert_eq!(token.provider_code, "190/460");
+        assert_eq!(token.badge.unwrap().color(), pb::token::badge::Color::Red);
         ingestion
             .fetch(&id)
             .await

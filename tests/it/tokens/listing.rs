@@ -50,12 +50,12 @@ on_both_databases! {
     async fn pages_find_every_connection_exactly_once_in_order(world: World) {
         let viewer = planted(&world).await;
         let not_revoked = all_that(|row| row.status() != Status::Revoked);
-        let told = pages(&viewer, &query(1_000)).await;
-        assert!(told.iter().rev().skip(1).all(|page| page.tokens.len() == 1_000), "pages are full");
-        assert!(told.windows(2).all(|two| (&two[0].as_of, &two[0].cursor) == (&two[1].as_of, &two[1].cursor)));
-        let ends: Vec<_> = told.iter().flat_map(|page| &page.tokens).filter_map(end).collect();
+        let walked = pages(&viewer, &query(1_000)).await;
+        assert!(walked.iter().rev().skip(1).all(|page| page.tokens.len() == 1_000), "pages are full");
+        assert!(walked.windows(2).all(|two| (&two[0].as_of, &two[0].cursor) == (&two[1].as_of, &two[1].cursor)));
+        let ends: Vec<_> = walked.iter().flat_map(|page| &page.tokens).filter_map(end).collect();
         assert!(ends.is_sorted(), "the next to end comes first");
-        let mut found = numbers(&told);
+        let mut found = numbers(&walked);
         found.sort_unstable();
         assert_eq!(found, not_revoked);
         let here = all_that(|row| row.status() != Status::Revoked && row.workspace() == "ws-3");
@@ -76,9 +76,9 @@ on_both_databases! {
         let mut query = query(1_000);
         let (mut found, mut page) = (Vec::new(), 0_i64);
         loop {
-            let told = viewer.list_tokens(query.clone()).await.unwrap();
-            found.extend(numbers(std::slice::from_ref(&told)));
-            query.page_token = told.next_page_token;
+            let page = viewer.list_tokens(query.clone()).await.unwrap();
+            found.extend(numbers(std::slice::from_ref(&page)));
+            query.page_token = page.next_page_token;
             if query.page_token.is_empty() {
                 break;
             }
@@ -126,12 +126,12 @@ on_both_databases! {
             (pb::ListTokensRequest { providers: places(&["meta"]), workspace_ids: places(&["ws-4"]), ..query(1_000) }, |row| row.workspace() == "ws-4" && row.status() != Status::Revoked),
         ];
         for (query, wanted) in cases {
-            let told = pages(&viewer, &query).await;
-            for token in told.iter().flat_map(|page| &page.tokens) {
+            let walked = pages(&viewer, &query).await;
+            for token in walked.iter().flat_map(|page| &page.tokens) {
                 let row = Planted(Planted::of(&token.connection_id));
                 assert_eq!((token.status(), &token.workspace_id), (row.status(), &row.workspace()), "{token:#?}");
             }
-            let mut found = numbers(&told);
+            let mut found = numbers(&walked);
             found.sort_unstable();
             let wanted = all_that(wanted);
             assert!(!wanted.is_empty() && found == wanted, "{query:?}: {} instead of {}", found.len(), wanted.len());

@@ -51,8 +51,8 @@ async fn exchanges_of_one_token_asked_for_at_two_replicas_never_overlap_at_the_p
     let (ours, theirs) = (at(&here), at(&there));
     let mut counts = Vec::new();
     for tasks in [ours, theirs] {
-        let told = join_all(tasks).await.into_iter().map(|task| task.expect("no other refusal"));
-        counts.push(told.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1)));
+        let results = join_all(tasks).await.into_iter().map(|task| task.expect("no other refusal"));
+        counts.push(results.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1)));
     }
     let asked = exchanges(&world).split_off(before);
     let done: usize = counts.iter().map(|(done, _)| done).sum();

@@ -113,8 +113,8 @@ on_both_databases! {
         for (code, subcode, message, verdict, advice) in NOT_THE_TOKEN {
             for http in [400, 403] {
                 let report = ingestion.report(&id, 1, http, &body(*code, *subcode, message)).await.unwrap();
-                let told = (report.verdict(), report.advice());
-                assert_eq!(told, (*verdict, *advice), "{code}/{subcode:?} {message}");
+                let judged = (report.verdict(), report.advice());
+                assert_eq!(judged, (*verdict, *advice), "{code}/{subcode:?} {message}");
                 let waits = report.retry_after.is_some_and(|wait| wait.seconds > 0);
                 assert_eq!(waits, *advice == Advice::RetryAfter, "{code}/{subcode:?}");
                 assert_eq!(report.token.unwrap().status(), Status::Active);

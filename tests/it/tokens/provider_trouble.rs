@@ -22,7 +22,7 @@ pub(crate) async fn refused(
     held: &(String, String, Contents),
     fault: Fault,
     case: &str,
-) -> Refusal {
+) -> Denial {
     world.sandbox.fault(fault);
     let short = world.person("ana").short_lived_token();
     let outcome = world.connector().await.store(ACME, &short).await;

@@ -156,7 +156,7 @@ async fn send_raw(
     rpc: &str,
     more: &[(&str, &str)],
     body: Vec<u8>,
-) -> Refusal {
+) -> Denial {
     let mut request = http::Request::post(format!("http://vault/tokenvault.v1.TokenVault/{rpc}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
@@ -169,7 +169,7 @@ async fn send_raw(
     let answer = channel.call(request).await.expect("an answer");
     assert_eq!(answer.status(), 200);
     let status = tonic::Status::from_header_map(answer.headers()).expect("a status without a message");
-    Refusal::from(status)
+    Denial::from(status)
 }
 
 /// A message with its prefix.

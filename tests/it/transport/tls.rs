@@ -26,7 +26,7 @@ pub(super) fn admin(secured: &Secured, servers: &Authority) -> Caller {
 /// There was no connection. With TLS 1.3 a client learns only afterwards that its certificate was not taken, and its
 /// library has several words for that; the vault's own refusals have a reason.
 #[track_caller]
-pub(super) fn unheard<T: std::fmt::Debug>(outcome: Result<T, Refusal>) {
+pub(super) fn unheard<T: std::fmt::Debug>(outcome: Result<T, Denial>) {
     let no = outcome.expect_err("nobody answers");
     let broken = matches!(no.code(), Code::Unavailable | Code::Cancelled | Code::Unknown | Code::Internal);
     assert!(broken && no.reason().is_empty(), "{no:?}");
@@ -154,7 +154,7 @@ async fn files_that_are_no_good_leave_the_old_certificate_and_are_named_in_the_l
     let servers = Authority::new("servers");
     let secured = Secured::start(Backend::Sqlite, &servers.server(), None).await;
     let log = || secured.world.process(|process| process.log());
-    let told =
+    let logged =
         |what: &str| log().lines().filter(|line| line.contains("\"ERROR\"") && line.contains(what)).count();
     let call = async || admin(&secured, &servers).list().await;
     let good = servers.server();
@@ -176,18 +176,20 @@ async fn files_that_are_no_good_leave_the_old_certificate_and_are_named_in_the_l
         ("tls.key", &stranger.key, "does not fit the certificate", "server.tls.key_file"),
     ];
     for (file, text, why, key) in cases {
-        let before = told(why);
+        let before = logged(why);
         replace(&secured.file(file), text);
-        eventually(why, LIMIT, || told(why) > before);
+        eventually(why, LIMIT, || logged(why) > before);
         assert!(log().lines().any(|line| line.contains(why) && line.contains(key) && line.contains(file)));
         call().await.expect("the old one stays in force");
         secured.install(&good);
         eventually_async("a good one is taken again", LIMIT, async || call().await.ok()).await;
     }
     fs::set_permissions(secured.file("tls.key"), fs::Permissions::from_mode(0o644)).unwrap();
-    eventually("a key that others may read is told", LIMIT, || told("chmod 600") > 0);
+    eventually("a key that others may read is told", LIMIT, || logged("chmod 600") > 0);
     fs::remove_file(secured.file("tls.crt")).unwrap();
-    eventually("a file that is gone is told", LIMIT, || told("can't be read") > 0 || told("chmod 600") > 0);
+    eventually("a file that is gone is told", LIMIT, || {
+        logged("can't be read") > 0 || logged("chmod 600") > 0
+    });
     call().await.expect("the old one stays in force");
     assert!(!log().contains("PRIVATE KEY"), "the key is not in the log");
 }
@@ -233,12 +235,12 @@ async fn off_loopback_nothing_is_served_in_the_clear_unless_told() {
     let bare = || Launch::new(["serve", "--data-dir"]).arg(&data);
     refused(open(bare()), "server.tls.cert_file");
     refused(bare().env("TOKEN_VAULT__SERVER__ADMIN_LISTEN", "0.0.0.0:0"), "server.allow_remote_admin");
-    let told = open(bare())
+    let allowed = open(bare())
         .env("TOKEN_VAULT__SERVER__ALLOW_PLAINTEXT", "true")
         .env("TOKEN_VAULT__SERVER__ADMIN_LISTEN", "0.0.0.0:0")
         .env("TOKEN_VAULT__SERVER__ALLOW_REMOTE_ADMIN", "true")
         .env("TOKEN_VAULT__LOG__FORMAT", "json");
-    world.try_start_as(&told).expect("told in so many words, it starts");
+    world.try_start_as(&allowed).expect("told in so many words, it starts");
     assert!(world.logs().contains("in the clear"), "and says what that means");
 }
 

@@ -1,4 +1,4 @@
-//! A refusal as a caller understands it.
+//! A denial as a caller understands it: what the vault answers instead of doing what was asked.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tonic_types::StatusExt;
 
 /// A failed call, with its details read.
 #[derive(Debug, Clone)]
-pub struct Refusal(Box<Details>);
+pub struct Denial(Box<Details>);
 
 /// What a status says.
 #[derive(Clone)]
@@ -27,7 +27,7 @@ struct Details {
 impl std::fmt::Debug for Details {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Without the raw bytes, which repeat all this.
-        f.debug_struct("Refusal")
+        f.debug_struct("Denial")
             .field("code", &self.code)
             .field("message", &self.message)
             .field("reason", &self.reason)
@@ -38,7 +38,7 @@ impl std::fmt::Debug for Details {
     }
 }
 
-impl From<Status> for Refusal {
+impl From<Status> for Denial {
     fn from(status: Status) -> Self {
         let details = status.get_error_details();
         let info = details.error_info();
@@ -58,7 +58,7 @@ impl From<Status> for Refusal {
     }
 }
 
-impl Refusal {
+impl Denial {
     /// The canonical code.
     pub fn code(&self) -> Code {
         self.0.code
@@ -100,7 +100,7 @@ impl Refusal {
     /// Asserts that this field is told as a violation.
     #[track_caller]
     pub fn field(&self, field: &str) -> &Self {
-        assert!(self.0.fields.iter().any(|told| told == field), "{field} is not told: {self:#?}");
+        assert!(self.0.fields.iter().any(|given| given == field), "{field} is not told: {self:#?}");
         self
     }
 

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use token_vault_proto::v1::expiry_event::Kind;
 use token_vault_proto::v1::token_vault_client::TokenVaultClient;
-use token_vault_proto::v1::watch_expiry_events_request::{From as Place, Start};
+use token_vault_proto::v1::watch_expiry_events_request::{From as StartFrom, Start};
 use token_vault_proto::v1::watch_expiry_events_response::{Heartbeat, Item};
 use token_vault_proto::v1::{
-    ExpiryEvent, Token, WatchExpiryEventsRequest as Watch, WatchExpiryEventsResponse as Answer,
+    ExpiryEvent, Token, WatchExpiryEventsRequest as Watch, WatchExpiryEventsResponse as Response,
 };
 use tokio::task::JoinHandle;
 use tonic::Streaming;
 
-use crate::caller::refusal::Refusal;
+use crate::caller::denial::Denial;
 use crate::caller::{Caller, seconds};
 use crate::wait::eventually_async;
 
@@ -38,12 +38,12 @@ struct Seen {
     cursor: String,
     heartbeats: usize,
     heartbeat: Heartbeat,
-    ended: Option<Option<Refusal>>,
+    ended: Option<Option<Denial>>,
     wrong: Vec<String>,
 }
 
 impl Seen {
-    fn take(&mut self, answer: Answer) {
+    fn take(&mut self, answer: Response) {
         let mut wrong = |why: String| self.wrong.push(format!("answer {}: {why}", self.answers));
         let is_heartbeat = matches!(answer.item, Some(Item::Heartbeat(_)));
         if self.answers == 0 && !is_heartbeat {
@@ -94,7 +94,7 @@ impl Seen {
 
 impl Caller {
     /// The bare stream of a watch; heartbeats come every second unless the request says otherwise.
-    pub async fn stream(&self, mut watch: Watch) -> Result<Streaming<Answer>, Refusal> {
+    pub async fn stream(&self, mut watch: Watch) -> Result<Streaming<Response>, Denial> {
         watch.heartbeat_interval = watch.heartbeat_interval.or_else(|| seconds(1));
         let mut request = self.request(watch);
         // A watch lasts as long as its test.
@@ -104,7 +104,7 @@ impl Caller {
     }
 
     /// Watches the feed as asked.
-    pub async fn watch(&self, watch: Watch) -> Result<Feed, Refusal> {
+    pub async fn watch(&self, watch: Watch) -> Result<Feed, Denial> {
         let stream = self.stream(watch).await?;
         let seen = Arc::new(Mutex::new(Seen::default()));
         let task = tokio::spawn(collect(self.clone(), stream, Arc::clone(&seen)));
@@ -113,23 +113,23 @@ impl Caller {
 
     /// The whole feed, from its oldest event on.
     pub async fn watch_all(&self) -> Feed {
-        let start = Some(Start::From(Place::Earliest.into()));
+        let start = Some(Start::From(StartFrom::Earliest.into()));
         self.watch(Watch { start, ..Watch::default() }).await.expect("all roles may watch")
     }
 
     /// What comes after a position.
-    pub async fn watch_after(&self, cursor: &str) -> Result<Feed, Refusal> {
+    pub async fn watch_after(&self, cursor: &str) -> Result<Feed, Denial> {
         self.watch(Watch { start: Some(Start::Cursor(cursor.into())), ..Watch::default() }).await
     }
 
     /// The state of all first, then what follows.
     pub async fn watch_snapshot(&self) -> Feed {
-        let start = Some(Start::From(Place::Snapshot.into()));
+        let start = Some(Start::From(StartFrom::Snapshot.into()));
         self.watch(Watch { start, ..Watch::default() }).await.expect("all roles may watch")
     }
 }
 
-async fn collect(caller: Caller, mut stream: Streaming<Answer>, seen: Arc<Mutex<Seen>>) {
+async fn collect(caller: Caller, mut stream: Streaming<Response>, seen: Arc<Mutex<Seen>>) {
     loop {
         let next = stream.message().await;
         let mut seen = lock(&seen);
@@ -144,11 +144,11 @@ async fn collect(caller: Caller, mut stream: Streaming<Answer>, seen: Arc<Mutex<
             }
             Ok(None) => seen.ended = Some(None),
             Err(status) => {
-                let refusal = Refusal::from(status);
-                if let Some(found) = caller.secrets_in("the feed's end", &refusal.everything()) {
+                let denial = Denial::from(status);
+                if let Some(found) = caller.secrets_in("the feed's end", &denial.everything()) {
                     seen.wrong.push(found);
                 }
-                seen.ended = Some(Some(refusal));
+                seen.ended = Some(Some(denial));
             }
         }
         if seen.ended.is_some() {
@@ -239,8 +239,8 @@ impl Feed {
         .await
     }
 
-    /// Waits for the end of the stream; `None` if it ended without a refusal.
-    pub async fn ended(&self) -> Option<Refusal> {
+    /// Waits for the end of the stream; `None` if it ended without a denial.
+    pub async fn ended(&self) -> Option<Denial> {
         eventually_async("the end of the watch", LIMIT, async || self.seen().ended.clone()).await
     }
 }
@@ -274,7 +274,7 @@ mod tests {
         let mut seen = Seen::default();
         for (cursor, item) in items {
             let server_time = Some(Timestamp::default());
-            seen.take(Answer { cursor: cursor.into(), server_time, item: Some(item) });
+            seen.take(Response { cursor: cursor.into(), server_time, item: Some(item) });
         }
         seen.wrong.len()
     }

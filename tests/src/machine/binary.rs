@@ -33,8 +33,8 @@ pub fn token_vault() -> &'static Path {
         let mut build = Command::new(cargo);
         // What cargo told this test about its package would make build scripts that look at it run again.
         for (name, _) in env::vars_os() {
-            let told = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];
-            if name.to_str().is_some_and(|name| told.iter().any(|start| name.starts_with(start))) {
+            let prefixes = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];
+            if name.to_str().is_some_and(|name| prefixes.iter().any(|start| name.starts_with(start))) {
                 build.env_remove(name);
             }
         }

@@ -118,11 +118,11 @@ fn command(bin: &Path, program: &str, owner: Option<(u32, u32)>) -> Command {
 
 fn run(mut command: Command, what: &str) {
     // Into a file: a server that keeps a pipe open would never let it end.
-    let told = tempfile::NamedTempFile::new().expect("a temp file");
-    let output = || told.reopen().expect("a temp file opens again");
+    let file = tempfile::NamedTempFile::new().expect("a temp file");
+    let output = || file.reopen().expect("a temp file opens again");
     let status = command.stdout(output()).stderr(output()).status();
     let well = status.as_ref().is_ok_and(std::process::ExitStatus::success);
-    assert!(well, "{what}: {status:?}\n{}", fs::read_to_string(told.path()).unwrap_or_default());
+    assert!(well, "{what}: {status:?}\n{}", fs::read_to_string(file.path()).unwrap_or_default());
 }
 
 fn watchdog(bin: &Path, dir: &Path, owner: Option<(u32, u32)>) -> Child {

@@ -153,8 +153,8 @@ impl Database {
 
     /// One number.
     pub async fn count(&self, sql: &str) -> u64 {
-        let told = self.texts(format!("SELECT CAST(({sql}) AS TEXT)")).await;
-        told.first().and_then(|number| number.parse().ok()).expect("a count is one number")
+        let texts = self.texts(format!("SELECT CAST(({sql}) AS TEXT)")).await;
+        texts.first().and_then(|number| number.parse().ok()).expect("a count is one number")
     }
 
     /// A UUID as a literal of this database.

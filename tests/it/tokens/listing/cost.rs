@@ -58,9 +58,9 @@ fn cost_since(database: &Database, from: usize) -> Cost {
 
 /// Costs of the first and the last full page of a query.
 async fn first_and_last(world: &World, viewer: &Caller, query: &pb::ListTokensRequest) -> [Cost; 2] {
-    let told = pages(viewer, &pb::ListTokensRequest { page_size: 1_000, ..query.clone() }).await;
+    let walked = pages(viewer, &pb::ListTokensRequest { page_size: 1_000, ..query.clone() }).await;
     // Positions depend on the query alone, not on the size of its pages.
-    let last = &told[told.len().checked_sub(3).expect("many pages")].next_page_token;
+    let last = &walked[walked.len().checked_sub(3).expect("many pages")].next_page_token;
     let mut costs = Vec::new();
     for page_token in [String::new(), last.clone()] {
         let from = fs::metadata(shared_cluster().log()).expect("a log").len();
@@ -71,8 +71,8 @@ async fn first_and_last(world: &World, viewer: &Caller, query: &pb::ListTokensRe
         assert_eq!(page.tokens.len(), 100);
         let from = usize::try_from(from).expect("a size");
         // Two walks each. The server writes a plan after it has sent the rows.
-        let told = async || Some(cost_since(&world.database, from)).filter(|cost| cost.texts.len() >= 2);
-        costs.push(eventually_async("the plans of both walks", Duration::from_secs(10), told).await);
+        let plans = async || Some(cost_since(&world.database, from)).filter(|cost| cost.texts.len() >= 2);
+        costs.push(eventually_async("the plans of both walks", Duration::from_secs(10), plans).await);
     }
     costs.try_into().expect("two pages")
 }

@@ -211,7 +211,7 @@ async fn perform(vault: Arc<Vault>, caller: Arc<Principal>, ready: Ready) -> Str
                 observed_at: None,
                 last_success_at: success.map(|ago| Timestamp::from_unix_seconds(ready.now - ago)),
             };
-            vault.report_token_error(&caller, command).await.map(|told| format!("{:?}", told.verdict))
+            vault.report_token_error(&caller, command).await.map(|report| format!("{:?}", report.verdict))
         }
         Act::Lengthen { .. } => {
             let subject = ExchangeSubject::Stored(target());
