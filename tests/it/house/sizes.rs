@@ -12,7 +12,13 @@ const LINES: usize = 450;
 const NAMES: usize = 14;
 
 /// What is larger, and why it stays whole.
-const LARGER: [(&str, &str); 0] = [];
+const LARGER: [(&str, &str); 5] = [
+    ("sandbox/src", "one file for each thing that the Graph API knows"),
+    ("server/src", "one name for each floor and for each entry"),
+    ("server/src/api", "what every call passes, in one place"),
+    ("server/src/api/status.rs", "the table of errors: one match"),
+    ("server/src/vault", "the wings, and what they share"),
+];
 
 /// How long each file of Rust is, and how many names each folder has, by path.
 fn sizes(root: &Path) -> (BTreeMap<String, usize>, BTreeMap<String, usize>) {
