@@ -62,12 +62,12 @@ fn flags_win_over_the_file() {
 
 #[test]
 fn all_mistakes_are_listed_at_once_with_their_keys() {
-    let told = mistakes(
+    let found = mistakes(
         "[server]\nlisten = 'here'\nlistne = '127.0.0.1:1'\n[storage]\nurl = 'mysql://secret@host'\n\
          [expiry]\nwarning_window = 'soon'\nthresholds = ['1d', 'x', '2y']\n\
          [jobs]\nmeta_token_expiry = '0 6 * * *'\n[log]\nlevel = 'a=loud'\nformat = 'xml'\n[nonsense]\na.b = 1",
     );
-    let keys: Vec<_> = told.iter().map(|text| text.split(' ').next().unwrap()).collect();
+    let keys: Vec<_> = found.iter().map(|text| text.split(' ').next().unwrap()).collect();
     assert_eq!(
         keys,
         [
@@ -83,7 +83,7 @@ fn all_mistakes_are_listed_at_once_with_their_keys() {
             "server.listne",
         ]
     );
-    assert!(!told.join("\n").contains("secret"), "no value is told: {told:?}");
+    assert!(!found.join("\n").contains("secret"), "no value is repeated: {found:?}");
 }
 
 #[test]
@@ -137,8 +137,11 @@ fn bounds_hold_at_their_edges() {
             assert!(read(&format!("[{section}]\n{key} = '{text}'")).is_ok(), "{section}.{key} = {text}");
         }
         for text in bad {
-            let told = mistakes(&format!("[{section}]\n{key} = '{text}'"));
-            assert!(told.len() == 1 && told[0].starts_with(&format!("{section}.{key}")), "{text}: {told:?}");
+            let found = mistakes(&format!("[{section}]\n{key} = '{text}'"));
+            assert!(
+                found.len() == 1 && found[0].starts_with(&format!("{section}.{key}")),
+                "{text}: {found:?}"
+            );
         }
     }
 }
@@ -158,8 +161,8 @@ fn thresholds_are_few_distinct_and_sorted() {
         ("'61d'", "from 1m to 60d"),
         ("'soon'", "from 1m to 60d"),
     ] {
-        let told = thresholds(bad).unwrap_err().0;
-        assert!(told.len() == 1 && told[0].contains(why), "{bad}: {told:?}");
+        let found = thresholds(bad).unwrap_err().0;
+        assert!(found.len() == 1 && found[0].contains(why), "{bad}: {found:?}");
     }
 }
 
@@ -167,16 +170,19 @@ fn thresholds_are_few_distinct_and_sorted() {
 fn off_loopback_without_tls_is_refused_unless_explicitly_allowed() {
     for address in ["0.0.0.0:7443", "[::]:7443", "10.0.0.1:7443"] {
         let listen = format!("[server]\nlisten = '{address}'\n");
-        let told = mistakes(&listen);
-        assert!(told.len() == 1 && told[0].starts_with("server.listen"), "{told:?}");
-        assert!(told[0].contains("server.tls.cert_file") && told[0].contains("allow_plaintext"), "{told:?}");
+        let found = mistakes(&listen);
+        assert!(found.len() == 1 && found[0].starts_with("server.listen"), "{found:?}");
+        assert!(
+            found[0].contains("server.tls.cert_file") && found[0].contains("allow_plaintext"),
+            "{found:?}"
+        );
         let config = read(&format!("{listen}allow_plaintext = true")).unwrap();
         assert!(config.warnings.iter().any(|warning| warning.contains("in the clear")), "{config:?}");
         let config = read(&format!("{listen}[server.tls]\ncert_file = '/c'\nkey_file = '/k'")).unwrap();
         assert!(config.warnings.is_empty(), "{:?}", config.warnings);
         let admin = format!("[server]\nadmin_listen = '{address}'\n");
-        let told = mistakes(&admin);
-        assert!(told.len() == 1 && told[0].starts_with("server.admin_listen"), "{told:?}");
+        let found = mistakes(&admin);
+        assert!(found.len() == 1 && found[0].starts_with("server.admin_listen"), "{found:?}");
         assert!(read(&format!("{admin}allow_remote_admin = true")).is_ok());
     }
     assert!(read("[server]\nlisten = '[::1]:7443'\nadmin_listen = '127.0.0.2:7444'").is_ok());
@@ -186,8 +192,8 @@ fn off_loopback_without_tls_is_refused_unless_explicitly_allowed() {
 fn tls_is_whole_or_not_at_all() {
     let tls = |more: &str| format!("[server.tls]\n{more}");
     let one = |toml: &str, key: &str| {
-        let told = mistakes(&tls(toml));
-        assert!(told.len() == 1 && told[0].starts_with(key), "{toml}: {told:?}");
+        let found = mistakes(&tls(toml));
+        assert!(found.len() == 1 && found[0].starts_with(key), "{toml}: {found:?}");
     };
     one("cert_file = '/c'", "server.tls.key_file");
     one("key_file = '/k'", "server.tls.cert_file");
@@ -210,9 +216,9 @@ fn a_certificates_principal_is_fully_described() {
     let good = "{ san = 'spiffe://acme/ingestion', principal = 'ingestion', role = 'ingestion', workspaces = ['acme'] }, \
                 { san = 'ops.acme.example', principal = 'ops', role = 'admin', workspaces = 'all' }";
     let (vault, _) = auth(good).unwrap().into_vault_config();
-    let told: Vec<_> =
+    let found: Vec<_> =
         vault.callers.certificates.iter().map(|rule| (rule.san.as_str(), rule.role.as_str())).collect();
-    assert_eq!(told, [("spiffe://acme/ingestion", "ingestion"), ("ops.acme.example", "admin")]);
+    assert_eq!(found, [("spiffe://acme/ingestion", "ingestion"), ("ops.acme.example", "admin")]);
     for (wrong, why) in [
         ("{ san = '*.acme.example', principal = 'p', role = 'viewer', workspaces = 'all' }", "[0].san"),
         ("{ san = 'a', principal = 'no spaces', role = 'viewer', workspaces = 'all' }", "[0].principal"),
@@ -228,12 +234,12 @@ fn a_certificates_principal_is_fully_described() {
         ),
         ("'spiffe://acme/x'", "must be a list of tables"),
     ] {
-        let told = auth(wrong).unwrap_err().0;
-        assert!(told.len() == 1 && told[0].contains(why), "{wrong}: {told:?}");
-        assert!(told[0].starts_with("auth.certificates"), "{told:?}");
+        let found = auth(wrong).unwrap_err().0;
+        assert!(found.len() == 1 && found[0].contains(why), "{wrong}: {found:?}");
+        assert!(found[0].starts_with("auth.certificates"), "{found:?}");
     }
-    let told = mistakes(&format!("[auth]\ncertificates = [{good}]"));
-    assert!(told.len() == 1 && told[0].contains("server.tls.client_auth"), "{told:?}");
+    let found = mistakes(&format!("[auth]\ncertificates = [{good}]"));
+    assert!(found.len() == 1 && found[0].contains("server.tls.client_auth"), "{found:?}");
 }
 
 #[test]
@@ -283,18 +289,21 @@ fn limits_are_bounded_and_documented_by_their_defaults() {
         ("keepalive_interval", "soon"),
         ("keepalive_timeout", "1h"),
     ] {
-        let told = mistakes(&format!("[server.limits]\n{key} = '{bad}'"));
-        assert!(told.len() == 1 && told[0].starts_with(&format!("server.limits.{key}")), "{key}: {told:?}");
+        let found = mistakes(&format!("[server.limits]\n{key} = '{bad}'"));
+        assert!(
+            found.len() == 1 && found[0].starts_with(&format!("server.limits.{key}")),
+            "{key}: {found:?}"
+        );
     }
 }
 
 #[test]
 fn a_password_is_no_argument_and_is_not_repeated() {
     for url in ["postgres://u:hidden-pw@db/v", "postgres://db/v?user=u&password=hidden-pw"] {
-        let told = Config::load(Flags { database_url: Some(url.into()), ..Flags::default() }).unwrap_err();
-        let told = told.to_string();
-        assert!(told.contains("--database-url") && told.contains("TOKEN_VAULT__STORAGE__URL"), "{told}");
-        assert!(!told.contains("hidden-pw"), "{told}");
+        let found = Config::load(Flags { database_url: Some(url.into()), ..Flags::default() }).unwrap_err();
+        let found = found.to_string();
+        assert!(found.contains("--database-url") && found.contains("TOKEN_VAULT__STORAGE__URL"), "{found}");
+        assert!(!found.contains("hidden-pw"), "{found}");
     }
     assert!(!holds_password("postgres://u@db/v") && !holds_password("sqlite:/data/a:b@c.db"));
 }
@@ -316,9 +325,9 @@ fn a_configuration_file_with_a_password_is_for_its_owner() {
 #[test]
 fn an_app_needs_its_id_and_a_secret() {
     assert!(mistakes("[providers.meta]\napp_id = '12'")[0].starts_with("providers.meta.app_secret_files"));
-    let told = mistakes("[providers.meta]\napp_secret_files = ['/no/such/file']");
-    assert!(told.iter().any(|text| text.contains("/no/such/file")), "{told:?}");
-    assert!(told.iter().any(|text| text.starts_with("providers.meta.app_id")), "{told:?}");
+    let found = mistakes("[providers.meta]\napp_secret_files = ['/no/such/file']");
+    assert!(found.iter().any(|text| text.contains("/no/such/file")), "{found:?}");
+    assert!(found.iter().any(|text| text.starts_with("providers.meta.app_id")), "{found:?}");
 }
 
 #[test]
@@ -374,21 +383,21 @@ fn the_sandboxs_time_is_for_loopback_only_and_warned_about() {
     assert!(config.providers.meta.unwrap().follow_sandbox_clock);
     assert!(config.warnings[0].contains("never in production"), "{:?}", config.warnings);
     for url in ["https://graph.facebook.com", "https://10.0.0.1"] {
-        let told = with(&format!("follow_sandbox_clock = true\ngraph_url = '{url}'")).unwrap_err().0;
-        assert!(told.len() == 1 && told[0].contains("loopback"), "{told:?}");
+        let found = with(&format!("follow_sandbox_clock = true\ngraph_url = '{url}'")).unwrap_err().0;
+        assert!(found.len() == 1 && found[0].contains("loopback"), "{found:?}");
     }
-    let told = with("follow_sandbox_clock = true").unwrap_err().0;
-    assert!(told.len() == 1 && told[0].contains("loopback"), "the default is Meta's own: {told:?}");
-    let told = mistakes("[providers.meta]\nfollow_sandbox_clock = true\ngraph_url = 'http://[::1]:1'");
-    assert!(told.len() == 1 && told[0].contains("providers.meta.app_id"), "{told:?}");
+    let found = with("follow_sandbox_clock = true").unwrap_err().0;
+    assert!(found.len() == 1 && found[0].contains("loopback"), "the default is Meta's own: {found:?}");
+    let found = mistakes("[providers.meta]\nfollow_sandbox_clock = true\ngraph_url = 'http://[::1]:1'");
+    assert!(found.len() == 1 && found[0].contains("providers.meta.app_id"), "{found:?}");
 }
 
 #[test]
 fn the_master_key_has_one_source() {
     let figment = Figment::from(Toml::string("[keys]\nmaster_key_file = '/k'"));
-    let told =
+    let found =
         Config::from_sources(figment, Flags::default(), Some(Secret::new("tvk1:a:b".into()))).unwrap_err();
-    assert!(told.0[0].contains(MASTER_KEY_ENV) && !told.to_string().contains("tvk1:a:b"), "{told}");
+    assert!(found.0[0].contains(MASTER_KEY_ENV) && !found.to_string().contains("tvk1:a:b"), "{found}");
 }
 
 #[test]
@@ -396,11 +405,11 @@ fn a_broken_file_is_named_and_not_quoted() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("vault.toml");
     fs::write(&file, "[storage]\nurl = 'postgres://vault:hunter2@db").unwrap();
-    let told = check_file(&file).unwrap_err().to_string();
-    assert!(told.contains("vault.toml") && told.contains("line 2"), "{told}");
-    assert!(!told.contains("hunter2"), "{told}");
-    let told = check_file(&folder.path().join("absent")).unwrap_err().to_string();
-    assert!(told.contains("absent"), "{told}");
+    let found = check_file(&file).unwrap_err().to_string();
+    assert!(found.contains("vault.toml") && found.contains("line 2"), "{found}");
+    assert!(!found.contains("hunter2"), "{found}");
+    let found = check_file(&folder.path().join("absent")).unwrap_err().to_string();
+    assert!(found.contains("absent"), "{found}");
 }
 
 #[test]

@@ -159,7 +159,10 @@ impl Connection {
         if self.seen.unreachable_ad_accounts > 0 {
             let remedy = Remedy::new(
                 Fixer::AdAccountAdmin,
-                format!("{} ad accounts refuse the token.", self.seen.unreachable_ad_accounts),
+                match self.seen.unreachable_ad_accounts {
+                    1 => "1 ad account refuses the token.".to_owned(),
+                    more => format!("{more} ad accounts refuse the token."),
+                },
                 "Have the person's role on those ad accounts restored.",
             );
             add(ProblemReason::AdAccountsUnreachable, Severity::Warning, None, remedy, vec![]);

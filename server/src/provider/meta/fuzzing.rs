@@ -37,6 +37,6 @@ pub fn reply(choice: u8, data: &[u8]) {
     let redactor = Redactor::new(Arc::from(vec![Secret::new(APP_SECRET.to_owned())]));
     let seen = Seen { asked, ad_account: account, status, headers: &headers, body, token: Some(&token) };
     let refusal = classify(&seen, &redactor);
-    let told = format!("{refusal:?}");
-    assert!(!told.contains(TOKEN) && !told.contains(APP_SECRET), "a secret came out: {told}");
+    let shown = format!("{refusal:?}");
+    assert!(!shown.contains(TOKEN) && !shown.contains(APP_SECRET), "a secret came out: {shown}");
 }

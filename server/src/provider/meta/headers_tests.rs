@@ -76,7 +76,7 @@ fn broken_headers_never_fail_and_are_counted() {
 }
 
 #[test]
-fn odd_values_are_read_as_far_as_they_tell() {
+fn odd_values_are_read_as_far_as_possible() {
     let table: [(&str, Option<f64>); 12] = [
         (r#"{"call_count":"28"}"#, Some(28.0)),
         (r#"{"call_count":"28.5%"}"#, Some(28.5)),

@@ -116,7 +116,7 @@ fn every_code_has_its_meaning() {
 }
 
 #[test]
-fn a_dead_token_tells_why_by_subcode() {
+fn the_subcode_says_why_a_token_is_dead() {
     for (subcode, reason) in [
         (452, Reason::Unknown),
         (456, Reason::Malformed),
@@ -142,7 +142,7 @@ fn a_dead_token_tells_why_by_subcode() {
 }
 
 #[test]
-fn without_a_subcode_the_words_tell_why() {
+fn without_a_subcode_the_words_say_why() {
     let password = "Error validating access token: The session has been invalidated because the user changed their \
                     password or Facebook has changed the session for security reasons.";
     for (message, reason) in [
@@ -178,7 +178,7 @@ fn without_a_subcode_the_words_tell_why() {
 }
 
 #[test]
-fn whose_token_was_refused_depends_on_who_was_asked() {
+fn which_token_was_refused_depends_on_the_endpoint() {
     let signature = error(190, None, "Invalid OAuth access token signature.");
     let app =
         error(190, None, "Error validating application. Cannot get application info due to a system error.");
@@ -215,7 +215,7 @@ fn transience_and_status_decide_only_where_the_code_does_not() {
 }
 
 #[test]
-fn what_is_no_graph_error_says_nothing_of_the_token() {
+fn a_reply_that_is_no_graph_error_says_nothing_about_the_token() {
     for body in [
         "",
         "<html><body>Sorry, something went wrong.</body></html>",

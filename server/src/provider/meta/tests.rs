@@ -93,7 +93,7 @@ fn the_proof_has_its_known_answers() {
 }
 
 #[tokio::test]
-async fn inspection_tells_kind_subject_ends_and_scopes() {
+async fn inspection_reads_kind_subject_ends_and_scopes() {
     let world = World::new().await;
     let short = world.meta.inspect(&secret(world.ana.short_lived_token())).await.unwrap();
     assert_eq!((short.facts.kind, short.facts.issued_at), (TokenKind::ShortLivedUser, None));
@@ -142,7 +142,7 @@ async fn odd_inspections_are_read_with_care() {
 }
 
 #[tokio::test]
-async fn inspection_tells_dead_from_foreign_from_our_own_mistakes() {
+async fn inspection_distinguishes_dead_and_foreign_tokens_from_our_own_mistakes() {
     let world = World::new().await;
     let inspect = async |text: String| world.meta.inspect(&secret(text)).await.unwrap_err();
     let dead = |reason| Kind::Dead { reason };
@@ -184,7 +184,7 @@ async fn an_exchange_gives_a_lasting_token_and_keeps_secrets_out_of_the_url() {
 }
 
 #[tokio::test]
-async fn an_exchange_that_tells_no_life_has_an_unknown_one() {
+async fn an_exchange_without_a_lifetime_has_an_unknown_one() {
     let world = World::new().await;
     let token = secret(world.ana.short_lived_token());
     world.sandbox.set_mood(ExchangeMood::NoExpiresIn);
@@ -238,7 +238,7 @@ async fn all_pages_of_ad_accounts_are_read_past_an_empty_one() {
 }
 
 #[tokio::test]
-async fn a_list_that_goes_in_circles_is_left() {
+async fn a_list_that_goes_in_circles_ends() {
     let world = World::new().await;
     let token = secret(world.ana.with_ad_accounts(450).long_lived_token());
     world.meta.ad_accounts(&token).await.unwrap();
@@ -272,7 +272,7 @@ async fn revoking_ends_the_token_and_says_when_it_was_gone() {
 }
 
 #[tokio::test]
-async fn a_rolled_app_secret_is_found_and_a_wrong_one_blames_no_token() {
+async fn a_changed_app_secret_is_found_and_a_wrong_one_blames_no_token() {
     let world = World::new().await;
     let token = secret(world.ana.long_lived_token());
     let rolling = meta_with(&world.sandbox, &["the-new-secret", DEFAULT_APP_SECRET], |_| ());

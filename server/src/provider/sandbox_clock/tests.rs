@@ -1,4 +1,4 @@
-//! Following, against the sandbox over HTTP.
+//! Following the clock of a real sandbox over HTTP.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ async fn sandbox() -> (Sandbox, Url) {
     (sandbox, url)
 }
 
-fn told(sandbox: &Sandbox) -> Timestamp {
+fn shown_by(sandbox: &Sandbox) -> Timestamp {
     Timestamp::from_micros(sandbox.clock().now_micros())
 }
 
@@ -32,24 +32,24 @@ async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 #[test]
 fn only_what_a_right_clock_cannot_show_is_corrected() {
     let at = |millis: i64| Timestamp::from_micros(1_000_000_000 + millis * 1_000);
-    for (asked_at, answered_at, told, same_speed, expected) in [
-        // In step, also at high speed, when much time passes between question and answer.
+    for (asked_at, answered_at, shown, same_speed, expected) in [
+        // In step, also at high speed, when much time passes between request and reply.
         (0, 10, 5, true, None),
         (0, 900_000, 5, true, None),
         // Behind: forward, at once.
         (0, 10, 11, true, Some(11)),
         (0, 10, 900_000, true, Some(900_000)),
-        // A little ahead: time does not run backwards for that. Far ahead: it was set back.
+        // A little ahead: the clock is not set back for that. Far ahead: the sandbox's clock was set back.
         (30, 40, 5, true, None),
         (56, 60, 5, true, Some(5)),
         (900_000, 900_010, 5, true, Some(5)),
-        // Another speed: on from here if that is near, else from what was told.
+        // Another speed: on from here if that is near, else from what the sandbox showed.
         (0, 10, 5, false, Some(10)),
         (0, 900_000, 5, false, Some(5)),
         (0, 3, 5, false, Some(5)),
     ] {
-        let corrected = correction(at(asked_at), at(answered_at), at(told), same_speed);
-        assert_eq!(corrected, expected.map(at), "{asked_at} {answered_at} {told} {same_speed}");
+        let corrected = correction(at(asked_at), at(answered_at), at(shown), same_speed);
+        assert_eq!(corrected, expected.map(at), "{asked_at} {answered_at} {shown} {same_speed}");
     }
 }
 
@@ -61,14 +61,14 @@ async fn time_is_right_at_once_and_follows_every_move() {
     let clock = Clock::system();
     let stop = CancellationToken::new();
     let task = follow(clock.clone(), &url, stop.clone()).await.unwrap();
-    assert_eq!(clock.now(), told(&sandbox), "already before it comes back");
+    assert_eq!(clock.now(), shown_by(&sandbox), "already before it comes back");
 
     sandbox.clock().advance(60 * DAY);
-    eventually("a move forward", || clock.now() == told(&sandbox)).await;
+    eventually("a move forward", || clock.now() == shown_by(&sandbox)).await;
     sandbox.clock().advance(Duration::from_micros(1));
-    eventually("the smallest move forward", || clock.now() == told(&sandbox)).await;
+    eventually("the smallest move forward", || clock.now() == shown_by(&sandbox)).await;
     sandbox.clock().set(1_763_859_600);
-    eventually("a move back", || clock.now() == told(&sandbox)).await;
+    eventually("a move back", || clock.now() == shown_by(&sandbox)).await;
 
     stop.cancel();
     timeout(Duration::from_secs(5), task).await.unwrap().unwrap();
@@ -111,7 +111,7 @@ async fn what_tells_no_time_is_refused() {
     let begun = Instant::now();
     let refused = follow(Clock::system(), &url, CancellationToken::new()).await.unwrap_err();
     assert!(
-        refused.rule.contains("tells its time") && begun.elapsed() < FIRST_READING + PATIENCE,
+        refused.rule.contains("reports its time") && begun.elapsed() < FIRST_READING + PATIENCE,
         "{refused}"
     );
 }

@@ -1,4 +1,4 @@
-//! What goes wrong on the way, and what the log tells of it.
+//! Errors of transport, and what the log says about them.
 
 use std::cell::RefCell;
 use std::io;
@@ -98,7 +98,7 @@ async fn a_stall_ends_with_the_operation() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_transient_and_tells_no_url() {
+async fn an_unreachable_host_is_transient_and_the_error_has_no_url() {
     let world = World::new().await;
     let token = secret(world.ana.long_lived_token());
     world.sandbox.shutdown().await;
@@ -136,8 +136,8 @@ thread_local! {
     static LOGGED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Keeps what each thread logs. Process-wide: a subscriber of one thread only misses events whose call
-/// sites were first seen by another.
+/// Keeps what each thread logs. It is process-wide, since the subscriber of a single thread misses events whose call
+/// sites another thread saw first.
 struct Log;
 
 impl io::Write for Log {
@@ -152,7 +152,7 @@ impl io::Write for Log {
 }
 
 #[tokio::test]
-async fn the_log_tells_every_call_and_no_secret() {
+async fn the_log_shows_every_call_and_no_secret() {
     tracing_subscriber::fmt()
         .with_ansi(false)
         .with_max_level(tracing::Level::DEBUG)
@@ -171,8 +171,8 @@ async fn the_log_tells_every_call_and_no_secret() {
     meta.grants(&token).await.unwrap_err();
 
     let log = LOGGED.with_borrow(|log| String::from_utf8(log.clone()).unwrap());
-    for told in ["debug_token", "oauth/access_token", "oauth/revoke", "status=200", "Meta did not answer"] {
-        assert!(log.contains(told), "{told}: {log}");
+    for shown in ["debug_token", "oauth/access_token", "oauth/revoke", "status=200", "Meta did not reply"] {
+        assert!(log.contains(shown), "{shown}: {log}");
     }
     assert_eq!(log.matches("another API version").count(), 1, "{log}");
     for hidden in ["EAA", DEFAULT_APP_SECRET, &format!("{DEFAULT_APP_ID}|"), "appsecret_proof", "input_token"]
