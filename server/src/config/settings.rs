@@ -81,9 +81,9 @@ settings! {
         HANDSHAKE_TIMEOUT: Length = setting("server.limits.handshake_timeout", QUICK).default("10s");
         /// A connection without calls is closed after this time.
         IDLE_TIMEOUT: Length = setting("server.limits.idle_timeout", SLOW).default("15m");
-        /// How often the vault asks a silent connection for a sign of life.
+        /// How often the vault pings a silent connection.
         KEEPALIVE_INTERVAL: Length = setting("server.limits.keepalive_interval", QUICK).default("30s");
-        /// How long the client may take to give one.
+        /// How long the client may take to answer a ping.
         KEEPALIVE_TIMEOUT: Length = setting("server.limits.keepalive_timeout", QUICK).default("10s");
         /// A connection is closed at this age, give or take a tenth; watches end with `UNAVAILABLE` and resume.
         MAX_CONNECTION_AGE: Length = setting("server.limits.max_connection_age", SLOW).default("1h");
@@ -121,7 +121,7 @@ settings! {
             .unset("no break-glass key", "\"break-glass.sealing\"");
     }
 
-    /// A key service (OpenBao or HashiCorp Vault, transit engine) as the master key. The role needs `read` on
+    /// A key service (OpenBao or HashiCorp Vault, transit engine) as the master key. The vault's token or AppRole needs `read` on
     /// `transit/keys/token-vault` and `update` on its `encrypt` and `decrypt`.
     ["keys.transit"] {
         /// The key service.
@@ -145,11 +145,12 @@ settings! {
     }
 
     ["auth"] {
-        /// A file with an admin key (`tv_…`) that the first start adopts instead of making one.
+        /// A file with an admin key (`tva_…`) that the first start adopts instead of making one.
         BOOTSTRAP_KEY_FILE: FilePath = setting("auth.bootstrap_key_file", FILE)
             .unset("the first start makes one", "\"bootstrap-admin.key\"");
         /// Which client certificate is which principal: `san` is a URI or DNS name among the certificate's subject
-        /// alternative names, compared as a whole; `workspaces` is a list, or `"all"`. Needs `server.tls.client_auth`.
+        /// alternative names, compared as a whole; `role` is connector, ingestion, alerting, viewer or admin;
+        /// `workspaces` is a list, or `"all"`. Needs `server.tls.client_auth`.
         CERTIFICATES: Tables = setting("auth.certificates", Tables(&["san", "principal", "role", "workspaces"])).unset(
             "none",
             "[{ san = \"spiffe://acme/ingestion\", principal = \"ingestion\", role = \"ingestion\", workspaces = [\"acme\"] }]",
@@ -176,7 +177,8 @@ settings! {
         OIDC_PRINCIPAL_CLAIM: Checked<String> = setting("auth.oidc.principal_claim", CLAIM).default("sub");
         /// The claim with the role; a dot leads into an object.
         OIDC_ROLE_CLAIM: Checked<String> = setting("auth.oidc.role_claim", CLAIM).default("roles");
-        /// Which value of the role claim is which role. A token must mean exactly one role.
+        /// Which value of the role claim is which role: connector, ingestion, alerting, viewer or admin. A token must
+        /// mean exactly one role.
         OIDC_ROLES: Tables = setting("auth.oidc.roles", Tables(&["value", "role"]))
             .unset("none; needed with an issuer", "[{ value = \"vault-ingestion\", role = \"ingestion\" }]");
         /// The claim with the workspaces. Set this or `all_workspaces`.
