@@ -15,6 +15,8 @@ mod keys;
 mod names_tests;
 mod origin;
 mod sql;
+#[cfg(test)]
+mod tests;
 mod work;
 
 use std::fs::File;
@@ -193,7 +195,8 @@ impl Store {
     }
 
     /// Runs a unit of work in a transaction and returns once it is durable. It may run more than once, and must await
-    /// nothing but its transaction.
+    /// nothing but its transaction. A unit that records a change for the audit log must run within
+    /// [`Origin::scope`]: without, it fails and nothing changes.
     pub async fn write<F, T, E>(&self, work: F) -> Result<T, Abort<E>>
     where
         F: for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, Result<T, Abort<E>>> + Send + 'static,

@@ -126,7 +126,7 @@ impl Tx {
     /// Adds one record for each thing that a call changes, however often it does; and one for each change that the
     /// vault makes by itself.
     fn audit(&mut self, key: String, now: Timestamp, about: impl FnOnce(&mut AuditRecord)) {
-        let origin = self.origin().cloned().unwrap_or_else(|| Arc::new(Origin::system("vault")));
+        let Some(origin) = self.require_origin() else { return };
         if origin.is_call() {
             let same = |known: &Audited| known.key == key && Arc::ptr_eq(&known.origin, &origin);
             if origin.has_recorded(&key) || self.pending().audited.iter().any(same) {

@@ -68,6 +68,8 @@ enum Ended {
 /// A unit with its types erased. It keeps its own result until the outcome of the commit is known.
 trait Unit: Send {
     fn run<'t>(&'t mut self, tx: &'t mut Tx) -> BoxFuture<'t, Ended>;
+    /// Replaces its result.
+    fn fail(&mut self, error: StoreError);
     /// Whether it may run once more after a lost race; counts the attempts.
     fn may_run_again(&mut self) -> bool;
     /// The connections that it will change; all of a batch are locked at once, in order.
@@ -139,6 +141,10 @@ where
             *result = Some(outcome);
             ended
         })
+    }
+
+    fn fail(&mut self, error: StoreError) {
+        self.result = Some(Err(Abort::Store(error)));
     }
 
     fn may_run_again(&mut self) -> bool {
@@ -330,7 +336,16 @@ async fn fill(
     for (unit, raced) in batch.iter_mut().zip(raced) {
         let mark = tx.pending().mark();
         tx.query("SAVEPOINT unit").execute().await?;
-        match unit.run(tx).await {
+        let mut ended = unit.run(tx).await;
+        if matches!(ended, Ended::Done) && tx.is_unattributed() {
+            // Whoever started this work lost `Origin::scope` on the way: a change that names nobody is not made.
+            tracing::error!(
+                "a change is refused because it does not say on whose behalf it is made: this is a bug"
+            );
+            unit.fail(StoreError::Refused("it does not say on whose behalf it changes something".into()));
+            ended = Ended::RolledBack;
+        }
+        match ended {
             Ended::Done => {
                 tx.query("RELEASE SAVEPOINT unit").execute().await?;
             }

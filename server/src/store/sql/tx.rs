@@ -89,16 +89,29 @@ pub struct Tx {
     session: Session,
     pending: Pending,
     origin: Option<Arc<Origin>>,
+    unattributed: bool,
 }
 
 impl Tx {
     pub(in crate::store) fn new(session: Session) -> Self {
-        Self { session, pending: Pending::default(), origin: None }
+        Self { session, pending: Pending::default(), origin: None, unattributed: false }
     }
 
     /// The next unit of work runs on behalf of `origin`.
     pub(in crate::store) fn begin_unit(&mut self, origin: Option<Arc<Origin>>) {
         self.origin = origin;
+        self.unattributed = false;
+    }
+
+    /// On whose behalf the running unit works. A unit that needs to say so and can't does not commit.
+    pub(in crate::store) fn require_origin(&mut self) -> Option<Arc<Origin>> {
+        self.unattributed |= self.origin.is_none();
+        self.origin.clone()
+    }
+
+    /// Whether the running unit had to say on whose behalf it works, and could not.
+    pub(in crate::store) fn is_unattributed(&self) -> bool {
+        self.unattributed
     }
 
     pub(in crate::store) fn origin(&self) -> Option<&Arc<Origin>> {

@@ -36,7 +36,12 @@ impl Vault {
             return Ok(());
         }
         Origin::note_subject(connection);
-        let origin = Origin::current().unwrap_or_else(|| Arc::new(Origin::system("vault")));
+        let Some(origin) = Origin::current() else {
+            tracing::error!(
+                "a secret is not handed out because the call does not say for whom: this is a bug"
+            );
+            return Err(VaultError::Internal);
+        };
         let mut record = origin.record(AuditKind::HandedOut, self.clock.now());
         record.code = "OK".to_owned();
         self.audit.log.append(vec![body(&record)]).await?;

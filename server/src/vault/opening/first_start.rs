@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use uuid::Uuid;
 use zeroize::Zeroize;
@@ -12,7 +13,7 @@ use crate::crypto::{
 };
 use crate::model::{Clock, Role, Secret, WorkspaceSet, exposure_of};
 use crate::store::{
-    Abort, ApiKeyFacts, ApiKeyRecord, Backend, MasterKeyRecord, Store, VaultKeyPurpose, VaultRecord,
+    Abort, ApiKeyFacts, ApiKeyRecord, Backend, MasterKeyRecord, Origin, Store, VaultKeyPurpose, VaultRecord,
     WrappedKey,
 };
 use crate::vault::access::api_key_row::row_mac;
@@ -95,20 +96,19 @@ pub async fn set_up(
 
     let (unit_record, now) = (record.clone(), clock.now());
     let master_record = MasterKeyRecord { id: active, check_value };
-    let won = store
-        .write(move |tx| {
-            let (record, master, keys, admin) =
-                (unit_record.clone(), master_record.clone(), keys.clone(), admin.clone());
-            Box::pin(async move {
-                let won = tx.found_vault(&record, &master, &keys, now).await?;
-                if won {
-                    tx.insert_api_key(&admin).await?;
-                    tx.audit_api_key(&admin.api_key, now);
-                }
-                Ok::<_, Abort<VaultError>>(won)
-            })
+    let founding = store.write(move |tx| {
+        let (record, master, keys, admin) =
+            (unit_record.clone(), master_record.clone(), keys.clone(), admin.clone());
+        Box::pin(async move {
+            let won = tx.found_vault(&record, &master, &keys, now).await?;
+            if won {
+                tx.insert_api_key(&admin).await?;
+                tx.audit_api_key(&admin.api_key, now);
+            }
+            Ok::<_, Abort<VaultError>>(won)
         })
-        .await?;
+    });
+    let won = Arc::new(Origin::system("vault")).scope(founding).await?;
     if won {
         first.bootstrap_key_file = written;
         return Ok(record);

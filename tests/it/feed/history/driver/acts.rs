@@ -14,6 +14,7 @@ use token_vault::vault::{
 use super::super::model::{Claim, Model};
 use super::super::steps::{Act, Life};
 
+use super::replica::origin;
 use super::{NAMES, World, meta, workspace};
 
 /// An act with all that it needs.
@@ -111,7 +112,7 @@ impl World {
         let on = on % self.replicas.len();
         let (caller, vault) = (self.caller(), self.replicas[on].vault());
         let (runtime, _) = self.replicas[on].running.as_ref().expect("the replica runs");
-        runtime.spawn(perform(vault, caller, ready.clone()));
+        runtime.spawn(origin().scope(perform(vault, caller, ready.clone())));
         tokio::time::sleep(Duration::from_millis(after)).await;
         self.replicas[on].cut();
         // A COMMIT that was sent is carried out although nobody waits for it.

@@ -8,7 +8,7 @@ use token_vault::audit::{AuditConfig, SinkConfig, SyncMode};
 use token_vault::model::{Cron, Event, Policy, RenewalPolicy, Secret};
 use token_vault::provider::{Meta, MetaConfig, Provider, Providers};
 use token_vault::vault::{
-    CallerPolicy, Timetable, Vault, VaultConfig, WatchEvents, WatchItem, WatchLimits, WatchStart,
+    CallerPolicy, Origin, Timetable, Vault, VaultConfig, WatchEvents, WatchItem, WatchLimits, WatchStart,
 };
 use token_vault_tests::eventually_async;
 use tokio::runtime::Runtime;
@@ -31,6 +31,11 @@ pub(super) struct Replica {
     pub(super) watched: Arc<Mutex<Watched>>,
 }
 
+/// On whose behalf a history changes something: a change that names nobody is refused.
+pub(super) fn origin() -> Arc<Origin> {
+    Arc::new(Origin::system("history"))
+}
+
 impl Replica {
     pub(super) fn vault(&self) -> Arc<Vault> {
         Arc::clone(&self.running.as_ref().expect("the replica runs").1)
@@ -43,7 +48,7 @@ impl Replica {
         F: Future<Output = T> + Send + 'static,
     {
         let (runtime, vault) = self.running.as_ref().expect("the replica runs");
-        runtime.spawn(act(Arc::clone(vault))).await.expect("no panic inside the vault")
+        runtime.spawn(origin().scope(act(Arc::clone(vault)))).await.expect("no panic inside the vault")
     }
 
     /// A power cut: every task stops where it stands.
