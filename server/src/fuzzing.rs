@@ -1,5 +1,5 @@
-//! Where fuzzing comes in. Compiled by `fuzz/run` only. Nothing that comes from outside may make the process panic, and
-//! each entry point holds what it reads against a promise or two.
+//! Entry points for fuzzing, compiled by `fuzz/run` only. No outside input may make the process panic, and each entry
+//! point checks a promise or two about what it parsed.
 
 use crate::{api, config, crypto, model, oidc, provider, vault};
 
@@ -8,14 +8,14 @@ fn choice(data: &[u8]) -> Option<(u8, &[u8])> {
     data.split_first().map(|(first, rest)| (*first, rest))
 }
 
-/// What the provider says.
+/// Replies of the provider.
 pub fn graph(data: &[u8]) {
     if let Some((choice, rest)) = choice(data) {
         provider::fuzzing::reply(choice, rest);
     }
 }
 
-/// What callers say.
+/// Input of callers.
 pub fn caller(data: &[u8]) {
     let Some((choice, rest)) = choice(data) else { return };
     match choice % 6 {
@@ -24,7 +24,7 @@ pub fn caller(data: &[u8]) {
         4 => oidc::fuzzing::token(&String::from_utf8_lossy(rest)),
         5 => oidc::fuzzing::published(&String::from_utf8_lossy(rest)),
         _ => {
-            // With something in it that no error says by itself.
+            // With a text in it that no error contains by itself.
             let text = String::from_utf8_lossy(rest);
             for key in [text.clone().into_owned(), format!("{text}xq7Zk2m")] {
                 let shown =
@@ -35,7 +35,7 @@ pub fn caller(data: &[u8]) {
     }
 }
 
-/// What the operator says.
+/// Input of the operator.
 pub fn operator(data: &[u8]) {
     let Some((choice, rest)) = choice(data) else { return };
     let text = String::from_utf8_lossy(rest);

@@ -1,4 +1,4 @@
-//! Builds everything once, serves, and ends in order: no new calls, the last answers, the database.
+//! Builds everything once, serves, and shuts down in order: no new calls, the last responses, the database.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -19,12 +19,12 @@ use crate::model::Clock;
 use crate::provider::follow_sandbox_clock;
 use crate::vault::Vault;
 
-/// How long the calls in flight may take to end once the process is told to stop.
+/// How long the calls in flight may take to end at shutdown.
 const DRAIN: Duration = Duration::from_secs(10);
-/// How long the vault may take to finish what is written and close the database.
+/// How long the vault may take to finish writing and close the database.
 const CLOSE: Duration = Duration::from_secs(30);
 
-/// Serves until SIGTERM or SIGINT. A second signal ends at once. `program` is how an operator calls this program.
+/// Serves until SIGTERM or SIGINT. A second signal ends the process at once. `program` is how an operator calls this program.
 pub async fn run(config: Config, program: &str) -> anyhow::Result<()> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
@@ -41,14 +41,14 @@ pub async fn run(config: Config, program: &str) -> anyhow::Result<()> {
         );
         limits.max_connections = room;
     }
-    // Before anything is made: a certificate that is no good is a mistake in the configuration.
+    // Checked before anything is created: a bad certificate is a mistake in the configuration.
     let tls = match config.server.tls.clone() {
         Some(files) => Some(Arc::new(Tls::load(files).map_err(|bad| ConfigError(vec![bad.to_string()]))?)),
         None => None,
     };
-    // From here on a signal is ours to answer, also while the vault opens.
+    // From here on we handle signals, also while the vault opens.
     let mut signals = Signals::new().context("cannot listen for signals")?;
-    // An address that is taken is the commonest failure: it should come before anything is made.
+    // An address that is in use is the commonest failure, so it is found before anything is created.
     let grpc_listener = api::listen(config.server.listen).await?;
     let admin_listener = api::listen(config.server.admin_listen).await?;
     let bound = (grpc_listener.local_addr()?, admin_listener.local_addr()?);
@@ -56,7 +56,7 @@ pub async fn run(config: Config, program: &str) -> anyhow::Result<()> {
     let clock = Clock::system();
     let stop = CancellationToken::new();
     if let Some((key, url)) = provider_configs.sandbox_clock() {
-        // Before the vault opens, so that its first moment is already the sandbox's.
+        // Before the vault opens, so that it begins with the sandbox's time.
         let following = follow_sandbox_clock(clock.clone(), url, stop.clone());
         tokio::select! {
             followed = following => followed.map(drop).context(key)?,
@@ -69,7 +69,7 @@ pub async fn run(config: Config, program: &str) -> anyhow::Result<()> {
         () = signals.next() => bail!("stopped while opening the vault"),
     };
     if let Some(file) = &first.master_key_file {
-        tracing::warn!(file = %file.display(), "made a master key: back it up, since without it every secret is lost");
+        tracing::warn!(file = %file.display(), "made a master key: back it up, because without it every secret is lost");
     }
     if let Some(file) = &first.bootstrap_key_file {
         tracing::warn!(file = %file.display(), "made the bootstrap admin key");
@@ -86,8 +86,8 @@ pub async fn run(config: Config, program: &str) -> anyhow::Result<()> {
         let (vault, stop) = (Arc::clone(&vault), stop.clone());
         async move { vault.follow_issuer(stop).await }
     });
-    let clockwork = jobs::start(vault.clone()).await.context("the clockwork does not start")?;
-    tell_ready(bound)?;
+    let clockwork = jobs::start(vault.clone()).await.context("the clockwork can't be started")?;
+    print_ready(bound)?;
     if let Some(file) = &first.bootstrap_key_file {
         show_next_steps(program, bound.0, scheme, file);
     }
@@ -99,11 +99,11 @@ pub async fn run(config: Config, program: &str) -> anyhow::Result<()> {
     };
     if let Some(failure) = failure {
         timeout(CLOSE, vault.close()).await.ok();
-        return Err(failure.unwrap_or_else(|| anyhow::anyhow!("a server ended although nobody told it to")));
+        return Err(failure.unwrap_or_else(|| anyhow::anyhow!("a server ended without being told to")));
     }
 
     tracing::info!("stopping: no new calls, {} s for those in flight", DRAIN.as_secs());
-    // Watches would hold the server up for ever.
+    // Watches would keep the server from ending.
     vault.stop_watches();
     stop.cancel();
     let drained = async {
@@ -127,7 +127,7 @@ pub async fn run(config: Config, program: &str) -> anyhow::Result<()> {
     }
 }
 
-/// What `main` asked of the system to keep secrets in this process, and did not get.
+/// The protections of this process's secrets that `main` asked the system for and did not get.
 fn exposures() -> Vec<&'static str> {
     use rustix::process::{Resource, getrlimit};
     let mut exposed = Vec::new();
@@ -141,11 +141,11 @@ fn exposures() -> Vec<&'static str> {
     exposed
 }
 
-/// Open files that are none of the callers': the database, the providers, the log.
+/// Open files that are no callers' connections: the database, the providers, the log.
 const OWN_FILES: u64 = 256;
 
-/// Every watcher and caller is an open file: takes as many as the system lets this process have, and says for how many
-/// connections they last.
+/// Every connection is an open file: raises the limit of open files as far as the system allows, and returns how many
+/// connections it leaves room for.
 fn room_for_connections() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
@@ -157,8 +157,8 @@ fn room_for_connections() -> usize {
     usize::try_from(files.saturating_sub(OWN_FILES).max(1)).unwrap_or(usize::MAX)
 }
 
-/// The one line on stdout, for scripts.
-fn tell_ready((grpc, admin): (SocketAddr, SocketAddr)) -> anyhow::Result<()> {
+/// Prints the one line on stdout, for scripts.
+fn print_ready((grpc, admin): (SocketAddr, SocketAddr)) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "token-vault ready: grpc={grpc} admin={admin}").and_then(|()| stdout.flush())?;
     tracing::info!(%grpc, %admin, version = env!("CARGO_PKG_VERSION"), "ready");
@@ -178,13 +178,13 @@ fn show_next_steps(program: &str, grpc: SocketAddr, scheme: &str, bootstrap_key:
     tracing::info!("to read: {program} --help, and docs/operating.md in the repository");
 }
 
-/// SIGTERM and SIGINT; SIGHUP asks for the TLS files to be read again, and never ends the process.
+/// SIGTERM and SIGINT end the process. SIGHUP reloads the TLS files, and never ends it.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Option<Signal>,
-    /// Listened to and never asked: a limit on the size of files is then an error of the write, as a full disk is, and
-    /// not the end of the process.
+    /// Registered and never awaited: with it, reaching a limit on the size of files is an error of the write, like a
+    /// full disk, instead of the end of the process.
     _file_too_large: Option<Signal>,
 }
 
@@ -198,7 +198,7 @@ impl Signals {
         })
     }
 
-    /// One message for each SIGHUP from here on.
+    /// Sends a message for each SIGHUP from here on.
     fn hangups(&mut self, reloads: bool) -> mpsc::Receiver<()> {
         let (sender, receiver) = mpsc::channel(1);
         if let Some(mut hangup) = self.hangup.take() {
@@ -207,7 +207,7 @@ impl Signals {
                     if !reloads {
                         tracing::info!("SIGHUP: without TLS there is nothing to read again");
                     }
-                    // One that waits already is enough.
+                    // One message that waits already is enough.
                     let _ = sender.try_send(());
                 }
             });
@@ -215,7 +215,7 @@ impl Signals {
         receiver
     }
 
-    /// Waits for the next of the two that end the process.
+    /// Waits for the next signal that ends the process.
     async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}

@@ -1,7 +1,7 @@
 //! Log lines: text in a terminal, JSON elsewhere, always on stderr.
 //!
-//! Every library is held at `info`, whatever the configured level: their `debug` and `trace` lines may
-//! print headers, bodies and bound values, which are secrets here. Only our own lines go further.
+//! Libraries log at `info` at most, whatever the configured level: their `debug` and `trace` lines may print headers,
+//! bodies and bound values, which are secrets here.
 
 use std::io::{self, IsTerminal};
 use std::panic::PanicHookInfo;
@@ -18,13 +18,11 @@ use tracing_subscriber::{Layer, fmt};
 pub enum LogFormat {
     /// Text in a terminal, JSON elsewhere.
     Auto,
-    /// One JSON object a line.
     Json,
-    /// For people.
     Text,
 }
 
-/// Starts logging, at a level that the configuration has checked. Once per process.
+/// Starts logging, at a level that the configuration has checked. Called once per process.
 pub fn init(format: LogFormat, level: &str) -> Result<(), TryInitError> {
     let terminal = io::stderr().is_terminal();
     let json = match format {
@@ -39,7 +37,7 @@ pub fn init(format: LogFormat, level: &str) -> Result<(), TryInitError> {
     Ok(())
 }
 
-/// A panic is a log line like any other, so that a log of JSON lines stays one.
+/// Logs a panic like anything else, so that a log of JSON lines has no other lines.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let location = panic.location().map_or(String::new(), ToString::to_string);
     tracing::error!(location, cause = panic.payload_as_str().unwrap_or(""), "panic");
@@ -60,7 +58,7 @@ where
 
 fn is_allowed(metadata: &Metadata<'_>) -> bool {
     let most = match metadata.target().split("::").next() {
-        // It tells of its own insides at `info`.
+        // It logs its internals at `info`.
         Some("tokio_cron_scheduler") => Level::WARN,
         _ => Level::INFO,
     };

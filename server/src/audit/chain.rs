@@ -1,7 +1,7 @@
-//! One line of the log: a record between its place in the chain and a MAC over all of it.
+//! One line of the log: its position in the chain, a record, and a MAC over both.
 //!
-//! `{"chain":"…","n":7,"prev":"…","id":"…",…,"mac":"…"}`. The MAC is over the bytes before `,"mac"`, so that
-//! checking needs no other writer to order or space JSON as this one does; `prev` is the MAC of the line before.
+//! `{"chain":"…","n":7,"prev":"…","id":"…",…,"mac":"…"}`. The MAC is over the bytes before `,"mac"`, so that whoever
+//! checks it need not order or space JSON as this writer does; `prev` is the MAC of the line before.
 
 use serde::Deserialize;
 use uuid::Uuid;
@@ -9,21 +9,20 @@ use uuid::Uuid;
 use crate::crypto::MacKey;
 use crate::model::AuditRecord;
 
-/// Keeps these MACs apart from others under the key.
+/// Separates these MACs from others by the same key.
 const DOMAIN: &str = "audit-line";
 const TORN: &str = "audit-torn-line";
-/// What stands between the record and its MAC.
+/// Separates the record from its MAC.
 const SEAM: &str = ",\"mac\":\"";
 /// `,"mac":"` + 64 digits + `"}`.
 const TAIL: usize = SEAM.len() + 64 + 2;
 
-/// A MAC.
+/// The MAC of a line.
 pub type Link = [u8; 32];
 
-/// Where a chain has come to.
+/// How far a chain has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
-    /// Which chain.
     pub chain: Uuid,
     /// Number of its last record; 0 before the first.
     pub number: u64,
@@ -32,12 +31,12 @@ pub struct Head {
 }
 
 impl Head {
-    /// A chain that has not begun.
+    /// A new chain.
     pub fn new() -> Self {
         Self { chain: Uuid::new_v4(), number: 0, mac: [0; 32] }
     }
 
-    /// Appends the line of `body` (a record as a JSON object) to `out`, and moves on.
+    /// Appends the line of `body` (a record as a JSON object) to `out`, and advances.
     pub fn append(&mut self, key: &MacKey, body: &str, out: &mut Vec<u8>) {
         let start = out.len();
         let number = self.number + 1;
@@ -60,7 +59,7 @@ impl Default for Head {
     }
 }
 
-/// What names a line that a crash tore.
+/// The MAC by which a record names a line that a crash tore.
 pub(super) fn torn_mac(key: &MacKey, bytes: &[u8]) -> String {
     hex::encode(key.mac(TORN, &[bytes]))
 }
@@ -74,23 +73,20 @@ struct Written {
     record: AuditRecord,
 }
 
-/// A line that this vault wrote as it stands.
+/// A line as this vault wrote it.
 #[derive(Debug, Clone)]
 pub struct Line {
-    /// Which chain.
     pub chain: Uuid,
-    /// Its number there.
+    /// Its number in the chain.
     pub number: u64,
     /// The MAC of the line before.
     pub prev: Link,
-    /// Its own.
     pub mac: Link,
-    /// What it says.
     pub record: AuditRecord,
 }
 
 impl Line {
-    /// Reads a line without its end; `None` for what no vault with this key wrote.
+    /// Parses a line without its line end; `None` if no vault with this key wrote it.
     pub fn read(key: &MacKey, bytes: &[u8]) -> Option<Self> {
         let (signed, mac) = Self::split(bytes)?;
         if !key.verify(DOMAIN, &[signed], &mac) {
@@ -99,7 +95,7 @@ impl Line {
         Self::parse(signed, mac)
     }
 
-    /// The same without a look at the MAC.
+    /// The same without checking the MAC.
     pub fn read_unchecked(bytes: &[u8]) -> Option<Self> {
         let (signed, mac) = Self::split(bytes)?;
         Self::parse(signed, mac)
@@ -108,7 +104,7 @@ impl Line {
     fn split(bytes: &[u8]) -> Option<(&[u8], Link)> {
         let (signed, tail) = bytes.split_at_checked(bytes.len().checked_sub(TAIL)?)?;
         let digits = tail.strip_prefix(SEAM.as_bytes())?.strip_suffix(b"\"}")?;
-        // Lower case only: another spelling of the same MAC is another line.
+        // Lower case only: another spelling of the same MAC is a changed line.
         if digits.iter().any(u8::is_ascii_uppercase) {
             return None;
         }

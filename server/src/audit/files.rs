@@ -1,16 +1,16 @@
-//! The files of one log: those put aside, oldest first, and the one that is written.
+//! The files of one log: those that were put aside, and the one that is written.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// The name of the log in a folder.
+/// The name of a log in a folder.
 const NAME: &str = "audit";
-/// At most so many processes write in one folder.
+/// Most processes that write in one folder.
 const PROCESSES: usize = 64;
 
-/// One log: `audit.jsonl`, with `audit.jsonl.000001` … put aside.
+/// One log: `audit.jsonl`, and `audit.jsonl.000001` … that were put aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileSet {
     /// The file that is written.
@@ -18,12 +18,11 @@ pub struct FileSet {
 }
 
 impl FileSet {
-    /// The log that is written to `base`.
     pub fn new(base: impl Into<PathBuf>) -> Self {
         Self { base: base.into() }
     }
 
-    /// The files put aside, oldest first.
+    /// The files that were put aside, oldest first.
     pub fn aside(&self) -> io::Result<Vec<(u64, PathBuf)>> {
         let name = self.base.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let mut files = Vec::new();
@@ -41,7 +40,7 @@ impl FileSet {
         Ok(files)
     }
 
-    /// Every file that there is, oldest first.
+    /// All files, oldest first.
     pub fn all(&self) -> io::Result<Vec<PathBuf>> {
         let mut files: Vec<_> = self.aside()?.into_iter().map(|(_, path)| path).collect();
         if self.base.exists() {
@@ -50,7 +49,7 @@ impl FileSet {
         Ok(files)
     }
 
-    /// Where the file that is written goes next when it is full.
+    /// The name that the file gets when it is full.
     pub(super) fn next_aside(&self) -> io::Result<PathBuf> {
         let number = self.aside()?.last().map_or(0, |(number, _)| *number) + 1;
         let mut path = self.base.as_os_str().to_owned();
@@ -58,7 +57,7 @@ impl FileSet {
         Ok(path.into())
     }
 
-    /// The only writer of this log; `None` while another process is.
+    /// Locks the log for its one writer; `None` while another process holds the lock.
     pub(super) fn lock(&self) -> io::Result<Option<File>> {
         let mut path = self.base.as_os_str().to_owned();
         path.push(".lock");
@@ -71,7 +70,7 @@ impl FileSet {
         }
     }
 
-    /// The file to write, private to this user.
+    /// Opens the file for appending. Only its owner may read it.
     pub(super) fn open(&self) -> io::Result<File> {
         OpenOptions::new().create(true).append(true).read(true).mode(0o600).open(&self.base)
     }
@@ -90,7 +89,7 @@ impl FileSet {
     }
 }
 
-/// The logs of a folder that there are.
+/// The logs in a folder.
 pub fn file_sets(folder: &Path) -> io::Result<Vec<FileSet>> {
     let sets = (1..=PROCESSES).map(|n| in_folder(folder, n));
     let mut found = Vec::new();
@@ -102,7 +101,7 @@ pub fn file_sets(folder: &Path) -> io::Result<Vec<FileSet>> {
     Ok(found)
 }
 
-/// The first log of a folder that no other process writes, locked.
+/// Locks the first log of a folder that no other process writes.
 pub(super) fn first_free(folder: &Path) -> io::Result<Option<(FileSet, File)>> {
     for n in 1..=PROCESSES {
         let set = in_folder(folder, n);
@@ -118,12 +117,12 @@ fn in_folder(folder: &Path, n: usize) -> FileSet {
     FileSet::new(folder.join(name))
 }
 
-/// The folder that a file stands in.
+/// The folder of a file.
 pub(super) fn folder(file: &Path) -> &Path {
     file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
-/// This machine's name, as its kernel has it.
+/// This machine's name, as the kernel knows it.
 pub(super) fn host() -> String {
     fs::read_to_string("/proc/sys/kernel/hostname")
         .map_or_else(|_| "localhost".to_owned(), |name| name.trim().to_owned())

@@ -1,4 +1,4 @@
-//! Reads a log line by line: what is kept of it in memory does not grow with it.
+//! Reads a log line by line, so that memory does not grow with the log.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -6,23 +6,23 @@ use std::path::PathBuf;
 
 use super::files::FileSet;
 
-/// Longest line that is taken for one. No record comes near it; more of a longer line is not kept.
+/// Longest line that can be a record. No record comes near it; the rest of a longer line is not kept.
 const LONGEST: u64 = 1024 * 1024;
-/// How often the files are listed anew when one was put aside meanwhile.
+/// How often the files are listed again when one was put aside meanwhile.
 const TRIES: usize = 5;
 
-/// A line where it stands.
+/// A line, and where it stands.
 pub(super) struct Place {
     pub(super) file: PathBuf,
-    /// From 1.
+    /// Counts from 1.
     pub(super) line: usize,
-    /// Without its end.
+    /// Without its line end.
     pub(super) bytes: Vec<u8>,
-    /// Whether it has one.
+    /// Whether it has a line end.
     pub(super) ended: bool,
 }
 
-/// The files of a log, opened: one that is put aside meanwhile stays the one that it was.
+/// The opened files of a log: putting one aside meanwhile does not change which one is read.
 pub(super) struct Log {
     files: Vec<(PathBuf, BufReader<File>)>,
     at: usize,
@@ -30,7 +30,6 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Opens every file of the set.
     pub(super) fn open(set: &FileSet) -> io::Result<Self> {
         let mut names = set.all()?;
         for _ in 0..TRIES {
@@ -45,7 +44,6 @@ impl Log {
         Err(io::Error::other("its files change faster than they can be listed"))
     }
 
-    /// How many there are.
     pub(super) fn files(&self) -> usize {
         self.files.len()
     }
@@ -69,7 +67,7 @@ impl Log {
     }
 }
 
-/// Passes over the rest of a line; says whether it has an end.
+/// Skips the rest of a line; returns whether it has a line end.
 fn skip_line(file: &mut BufReader<File>) -> io::Result<bool> {
     loop {
         let chunk = file.fill_buf()?;

@@ -1,4 +1,4 @@
-//! Reads a log. Nothing here is a proof: [`verify`](super::verify()) is.
+//! Searches a log. What it finds may be forged: only [`verify`](super::verify()) checks that.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -8,20 +8,17 @@ use super::files::FileSet;
 use super::reading::Log;
 use crate::model::AuditRecord;
 
-/// Which records. An unset field asks for nothing.
+/// Which records to find. An unset field matches all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Query {
-    /// The connection's id.
     pub connection: Option<String>,
-    /// The workspace's id.
     pub workspace: Option<String>,
-    /// The principal's name.
     pub principal: Option<String>,
-    /// The RPC's name, whole or its last part.
+    /// The RPC's full name or its last part.
     pub rpc: Option<String>,
     /// The gRPC code or the reason.
     pub outcome: Option<String>,
-    /// From this moment, as records write it.
+    /// From this moment on, in the format of records.
     pub since: Option<String>,
     /// Before this moment.
     pub until: Option<String>,
@@ -45,7 +42,7 @@ impl Query {
     }
 }
 
-/// The records of these logs that are asked for, by time. One that a crash made the vault write twice comes once.
+/// The matching records of these logs, by time. A record that a crash made the vault write twice comes once.
 ///
 /// # Errors
 /// A file can't be read.

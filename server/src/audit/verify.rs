@@ -1,4 +1,4 @@
-//! Finds the first line of a log that is not as it was written, and says what was done to it.
+//! Finds the first line of a log that is not as it was written, and what was done to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,14 +14,14 @@ use super::reading::{Log, Place};
 use crate::crypto::MacKey;
 use crate::model::AuditKind;
 
-/// What the database knows of a chain.
+/// What the database knows about a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Anchor {
-    /// How far it had come, at most a second before the database was last written.
+    /// How far it had come at most a second before the database was last written.
     pub head: Head,
-    /// Which log it is in.
+    /// The name of the log that it is in.
     pub place: String,
-    /// Records up to this one went with old files.
+    /// Records up to this number went with old files.
     pub dropped_to: u64,
 }
 
@@ -29,20 +29,20 @@ pub struct Anchor {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
 #[strum(const_into_str, serialize_all = "lowercase")]
 pub enum Damage {
-    /// A line is not what was written.
+    /// A line differs from what was written.
     Edited,
     /// Lines before this one are missing.
     Deleted,
-    /// A line stands there that was not written there.
+    /// A line was not written here.
     Inserted,
-    /// Lines stand in another order.
+    /// Lines were reordered.
     Reordered,
-    /// The end of a chain, or a whole one, is missing.
+    /// The end of a chain, or a whole chain, is missing.
     Truncated,
 }
 
 impl Damage {
-    /// As people read it.
+    /// For people.
     pub const fn as_str(self) -> &'static str {
         self.into_str()
     }
@@ -51,13 +51,11 @@ impl Damage {
 /// The first line that is broken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// In which file.
     pub file: PathBuf,
-    /// Which line, from 1. Of what is missing at the end: the last line that is there.
+    /// The line's number, from 1. If the end is missing, the last line that is there.
     pub line: usize,
-    /// What was done.
     pub damage: Damage,
-    /// More, in words.
+    /// Details for people.
     pub detail: String,
 }
 
@@ -67,24 +65,22 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What was looked at.
+/// What was checked.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {
-    /// Files.
     pub files: usize,
     /// Lines that are as they were written.
     pub records: usize,
-    /// Chains.
     pub chains: usize,
-    /// Lines that a crash tore and the next start sealed.
+    /// Lines that a crash tore and the next start recorded.
     pub recovered: usize,
-    /// Chains that the database knows in logs that were not looked at.
+    /// Chains that the database knows in logs that were not checked.
     pub elsewhere: usize,
     /// The first line that is broken.
     pub finding: Option<Finding>,
 }
 
-/// Which line of a chain, or what it is known by.
+/// How a line is looked up: by its number in a chain, or by its MAC.
 enum Wanted {
     Number(Uuid, u64),
     Mac(String),
@@ -147,7 +143,7 @@ pub fn verify(key: &MacKey, sets: &[FileSet], anchors: &[Anchor]) -> io::Result<
     Ok(report)
 }
 
-/// Reads a log once, a line and the next at a time. Only what is broken is looked up by reading it again.
+/// Reads a log once, two neighbouring lines at a time. Only to name what is broken does it read the log again.
 fn walk(
     key: &MacKey,
     set: &FileSet,
@@ -174,10 +170,10 @@ fn walk(
                 continue;
             }
             if coming.is_none() && !place.ended {
-                // A crash's last word; the next start seals it. The anchors say whether more is missing.
+                // A crash tore it; the next start records that. The anchors show whether more is missing.
                 continue;
             }
-            // Does the next line of a chain follow on what stood before?
+            // Does this line continue its chain?
             let expected =
                 next.map(|next| next.number == ends.get(&next.chain).map_or(0, |(head, ..)| head.number) + 1);
             return if expected == Some(true) {
@@ -188,7 +184,7 @@ fn walk(
         };
         let follows = &line.record.follows;
         if line.number == 1 && !follows.is_empty() && last.map(hex::encode).as_ref() != Some(follows) {
-            // What stood before the first line that is kept went with old files.
+            // The lines before the first one that is kept went with old files.
             let dropped = last.is_none()
                 && anchors.iter().any(|anchor| {
                     anchor.dropped_to >= anchor.head.number && hex::encode(anchor.head.mac) == *follows
@@ -209,8 +205,8 @@ fn walk(
             anchors.iter().find(|anchor| anchor.head.chain == line.chain).map_or(0, |a| a.dropped_to);
         let before = match begun {
             Some(head) => head,
-            // The first of its chain that is there: what went before it went with old files. Some that may go may
-            // be there yet.
+            // The first line of its chain that is there: those before it went with old files. Some that may go may
+            // still be there.
             None if line.number > 1 && line.number <= dropped + 1 => {
                 Head { chain: line.chain, number: line.number - 1, mac: line.prev }
             }
@@ -252,7 +248,7 @@ fn walk(
     Ok(None)
 }
 
-/// Whether a genuine line stands anywhere in the log.
+/// Whether the log has this genuine line anywhere.
 fn stands(key: &MacKey, set: &FileSet, wanted: &Wanted) -> io::Result<bool> {
     let mut log = Log::open(set)?;
     while let Some(place) = log.next_line()? {
@@ -267,7 +263,7 @@ fn stands(key: &MacKey, set: &FileSet, wanted: &Wanted) -> io::Result<bool> {
     Ok(false)
 }
 
-/// The vault's own word on stdout, which may be the sink.
+/// The vault's own line on stdout, which may be the sink.
 fn is_ready_line(bytes: &[u8]) -> bool {
     let addresses = || {
         let rest = std::str::from_utf8(bytes).ok()?.strip_prefix("token-vault ready: grpc=")?;

@@ -13,15 +13,14 @@ use crate::model::{ApiKeyId, BadValue, Secret};
 const PREFIX: &str = "tva_";
 const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
-/// A key that somebody presents: its id, and the hash of its secret part.
+/// A key that a caller presents: its id, and the hash of its secret part.
 pub struct PresentedKey {
-    /// Which row to look up.
     pub id: ApiKeyId,
     hash: [u8; 32],
 }
 
 impl PresentedKey {
-    /// Reads a key. The secret part has 256 random bits, so a plain hash is enough: there is nothing to guess.
+    /// Parses a key. The secret part has 256 random bits and can't be guessed, so a plain hash is enough.
     pub fn parse(key: &Secret) -> Result<Self, BadValue> {
         let malformed = || BadValue::new("must be a key of the form tva_<id>_<secret>");
         let rest = key.expose().strip_prefix(PREFIX).ok_or_else(malformed)?;
@@ -32,12 +31,11 @@ impl PresentedKey {
         Ok(Self { id: ApiKeyId::parse(id).map_err(|_| malformed())?, hash: hash(secret) })
     }
 
-    /// Whether it is the key of that hash. In constant time.
+    /// Compares in constant time.
     pub fn matches(&self, hash: &[u8]) -> bool {
         self.hash.ct_eq(hash).into()
     }
 
-    /// What the database keeps.
     pub fn hash(&self) -> Vec<u8> {
         self.hash.to_vec()
     }
@@ -47,7 +45,6 @@ fn hash(secret: &str) -> [u8; 32] {
     Sha256::digest(secret.as_bytes()).into()
 }
 
-/// A fresh key.
 pub fn mint() -> Result<(Secret, PresentedKey), BadValue> {
     let id: [u8; 32] = Key::<Aes256Gcm>::generate().into();
     let id: String = id

@@ -1,6 +1,6 @@
-//! The way back in when the master key is lost: every key is also encrypted so that a key which is kept offline
-//! opens it. HPKE (RFC 9180) with X25519, HKDF-SHA256 and AES-256-GCM, in its mode with a pre-shared key: who can
-//! only write to the database, which has neither half, can't make a key that a recovery would take for ours.
+//! Recovery when the master key is lost: every key is also encrypted to a public key whose private half is kept
+//! offline. HPKE (RFC 9180) with X25519, HKDF-SHA256 and AES-256-GCM, in its mode with a pre-shared key, so that an
+//! attacker who can only write to the database can't plant a key that a recovery would accept as ours.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use super::{CorruptCiphertext, KeyBinding, RawKey};
 use crate::model::{BadValue, Secret};
 
-/// What a sealing key begins with, and an opening key.
+/// Prefixes of the two texts.
 const SEALING: &str = "tvbg1-sealing:";
 const OPENING: &str = "tvbg1-opening:";
 /// First byte of every ciphertext: which layout follows. 1 is the encapsulated key (32 bytes) and the ciphertext.
@@ -28,14 +28,15 @@ type PublicKey = <X25519HkdfSha256 as Kem>::PublicKey;
 type PrivateKey = <X25519HkdfSha256 as Kem>::PrivateKey;
 type Encapsulated = <X25519HkdfSha256 as Kem>::EncappedKey;
 
-/// What both halves share. It shows that a key was sealed by a vault.
+/// The pre-shared key of both halves. It shows that a vault sealed a key.
 type Shared = Zeroizing<[u8; 32]>;
 
 fn bundle(shared: &Shared) -> Result<PskBundle<'_>, CorruptCiphertext> {
     PskBundle::new(shared.as_slice(), PSK_ID).map_err(|_| CorruptCiphertext)
 }
 
-/// The half that vaults have: encrypts keys, opens nothing. A secret all the same: see the module.
+/// The half that vaults hold: it encrypts keys and opens nothing. It is a secret nevertheless, because of the
+/// pre-shared key.
 #[derive(Clone)]
 pub struct BreakGlassSealingKey {
     key: PublicKey,
@@ -43,13 +44,13 @@ pub struct BreakGlassSealingKey {
     id: String,
 }
 
-/// The half that opens. It has no place near a server.
+/// The half that opens. It must be kept away from servers.
 pub struct BreakGlassOpeningKey {
     key: PrivateKey,
     shared: Shared,
 }
 
-/// A half's 32 bytes, and the 32 that both share.
+/// A half's own 32 bytes, and the 32 that both share.
 fn decode(text: &Secret, prefix: &str) -> Result<(Zeroizing<[u8; 32]>, Shared), BadValue> {
     let rule = || BadValue::new(format!("must hold {prefix}<base64 of 64 bytes>"));
     let encoded = text.expose().trim().strip_prefix(prefix).ok_or_else(rule)?;
@@ -69,7 +70,7 @@ impl BreakGlassSealingKey {
     /// Reads `tvbg1-sealing:<base64 of 64 bytes>`.
     ///
     /// # Errors
-    /// It is of another form. Never repeats the text.
+    /// The text has another form. The error never repeats it.
     pub fn parse(text: &Secret) -> Result<Self, BadValue> {
         let (own, shared) = decode(text, SEALING)?;
         let rule = |_| BadValue::new(format!("must hold {SEALING}<base64 of 64 bytes>"));
@@ -82,12 +83,11 @@ impl BreakGlassSealingKey {
         Self { key, shared, id }
     }
 
-    /// Names the pair: the beginning of the SHA-256 of this half.
+    /// Identifies the pair: the beginning of the SHA-256 of this half.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Encrypts a key, bound to what it belongs to.
     pub fn seal(&self, binding: &KeyBinding<'_>, key: &RawKey) -> Result<Vec<u8>, CorruptCiphertext> {
         let mode = OpModeS::Psk(bundle(&self.shared)?);
         let (encapsulated, sealed) = hpke::single_shot_seal::<AesGcm256, HkdfSha256, X25519HkdfSha256>(
@@ -106,7 +106,7 @@ impl BreakGlassSealingKey {
 }
 
 impl BreakGlassOpeningKey {
-    /// A fresh pair, as texts: the opening key and the sealing key.
+    /// Makes a pair, as texts: the opening key and the sealing key.
     pub fn generate() -> (Secret, Secret) {
         let (private, public) = X25519HkdfSha256::gen_keypair();
         let private = Zeroizing::new(private.to_bytes().to_vec());
@@ -117,14 +117,14 @@ impl BreakGlassOpeningKey {
     /// Reads `tvbg1-opening:<base64 of 64 bytes>`.
     ///
     /// # Errors
-    /// It is of another form. Never repeats the text.
+    /// The text has another form. The error never repeats it.
     pub fn parse(text: &Secret) -> Result<Self, BadValue> {
         let (own, shared) = decode(text, OPENING)?;
         let rule = |_| BadValue::new(format!("must hold {OPENING}<base64 of 64 bytes>"));
         PrivateKey::from_bytes(own.as_slice()).map(|key| Self { key, shared }).map_err(rule)
     }
 
-    /// Its other half.
+    /// The other half.
     pub fn sealing(&self) -> BreakGlassSealingKey {
         BreakGlassSealingKey::new(X25519HkdfSha256::sk_to_pk(&self.key), self.shared.clone())
     }

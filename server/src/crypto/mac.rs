@@ -9,13 +9,11 @@ use subtle::ConstantTimeEq;
 use super::{RawKey, encode_parts};
 use crate::model::{Fingerprint, ProviderId, Secret};
 
-/// An authentication key. What it says about two inputs depends on their domain, so that a MAC of one
-/// use never serves as another's.
+/// An authentication key. A MAC depends on its domain, so that one of one use is never valid for another.
 #[derive(Clone)]
 pub struct MacKey(Hmac<Sha256>);
 
 impl MacKey {
-    /// The key of those bytes.
     pub fn new(key: &RawKey) -> Self {
         Self(<Hmac<Sha256> as KeyInit>::new(&(*key.as_bytes()).into_block()))
     }
@@ -35,12 +33,12 @@ impl MacKey {
         length >= 16 && mac.get(..length).is_some_and(|mac| mac.ct_eq(expected).into())
     }
 
-    /// A key for another use, derived from this one.
+    /// Derives a key for another use.
     pub fn derive(&self, purpose: &str) -> RawKey {
         RawKey::from_bytes(self.mac("derived-key", &[purpose.as_bytes()]))
     }
 
-    /// The first 128 bits of the MAC of a secret: equal secrets of one workspace are seen to be equal.
+    /// The first 128 bits of a secret's MAC: they show which secrets of a workspace are equal.
     pub fn fingerprint(&self, provider: &ProviderId, secret: &Secret) -> Fingerprint {
         let mac = self.mac("fingerprint", &[provider.as_str().as_bytes(), secret.expose().as_bytes()]);
         let mut first = [0; 16];
@@ -49,7 +47,7 @@ impl MacKey {
     }
 }
 
-/// HMAC's own block is longer than the key: pad with zeros, as HMAC does.
+// HMAC's block is longer than the key: pad it with zeros, as HMAC does.
 trait IntoBlock {
     fn into_block(self) -> hmac::digest::Key<Hmac<Sha256>>;
 }

@@ -20,13 +20,10 @@ use crate::model::Secret;
 /// A key text that can't be used. Never repeats the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MasterKeyError {
-    /// A line is not `tvk1:<id>:<base64 of 32 bytes>`.
     #[error("line {0} is not of the form tvk1:<id>:<base64 of 32 bytes>")]
     Line(usize),
-    /// Two lines have one id.
     #[error("the key id {0} stands there twice")]
     Twice(String),
-    /// There is no key at all.
     #[error("there is no key in it")]
     Empty,
 }
@@ -34,15 +31,12 @@ pub enum MasterKeyError {
 /// What a wrapped key belongs to.
 #[derive(Debug, Clone, Copy)]
 pub struct KeyBinding<'a> {
-    /// The vault.
     pub vault: Uuid,
     /// What the key is for: `data`, `index`, `authorization`, …
     pub purpose: &'a str,
-    /// Whose; empty for the vault's own.
+    /// Empty for the vault's own keys.
     pub workspace: &'a str,
-    /// The key's id.
     pub key_id: Uuid,
-    /// The key's version.
     pub version: i32,
 }
 
@@ -59,7 +53,7 @@ impl KeyBinding<'_> {
     }
 }
 
-/// The master keys that this process holds, in the order of the key file; those of a key service come after them.
+/// The master keys that this process holds: those of the key file in its order, then those of the key service.
 #[derive(Clone, Default)]
 pub struct MasterKeys {
     local: Vec<(String, Arc<Aes256Gcm>)>,
@@ -67,7 +61,7 @@ pub struct MasterKeys {
 }
 
 impl MasterKeys {
-    /// Reads lines of the form `tvk1:<id>:<base64 of 32 bytes>`. Empty lines and those with `#` are passed over.
+    /// Parses lines of the form `tvk1:<id>:<base64 of 32 bytes>`. Empty lines and comments (`#`) are skipped.
     pub fn parse(text: &Secret) -> Result<Self, MasterKeyError> {
         let mut keys: Vec<(String, Arc<Aes256Gcm>)> = Vec::new();
         for (number, line) in text.expose().lines().enumerate() {
@@ -84,21 +78,20 @@ impl MasterKeys {
         if keys.is_empty() { Err(MasterKeyError::Empty) } else { Ok(Self { local: keys, transit: None }) }
     }
 
-    /// The same keys, and those of a key service.
+    /// Adds the keys of a key service.
     pub fn with_transit(self, transit: Option<Arc<Transit>>) -> Self {
         Self { transit, ..self }
     }
 
-    /// Whether a key service is among them.
     pub fn has_transit(&self) -> bool {
         self.transit.is_some()
     }
 
     /// Asks the key service, if there is one, which versions of its key there are. `now`: even if it was asked a
-    /// moment ago. `true`: there are others than before.
+    /// moment ago. `true`: they have changed.
     ///
     /// # Errors
-    /// It can't be asked.
+    /// The key service can't be asked.
     pub async fn look(&self, now: bool) -> Result<bool, WrapError> {
         match &self.transit {
             Some(transit) => transit.look(now).await,
@@ -106,25 +99,24 @@ impl MasterKeys {
         }
     }
 
-    /// Renews what the key service lends us, if it is time.
+    /// Renews the token for the key service if it is time.
     pub async fn keep_alive(&self) {
         if let Some(transit) = &self.transit {
             transit.keep_alive().await;
         }
     }
 
-    /// The ids; the newest is the last.
+    /// The newest is the last.
     pub fn ids(&self) -> Vec<String> {
         let local = self.local.iter().map(|(id, _)| id.clone());
         local.chain(self.transit.iter().flat_map(|transit| transit.ids())).collect()
     }
 
-    /// The key that a rotation makes the active one: the service's latest, else the last line of the file.
+    /// The key that a rotation makes active: the key service's latest, or else the last line of the file.
     pub fn newest(&self) -> Option<String> {
         self.ids().pop()
     }
 
-    /// Whether a key is held.
     pub fn holds(&self, id: &str) -> bool {
         self.local(id).is_some() || self.transit.as_ref().is_some_and(|transit| transit.holds(id))
     }
@@ -140,7 +132,6 @@ impl MasterKeys {
             .ok_or_else(|| WrapError::NotHeld(id.to_owned()))
     }
 
-    /// Wraps a key under the master key `id`.
     pub async fn wrap(&self, id: &str, binding: &KeyBinding<'_>, key: &RawKey) -> Result<Vec<u8>, WrapError> {
         match self.local(id) {
             Some(master) => Ok(seal_bytes(master, &binding.encode(), key.as_bytes())?),
@@ -163,7 +154,7 @@ impl MasterKeys {
         Ok(RawKey::from_bytes(bytes))
     }
 
-    /// A known text, sealed: who can open it later has the same key.
+    /// A known text, sealed: whoever can open it has the same key.
     pub async fn check_value(&self, id: &str, vault: Uuid) -> Result<Vec<u8>, WrapError> {
         match self.local(id) {
             Some(master) => Ok(seal_bytes(master, &check_aad(id, vault), CHECK)?),
@@ -208,30 +199,29 @@ impl fmt::Debug for MasterKeys {
     }
 }
 
-/// A fresh master key as a line of the key file, its end included.
+/// A fresh master key as a line of the key file, with its line end.
 fn fresh_line(id: &str) -> Secret {
     let key = RawKey::generate();
     let encoded = Zeroizing::new(STANDARD.encode(key.as_bytes()));
     Secret::new(format!("tvk1:{id}:{}\n", encoded.as_str()))
 }
 
-/// An id for a new master key.
 pub fn fresh_key_id() -> String {
     let mut id = Uuid::new_v4().simple().to_string();
     id.truncate(8);
     id
 }
 
-/// Writes a fresh master key to a new file that only its owner may read, and makes it durable.
-/// An existing file is an error: a key is never written over.
+/// Writes a fresh master key to a new file that only its owner may read, and makes it durable. Fails if the file
+/// exists: a key is never overwritten.
 pub fn create_key_file(path: &Path, id: &str) -> io::Result<Secret> {
     let line = fresh_line(id);
     create_secret_file(path, &line)?;
     Ok(line)
 }
 
-/// Adds a fresh master key to a key file, as its last and so its newest line; the file is replaced at once, and
-/// made if it is not there. The keys in it stay.
+/// Adds a fresh master key to a key file as its last line, which is the newest. The file is replaced atomically, and
+/// created if it does not exist.
 ///
 /// # Errors
 /// The file can't be read or written, holds no keys, or holds that id.
@@ -264,7 +254,8 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 
 /// Writes a secret to a new file that only its owner may read, and makes file and folder durable.
 pub fn create_secret_file(path: &Path, content: &Secret) -> io::Result<()> {
-    // Written aside and linked into place: nobody ever reads half of it, and an existing file is never touched.
+    // Written to a file beside it and linked into place: nobody ever reads half of it, and an existing file is not
+    // touched.
     let mut aside = path.as_os_str().to_owned();
     aside.push(format!(".{}", Uuid::new_v4().simple()));
     let written = (|| {

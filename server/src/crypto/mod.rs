@@ -28,21 +28,17 @@ use zeroize::Zeroizing;
 
 use crate::model::{Connection, ConnectionId, ProviderId, Sealed, Secret, TokenVersion, WorkspaceId};
 
-/// First byte of every ciphertext: which layout follows. 1 is nonce (12 bytes), ciphertext, tag (16 bytes).
+/// First byte of every ciphertext: its layout. 1 is nonce (12 bytes), ciphertext, tag (16 bytes).
 const FORMAT: u8 = 1;
 const NONCE: usize = 12;
 
-/// What a ciphertext belongs to. Any other binding makes [`open`] fail, so a row that was copied elsewhere
-/// or rolled back to an older version does not decrypt.
+/// What a ciphertext belongs to. With any other binding [`open`] fails, so that a row that was copied elsewhere, or
+/// rolled back to an older version, does not decrypt.
 #[derive(Debug, Clone, Copy)]
 pub struct Binding<'a> {
-    /// Whose.
     pub workspace: &'a WorkspaceId,
-    /// Of which connection.
     pub connection: ConnectionId,
-    /// At which provider.
     pub provider: &'a ProviderId,
-    /// Which of its secrets.
     pub version: TokenVersion,
 }
 
@@ -57,7 +53,6 @@ impl<'a> Binding<'a> {
         }
     }
 
-    /// Unambiguous: every part is preceded by its length.
     fn encode(&self) -> Vec<u8> {
         encode_parts(&[
             b"tokenvault:connection-secret:1",
@@ -69,7 +64,7 @@ impl<'a> Binding<'a> {
     }
 }
 
-/// Parts, each preceded by its length in four bytes.
+/// The parts, each preceded by its length in four bytes, which makes the encoding unambiguous.
 fn encode_parts(parts: &[&[u8]]) -> Vec<u8> {
     let mut encoded = Vec::with_capacity(parts.iter().map(|part| part.len() + 4).sum());
     for part in parts {
@@ -81,7 +76,7 @@ fn encode_parts(parts: &[&[u8]]) -> Vec<u8> {
 }
 
 /// `seal[key](binding, secret)`: AES-256-GCM with a random 96-bit nonce and the binding as associated data.
-/// One key seals far fewer than 2^32 secrets: it is one workspace's.
+/// A key belongs to one workspace, so it seals far fewer than 2^32 secrets.
 pub fn seal(key: &DataKey, binding: &Binding<'_>, secret: &Secret) -> Result<Sealed, CorruptCiphertext> {
     let bytes = seal_bytes(key.cipher(), &binding.encode(), secret.expose().as_bytes())?;
     Ok(Sealed { data_key_version: key.version(), bytes })
@@ -97,7 +92,7 @@ pub fn open(key: &DataKey, binding: &Binding<'_>, sealed: &Sealed) -> Result<Sec
     Ok(Secret::new(text.to_owned()))
 }
 
-/// Seals what is handed out to be handed back, so that its bearer can neither read nor change it.
+/// Seals what a caller gets and brings back, such as a page token, so that it can neither be read nor changed.
 pub fn seal_note(key: &DataKey, purpose: &str, note: &[u8]) -> Result<Vec<u8>, CorruptCiphertext> {
     seal_bytes(key.cipher(), &encode_parts(&[b"tokenvault:note:1", purpose.as_bytes()]), note)
 }

@@ -1,5 +1,9 @@
-//! Time in: the clockwork that wakes the vault's jobs. It decides nothing: which run is due is found in rows, so
-//! that a slot that was missed, or a clock that was moved, makes no difference.
+//! Time in: the clockwork that wakes the vault's jobs. It decides nothing: which run is due is read from rows, so that
+//! a missed slot or a moved clock makes no difference.
+//!
+//! `tokio-cron-scheduler` is here for one thing: it starts a run in the moment of its slot, up to a second before
+//! [`tend`] would find it. It carries no more, because it knows neither the other replicas nor the slots that passed
+//! while no process ran, and it follows this machine's clock instead of the domain's.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,28 +14,26 @@ use tokio_util::task::TaskTracker;
 
 use crate::vault::{JobKind, Vault};
 
-/// How often it is looked whether time has something to say. An event must be in the feed within 5 s of its
-/// moment.
+/// How often deadlines are checked. An event must be in the feed within 5 s of its deadline.
 const DEADLINES: Duration = Duration::from_millis(250);
-/// How often the permissions of watchers are looked at. One that has ended must end its watches within a second.
+/// How often watchers' permissions are checked. A revoked one must end its watches within a second.
 const PERMISSIONS: Duration = Duration::from_millis(250);
-/// How often due runs, providers and the configuration in force are looked at.
+/// How often due runs, providers and the shared configuration are checked.
 const TICK: Duration = Duration::from_secs(1);
-/// A provider in trouble is probed every so many ticks.
+/// A provider in trouble is probed once in so many ticks.
 const PROBE: u64 = 5;
 
-/// The running clockwork.
 pub struct Clockwork {
     scheduler: JobScheduler,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
 
-/// Starts the clockwork: the scheduler fires at every slot of every cron expression, and beside it what lasts
-/// seconds is looked at all the time.
+/// Starts the clockwork: the scheduler fires at every slot of every cron expression, and loops beside it check what
+/// can't wait for a slot.
 ///
 /// # Errors
-/// The scheduler does not start.
+/// The scheduler can't be started.
 pub async fn start(vault: Arc<Vault>) -> Result<Clockwork, JobSchedulerError> {
     let scheduler = JobScheduler::new().await?;
     for &kind in JobKind::ALL {
@@ -57,7 +59,7 @@ pub async fn start(vault: Arc<Vault>) -> Result<Clockwork, JobSchedulerError> {
 }
 
 impl Clockwork {
-    /// Starts nothing more, and waits for what is under way here. Runs of jobs end with the vault.
+    /// Starts nothing more, and waits for the loops. Runs of jobs end with the vault.
     pub async fn stop(mut self) {
         self.stop.cancel();
         if let Err(error) = self.scheduler.shutdown().await {
@@ -68,25 +70,25 @@ impl Clockwork {
     }
 }
 
-/// Announces what time brings, as it comes.
+/// Announces deadlines as they pass.
 async fn announce(vault: Arc<Vault>, stop: CancellationToken) {
-    let mut quiet = true;
+    let mut well = true;
     while pause(DEADLINES, &stop).await {
         let outcome = vault.announce_due().await;
-        tell_once(&mut quiet, outcome.map(|_| ()), "deadlines can't be announced");
+        log_change(&mut well, outcome.map(|_| ()), "deadlines can't be announced");
     }
 }
 
-/// Ends watches whose permission has ended. On its own: thousands of deadlines at once must not hold it up.
+/// Ends watches whose permission was revoked. A loop of its own, so that thousands of deadlines at once don't delay it.
 async fn guard_watches(vault: Arc<Vault>, stop: CancellationToken) {
     while pause(PERMISSIONS, &stop).await {
         vault.check_watchers().await;
     }
 }
 
-/// Everything else that must not wait for a slot.
+/// Does everything else that can't wait for a slot.
 async fn tend(vault: Arc<Vault>, stop: CancellationToken) {
-    let (mut ticks, mut quiet) = (0_u64, true);
+    let (mut ticks, mut well) = (0_u64, true);
     loop {
         let probe = ticks.is_multiple_of(PROBE);
         let work = async {
@@ -97,7 +99,7 @@ async fn tend(vault: Arc<Vault>, stop: CancellationToken) {
             vault.watch_over().await
         };
         let outcome = work.await;
-        tell_once(&mut quiet, outcome, "the clockwork can't do its work");
+        log_change(&mut well, outcome, "due work can't be looked for");
         ticks += 1;
         if !pause(TICK, &stop).await {
             return;
@@ -105,7 +107,7 @@ async fn tend(vault: Arc<Vault>, stop: CancellationToken) {
     }
 }
 
-/// `false`: it is time to stop.
+/// `false`: the clockwork is stopping.
 async fn pause(time: Duration, stop: &CancellationToken) -> bool {
     tokio::select! {
         () = tokio::time::sleep(time) => true,
@@ -113,16 +115,16 @@ async fn pause(time: Duration, stop: &CancellationToken) -> bool {
     }
 }
 
-/// The database is away for a while: said once, and once when it is over.
-fn tell_once(quiet: &mut bool, outcome: Result<(), crate::vault::VaultError>, what: &str) {
+/// Logs the first failure, and the first success after it: the database may be unavailable for a while.
+fn log_change(well: &mut bool, outcome: Result<(), crate::vault::VaultError>, what: &str) {
     match outcome {
-        Ok(()) if !*quiet => {
+        Ok(()) if !*well => {
             tracing::info!("{what}: over");
-            *quiet = true;
+            *well = true;
         }
-        Err(error) if *quiet => {
+        Err(error) if *well => {
             tracing::warn!(%error, "{what}");
-            *quiet = false;
+            *well = false;
         }
         _ => {}
     }

@@ -1,16 +1,16 @@
-//! What a token says, as it says it: a claim may be a text or a list of texts, and a time any number.
+//! A token's claims: each may be a text or a list of texts, and a time any number.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::model::Timestamp;
 
-/// A token's claims. No `Debug`: they are its bearer's.
+/// No `Debug`: claims are personal data.
 #[derive(Clone, Deserialize)]
 pub(super) struct Claims(Map<String, Value>);
 
 impl Claims {
-    /// The claim of that name; one that is not there may lie in an object: `realm_access.roles`.
+    /// The claim of that name, or else the one that a dot leads to in an object: `realm_access.roles`.
     fn find(&self, name: &str) -> Option<&Value> {
         self.0.get(name).or_else(|| {
             let (outer, inner) = name.split_once('.')?;
@@ -18,12 +18,11 @@ impl Claims {
         })
     }
 
-    /// The one text in it.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         self.find(name)?.as_str().filter(|text| !text.is_empty())
     }
 
-    /// The texts in it; none when it is not there or is something else.
+    /// None if the claim is missing or is something else.
     pub(super) fn texts(&self, name: &str) -> Vec<&str> {
         match self.find(name) {
             Some(Value::String(one)) => vec![one],
@@ -32,10 +31,10 @@ impl Claims {
         }
     }
 
-    /// The time in it: `None` when it is not there, `Some(None)` when it is no time.
+    /// `None` if the claim is missing, `Some(None)` if it is no time.
     pub(super) fn time(&self, name: &str) -> Option<Option<Timestamp>> {
         let value = self.0.get(name)?;
-        // Whole seconds are enough; a fraction is cut off, which is to the safe side for an end.
+        // Whole seconds are enough; a fraction is cut off, which is on the safe side for an end.
         let seconds = value.as_i64().or_else(|| value.as_f64().and_then(whole));
         Some(
             seconds
@@ -46,7 +45,7 @@ impl Claims {
 }
 
 fn whole(seconds: f64) -> Option<i64> {
-    // By its words, since a cast would turn what is no number into one.
+    // Parsed from its text, since a cast would turn what is no number into one.
     format!("{:.0}", seconds.trunc()).parse().ok()
 }
 

@@ -1,17 +1,17 @@
-//! Tokens and key sets of an issuer, as fuzzing makes them.
+//! Entry points for fuzzing: tokens and key sets of an issuer.
 
 use jsonwebtoken::{dangerous, decode_header};
 
 use super::claims::Claims;
 use super::issuer_keys;
 
-/// A bearer token, up to where its signature would be looked at.
+/// A bearer token, up to where its signature would be checked.
 pub fn token(text: &str) {
     let _ = decode_header(text);
     if let Ok(token) = dangerous::insecure_decode::<Claims>(text) {
         claims(&token.claims);
     }
-    // Most of what fuzzing makes has no base64 around it.
+    // Most fuzzed input is not in base64.
     if let Ok(bare) = serde_json::from_str::<Claims>(text) {
         claims(&bare);
     }
@@ -26,7 +26,7 @@ fn claims(claims: &Claims) {
     }
 }
 
-/// What an issuer publishes.
+/// A key set or a discovery document.
 pub fn published(text: &str) {
     issuer_keys::fuzz(text);
 }

@@ -1,7 +1,7 @@
-//! Callers who come with a token (a JWT) that an OpenID Connect issuer signed: whether it is good, and who that is.
+//! Authenticates callers by tokens (JWTs) that an OpenID Connect issuer signed.
 //!
-//! `issuer_keys` holds the issuer's public keys, `claims` reads what a token says, `verify` checks signatures with the
-//! workspace's one cryptography. Nothing in here knows what a role may do.
+//! `issuer_keys` holds the issuer's public keys, `claims` reads a token's claims, `verify` checks signatures with
+//! ring, which TLS uses too. Nothing here knows what a role may do.
 
 mod claims;
 #[cfg(fuzzing)]
@@ -24,24 +24,22 @@ use crate::model::{Credential, Principal, Role, Secret, Timestamp, WorkspaceId, 
 use claims::Claims;
 use issuer_keys::IssuerKeys;
 
-/// Stands before the name of every principal that comes with a token, and of no other.
+/// The prefix of the names of all principals with a token, and of no others.
 pub const NAME_PREFIX: &str = "oidc:";
-/// Longest token that is looked at.
+/// Longest token that is parsed.
 const LONGEST_TOKEN: usize = 8 * 1024;
 
-/// How a token may be signed. Nothing with a shared secret, and never nothing at all.
+/// How a token may be signed: by a public key only. A shared secret, or no signature at all, is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Signing {
     /// RSA (PKCS #1 v1.5) with SHA-256; keys of 2048 to 8192 bits.
     Rs256,
     /// ECDSA on P-256 with SHA-256.
     Es256,
-    /// Ed25519.
     EdDsa,
 }
 
 impl Signing {
-    /// The one of that name.
     pub fn parse(name: &str) -> Result<Self, String> {
         match name {
             "RS256" => Ok(Self::Rs256),
@@ -61,87 +59,79 @@ impl Signing {
     }
 }
 
-/// Who comes with which claim.
+/// Which role a claim's value gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoleRule {
     /// A value of the role claim.
     pub value: String,
-    /// What it makes of its bearer.
     pub role: Role,
 }
 
-/// Where its bearer may act.
+/// Which workspaces a claim's value gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkspaceRule {
     /// A value of the workspace claim.
     pub value: String,
-    /// Where that is.
     pub workspaces: WorkspaceSet,
 }
 
-/// How a token says where its bearer may act.
+/// How a token's claims give workspaces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Places {
-    /// It does not: everybody may act everywhere.
+    /// They don't: every token may act in all workspaces.
     Everywhere,
-    /// The values of this claim are the workspaces' ids.
+    /// The values of this claim are ids of workspaces.
     Claimed(String),
-    /// The values of this claim stand for what the rules say; others say nothing.
+    /// The rules map the values of this claim; other values give nothing.
     Mapped(String, Vec<WorkspaceRule>),
 }
 
-/// Which issuer's tokens are good, and for whom.
+/// Which issuer's tokens are accepted, and what they give.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OidcConfig {
-    /// The issuer, exactly as tokens tell it in `iss`.
+    /// The issuer, exactly as in the tokens' `iss`.
     pub issuer: String,
-    /// What a token's `aud` must hold: this vault.
+    /// What a token's `aud` must contain.
     pub audience: String,
-    /// Where the keys are; `None`: the issuer's discovery document says.
+    /// The address of the keys; `None`: the issuer's discovery document names it.
     pub jwks_uri: Option<Url>,
     /// Certificates to trust in place of the system's.
     pub ca_file: Option<PathBuf>,
-    /// How tokens may be signed.
     pub algorithms: BTreeSet<Signing>,
     /// How far the issuer's clock may be off.
     pub leeway: Duration,
     /// The claim with the principal's name.
     pub principal_claim: String,
-    /// The claim with what it may be here; a dot leads into an object.
+    /// The claim that gives the role; a dot leads into an object.
     pub role_claim: String,
-    /// What that claim's values mean. A token has to mean exactly one role.
+    /// What that claim's values give. A token must give exactly one role.
     pub roles: Vec<RoleRule>,
-    /// Where it may act.
     pub places: Places,
-    /// How often the keys are asked for.
+    /// How often the keys are fetched.
     pub refresh: Duration,
-    /// The least time between two questions, whatever tokens bring.
+    /// The least time between two fetches, whatever tokens ask for.
     pub refresh_at_most_every: Duration,
-    /// How long keys are good for when the issuer does not answer.
+    /// How long keys are used while the issuer does not answer.
     pub stale_for: Duration,
 }
 
-/// Why a token is not let in. The words are for the log: none of them is the token's own.
+/// Why a token is not accepted. The texts are for the log: they quote nothing from the token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejected {
-    /// No token at all, or not of this issuer, or not signed by it, or for somebody else.
+    /// It is no token, not of this issuer, not signed by it, or not for this vault.
     #[error("{0}")]
     Invalid(&'static str),
-    /// Genuine, and past its end.
+    /// It is genuine and has expired.
     #[error("the token has expired")]
-    Expired {
-        /// Its end.
-        at: Timestamp,
-    },
-    /// Genuine, and its claims give its bearer nothing here.
+    Expired { at: Timestamp },
+    /// It is genuine, and its claims give nothing here.
     #[error("{0}")]
     Unmapped(&'static str),
-    /// Nobody knows: the issuer's keys are not at hand.
+    /// The issuer's keys could not be fetched, so it can't be checked.
     #[error("the issuer's keys are not at hand")]
     Unavailable,
 }
 
-/// The issuer, as the vault knows it.
 pub struct Issuer {
     config: OidcConfig,
     keys: IssuerKeys,
@@ -154,10 +144,10 @@ impl fmt::Debug for Issuer {
 }
 
 impl Issuer {
-    /// Sets it up; asks nothing yet.
+    /// Sets up the client, without asking the issuer anything yet.
     ///
     /// # Errors
-    /// In words for the operator.
+    /// A text for the operator.
     pub fn new(config: OidcConfig) -> Result<Self, String> {
         verify::install();
         Ok(Self { keys: IssuerKeys::new(&config)?, config })
@@ -168,15 +158,15 @@ impl Issuer {
         self.keys.follow(&self.config, stop).await;
     }
 
-    /// Whether this could be a token: what has its form is no API key.
+    /// Whether this has the form of a token. No API key has it.
     pub fn could_be_token(text: &Secret) -> bool {
         text.expose().bytes().filter(|byte| *byte == b'.').count() == 2
     }
 
-    /// Who bears this token at `now`.
+    /// The principal of this token at `now`.
     ///
     /// # Errors
-    /// [`Rejected`]. That a token has expired, or means nothing here, is said only of one that is genuine.
+    /// [`Rejected`]. Only a genuine token is reported as expired or unmapped.
     pub async fn identify(&self, token: &Secret, now: Timestamp) -> Result<Principal, Rejected> {
         let invalid = Rejected::Invalid;
         let text = token.expose();
@@ -190,13 +180,14 @@ impl Issuer {
         if header.crit.is_some() {
             return Err(invalid("the token's header has critical extensions"));
         }
-        // Not believed yet: what is not meant for this vault is not worth a question to the issuer.
+        // Nothing is believed yet; but a token that is not meant for this vault is not worth asking the issuer.
         let claims = dangerous::insecure_decode::<Claims>(text)
             .map_err(|_| invalid("the token's claims are not understood"))?
             .claims;
         self.check_parties(&claims)?;
         let candidates = self.keys.candidates(&self.config, header.kid.as_deref(), signing).await?;
-        // Only the signature is the library's to judge: times go by the vault's clock, and claims have words of their own.
+        // The library checks the signature only: times go by the vault's clock, and claims have error texts of their
+        // own.
         let (message, signature) = text.rsplit_once('.').ok_or(invalid("the token has no signature"))?;
         let signed = |key| {
             jsonwebtoken::crypto::verify(signature, message.as_bytes(), key, header.alg).unwrap_or(false)
@@ -218,7 +209,7 @@ impl Issuer {
         Ok(())
     }
 
-    /// When the token ends for good.
+    /// When the token ends, including the leeway.
     fn check_times(&self, claims: &Claims, now: Timestamp) -> Result<Timestamp, Rejected> {
         let leeway = self.config.leeway;
         let exp = claims.time("exp").flatten().ok_or(Rejected::Invalid("the token has no end"))?;

@@ -1,4 +1,4 @@
-//! Signatures, checked with ring: the one cryptography that TLS uses too. Nothing in here can sign.
+//! Checks signatures with ring, which TLS uses too. Nothing here can sign.
 
 use std::sync::Once;
 
@@ -17,16 +17,16 @@ static PROVIDER: CryptoProvider = CryptoProvider {
     jwk_utils: JwkUtils::new_unimplemented(),
 };
 
-/// Makes it the one of this process.
+/// Installs it for this process.
 pub(super) fn install() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // Nobody else in this process has one to install.
+        // Nothing else in this process installs one.
         let _ = PROVIDER.install_default();
     });
 }
 
-/// A public key and what it signs by.
+/// A public key and its algorithm.
 struct Ring {
     algorithm: Algorithm,
     key: DecodingKeyKind,
@@ -39,7 +39,7 @@ fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerif
         Algorithm::EdDSA => AlgorithmFamily::Ed,
         _ => return Err(ErrorKind::InvalidAlgorithm.into()),
     };
-    // A key of one family is never taken for one of another.
+    // A key of one family must never be used as one of another.
     if key.family() != family {
         return Err(ErrorKind::InvalidKeyFormat.into());
     }

@@ -74,7 +74,7 @@ impl Origin {
         }
     }
 
-    /// Remembers what the call turned out to be about.
+    /// Remembers which connection the call is about.
     pub fn note_subject(connection: &Connection) {
         let _ = ORIGIN.try_with(|origin| {
             if origin.subject.get().is_none() {
@@ -84,7 +84,7 @@ impl Origin {
         });
     }
 
-    /// Whether the log, or the outbox, has a record of this.
+    /// Whether the log or the outbox has a record of this call.
     pub fn is_recorded(&self) -> bool {
         !self.recorded().is_empty()
     }
@@ -100,7 +100,7 @@ impl Origin {
         self.relayed.send_replace(true);
     }
 
-    /// Who calls; `None` for work of the vault's own.
+    /// The caller; `None` for the vault's own work.
     pub fn principal(&self) -> Option<&Principal> {
         self.principal.as_deref()
     }
@@ -124,7 +124,7 @@ impl Origin {
         self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A record of this origin, about what the call is about.
+    /// A record that names this origin, and the connection that the call is about.
     pub fn record(&self, kind: AuditKind, at: Timestamp) -> AuditRecord {
         let mut record = AuditRecord::new(kind, at);
         if self.is_call() {

@@ -7,37 +7,30 @@ use sqlx::types::Json;
 use crate::model::{ApiKeyId, Role, Timestamp, WorkspaceId, WorkspaceSet};
 use crate::store::sql::{Change, Session, StoreError, Tx};
 
-/// An API key's row. Who reads it must check `mac`: the database alone is not believed.
+/// An API key's row. Its reader must check `mac`, because the database alone is not trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiKeyRecord {
-    /// The key, without its secret.
     pub api_key: ApiKeyFacts,
     /// SHA-256 of the secret part.
     pub hash: Vec<u8>,
-    /// Binds the row under the authorization key.
+    /// A MAC over the row by the authorization key.
     pub mac: Vec<u8>,
 }
 
-/// What an API key is.
+/// An API key without its secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiKeyFacts {
-    /// Names it.
     pub id: ApiKeyId,
-    /// The service that uses it.
+    /// The name of the service that uses it.
     pub principal: String,
-    /// What it is for.
     pub role: Role,
-    /// Where it may act.
+    /// Where its holder may act.
     pub workspaces: WorkspaceSet,
-    /// When it was made.
     pub created_at: Timestamp,
-    /// Its end.
     pub expires_at: Option<Timestamp>,
-    /// Its last use.
     pub last_used_at: Option<Timestamp>,
-    /// When it was revoked.
     pub revoked_at: Option<Timestamp>,
-    /// The key that was made in its place.
+    /// The key that a rotation made in its place.
     pub replaced_by: Option<ApiKeyId>,
 }
 
@@ -95,7 +88,6 @@ impl TryFrom<KeyRow> for ApiKeyRecord {
 }
 
 impl Session {
-    /// The key of that id.
     pub async fn api_key(&mut self, id: &ApiKeyId) -> Result<Option<ApiKeyRecord>, StoreError> {
         self.query(
             "SELECT api_key_id, principal, role, workspaces, hash, mac, created_at, expires_at, last_used_at, revoked_at,
@@ -109,14 +101,13 @@ impl Session {
         .transpose()
     }
 
-    /// The id of every key.
     pub async fn api_key_ids(&mut self) -> Result<HashSet<ApiKeyId>, StoreError> {
         let ids = self.query("SELECT api_key_id FROM api_keys").fetch_all::<(String,)>().await?;
-        // One that is none is nobody's.
+        // An id that can't be parsed belongs to no key.
         Ok(ids.iter().filter_map(|(id,)| ApiKeyId::parse(id).ok()).collect())
     }
 
-    /// Keys after `after` by id, of one principal (empty: of all); at most `limit`.
+    /// Keys after `after` by id, of one principal or (if `principal` is empty) of all.
     pub async fn api_keys(
         &mut self,
         principal: &str,
@@ -140,7 +131,7 @@ impl Session {
 }
 
 impl Tx {
-    /// The key of that id, which nobody else changes until the transaction ends.
+    /// A key, locked until the transaction ends.
     pub async fn lock_api_key(&mut self, id: &ApiKeyId) -> Result<Option<ApiKeyRecord>, StoreError> {
         self.query_for(
             "SELECT api_key_id FROM api_keys WHERE api_key_id = $1",
@@ -152,7 +143,6 @@ impl Tx {
         self.api_key(id).await
     }
 
-    /// Adds a key.
     pub async fn insert_api_key(&mut self, record: &ApiKeyRecord) -> Result<(), StoreError> {
         let key = &record.api_key;
         let workspaces = match &key.workspaces {
@@ -180,7 +170,6 @@ impl Tx {
         Ok(())
     }
 
-    /// Marks a key as revoked, under its new mac.
     pub async fn mark_api_key_revoked(
         &mut self,
         id: &ApiKeyId,
@@ -199,7 +188,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Marks a key as replaced by another, with the end that it has from now on, under its new mac.
+    /// Marks a key as replaced by another. `expires_at` is its end from now on; `mac` covers the new row.
     pub async fn mark_api_key_replaced(
         &mut self,
         id: &ApiKeyId,
@@ -218,7 +207,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Notes that a key was used. An observation: caches need not know.
+    /// Notes that a key was used. Caches need not drop it for that.
     pub async fn note_api_key_use(&mut self, id: &ApiKeyId, at: Timestamp) -> Result<(), StoreError> {
         self.query("UPDATE api_keys SET last_used_at = $2 WHERE api_key_id = $1")
             .bind(id.as_str().to_owned())

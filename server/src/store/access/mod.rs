@@ -1,4 +1,4 @@
-//! Who may come in, and where: API keys and workspaces.
+//! API keys and workspaces.
 
 mod api_keys;
 mod workspaces;

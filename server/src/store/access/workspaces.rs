@@ -1,4 +1,4 @@
-//! Workspaces, and the end of one: its keys are deleted, and the ledger keeps that it was.
+//! Table `workspaces`, and shredding one: its keys are deleted, and `shred_ledger` keeps that it existed.
 
 use sqlx::types::Json;
 use uuid::Uuid;
@@ -6,35 +6,27 @@ use uuid::Uuid;
 use crate::model::{ConnectionId, Timestamp, WorkspaceId};
 use crate::store::sql::{Change, Session, StoreError, Tx};
 
-/// A workspace as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkspaceFacts {
-    /// Its id.
     pub id: WorkspaceId,
-    /// Its name for people.
+    /// For people.
     pub display_name: String,
-    /// Where alerts go.
     pub alert_emails: Vec<String>,
-    /// Alerts are not sent.
     pub alerts_muted: bool,
-    /// Connections that are not revoked.
+    /// How many connections are not revoked.
     pub tokens: i64,
-    /// The version of the data key that seals now; 0 once shredded.
+    /// The version of the newest data key; 0 once shredded.
     pub data_key_version: i32,
-    /// When it came into being.
     pub created_at: Timestamp,
-    /// When its keys were destroyed.
     pub shredded_at: Option<Timestamp>,
 }
 
 /// An entry of the shred ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shredding {
-    /// Which workspace.
     pub workspace: WorkspaceId,
-    /// When.
     pub at: Timestamp,
-    /// By whom.
+    /// The principal who did it.
     pub by: String,
 }
 
@@ -94,7 +86,7 @@ struct LedgerRow {
 }
 
 impl Session {
-    /// Connections of a workspace after one, ended ones too, in order.
+    /// Connections of a workspace after one, in order, including revoked ones.
     pub async fn connections_of_workspace(
         &mut self,
         workspace: &WorkspaceId,
@@ -114,7 +106,6 @@ impl Session {
         Ok(rows.into_iter().map(|(id,)| ConnectionId::from_uuid(id)).collect())
     }
 
-    /// A workspace.
     pub async fn workspace(&mut self, id: &WorkspaceId) -> Result<Option<WorkspaceFacts>, StoreError> {
         let row: Option<WorkspaceRow> = self
             .query(workspaces_where!("w.workspace_id = $1"))
@@ -124,7 +115,6 @@ impl Session {
         row.map(WorkspaceRow::into_facts).transpose()
     }
 
-    /// Workspaces after one, by id.
     pub async fn workspaces_after(
         &mut self,
         after: &str,
@@ -139,7 +129,7 @@ impl Session {
         rows.into_iter().map(WorkspaceRow::into_facts).collect()
     }
 
-    /// Every workspace that was shredded, in the order in which it was done.
+    /// Every workspace that was shredded, oldest first.
     pub async fn shred_ledger(&mut self) -> Result<Vec<Shredding>, StoreError> {
         let rows: Vec<LedgerRow> = self
             .query(
@@ -158,7 +148,7 @@ impl Session {
         Ok(rows.into_iter().filter_map(entry).collect())
     }
 
-    /// Shredded workspaces that still have connections which are not ended, or secrets.
+    /// Shredded workspaces whose connections are not all revoked and stripped of names yet.
     pub async fn workspaces_to_bury(&mut self) -> Result<Vec<WorkspaceId>, StoreError> {
         let rows: Vec<(String,)> = self
             .query(
@@ -174,7 +164,7 @@ impl Session {
 }
 
 impl Tx {
-    /// A workspace, locked until the transaction ends: `Some(true)` when it was shredded.
+    /// Locks a workspace until the transaction ends; `Some(true)` if it was shredded.
     pub async fn lock_workspace(&mut self, workspace: &WorkspaceId) -> Result<Option<bool>, StoreError> {
         let row: Option<(Option<i64>,)> = self
             .query_for(
@@ -187,7 +177,7 @@ impl Tx {
         Ok(row.map(|(shredded_at,)| shredded_at.is_some()))
     }
 
-    /// Destroys a workspace's keys for good. Its row stays as a tombstone, so that its id is never used again.
+    /// Destroys a workspace's keys. Its row stays, so that its id is never used again.
     pub async fn shred_workspace(&mut self, entry: &Shredding) -> Result<(), StoreError> {
         let id = entry.workspace.as_str();
         self.query(

@@ -35,7 +35,7 @@ impl Outbox {
         incarnation: Incarnation,
         on: bool,
     ) -> (Self, mpsc::UnboundedReceiver<Outgoing>) {
-        // What waits here is bounded by the gate: while the sink fails, no change begins.
+        // What waits here is bounded, because no change begins while the sink fails.
         let (relay, outgoing) = mpsc::unbounded_channel();
         (Self { incarnation, on, next: AtomicI64::new(1), relay }, outgoing)
     }
@@ -140,7 +140,7 @@ impl Tx {
         self.pending_mut().audited.push(Audited { id: record.id, key, body, origin });
     }
 
-    /// Forgets records that the log has.
+    /// Deletes records that the log has.
     pub async fn forget_relayed(&mut self, records: &[Uuid]) -> Result<(), StoreError> {
         if records.is_empty() {
             return Ok(());
@@ -188,7 +188,7 @@ struct Row {
 }
 
 impl Session {
-    /// Of these records, those that are in the outbox.
+    /// Those of `records` that are in the outbox.
     pub async fn outbox(&mut self, records: &[Uuid]) -> Result<Vec<(Uuid, String)>, StoreError> {
         let mut found = Vec::new();
         for id in records {

@@ -1,4 +1,4 @@
-//! What is due, found by index.
+//! Connections with work that is due, found by an index.
 
 use uuid::Uuid;
 
@@ -29,7 +29,7 @@ struct Count {
 }
 
 impl Session {
-    /// Whether time has something to say about some connection.
+    /// Whether some connection's deadline has passed.
     pub async fn has_due_deadline(&mut self, now: Timestamp) -> Result<bool, StoreError> {
         let row: Option<Id> = self
             .query("SELECT connection_id FROM ad_platform_connections WHERE next_deadline_at <= $1 LIMIT 1")
@@ -57,7 +57,7 @@ impl Session {
         Ok(rows.into_iter().map(|row| ConnectionId::from_uuid(row.connection_id)).collect())
     }
 
-    /// Connections with any work due, and since when it is.
+    /// Connections with any work due, and since when.
     pub async fn due_work(
         &mut self,
         now: Timestamp,
@@ -99,7 +99,7 @@ impl Session {
         Ok(rows.into_iter().filter_map(id).collect())
     }
 
-    /// Connections after one, by id, that are not revoked.
+    /// Connections after one, by id, that are not revoked. `None` stands for a row that can't be read.
     pub async fn connections_after(
         &mut self,
         after: Option<ConnectionId>,
@@ -131,7 +131,7 @@ impl Session {
 }
 
 impl Tx {
-    /// Makes the tokens that are read with another connection's token due for reading again.
+    /// Makes the tokens that are read with the parent's token due for reading again.
     pub async fn wake_children(&mut self, parent: ConnectionId, now: Timestamp) -> Result<u64, StoreError> {
         self.query(
             "UPDATE ad_platform_connections SET next_renewal_at = $2

@@ -10,28 +10,26 @@ use super::rows::{ConnectionRow, connection_columns};
 use crate::model::{Connection, ConnectionId, ListOrder, WorkspaceId};
 use crate::store::sql::{Session, StoreError};
 
-/// What leads the walk.
+/// Which connections the walk visits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListDrive {
-    /// All connections.
     Everywhere,
-    /// Those of a workspace.
     Workspace(WorkspaceId),
-    /// Those whose token speaks for a subject.
+    /// Those whose token belongs to a subject.
     Subject(String),
     /// Those that reach, or reached, an ad account.
     AdAccount(String),
 }
 
-/// How a connection stands, as the database names it.
+/// A connection's standing, as the database names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::EnumString)]
 #[strum(const_into_str, serialize_all = "SCREAMING_SNAKE_CASE")]
 pub enum StandingName {
-    /// Accepted, as far as known.
+    /// The provider accepts the token, as far as we know.
     Live,
-    /// Refused by the provider.
+    /// The provider refuses it.
     Invalid,
-    /// Ended by us.
+    /// We ended it.
     Revoked,
 }
 
@@ -44,7 +42,6 @@ impl StandingName {
 /// A part of the index: connections of one standing whose end is within bounds, both inclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ListRange {
-    /// Their standing.
     pub standing: StandingName,
     /// Smallest sort key of the end.
     pub low: i64,
@@ -52,12 +49,10 @@ pub struct ListRange {
     pub high: i64,
 }
 
-/// A place in the walk: that of a connection already seen.
+/// The position of a connection in the walk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ListPosition {
-    /// Sort key of its end.
     pub end: i64,
-    /// The connection.
     pub id: ConnectionId,
 }
 
@@ -68,7 +63,7 @@ struct ListedRow {
     shared: i64,
 }
 
-/// One text per walk: what differs is where it starts and which way it goes.
+/// One text for each walk: they differ in where they start and in their direction.
 macro_rules! walk_sql {
     ($from:expr, $walk:expr) => {
         concat!(
@@ -128,7 +123,7 @@ macro_rules! join_sql {
     };
 }
 
-/// Walks over the few connections that a drive finds.
+/// Walks over the few connections of a subject or an ad account.
 macro_rules! few_sql {
     ($from:literal, $drive:literal) => {
         [
@@ -178,7 +173,7 @@ macro_rules! snapshot_sql {
     };
 }
 
-/// By end, oldest first, youngest first.
+/// Ordered by end, oldest first, youngest first.
 type Texts = [&'static str; 3];
 
 const EVERYWHERE: Texts = interval_sql!("$1 = '' AND", ("c.standing"), ("$2"));

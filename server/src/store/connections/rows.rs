@@ -63,7 +63,7 @@ pub(in crate::store) struct ConnectionRow {
     updated_at: i64,
 }
 
-/// A connection's facts as columns: what an INSERT or UPDATE binds.
+/// A connection's facts as columns, for INSERT and UPDATE.
 pub(in crate::store) struct FactColumns {
     pub(in crate::store) kind: &'static str,
     pub(in crate::store) expires_at: Option<i64>,
@@ -88,7 +88,6 @@ pub(in crate::store) fn expiry_source_name(expiry: Expiry) -> &'static str {
     }
 }
 
-/// An end as the database holds it.
 pub(in crate::store) fn expiry_from(source: &str, end: Option<i64>) -> Option<Expiry> {
     match (source, end) {
         ("NEVER", _) => Some(Expiry::Never),

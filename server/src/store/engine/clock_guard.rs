@@ -1,5 +1,5 @@
-//! Whether this process's clock can be trusted with announcing what time brings. It is held against the
-//! database's, and against its own monotonic time: a clock that is wrong would announce ends that have not come.
+//! Whether this process's clock can be trusted with announcing deadlines. It is compared with the database's and with
+//! monotonic time: a wrong clock would announce ends that have not come.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use crate::model::{Clock, Timestamp};
 use crate::store::sql::{Backend, Pool, Session, StoreError};
 
-/// How far this clock may be off the database's, in microseconds.
+/// How far this clock may differ from the database's, in microseconds.
 const OFFSET: i64 = 2_000_000;
 /// How far the clock may move against monotonic time between two looks, in microseconds.
 const STEP: i64 = 60_000_000;
-/// With no other clock to ask, a step is believed after this time without another one.
+/// Without another clock to ask, a step is believed once no other followed for this long.
 const SETTLED: Duration = Duration::from_secs(60);
 
-/// A look at both clocks.
+/// Both clocks at one moment.
 #[derive(Clone, Copy)]
 struct Look {
     system: i64,
@@ -42,7 +42,7 @@ impl Look {
 }
 
 impl Seen {
-    /// Whether the clock is to be trusted, given how far it is off the database's, if that is known.
+    /// Whether to trust the clock. `offset`: how far it differs from the database's, if that is known.
     fn judge(&mut self, now: Look, offset: Option<i64>) -> bool {
         if self.last.replace(now).is_some_and(|last| now.step_since(last) > STEP) {
             self.stepped_at = Some(now.monotonic);
@@ -54,7 +54,6 @@ impl Seen {
     }
 }
 
-/// Watches the clock.
 pub(in crate::store) struct ClockGuard {
     seen: Mutex<Seen>,
     trusted: AtomicBool,
@@ -66,7 +65,7 @@ impl ClockGuard {
         Self { seen: Mutex::default(), trusted: AtomicBool::new(true), offset: AtomicI64::new(0) }
     }
 
-    /// Whether the clock is trusted at this very moment: it may have stepped since the last look.
+    /// Whether the clock is trusted now: it may have stepped since the last look.
     pub(in crate::store) fn is_trusted(&self) -> bool {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         self.trusted.load(Ordering::Acquire)
@@ -78,7 +77,7 @@ impl ClockGuard {
         self.offset.load(Ordering::Acquire)
     }
 
-    /// Looks at the clocks. Called with every beat.
+    /// Compares the clocks. Called before every beat.
     pub(in crate::store) async fn look(&self, pool: &Pool) -> Result<(), StoreError> {
         let system = Clock::system();
         let offset = match pool.backend() {
@@ -87,7 +86,8 @@ impl ClockGuard {
                 let before = system.now();
                 let database = pool.session().await?.database_time().await?;
                 let after = system.now();
-                // The answer was made somewhere between: a slow one says little, so the kinder end counts.
+                // The database read its clock somewhere between: a slow reply says little, so the smaller difference
+                // counts.
                 let ahead = before.as_micros() - database.as_micros();
                 let behind = after.as_micros() - database.as_micros();
                 Some(if ahead > 0 { ahead } else { behind.min(0) })
@@ -112,7 +112,7 @@ impl ClockGuard {
 }
 
 impl Session {
-    /// What time it is for the database server. PostgreSQL only.
+    /// The database server's time. PostgreSQL only.
     async fn database_time(&mut self) -> Result<Timestamp, StoreError> {
         #[derive(sqlx::FromRow)]
         struct Row {

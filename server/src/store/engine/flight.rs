@@ -1,5 +1,8 @@
-//! One load for all who want the same row at once: when a cache is not fresh, a crowd must not queue for the few
-//! connections that there are.
+//! One load for all callers who want the same row at once, so that they don't queue for the few connections when a
+//! cache is not fresh.
+//!
+//! Written by hand because a caller must get a load that began after it asked: moka's `get_with` would hand out one
+//! that began before, and cache it although the caches are not fresh.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -9,7 +12,7 @@ use std::time::Instant;
 /// What was loaded last, and when that load began.
 type Loaded<V> = Arc<tokio::sync::Mutex<Option<(Instant, V)>>>;
 
-/// Loads that are under way, by key.
+/// Loads in flight, by key.
 pub(in crate::store) struct Flights<K, V>(Mutex<HashMap<K, Loaded<V>>>);
 
 impl<K, V> Default for Flights<K, V> {
@@ -19,7 +22,8 @@ impl<K, V> Default for Flights<K, V> {
 }
 
 impl<K: Hash + Eq + Clone, V: Clone> Flights<K, V> {
-    /// The value of a load that began after this was called: one's own, or that of somebody who came at the same time.
+    /// The value of a load that began after this was called: this caller's own, or that of another one who came
+    /// meanwhile.
     pub(in crate::store) async fn join<E>(
         &self,
         key: &K,
@@ -45,7 +49,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Flights<K, V> {
             }
         };
         let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // The map's own and this one: nobody else waits.
+        // The map holds one and this call the other: nobody else waits.
         if Arc::strong_count(&flight) <= 2 {
             flights.remove(key);
         }

@@ -1,5 +1,5 @@
-//! The feed's live end: one reader per process follows the table and keeps the last events in memory, for all
-//! watchers at the head. A watcher that is further behind reads the table itself.
+//! The feed's live end: one reader per process polls the table and keeps the last events in memory for all watchers at
+//! the head. A watcher that is further behind reads the table itself.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -13,37 +13,36 @@ use crate::model::{Event, FeedPosition};
 use crate::store::feed::FeedState;
 use crate::store::sql::{Pool, Session, StoreError};
 
-/// How often the table is asked when nothing wakes the reader.
+/// How often the table is polled when nothing wakes the reader.
 const POLL: Duration = Duration::from_millis(200);
 /// Events read at once.
 const PAGE: i64 = 1_000;
 /// Events kept for watchers at the head.
 const KEPT: usize = 4_096;
 
-/// What a watcher learns from the live end.
+/// How far the live end has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Live {
     /// Just after the last event that may be read.
     pub head: FeedPosition,
-    /// Counts replacements of the feed: a watcher that sees it move has lost its place.
+    /// Counts replacements of the feed: when it changes, every watcher's position is void.
     pub generation: u64,
 }
 
 /// The live end of the feed.
 pub struct Feed {
     live: watch::Sender<Live>,
-    /// The newest event that is known to be committed; answers name it as their position.
+    /// The newest event that is known to be committed; responses name it as their position.
     committed: watch::Sender<FeedPosition>,
     recent: RwLock<VecDeque<Arc<Event>>>,
     wake: Notify,
 }
 
-/// What the live end has for a watcher.
 #[derive(Debug)]
 pub enum Recent {
-    /// These come next; none at the head.
+    /// The next events; none at the head.
     Events(Vec<Arc<Event>>),
-    /// It is too far behind: it has to read the table.
+    /// The watcher is too far behind, and has to read the table.
     Gone,
 }
 
@@ -54,7 +53,7 @@ impl Feed {
         Self { live, committed, recent: RwLock::default(), wake: Notify::new() }
     }
 
-    /// Where the feed ends, as far as this process knows.
+    /// The feed's end, as far as this process knows.
     pub fn head(&self) -> FeedPosition {
         (*self.committed.borrow()).max(self.live.borrow().head)
     }
@@ -64,7 +63,7 @@ impl Feed {
         self.live.subscribe()
     }
 
-    /// The next events after a sequence, at most so many.
+    /// Up to `limit` events after a sequence.
     pub fn recent_after(&self, sequence: i64, limit: usize) -> Recent {
         let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner);
         let head = self.live.borrow().head.sequence;
@@ -80,7 +79,7 @@ impl Feed {
         }
     }
 
-    /// This process has committed events up to `head`.
+    /// Notes that this process has committed events up to `head`.
     pub(in crate::store) fn committed(&self, head: FeedPosition) {
         self.committed.send_if_modified(|known| {
             let newer = head.sequence > known.sequence;
@@ -92,22 +91,22 @@ impl Feed {
         self.wake.notify_one();
     }
 
-    /// Told when this process commits events.
+    /// Changes when this process commits events.
     pub(in crate::store) fn commits(&self) -> watch::Receiver<FeedPosition> {
         self.committed.subscribe()
     }
 
-    /// Somebody else may have committed events.
+    /// Wakes the reader, because another process may have committed events.
     pub(in crate::store) fn look(&self) {
         self.wake.notify_one();
     }
 
-    /// Starts where the feed stands.
+    /// Starts at the feed's end.
     pub(in crate::store) fn start_at(&self, state: FeedState) {
         self.live.send_modify(|live| live.head = state.head);
     }
 
-    /// Reads what comes, until stopped.
+    /// Reads new events until stopped.
     pub(in crate::store) async fn run(&self, pool: Pool, coherence: Arc<Coherence>, stop: CancellationToken) {
         let mut reachable = true;
         loop {
@@ -136,7 +135,7 @@ impl Feed {
             let Some(last) = events.last().map(Event::position) else { return Ok(()) };
             let full = events.len() >= usize::try_from(PAGE).unwrap_or(usize::MAX);
             let whole = events.first().is_some_and(|first| first.sequence == head.sequence + 1);
-            // Who hears of a change must not read the state before it from a cache.
+            // Who sees an event of a change must not read the old state from a cache.
             coherence.poll(pool).await?;
             {
                 let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
@@ -154,8 +153,8 @@ impl Feed {
         }
     }
 
-    /// What follows the head. An outage may be too short to be noticed, so every read proves that it goes on where
-    /// the last one ended. `None`: this is another database, and the watchers know.
+    /// The events after the head. An outage may be too short to be noticed, so every read proves that it continues
+    /// where the last one ended. `None`: this is another database, and the watchers have been told.
     async fn read_after(
         &self,
         head: FeedPosition,
@@ -172,7 +171,7 @@ impl Feed {
         Ok(None)
     }
 
-    /// Whether the head, which is not kept, was of this feed; if not, everything begins anew.
+    /// Whether the head, which is no longer kept, belongs to this feed; if not, everything starts over.
     async fn is_known(
         &self,
         head: FeedPosition,

@@ -20,7 +20,7 @@ pub(super) fn severity_number(severity: Severity) -> i64 {
     SEVERITIES.iter().find(|(known, _)| *known == severity).map_or(3, |(_, number)| *number)
 }
 
-/// A severity that a newer release wrote is as bad as can be.
+/// An unknown severity, which a newer release wrote, counts as critical.
 pub(super) fn severity_from(number: i64) -> Severity {
     SEVERITIES
         .iter()
@@ -38,7 +38,7 @@ pub(super) struct Body {
     reason: Option<String>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     provider_code: String,
-    /// Fixer, message, action.
+    /// Who can fix it, message, action.
     remedy: (String, String, String),
     incident: i64,
     /// Sequence, kind, severity.
@@ -78,7 +78,7 @@ enum DetailBody {
         added: Vec<String>,
         removed: Vec<String>,
     },
-    /// Of a newer release.
+    /// Written by a newer release.
     #[serde(other)]
     Unknown,
 }
@@ -251,7 +251,7 @@ impl TryFrom<EventRow> for Event {
     }
 }
 
-/// An event as the INSERT takes it.
+/// An event as a parameter of the INSERT.
 #[derive(Serialize)]
 pub(super) struct EventParameter {
     pub(super) sequence: i64,

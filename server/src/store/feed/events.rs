@@ -19,16 +19,13 @@ pub struct FeedState {
     pub compacted_identity: i64,
 }
 
-/// Which events a listing walks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EventDrive {
-    /// All.
     Everywhere,
-    /// Those of a connection.
     Connection(ConnectionId),
 }
 
-/// Events that keep a condition, with what is known now of the subjects: a person's name stands in no event.
+/// Events that match a condition, with today's names of their subjects: no event holds a person's name.
 macro_rules! events_where {
     ($rest:expr) => {
         concat!(
@@ -41,7 +38,7 @@ macro_rules! events_where {
     };
 }
 
-/// One text per drive and direction.
+/// One text for each drive and direction.
 macro_rules! list_events_sql {
     ($drive:literal) => {
         [
@@ -80,7 +77,7 @@ impl Session {
         })
     }
 
-    /// The identity of one event; `None` when it is not kept, or not there.
+    /// The identity of an event; `None` if it is no longer kept, or never existed.
     pub async fn event_identity(&mut self, sequence: i64) -> Result<Option<i64>, StoreError> {
         #[derive(sqlx::FromRow)]
         struct Row {
@@ -94,7 +91,7 @@ impl Session {
         Ok(row.map(|row| row.identity))
     }
 
-    /// The next events after a sequence, in order, without a hole unless retention made one.
+    /// The next events after a sequence, in order; gaps are only those that retention made.
     pub async fn events_after(&mut self, sequence: i64, limit: i64) -> Result<Vec<Event>, StoreError> {
         let rows: Vec<EventRow> = self
             .query(events_where!("e.sequence > $1 ORDER BY e.sequence LIMIT $2"))
@@ -105,8 +102,8 @@ impl Session {
         rows.into_iter().map(Event::try_from).collect()
     }
 
-    /// The same, if the event at the position is still the one that it was read as; else `None`: it is not kept any
-    /// more, or the database is another copy.
+    /// The same, if the event at `position` is still the one that was read there. `None`: it is no longer kept, or the
+    /// database is another copy.
     pub async fn events_following(
         &mut self,
         position: FeedPosition,
@@ -146,7 +143,7 @@ impl Session {
         rows.into_iter().map(Event::try_from).collect()
     }
 
-    /// Sequence of the first event that was recorded at or after an instant; `None`: there is none.
+    /// Sequence of the first event that was recorded at or after an instant.
     pub async fn first_event_since(&mut self, instant: Timestamp) -> Result<Option<i64>, StoreError> {
         #[derive(sqlx::FromRow)]
         struct Row {
@@ -164,8 +161,8 @@ impl Session {
 }
 
 impl Tx {
-    /// Deletes events recorded before an instant, oldest first, at most so many; the last one of all stays, as
-    /// numbers go on from it. Says how many went.
+    /// Deletes events recorded before an instant, oldest first, at most `limit`. The last event of all stays, because
+    /// numbers continue from it. Returns how many were deleted.
     pub async fn compact_events(&mut self, before: Timestamp, limit: i64) -> Result<u64, StoreError> {
         #[derive(sqlx::FromRow)]
         struct Last {
@@ -196,7 +193,7 @@ impl Tx {
         Ok(deleted)
     }
 
-    /// Makes order of commit equal order of number across replicas. SQLite has one writer anyway.
+    /// Makes the order of commits the order of numbers across replicas. SQLite has only one writer.
     pub(in crate::store) async fn lock_feed(&mut self) -> Result<(), StoreError> {
         if self.backend() == Backend::Postgres {
             self.query("SELECT pg_advisory_xact_lock(7022001)").execute().await?;
@@ -204,8 +201,8 @@ impl Tx {
         Ok(())
     }
 
-    /// Gives the transaction's events their numbers. Called once, under the feed's lock, right before COMMIT.
-    /// Answers the number before the first, and the new head.
+    /// Numbers and writes the transaction's events. Called once, under the feed's lock, right before COMMIT. Returns
+    /// the number before the first, and the new head.
     pub(in crate::store) async fn number_events(
         &mut self,
         now: Timestamp,
@@ -264,7 +261,7 @@ impl Tx {
         .bind(Json(parameters))
         .execute()
         .await?;
-        // Rows that this transaction has locked already: nothing new is waited for under the feed's lock.
+        // This transaction has locked these rows already: under the feed's lock it waits for nothing new.
         for statement in [
             "UPDATE incidents SET opened_sequence = $1 - opened_sequence WHERE opened_sequence < 0",
             "UPDATE incidents SET closed_sequence = $1 - closed_sequence WHERE closed_sequence < 0",

@@ -14,9 +14,7 @@ use crate::store::sql::{Session, StoreError, Tx};
 /// What incidents are about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Scope {
-    /// One connection.
     Connection(ConnectionId),
-    /// A provider, and our app there.
     Provider(ProviderId, String),
 }
 
@@ -61,7 +59,7 @@ impl IncidentRow {
     }
 }
 
-/// An incident as a statement takes it.
+/// An incident as a parameter of a statement.
 #[derive(Serialize, Clone)]
 struct IncidentParameter {
     scope: String,
@@ -90,7 +88,7 @@ impl IncidentParameter {
 }
 
 impl Session {
-    /// What has been announced of several things: what is open, and all of the episodes.
+    /// What has been announced about several scopes: open incidents, and closed ones of this episode.
     pub async fn incidents(
         &mut self,
         scopes: &[Scope],
@@ -131,23 +129,22 @@ impl Session {
     }
 }
 
-/// What announcing came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct AnnouncedEvents {
-    /// How many events.
+    /// How many events were written.
     pub count: usize,
-    /// The stand-in for the last one's number; 0 for none.
+    /// The provisional (negative) number of the last one; 0 for none.
     pub last: i64,
 }
 
 impl Tx {
-    /// What has been announced of one thing, ready to announce more.
+    /// What has been announced about one scope, ready to announce more.
     pub async fn announced(&mut self, scope: &Scope) -> Result<Announced, StoreError> {
         let known = self.incidents(std::slice::from_ref(scope)).await?.remove(&scope.key());
         Ok(Announced::new(known.unwrap_or_default(), self.events_so_far()))
     }
 
-    /// The same for several; the answer is in the order of `scopes`, without stand-ins for numbers yet.
+    /// The same for several, in the order of `scopes`, without provisional numbers yet.
     pub async fn incidents_of(&mut self, scopes: &[Scope]) -> Result<Vec<Vec<Incident>>, StoreError> {
         let mut known = self.incidents(scopes).await?;
         Ok(scopes.iter().map(|scope| known.remove(&scope.key()).unwrap_or_default()).collect())
@@ -158,7 +155,7 @@ impl Tx {
         i64::try_from(self.pending().events.len()).unwrap_or(i64::MAX)
     }
 
-    /// Writes what is announced: the events with the transaction's end, what they open and settle now.
+    /// Announces: the events are written at the transaction's end, what they open and close is written now.
     pub async fn announce(&mut self, all: Vec<(Scope, Vec<Draft>)>) -> Result<AnnouncedEvents, StoreError> {
         let (mut opened, mut settled) = (Vec::new(), Vec::new());
         let (mut number, mut count) = (-self.events_so_far(), 0);
@@ -176,7 +173,7 @@ impl Tx {
                 self.push_event(draft.word);
             }
         }
-        // What is opened and settled in the same breath must be there before it is settled.
+        // What is opened and closed at once must exist before it is closed.
         if !opened.is_empty() {
             self.open_incidents(opened).await?;
         }
@@ -221,7 +218,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Marks something as announced although no event said so: a threshold that had passed before it was set.
+    /// Marks something as announced without an event: a threshold that had passed already when it was set.
     pub async fn mark_announced(&mut self, scope: &Scope, key: IncidentKey) -> Result<(), StoreError> {
         let marked = IncidentParameter::new(scope, &key, Severity::Info, 0);
         self.open_incidents(vec![marked]).await

@@ -1,24 +1,19 @@
-//! Table `subscriptions`: bookmarks in the feed.
+//! Table `subscriptions`: named positions in the feed.
 
 use uuid::Uuid;
 
 use crate::model::{FeedPosition, SubscriptionName, Timestamp};
 use crate::store::sql::{Session, StoreError, Tx};
 
-/// A bookmark.
+/// A subscription's position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bookmark {
-    /// Whose.
     pub principal: String,
-    /// Its name.
     pub name: String,
-    /// The feed that it is in.
+    /// Identifies the feed that `position` is in.
     pub epoch: Uuid,
-    /// Where it is there.
     pub position: FeedPosition,
-    /// When it was last moved.
     pub acknowledged_at: Timestamp,
-    /// When it came into being.
     pub created_at: Timestamp,
 }
 
@@ -47,7 +42,6 @@ impl From<Row> for Bookmark {
 }
 
 impl Session {
-    /// One bookmark.
     pub async fn bookmark(
         &mut self,
         principal: &str,
@@ -65,7 +59,6 @@ impl Session {
         Ok(row.map(Bookmark::from))
     }
 
-    /// How many bookmarks a principal has.
     pub async fn count_bookmarks(&mut self, principal: &str) -> Result<i64, StoreError> {
         #[derive(sqlx::FromRow)]
         struct Count {
@@ -96,7 +89,8 @@ impl Session {
 }
 
 impl Tx {
-    /// Moves a bookmark, or makes it. `rewind`: it may move back within its feed. `false`: it would and may not.
+    /// Moves a bookmark, or creates it. `rewind`: it may move back within its feed. `false`: it would move back and
+    /// may not.
     pub async fn move_bookmark(&mut self, bookmark: &Bookmark, rewind: bool) -> Result<bool, StoreError> {
         let moved = self
             .query(
@@ -121,7 +115,7 @@ impl Tx {
         Ok(moved == 1)
     }
 
-    /// Forgets a bookmark. `false`: there was none.
+    /// Deletes a bookmark. `false`: there was none.
     pub async fn delete_bookmark(
         &mut self,
         principal: &str,

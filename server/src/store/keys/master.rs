@@ -8,7 +8,7 @@ use crate::store::sql::{Session, StoreError, Tx};
 pub struct MasterKeyRecord {
     /// Its id in the key file.
     pub id: String,
-    /// A known text, sealed by it.
+    /// A known text that it sealed: whoever can open it has the same key.
     pub check_value: Vec<u8>,
 }
 
@@ -19,7 +19,7 @@ struct MasterRow {
 }
 
 impl Session {
-    /// Every master key that this vault has known, retired ones too: an id never comes back with other bytes.
+    /// Every master key that this vault has known, including retired ones: an id is never used again for other bytes.
     pub async fn master_keys(&mut self) -> Result<Vec<MasterKeyRecord>, StoreError> {
         let rows: Vec<MasterRow> = self
             .query("SELECT master_key_id, check_value FROM master_keys ORDER BY created_at")
@@ -44,7 +44,7 @@ impl Session {
         Ok(rows.into_iter().map(|(name,)| name).collect())
     }
 
-    /// How many keys another master key than `active` wraps.
+    /// How many keys are wrapped by a master key other than `active`.
     pub async fn count_keys_not_under(&mut self, active: &str) -> Result<i64, StoreError> {
         let (count,): (i64,) = self
             .query(
@@ -70,7 +70,7 @@ impl Session {
         Ok(count)
     }
 
-    /// How many keys each master key wraps now; the vault's own are among them.
+    /// How many keys each master key wraps now, the vault's own keys included.
     pub async fn count_keys_by_master(&mut self) -> Result<Vec<(String, i64)>, StoreError> {
         let rows: Vec<(String, i64)> = self
             .query(
@@ -113,7 +113,7 @@ impl Tx {
         Ok(self.hold_active_master_key().await? == id)
     }
 
-    /// Makes a master key the active one. Its record is kept for ever.
+    /// Makes a master key the active one. Its row is kept forever.
     pub async fn activate_master_key(
         &mut self,
         master: &MasterKeyRecord,
@@ -135,7 +135,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Notes which master keys no key needs any more.
+    /// Marks master keys as retired that wrap nothing any more.
     pub async fn retire_master_keys(&mut self, now: Timestamp) -> Result<u64, StoreError> {
         self.query(
             "UPDATE master_keys SET retired_at = $1

@@ -1,4 +1,4 @@
-//! Data keys that succeed each other, and secrets on their way from the old one to the new.
+//! Rotation of data keys: adding the next one, moving secrets to it, deleting the old ones.
 
 use sqlx::types::Json;
 use uuid::Uuid;
@@ -10,17 +10,12 @@ use crate::store::sql::{Change, Session, StoreError, Tx};
 /// A sealed secret with what its sealing is bound to.
 #[derive(Debug, Clone)]
 pub struct SealedRow {
-    /// Whose.
     pub connection: ConnectionId,
-    /// At which provider.
     pub provider: ProviderId,
-    /// Which version of its secret.
     pub version: TokenVersion,
-    /// Which secret.
     pub secret_id: SecretId,
     /// `CURRENT` or `PENDING`.
     pub state: String,
-    /// The ciphertext.
     pub sealed: Sealed,
 }
 
@@ -54,7 +49,7 @@ impl SecretRow {
 }
 
 impl Session {
-    /// Workspaces that have a data key which a newer one has followed, in order, and when the last of them got it.
+    /// Workspaces that still have an old data key, in order, and when the latest of these keys was replaced.
     pub async fn workspaces_with_old_keys(&mut self) -> Result<(Vec<WorkspaceId>, Timestamp), StoreError> {
         let rows: Vec<(String, i64)> = self
             .query(
@@ -111,7 +106,7 @@ impl Session {
         Ok(rows.into_iter().map(|(id,)| ConnectionId::from_uuid(id)).collect())
     }
 
-    /// The last number of what caches must drop.
+    /// The number of the last change that caches must drop.
     pub async fn last_revision(&mut self) -> Result<i64, StoreError> {
         let (last,): (i64,) =
             self.query("SELECT coalesce(max(revision), 0) AS n FROM changes").fetch_one().await?;
@@ -120,8 +115,8 @@ impl Session {
 }
 
 impl Tx {
-    /// Gives a workspace its next data key; those before seal nothing more. `false`: it is not the next, or not
-    /// wrapped by the master key that is active now.
+    /// Gives a workspace its next data key; older ones seal nothing more. `false`: `key` is not the next, or is not
+    /// wrapped by the active master key.
     pub async fn add_data_key(
         &mut self,
         workspace: &WorkspaceId,
@@ -153,7 +148,7 @@ impl Tx {
         Ok(true)
     }
 
-    /// Whether a data key is the one that seals now; it is not deleted before the transaction ends.
+    /// Whether a data key is the newest. It is not deleted before the transaction ends.
     pub(in crate::store) async fn keep_data_key(
         &mut self,
         workspace: &WorkspaceId,
@@ -195,8 +190,8 @@ impl Tx {
         rows.into_iter().map(SecretRow::into_row).collect()
     }
 
-    /// Writes secrets that were sealed anew, each over the same secret.
-    /// `false`: the key that sealed them is no longer the workspace's newest, and nothing changed.
+    /// Writes secrets that were sealed again, each over the same secret. `false`: the key that sealed them is no
+    /// longer the workspace's newest, and nothing changed.
     pub async fn put_resealed(
         &mut self,
         workspace: &WorkspaceId,
@@ -238,14 +233,14 @@ impl Tx {
         Ok(true)
     }
 
-    /// Deletes a workspace's data keys older than `newest`, each only if it seals nothing any more. Says how many
+    /// Deletes a workspace's data keys older than `newest`, each only if it seals nothing any more. Returns how many
     /// are left.
     pub async fn delete_old_data_keys(
         &mut self,
         workspace: &WorkspaceId,
         newest: i32,
     ) -> Result<i64, StoreError> {
-        // Whoever is about to seal with one of them ends first.
+        // Waits for transactions that are about to seal with one of them.
         let old: Vec<(i64,)> = self
             .query_for(
                 "SELECT version AS n FROM workspace_keys

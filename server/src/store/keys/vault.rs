@@ -7,16 +7,14 @@ use super::wrapped::{VaultKeyPurpose, WrappedKey};
 use crate::model::Timestamp;
 use crate::store::sql::{Session, StoreError, Tx};
 
-/// What this vault is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VaultRecord {
-    /// Its id; part of what its own keys are bound to.
+    /// The wrapping of the vault's own keys is bound to it.
     pub vault_id: Uuid,
     /// Changes only when a backup is restored.
     pub feed_epoch: Uuid,
     /// The master key that wraps new keys.
     pub active_master_key: String,
-    /// When it was founded.
     pub created_at: Timestamp,
 }
 
@@ -29,7 +27,7 @@ struct VaultRow {
 }
 
 impl Session {
-    /// What this vault is; `None` before its first start.
+    /// `None` before the vault's first start.
     pub async fn vault(&mut self) -> Result<Option<VaultRecord>, StoreError> {
         let row: Option<VaultRow> = self
             .query(
@@ -47,7 +45,7 @@ impl Session {
 }
 
 impl Tx {
-    /// Founds the vault. `false`: another process was first.
+    /// Creates the vault's row and keys. `false`: another process was first.
     pub async fn found_vault(
         &mut self,
         vault: &VaultRecord,

@@ -22,7 +22,6 @@ pub enum VaultKeyPurpose {
 impl VaultKeyPurpose {
     pub const ALL: &[Self] = <Self as strum::VariantArray>::VARIANTS;
 
-    /// The name in the database.
     pub const fn as_str(self) -> &'static str {
         self.into_str()
     }
@@ -39,7 +38,6 @@ pub enum KeyPurpose {
 }
 
 impl KeyPurpose {
-    /// The name in the database.
     pub const fn as_str(self) -> &'static str {
         self.into_str()
     }
@@ -48,13 +46,11 @@ impl KeyPurpose {
 /// A wrapped key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WrappedKey {
-    /// Which version.
     pub version: i32,
-    /// Its id; part of what the wrapping is bound to.
+    /// The wrapping is bound to it.
     pub key_id: Uuid,
     /// The master key that opens it.
     pub master_key: String,
-    /// The ciphertext.
     pub wrapped: Vec<u8>,
     /// The same key, encrypted to the break-glass public key.
     pub break_glass: Option<BreakGlassWrap>,
@@ -63,40 +59,33 @@ pub struct WrappedKey {
 /// A key encrypted to a break-glass public key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BreakGlassWrap {
-    /// Names the public key.
+    /// Identifies the public key.
     pub recipient: String,
-    /// The ciphertext.
     pub sealed: Vec<u8>,
 }
 
 /// Where a wrapped key stands. The words are those that its wrapping is bound to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct KeyPlace {
-    /// Whose; empty for the vault's own.
+    /// Empty for the vault's own keys.
     pub workspace: String,
-    /// What the key is for.
     pub purpose: String,
 }
 
 /// A wrapped key and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredKey {
-    /// Where.
     pub place: KeyPlace,
-    /// The key.
     pub key: WrappedKey,
 }
 
 /// One workspace's wrapped keys, newest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkspaceKeyRows {
-    /// Whose.
     pub workspace: WorkspaceId,
-    /// Its keys are destroyed.
+    /// Whether its keys are destroyed.
     pub shredded: bool,
-    /// They seal its secrets.
     pub data: Vec<WrappedKey>,
-    /// They fingerprint them.
     pub index: Vec<WrappedKey>,
 }
 
@@ -125,7 +114,7 @@ impl PlacedRow {
     }
 }
 
-/// Which wrapped keys a walk is after.
+/// What the keys of a walk lack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lacking {
     Master,
@@ -168,7 +157,7 @@ impl Session {
             .collect()
     }
 
-    /// A workspace's wrapped keys; `None` for one that is not there.
+    /// A workspace's wrapped keys; `None` if there is no such workspace.
     pub async fn workspace_key_rows(
         &mut self,
         workspace: &WorkspaceId,
@@ -261,7 +250,7 @@ impl Session {
             .bind(limit)
             .fetch_all()
             .await?;
-        // A page ends with a workspace's last key, so that the next one may begin after the workspace.
+        // A page ends with a workspace's last key, so that the next one can begin after that workspace.
         let full = i64::try_from(rows.len()).is_ok_and(|count| count >= limit);
         if full
             && let Some(last) = rows.last().map(|row| row.workspace_id.clone())
@@ -275,8 +264,8 @@ impl Session {
 }
 
 impl Tx {
-    /// Brings a workspace and its first keys into being. Nothing happens if it is there. `false`: the keys are not
-    /// wrapped by the master key that is active now.
+    /// Creates a workspace and its first keys, unless it exists. `false`: the keys are not wrapped by the active
+    /// master key.
     pub async fn add_workspace(
         &mut self,
         workspace: &WorkspaceId,
@@ -330,7 +319,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Writes a key that was wrapped anew over what it was. `false`: somebody else wrote it meanwhile.
+    /// Replaces a key by its new wrapping. `false`: another process wrote it meanwhile.
     pub async fn rewrap(&mut self, before: &StoredKey, after: &WrappedKey) -> Result<bool, StoreError> {
         let own = before.place.workspace.is_empty();
         let sql = if own {

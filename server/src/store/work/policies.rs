@@ -1,4 +1,4 @@
-//! Table `policies`: what shapes shared state, by revision. `vault.config_revision` names the one in force.
+//! Table `policies`: the settings that all replicas share, by revision. `vault.config_revision` names the one in force.
 
 use uuid::Uuid;
 
@@ -17,7 +17,7 @@ struct Id {
 }
 
 impl Session {
-    /// The revision in force, and its document; none before the first.
+    /// The revision in force and its document; `None` before the first.
     pub async fn policy(&mut self) -> Result<(i64, Option<String>), StoreError> {
         let row: Row = self
             .query(
@@ -29,7 +29,6 @@ impl Session {
         Ok((row.revision, row.document))
     }
 
-    /// The document of one revision.
     pub async fn policy_of(&mut self, revision: i64) -> Result<Option<String>, StoreError> {
         #[derive(sqlx::FromRow)]
         struct Document {
@@ -43,7 +42,7 @@ impl Session {
         Ok(row.map(|row| row.document))
     }
 
-    /// Ids of living connections after one.
+    /// Ids of live connections after one, in order.
     pub async fn live_connections_after(
         &mut self,
         after: Option<ConnectionId>,
@@ -63,7 +62,7 @@ impl Session {
 }
 
 impl Tx {
-    /// The same, locked until the transaction ends.
+    /// The policy in force, locked until the transaction ends.
     pub async fn lock_policy(&mut self) -> Result<(i64, Option<String>), StoreError> {
         self.query_for(
             "SELECT singleton FROM vault WHERE singleton = 1",
@@ -74,7 +73,6 @@ impl Tx {
         self.policy().await
     }
 
-    /// Puts a policy in force.
     pub async fn put_policy(
         &mut self,
         revision: i64,
@@ -97,7 +95,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Writes connections' dates, and nothing of their facts.
+    /// Writes when connections are due, and none of their facts.
     pub async fn note_dates(&mut self, connections: &[Connection]) -> Result<(), StoreError> {
         for connection in connections {
             self.query(

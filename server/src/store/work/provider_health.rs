@@ -1,18 +1,16 @@
-//! Table `provider_health`: one row per provider and app, the same for every replica.
+//! Table `provider_health`: one row for each provider and app, shared by all replicas.
 
 use crate::model::{ProviderId, Timestamp};
 use crate::store::sql::{Session, StoreError, Tx};
 
-/// How a provider stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProviderHealth {
-    /// Calls are held back.
+    /// Whether calls are held back.
     pub open: bool,
-    /// What is wrong, by name; empty while all is well.
+    /// The name of what is wrong; empty while all is well.
     pub problem: String,
-    /// Since when it is so.
     pub changed_at: Timestamp,
-    /// Until then, deaths are not believed; kept for a while after, so that they are believed then.
+    /// Until then, deaths are not believed; kept for a while afterwards, so that they are believed then.
     pub held_until: Option<Timestamp>,
 }
 
@@ -36,7 +34,7 @@ impl From<Row> for ProviderHealth {
 }
 
 impl Session {
-    /// How a provider stands; `None` while nothing ever happened.
+    /// `None` if nothing ever happened.
     pub async fn provider_health(
         &mut self,
         provider: &ProviderId,
@@ -54,7 +52,7 @@ impl Session {
         Ok(row.map(ProviderHealth::from))
     }
 
-    /// How many tokens of an app died otherwise than by time, recorded since an instant.
+    /// How many tokens of a provider died before their end, as recorded since an instant.
     pub async fn count_deaths(&mut self, provider: &ProviderId, since: Timestamp) -> Result<i64, StoreError> {
         let row: Count = self
             .query(
@@ -68,7 +66,7 @@ impl Session {
         Ok(row.n)
     }
 
-    /// Whether an app has more than so many connections that are not revoked. Stops counting there.
+    /// How many connections of an app are not revoked. Stops counting at `at_most`.
     pub async fn count_connections_of_app(
         &mut self,
         provider: &ProviderId,
@@ -96,7 +94,7 @@ struct Count {
 }
 
 impl Tx {
-    /// How a provider stands, locked until the transaction ends.
+    /// A provider's health, locked until the transaction ends.
     pub async fn lock_provider_health(
         &mut self,
         provider: &ProviderId,
@@ -126,7 +124,6 @@ impl Tx {
         Ok(row.into())
     }
 
-    /// Writes how a provider stands.
     pub async fn put_provider_health(
         &mut self,
         provider: &ProviderId,
@@ -148,7 +145,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Lets tokens whose renewal waits after failures try again, the nearest end first, at a bounded rate.
+    /// Lets renewals that wait after failures be tried again, those with the nearest end first, ten a second.
     pub async fn rearm_renewals(&mut self, provider: &ProviderId, now: Timestamp) -> Result<u64, StoreError> {
         self.query(
             "UPDATE ad_platform_connections AS c SET next_renewal_at = $2 + w.place * 100000

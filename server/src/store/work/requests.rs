@@ -1,4 +1,4 @@
-//! Table `requests`: idempotency keys, each a claim first and an outcome later.
+//! Table `requests`: idempotency keys. Each row is a claim first, and holds the outcome later.
 
 use sqlx::types::Json;
 use uuid::Uuid;
@@ -9,36 +9,32 @@ use crate::store::sql::{Session, StoreError, Tx};
 /// What a repeated request is answered from, in the verb's own form. Never holds a secret.
 pub type RequestOutcome = serde_json::Value;
 
-/// One caller's wish to do a thing once.
+/// One caller's request to do a thing once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// Whose.
+    /// The caller's name.
     pub principal: String,
-    /// Of which RPC.
     pub rpc: &'static str,
-    /// Under which key.
     pub request_id: RequestId,
     /// Keyed hash of the whole request, its secrets included.
     pub hash: Vec<u8>,
     /// The claiming process.
     pub incarnation: Incarnation,
-    /// Counts take-overs.
+    /// Counts how often it was taken over.
     pub generation: i64,
 }
 
 /// What became of a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claimed {
-    /// It is ours to do.
+    /// This process does it.
     Ours {
-        /// The claim's generation.
         generation: i64,
     },
-    /// It was done.
     Done(RequestOutcome),
-    /// The key stands for another request.
+    /// The key was used for another request.
     OtherRequest,
-    /// Another process (or task) is doing it.
+    /// Another process, or another task of this one, is doing it.
     HeldBy(Incarnation, i64),
 }
 
@@ -51,7 +47,6 @@ struct Row {
     created_at: i64,
 }
 
-/// How long an outcome is kept.
 const KEPT: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
 
 impl Session {
@@ -105,7 +100,7 @@ impl Tx {
         })
     }
 
-    /// Takes over a claim whose owner has ended. `false`: somebody else did.
+    /// Takes over a claim whose owner has ended. `false`: another process did.
     pub async fn take_over_request(&mut self, claim: &Claim, generation: i64) -> Result<bool, StoreError> {
         let taken = self
             .query(
@@ -122,8 +117,8 @@ impl Tx {
         Ok(taken == 1)
     }
 
-    /// Writes the outcome, in the transaction that does the work. A claim that was taken over meanwhile
-    /// is a lost race: the work must not be done twice.
+    /// Writes the outcome, in the transaction that does the work. `false`: the claim was taken over meanwhile, and the
+    /// work must not be done twice.
     pub async fn finish_request(
         &mut self,
         claim: &Claim,
@@ -145,7 +140,7 @@ impl Tx {
         Ok(finished == 1)
     }
 
-    /// Gives a claim up, unless its outcome was written: the request failed and may be tried again.
+    /// Gives up a claim whose request failed, so that it can be tried again. One with an outcome stays.
     pub async fn drop_unfinished_request(&mut self, claim: &Claim) -> Result<(), StoreError> {
         self.query(
             "DELETE FROM requests
@@ -162,7 +157,7 @@ impl Tx {
         Ok(())
     }
 
-    /// An outcome that is no longer kept makes way for the new request. `false`: somebody else was first.
+    /// Replaces an outcome that is no longer kept by the new request. `false`: another process was first.
     async fn renew_request(
         &mut self,
         claim: &Claim,
@@ -186,7 +181,7 @@ impl Tx {
         Ok(renewed == 1)
     }
 
-    /// Forgets requests older than a day.
+    /// Deletes requests older than a day.
     pub async fn forget_requests(&mut self, now: Timestamp) -> Result<u64, StoreError> {
         self.query("DELETE FROM requests WHERE created_at < $1")
             .bind((now - KEPT).as_micros())

@@ -9,11 +9,9 @@ use crate::store::sql::{Session, StoreError, Tx};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::EnumString)]
 #[strum(const_into_str, serialize_all = "SCREAMING_SNAKE_CASE")]
 pub enum RunState {
-    /// In progress.
     Running,
-    /// Ended well; single items may have failed.
+    /// Single items may have failed.
     Succeeded,
-    /// Ended with an error.
     Failed,
     /// Its process died and nobody finished it.
     Abandoned,
@@ -30,11 +28,11 @@ impl RunState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::EnumString)]
 #[strum(const_into_str, serialize_all = "SCREAMING_SNAKE_CASE")]
 pub enum RunCause {
-    /// It is time.
+    /// Its slot came.
     Slot,
-    /// It was time while no process was there.
+    /// Its slot came while no process ran.
     CatchUp,
-    /// Somebody asked.
+    /// A caller asked for it.
     Request,
 }
 
@@ -47,17 +45,13 @@ impl RunCause {
 /// One run of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobRun {
-    /// Names it.
     pub id: Uuid,
-    /// Of which job.
     pub job: String,
-    /// How it stands.
     pub state: RunState,
-    /// It makes up for slots that were missed.
+    /// Whether it makes up for missed slots.
     pub catch_up: bool,
-    /// The slot that it is for.
     pub scheduled_for: Timestamp,
-    /// Where the work goes on; the job's own words.
+    /// Where the work continues, in the job's own format.
     pub position: String,
     /// Items done, failed ones included.
     pub done: i64,
@@ -65,17 +59,15 @@ pub struct JobRun {
     pub total: i64,
     /// Items that failed.
     pub failed: i64,
-    /// What ended it badly.
+    /// Why it failed; empty otherwise.
     pub error: String,
-    /// The process life that does it, or did.
+    /// The process that works on it, or did.
     pub incarnation: Incarnation,
     /// Counts the processes that worked on it.
     pub generation: i64,
-    /// That process, for people.
+    /// The name of that process, for people.
     pub replica: String,
-    /// When it began.
     pub started_at: Timestamp,
-    /// When it ended.
     pub ended_at: Option<Timestamp>,
 }
 
@@ -132,7 +124,6 @@ macro_rules! runs_where {
 }
 
 impl Session {
-    /// A job's run in progress.
     pub async fn running(&mut self, job: &str) -> Result<Option<JobRun>, StoreError> {
         let row: Option<RunRow> = self
             .query(runs_where!("job = $1 AND state = 'RUNNING'"))
@@ -142,7 +133,6 @@ impl Session {
         Ok(row.map(JobRun::from))
     }
 
-    /// A job's latest run.
     pub async fn last_run(&mut self, job: &str) -> Result<Option<JobRun>, StoreError> {
         let row: Option<RunRow> = self
             .query(runs_where!("job = $1 ORDER BY run_id DESC LIMIT 1"))
@@ -166,7 +156,6 @@ impl Session {
         Ok(row.slot.map(Timestamp::from_micros))
     }
 
-    /// A run.
     pub async fn job_run(&mut self, id: Uuid) -> Result<Option<JobRun>, StoreError> {
         let row: Option<RunRow> = self.query(runs_where!("run_id = $1")).bind(id).fetch_optional().await?;
         Ok(row.map(JobRun::from))
@@ -208,7 +197,7 @@ impl Session {
 }
 
 impl Tx {
-    /// Begins a run. `false`: the slot was run, or the job is running.
+    /// Begins a run. `false`: the slot has been run already, or the job is running.
     pub async fn begin_run(&mut self, run: &JobRun, cause: RunCause) -> Result<bool, StoreError> {
         let begun = self
             .query(
@@ -227,7 +216,7 @@ impl Tx {
         Ok(begun == 1)
     }
 
-    /// Has a job's run in progress begin anew.
+    /// Makes a job's run in progress start over.
     pub async fn restart_run(&mut self, job: &str) -> Result<(), StoreError> {
         self.query("UPDATE job_runs SET position = '', done = 0, generation = generation + 1 WHERE job = $1 AND state = 'RUNNING'")
             .bind(job.to_owned())
@@ -236,7 +225,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Takes over a run whose process has ended. `false`: somebody else did.
+    /// Takes over a run whose process has ended. `false`: another process did.
     pub async fn take_over_run(
         &mut self,
         run: &JobRun,
@@ -257,7 +246,7 @@ impl Tx {
         Ok(taken == 1)
     }
 
-    /// Writes how far a run is. `false`: it was taken over, and its worker must stop.
+    /// Writes how far a run has come. `false`: it was taken over, and its worker must stop.
     pub async fn note_progress(&mut self, run: &JobRun) -> Result<bool, StoreError> {
         let noted = self
             .query(
@@ -301,7 +290,7 @@ impl Tx {
         Ok(ended == 1)
     }
 
-    /// Forgets runs that ended before an instant, but for each job's latest.
+    /// Deletes runs that ended before `instant`, except each job's latest.
     pub async fn forget_runs(&mut self, before: Timestamp) -> Result<u64, StoreError> {
         self.query(
             "DELETE FROM job_runs WHERE ended_at < $1
@@ -314,8 +303,7 @@ impl Tx {
         .await
     }
 
-    /// Claims work on one thing that only one process may do; the answer is the claim's generation. `Err(owner)`:
-    /// that process life has it.
+    /// Claims work that only one process may do; returns the claim's generation. `Err(owner)`: that process has it.
     pub async fn claim(
         &mut self,
         scope: &str,
@@ -354,7 +342,7 @@ impl Tx {
         }
     }
 
-    /// Takes a claim that is free, or whose owner has ended; the answer is its new generation.
+    /// Takes a claim that is free, or whose owner has ended; returns its new generation.
     pub async fn take_claim(
         &mut self,
         scope: &str,
@@ -394,7 +382,6 @@ impl Tx {
         Ok(row.map_or(0, |row| row.generation))
     }
 
-    /// Gives a claim back.
     pub async fn release_claim(
         &mut self,
         scope: &str,
