@@ -76,7 +76,7 @@ impl FileSet {
     }
 
     /// Host and path: the name of this log in the database.
-    pub fn place(&self) -> String {
+    pub fn name(&self) -> String {
         let path = fs::canonicalize(&self.base)
             .or_else(|_| {
                 fs::canonicalize(folder(&self.base)).map(|folder| match self.base.file_name() {

@@ -12,7 +12,7 @@ const LONGEST: u64 = 1024 * 1024;
 const TRIES: usize = 5;
 
 /// A line, and where it stands.
-pub(super) struct Place {
+pub(super) struct RawLine {
     pub(super) file: PathBuf,
     /// Counts from 1.
     pub(super) line: usize,
@@ -49,7 +49,7 @@ impl Log {
     }
 
     /// The next line, oldest file first.
-    pub(super) fn next_line(&mut self) -> io::Result<Option<Place>> {
+    pub(super) fn next_line(&mut self) -> io::Result<Option<RawLine>> {
         while let Some((name, file)) = self.files.get_mut(self.at) {
             let mut bytes = Vec::new();
             if file.by_ref().take(LONGEST).read_until(b'\n', &mut bytes)? == 0 {
@@ -61,7 +61,7 @@ impl Log {
             if !ended && u64::try_from(bytes.len()).is_ok_and(|length| length == LONGEST) {
                 ended = skip_line(file)?;
             }
-            return Ok(Some(Place { file: name.clone(), line: self.line, bytes, ended }));
+            return Ok(Some(RawLine { file: name.clone(), line: self.line, bytes, ended }));
         }
         Ok(None)
     }

@@ -51,8 +51,8 @@ pub fn search(sets: &[FileSet], query: &Query) -> io::Result<Vec<AuditRecord>> {
     let mut seen = BTreeSet::new();
     for set in sets {
         let mut log = Log::open(set)?;
-        while let Some(place) = log.next_line()? {
-            let Some(line) = Line::read_unchecked(&place.bytes) else { continue };
+        while let Some(raw) = log.next_line()? {
+            let Some(line) = Line::read_unchecked(&raw.bytes) else { continue };
             if query.wants(&line.record) && seen.insert(line.record.id) {
                 found.push(line.record);
             }

@@ -31,7 +31,7 @@ const QUEUE: usize = 4_096;
 /// The sink. If it is off, nothing is recorded and everything is allowed.
 #[derive(Debug)]
 pub struct Audit {
-    place: String,
+    log_name: String,
     queue: Option<SyncSender<Job>>,
     shared: Arc<Shared>,
 }
@@ -39,7 +39,7 @@ pub struct Audit {
 impl Audit {
     /// A sink that records nothing.
     pub fn off() -> Self {
-        Self { place: String::new(), queue: None, shared: Arc::new(Shared::new()) }
+        Self { log_name: String::new(), queue: None, shared: Arc::new(Shared::new()) }
     }
 
     /// Opens the log, seals what a crash tore, and proves that the log can be written by beginning a chain in it.
@@ -73,8 +73,8 @@ impl Audit {
                 Target::File(Box::new(LogFile::new(set, lock)))
             }
         };
-        let (place, name) = match &target {
-            Target::File(file) => (file.set.place(), file.set.base.display().to_string()),
+        let (log_name, shown) = match &target {
+            Target::File(file) => (file.set.name(), file.set.base.display().to_string()),
             Target::Stdout { .. } => (format!("{}:stdout", host()), "stdout".to_owned()),
         };
         let shared = Arc::new(Shared::new());
@@ -91,7 +91,7 @@ impl Audit {
         };
         writer.begin().map_err(|error| {
             AuditOpenError(format!(
-                "the audit log {name} can't be written: {error}; make room, choose another place by audit.file, or go \
+                "the audit log {shown} can't be written: {error}; make room, choose another place by audit.file, or go \
                  without a log by audit.sink = \"off\""
             ))
         })?;
@@ -103,7 +103,7 @@ impl Audit {
             .and_then(|_| thread::Builder::new().name("audit".into()).spawn(move || writer.run(&jobs)));
         started
             .map_err(|error| AuditOpenError(format!("the audit log's thread can't be started: {error}")))?;
-        Ok(Self { place, queue: Some(queue), shared })
+        Ok(Self { log_name, queue: Some(queue), shared })
     }
 
     pub fn is_on(&self) -> bool {
@@ -111,8 +111,8 @@ impl Audit {
     }
 
     /// The name of this log in the database.
-    pub fn place(&self) -> &str {
-        &self.place
+    pub fn log_name(&self) -> &str {
+        &self.log_name
     }
 
     /// Asked before every change.

@@ -33,7 +33,7 @@ async fn one_life(config: &AuditConfig, records: usize) -> Anchor {
         audit.append(vec![record(n)]).await.unwrap();
     }
     audit.close(&Clock::system()).await;
-    Anchor { head: audit.flushed().unwrap(), place: audit.place().to_owned(), dropped_to: 0 }
+    Anchor { head: audit.flushed().unwrap(), log: audit.log_name().to_owned(), dropped_to: 0 }
 }
 
 /// The threads end a moment after the close; then the log is free.
@@ -238,14 +238,14 @@ async fn a_chain_goes_on_from_file_to_file_and_old_files_may_go() {
     let dropped = heads.max_by_key(|head| head.number).copied().expect("there are old files");
     // Before they are deleted, after some are, and once all are: the database knew first.
     let knows =
-        |dropped_to| Anchor { head: audit.flushed().unwrap(), place: audit.place().to_owned(), dropped_to };
+        |dropped_to| Anchor { head: audit.flushed().unwrap(), log: audit.log_name().to_owned(), dropped_to };
     for Surplus { file, .. } in &surplus {
         assert_eq!(check(&other, &[knows(dropped.number)]).finding, None);
         fs::remove_file(file).unwrap();
     }
     let anchor = Anchor {
         head: audit.flushed().unwrap(),
-        place: audit.place().to_owned(),
+        log: audit.log_name().to_owned(),
         dropped_to: dropped.number,
     };
     assert_eq!(check(&other, std::slice::from_ref(&anchor)).finding, None);
@@ -288,7 +288,7 @@ async fn a_log_has_one_writer_and_a_folder_has_room_for_more() {
     assert!(told.contains("another token-vault process") && told.contains("audit.file"), "{told}");
     let free = config(SinkConfig::Folder(folder.path().to_owned()));
     let second = Audit::open(&free, key(), Clock::system()).unwrap();
-    assert_ne!(first.place(), second.place());
+    assert_ne!(first.log_name(), second.log_name());
     assert_eq!(file_sets(folder.path()).unwrap().len(), 2);
 }
 

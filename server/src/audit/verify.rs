@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::chain::{Head, Line, Link, torn_mac};
 use super::files::FileSet;
-use super::reading::{Log, Place};
+use super::reading::{Log, RawLine};
 use crate::crypto::MacKey;
 use crate::model::AuditKind;
 
@@ -20,7 +20,7 @@ pub struct Anchor {
     /// How far it had come at most a second before the database was last written.
     pub head: Head,
     /// The name of the log that it is in.
-    pub place: String,
+    pub log: String,
     /// Records up to this number went with old files.
     pub dropped_to: u64,
 }
@@ -93,9 +93,9 @@ enum Wanted {
 pub fn verify(key: &MacKey, sets: &[FileSet], anchors: &[Anchor]) -> io::Result<Report> {
     let mut report = Report::default();
     let mut ends: BTreeMap<Uuid, (Head, PathBuf, usize)> = BTreeMap::new();
-    let mut places = BTreeSet::new();
+    let mut names = BTreeSet::new();
     for set in sets {
-        places.insert(set.place());
+        names.insert(set.name());
         let mut log = Log::open(set)?;
         report.files += log.files();
         let finding = walk(key, set, &mut log, anchors, &mut ends, &mut report)?;
@@ -110,10 +110,10 @@ pub fn verify(key: &MacKey, sets: &[FileSet], anchors: &[Anchor]) -> io::Result<
     for anchor in anchors {
         let head = anchor.head;
         let Some((end, file, line)) = ends.get(&head.chain) else {
-            if !places.contains(&anchor.place) {
+            if !names.contains(&anchor.log) {
                 report.elsewhere += 1;
             } else if anchor.dropped_to < head.number {
-                let base = sets.iter().find(|set| set.place() == anchor.place).map(|set| set.base.clone());
+                let base = sets.iter().find(|set| set.name() == anchor.log).map(|set| set.base.clone());
                 report.finding = Some(Finding {
                     file: base.unwrap_or_default(),
                     line: 0,
@@ -153,23 +153,23 @@ fn walk(
     report: &mut Report,
 ) -> io::Result<Option<Finding>> {
     let mut last: Option<Link> = None;
-    let read = |place: Option<Place>| place.map(|place| (Line::read(key, &place.bytes), place));
+    let read = |raw: Option<RawLine>| raw.map(|raw| (Line::read(key, &raw.bytes), raw));
     let mut coming = read(log.next_line()?);
-    while let Some((line, place)) = coming {
+    while let Some((line, raw)) = coming {
         coming = read(log.next_line()?);
         let next = coming.as_ref().and_then(|(next, _)| next.as_ref());
         let find = |damage, detail: String| {
-            Ok(Some(Finding { file: place.file.clone(), line: place.line, damage, detail }))
+            Ok(Some(Finding { file: raw.file.clone(), line: raw.line, damage, detail }))
         };
         let Some(line) = line else {
-            if next.is_some_and(|next| seals(key, next, &place.bytes)) {
+            if next.is_some_and(|next| seals(key, next, &raw.bytes)) {
                 report.recovered += 1;
                 continue;
             }
-            if is_ready_line(&place.bytes) {
+            if is_ready_line(&raw.bytes) {
                 continue;
             }
-            if coming.is_none() && !place.ended {
+            if coming.is_none() && !raw.ended {
                 // A crash tore it; the next start records that. The anchors show whether more is missing.
                 continue;
             }
@@ -242,7 +242,7 @@ fn walk(
             );
         }
         let head = Head { chain: line.chain, number: line.number, mac: line.mac };
-        ends.insert(line.chain, (head, place.file, place.line));
+        ends.insert(line.chain, (head, raw.file, raw.line));
         report.records += 1;
     }
     Ok(None)
@@ -251,8 +251,8 @@ fn walk(
 /// Whether the log has this genuine line anywhere.
 fn stands(key: &MacKey, set: &FileSet, wanted: &Wanted) -> io::Result<bool> {
     let mut log = Log::open(set)?;
-    while let Some(place) = log.next_line()? {
-        let is_it = Line::read(key, &place.bytes).is_some_and(|line| match wanted {
+    while let Some(raw) = log.next_line()? {
+        let is_it = Line::read(key, &raw.bytes).is_some_and(|line| match wanted {
             Wanted::Number(chain, number) => line.chain == *chain && line.number == *number,
             Wanted::Mac(mac) => hex::encode(line.mac) == *mac,
         });

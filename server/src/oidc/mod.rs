@@ -77,7 +77,7 @@ pub struct WorkspaceRule {
 
 /// How a token's claims give workspaces.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Places {
+pub enum WorkspaceMapping {
     /// They don't: every token may act in all workspaces.
     Everywhere,
     /// The values of this claim are ids of workspaces.
@@ -106,7 +106,7 @@ pub struct OidcConfig {
     pub role_claim: String,
     /// What that claim's values give. A token must give exactly one role.
     pub roles: Vec<RoleRule>,
-    pub places: Places,
+    pub workspaces: WorkspaceMapping,
     /// How often the keys are fetched.
     pub refresh: Duration,
     /// The least time between two fetches, whatever tokens ask for.
@@ -250,15 +250,15 @@ impl Issuer {
     }
 
     fn workspaces(&self, claims: &Claims) -> Result<WorkspaceSet, Rejected> {
-        let named: Vec<WorkspaceSet> = match &self.config.places {
-            Places::Everywhere => return Ok(WorkspaceSet::All),
-            Places::Claimed(claim) => {
+        let named: Vec<WorkspaceSet> = match &self.config.workspaces {
+            WorkspaceMapping::Everywhere => return Ok(WorkspaceSet::All),
+            WorkspaceMapping::Claimed(claim) => {
                 let ids = claims.texts(claim).into_iter().map(|id| WorkspaceId::parse(id.to_owned()));
                 let ids: Result<BTreeSet<_>, _> = ids.collect();
                 let ids = ids.map_err(|_| Rejected::Unmapped("a workspace in it is none"))?;
                 if ids.is_empty() { Vec::new() } else { vec![WorkspaceSet::Named(ids)] }
             }
-            Places::Mapped(claim, rules) => {
+            WorkspaceMapping::Mapped(claim, rules) => {
                 let values = claims.texts(claim);
                 let rules = rules.iter().filter(|rule| values.contains(&rule.value.as_str()));
                 rules.map(|rule| rule.workspaces.clone()).collect()

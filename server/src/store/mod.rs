@@ -23,6 +23,7 @@ use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use backon::{ConstantBuilder, Retryable};
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -34,7 +35,7 @@ pub use connections::{HeldToken, ListDrive, ListPosition, ListRange, NewSecret, 
 pub use engine::{Abort, Feed, Live, Needs, Numbered, Recent};
 pub use feed::{Bookmark, EventDrive, Scope};
 pub use keys::{
-    BreakGlassWrap, KeyPlace, KeyPurpose, MasterKeyRecord, SealedRow, StoredKey, VaultKeyPurpose,
+    BreakGlassWrap, KeyPosition, KeyPurpose, MasterKeyRecord, SealedRow, StoredKey, VaultKeyPurpose,
     VaultRecord, WorkspaceKeyRows, WrappedKey,
 };
 pub use origin::Origin;
@@ -47,8 +48,8 @@ use sql::{Address, Change, Pool};
 
 use crate::model::{ApiKeyId, Clock, ConnectionId, Incarnation, Timestamp, WorkspaceId};
 
-/// How often cutting SQLite's log is tried.
-const SCRUBS: u32 = 100;
+/// How often truncating SQLite's log is tried again.
+const MORE_SCRUBS: usize = 99;
 
 pub struct StoreConfig<'a> {
     /// `sqlite:PATH` or `postgres://…`; may hold a password.
@@ -295,15 +296,24 @@ impl Store {
         if self.backend() == Backend::Postgres {
             return Ok(());
         }
-        for _ in 0..SCRUBS {
+        let truncate = || async {
             if self.readers.session().await?.truncate_log().await? {
                 return Ok(());
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        Err(StoreError::Unavailable(
-            "the write-ahead log could not be truncated: the database is busy".into(),
-        ))
+            Err(StoreError::Race("the database is busy".into()))
+        };
+        let truncated = truncate
+            .retry(
+                ConstantBuilder::default().with_delay(Duration::from_millis(100)).with_max_times(MORE_SCRUBS),
+            )
+            .when(|error| matches!(error, StoreError::Race(_)))
+            .await;
+        truncated.map_err(|error| match error {
+            StoreError::Race(why) => {
+                StoreError::Unavailable(format!("the write-ahead log could not be truncated: {why}"))
+            }
+            other => other,
+        })
     }
 
     /// Takes no more writes, finishes those that wait, and closes the database.

@@ -9,7 +9,7 @@ use crate::config::settings::{
 };
 use crate::config::values::Describe;
 use crate::model::{BadValue, Role};
-use crate::oidc::{OidcConfig, Places, RoleRule, WorkspaceRule};
+use crate::oidc::{OidcConfig, RoleRule, WorkspaceMapping, WorkspaceRule};
 
 /// Reads the section; `None` while no issuer is named.
 pub(in crate::config) fn read(reader: &mut Reader) -> Option<OidcConfig> {
@@ -54,10 +54,10 @@ pub(in crate::config) fn read(reader: &mut Reader) -> Option<OidcConfig> {
     if stale_for < refresh {
         reader.mistake(OIDC_STALE_FOR.name, "must be at least auth.oidc.refresh");
     }
-    let places = match (everywhere, workspaces_claim, rules.is_empty()) {
-        (true, None, true) => Places::Everywhere,
-        (false, Some(claim), true) => Places::Claimed(claim),
-        (false, Some(claim), false) => Places::Mapped(claim, rules),
+    let workspaces = match (everywhere, workspaces_claim, rules.is_empty()) {
+        (true, None, true) => WorkspaceMapping::Everywhere,
+        (false, Some(claim), true) => WorkspaceMapping::Claimed(claim),
+        (false, Some(claim), false) => WorkspaceMapping::Mapped(claim, rules),
         _ => {
             reader.mistake(
                 OIDC_WORKSPACES_CLAIM.name,
@@ -79,7 +79,7 @@ pub(in crate::config) fn read(reader: &mut Reader) -> Option<OidcConfig> {
         principal_claim,
         role_claim,
         roles,
-        places,
+        workspaces,
         refresh,
         refresh_at_most_every,
         stale_for,

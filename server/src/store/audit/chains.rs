@@ -10,7 +10,8 @@ pub struct ChainState {
     #[sqlx(rename = "chain_id")]
     pub chain: Uuid,
     /// The name of the log that it is in: host and path.
-    pub place: String,
+    #[sqlx(rename = "place")]
+    pub log: String,
     /// The number of its last record.
     pub number: i64,
     /// That record's MAC.
@@ -63,7 +64,7 @@ impl Tx {
     ) -> Result<(), StoreError> {
         self.query(sql)
             .bind(chain.chain)
-            .bind(chain.place.clone())
+            .bind(chain.log.clone())
             .bind(chain.number)
             .bind(chain.mac.clone())
             .bind(now.as_micros())

@@ -9,5 +9,5 @@ pub use master::MasterKeyRecord;
 pub use rekeying::SealedRow;
 pub use vault::VaultRecord;
 pub use wrapped::{
-    BreakGlassWrap, KeyPlace, KeyPurpose, StoredKey, VaultKeyPurpose, WorkspaceKeyRows, WrappedKey,
+    BreakGlassWrap, KeyPosition, KeyPurpose, StoredKey, VaultKeyPurpose, WorkspaceKeyRows, WrappedKey,
 };

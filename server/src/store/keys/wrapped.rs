@@ -66,7 +66,7 @@ pub struct BreakGlassWrap {
 
 /// Where a wrapped key stands. The words are those that its wrapping is bound to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct KeyPlace {
+pub struct KeyPosition {
     /// Empty for the vault's own keys.
     pub workspace: String,
     pub purpose: String,
@@ -75,7 +75,7 @@ pub struct KeyPlace {
 /// A wrapped key and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredKey {
-    pub place: KeyPlace,
+    pub position: KeyPosition,
     pub key: WrappedKey,
 }
 
@@ -109,8 +109,8 @@ struct PlacedRow {
 
 impl PlacedRow {
     fn into_key(self) -> Result<StoredKey, StoreError> {
-        let place = KeyPlace { workspace: self.workspace_id, purpose: self.key.purpose.clone() };
-        Ok(StoredKey { place, key: self.key.into_key()? })
+        let position = KeyPosition { workspace: self.workspace_id, purpose: self.key.purpose.clone() };
+        Ok(StoredKey { position, key: self.key.into_key()? })
     }
 }
 
@@ -190,7 +190,7 @@ impl Session {
     pub async fn keys_not_under(
         &mut self,
         active: &str,
-        after: &KeyPlace,
+        after: &KeyPosition,
         limit: i64,
     ) -> Result<Vec<StoredKey>, StoreError> {
         self.keys_lacking(Lacking::Master, active, after, limit).await
@@ -200,7 +200,7 @@ impl Session {
     pub async fn keys_not_for(
         &mut self,
         recipient: &str,
-        after: &KeyPlace,
+        after: &KeyPosition,
         limit: i64,
     ) -> Result<Vec<StoredKey>, StoreError> {
         self.keys_lacking(Lacking::BreakGlass, recipient, after, limit).await
@@ -210,7 +210,7 @@ impl Session {
         &mut self,
         lacking: Lacking,
         wanted: &str,
-        after: &KeyPlace,
+        after: &KeyPosition,
         limit: i64,
     ) -> Result<Vec<StoredKey>, StoreError> {
         let mut found = Vec::new();
@@ -321,7 +321,7 @@ impl Tx {
 
     /// Replaces a key by its new wrapping. `false`: another process wrote it meanwhile.
     pub async fn rewrap(&mut self, before: &StoredKey, after: &WrappedKey) -> Result<bool, StoreError> {
-        let own = before.place.workspace.is_empty();
+        let own = before.position.workspace.is_empty();
         let sql = if own {
             "UPDATE vault_keys SET master_key_id = $2, wrapped = $3, break_glass = $4, break_glass_id = $5
               WHERE key_id = $1 AND wrapped = $6 AND break_glass_id = $7"
@@ -341,12 +341,12 @@ impl Tx {
             .bind(before.key.break_glass.as_ref().map_or_else(String::new, |wrap| wrap.recipient.clone()));
         if !own {
             query = query
-                .bind(before.place.workspace.clone())
-                .bind(before.place.purpose.clone())
+                .bind(before.position.workspace.clone())
+                .bind(before.position.purpose.clone())
                 .bind(i64::from(before.key.version));
         }
         let written = query.execute().await?;
-        if let Ok(workspace) = WorkspaceId::parse(before.place.workspace.as_str()) {
+        if let Ok(workspace) = WorkspaceId::parse(before.position.workspace.as_str()) {
             self.changed(Change::Workspace(workspace));
         }
         Ok(written == 1)

@@ -149,7 +149,7 @@ impl Relay {
         let Some(head) = flushed else { return };
         let state = |head: &Head| ChainState {
             chain: head.chain,
-            place: self.audit.place().to_owned(),
+            log: self.audit.log_name().to_owned(),
             number: i64::try_from(head.number).unwrap_or(i64::MAX),
             mac: head.mac.to_vec(),
             dropped_to: 0,

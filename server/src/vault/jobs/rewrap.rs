@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::crypto::{BreakGlassSealingKey, KeyBinding, WrapError};
-use crate::store::{Abort, JobRun, KeyPlace, Needs, StoredKey, WrappedKey};
+use crate::store::{Abort, JobRun, KeyPosition, Needs, StoredKey, WrappedKey};
 use crate::vault::error::VaultError;
 use crate::vault::jobs::run::{Progress, RunFailed};
 use crate::vault::keys::workspace_keys::key_service_failed;
@@ -31,11 +31,11 @@ impl Vault {
             run.done -= std::mem::take(&mut run.failed);
             run.total = run.done + self.store.read().await?.count_keys_not_under(&active).await?;
             progress.note(run).await?;
-            let mut after = KeyPlace::default();
+            let mut after = KeyPosition::default();
             while self.keys.ring().active == active {
                 let page = self.store.read().await?.keys_not_under(&active, &after, KEYS_AT_ONCE).await?;
                 let Some(last) = page.last() else { break };
-                after = last.place.clone();
+                after = last.position.clone();
                 let wrapping = Wrapping::Master(Arc::clone(&ring));
                 self.write_keys(run, progress, page, &wrapping).await?;
             }
@@ -71,19 +71,19 @@ impl Vault {
         progress: &Progress<'_>,
     ) -> Result<(), RunFailed> {
         let Some(sealing) = &self.keys.break_glass else { return Ok(()) };
-        let mut after = KeyPlace::default();
+        let mut after = KeyPosition::default();
         run.done -= std::mem::take(&mut run.failed);
         run.total = run.done + self.store.read().await?.count_keys_not_for(sealing.id()).await?;
         loop {
             let page = self.store.read().await?.keys_not_for(sealing.id(), &after, KEYS_AT_ONCE).await?;
             let Some(last) = page.last() else { return Ok(()) };
-            after = last.place.clone();
+            after = last.position.clone();
             self.write_keys(run, progress, page, &Wrapping::BreakGlass(sealing.clone())).await?;
         }
     }
 
     fn binding_at<'a>(&self, stored: &'a StoredKey) -> KeyBinding<'a> {
-        let KeyPlace { workspace, purpose } = &stored.place;
+        let KeyPosition { workspace, purpose } = &stored.position;
         key_binding(self.keys.vault.vault_id, purpose, workspace, &stored.key)
     }
 
@@ -106,7 +106,7 @@ impl Vault {
                 Err(WrapError::Corrupt) => {
                     run.failed += 1;
                     tracing::error!(
-                        workspace = stored.place.workspace, purpose = stored.place.purpose, key = %stored.key.key_id,
+                        workspace = stored.position.workspace, purpose = stored.position.purpose, key = %stored.key.key_id,
                         master_key = stored.key.master_key, "a key does not open under its master key: the database was altered"
                     );
                 }

@@ -73,7 +73,7 @@ fn anchor(chain: ChainState) -> Result<Anchor, OpenError> {
     let number = |number: i64| u64::try_from(number).map_err(|_| altered());
     Ok(Anchor {
         head: Head { chain: chain.chain, number: number(chain.number)?, mac },
-        place: chain.place,
+        log: chain.log,
         dropped_to: number(chain.dropped_to)?,
     })
 }

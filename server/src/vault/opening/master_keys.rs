@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use backon::{ConstantBuilder, Retryable};
+
 use crate::crypto::{MasterKeys, Transit};
 use crate::model::Secret;
 use crate::store::{Session, VaultRecord};
@@ -83,21 +85,23 @@ pub async fn find_key_service(master: &MasterKeys, needed: &[String]) -> Result<
         return Ok(());
     }
     let began = Instant::now();
-    loop {
-        let Err(error) = master.look(true).await else { return Ok(()) };
-        let local = !needed.is_empty() && needed.iter().all(|id| master.holds(id));
-        if local {
+    let is_spare = || !needed.is_empty() && needed.iter().all(|id| master.holds(id));
+    let found = (|| master.look(true))
+        .retry(ConstantBuilder::default().with_delay(Duration::from_secs(1)).without_max_times())
+        .when(|_| !is_spare())
+        .notify(|error, _| tracing::warn!(%error, "waiting for the key service"))
+        .adjust(|_, pause| pause.filter(|_| began.elapsed() <= KEY_SERVICE_WAIT))
+        .await;
+    match found {
+        Ok(_) => Ok(()),
+        Err(error) if is_spare() => {
             tracing::error!(%error, "the key service of keys.transit can't be used yet; no key needs it so far");
-            return Ok(());
+            Ok(())
         }
-        if began.elapsed() > KEY_SERVICE_WAIT {
-            return Err(OpenError(format!(
-                "the key service of keys.transit, which holds the master key, can't be used: {error}; waited {} s for it",
-                KEY_SERVICE_WAIT.as_secs()
-            )));
-        }
-        tracing::warn!(%error, "waiting for the key service");
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        Err(error) => Err(OpenError(format!(
+            "the key service of keys.transit, which holds the master key, can't be used: {error}; waited {} s for it",
+            KEY_SERVICE_WAIT.as_secs()
+        ))),
     }
 }
 

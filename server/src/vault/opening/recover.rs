@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::audit::SinkConfig;
 use crate::crypto::{BreakGlassOpeningKey, RawKey, WrapError};
 use crate::model::{Clock, Incarnation};
-use crate::store::{Abort, KeyPlace, MasterKeyRecord, Origin, Store, StoreConfig, StoredKey, WrappedKey};
+use crate::store::{Abort, KeyPosition, MasterKeyRecord, Origin, Store, StoreConfig, StoredKey, WrappedKey};
 use crate::vault::error::{OpenError, VaultError};
 use crate::vault::opening::config::VaultConfig;
 use crate::vault::opening::master_keys::key_source;
@@ -90,23 +90,23 @@ async fn recover(
     };
     // Open all of them before the first is written.
     let mut recovered = Vec::new();
-    let (mut lacking, mut after) = (Vec::new(), KeyPlace::default());
+    let (mut lacking, mut after) = (Vec::new(), KeyPosition::default());
     loop {
         let page = store.read().await?.keys_not_under(&target, &after, AT_ONCE).await?;
         let Some(last) = page.last() else { break };
-        after = last.place.clone();
+        after = last.position.clone();
         for stored in page {
             match open(&stored, record.vault_id, opening) {
                 Some(key) => {
-                    let KeyPlace { workspace, purpose } = &stored.place;
+                    let KeyPosition { workspace, purpose } = &stored.position;
                     let binding = key_binding(record.vault_id, purpose, workspace, &stored.key);
                     let wrapped = master.wrap(&target, &binding, &key).await.map_err(failed)?;
                     let after = WrappedKey { master_key: target.clone(), wrapped, ..stored.key.clone() };
                     recovered.push((stored, after));
                 }
-                None => lacking.push(match stored.place.workspace.as_str() {
-                    "" => format!("the vault's {} key", stored.place.purpose),
-                    workspace => format!("the {} key of workspace {workspace}", stored.place.purpose),
+                None => lacking.push(match stored.position.workspace.as_str() {
+                    "" => format!("the vault's {} key", stored.position.purpose),
+                    workspace => format!("the {} key of workspace {workspace}", stored.position.purpose),
                 }),
             }
         }
@@ -140,7 +140,7 @@ async fn recover(
 }
 
 fn open(stored: &StoredKey, vault: uuid::Uuid, opening: &BreakGlassOpeningKey) -> Option<RawKey> {
-    let KeyPlace { workspace, purpose } = &stored.place;
+    let KeyPosition { workspace, purpose } = &stored.position;
     let sealed = &stored.key.break_glass.as_ref()?.sealed;
     opening.open(&key_binding(vault, purpose, workspace, &stored.key), sealed).ok()
 }
