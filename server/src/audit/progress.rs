@@ -3,11 +3,12 @@
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use super::chain::Head;
@@ -80,7 +81,7 @@ impl Shared {
     }
 
     pub(super) fn progress(&self) -> MutexGuard<'_, Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+        self.progress.lock()
     }
 
     pub(super) fn fails(&self, why: &dyn std::fmt::Display) {
@@ -92,7 +93,7 @@ impl Shared {
 
     /// Flushes what was written. After a failure nothing counts as flushed until it was written again.
     pub(super) fn flush(&self, written: &Written) -> io::Result<()> {
-        let _alone = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = self.flushing.lock();
         if self.progress().lost {
             return Err(io::Error::other("an earlier flush failed"));
         }
@@ -128,7 +129,7 @@ pub(super) fn flush_beside(shared: &Shared) {
                 if progress.ended {
                     return;
                 }
-                progress = shared.work.wait(progress).unwrap_or_else(PoisonError::into_inner);
+                shared.work.wait(&mut progress);
             }
         };
         if let Err(error) = shared.flush(&written) {

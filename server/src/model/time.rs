@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::ops::{Add, Sub};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use parking_lot::RwLock;
 
 /// An instant in UTC, in microseconds since the Unix epoch: what both databases store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -102,18 +104,18 @@ impl Clock {
     }
 
     pub fn now(&self) -> Timestamp {
-        let pace = *self.pace.read().unwrap_or_else(PoisonError::into_inner);
+        let pace = *self.pace.read();
         Timestamp(pace.at(system_now()))
     }
 
     pub fn advance(&self, by: Duration) {
-        let mut pace = self.pace.write().unwrap_or_else(PoisonError::into_inner);
+        let mut pace = self.pace.write();
         pace.shown = pace.shown.saturating_add(micros(by));
     }
 
     /// Sets the clock to `now`; from then on `speed` seconds pass per second of the system. At 0 it stands still.
     pub fn run_from(&self, now: Timestamp, speed: u32) {
-        let mut pace = self.pace.write().unwrap_or_else(PoisonError::into_inner);
+        let mut pace = self.pace.write();
         *pace = Pace { system: system_now(), shown: now.0, speed };
     }
 }

@@ -1,10 +1,11 @@
 //! The issuer's public keys: fetched at intervals, and sooner when a token names an unknown key; kept for a bounded time
 //! while the issuer does not answer.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jsonwebtoken::DecodingKey;
+use parking_lot::RwLock;
 use reqwest::Client;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -171,7 +172,7 @@ impl IssuerKeys {
 
     /// The last fetched keys, while they may be used.
     fn fresh(&self, config: &OidcConfig) -> Option<Arc<KeySet>> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let known = self.known.read().clone();
         known.filter(|set| set.fetched_at.elapsed() < config.stale_for)
     }
 
@@ -196,7 +197,7 @@ impl IssuerKeys {
                 tracing::debug!(issuer = config.issuer, keys = keys.len(), "the issuer's keys are read");
                 asked.failing = false;
                 let set = Arc::new(KeySet { keys, fetched_at: Instant::now() });
-                *self.known.write().unwrap_or_else(PoisonError::into_inner) = Some(set);
+                *self.known.write() = Some(set);
             }
             Err(why) => {
                 tracing::warn!(

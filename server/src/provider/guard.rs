@@ -1,8 +1,8 @@
 //! The circuit breaker in front of a provider. Errors of the provider open it; throttling, dead tokens and our own
 //! mistakes do not. While it is open, calls fail here at once.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{
@@ -12,6 +12,7 @@ use crate::model::{
     AdAccount, Grant, Misconfiguration, ProviderId, ProviderTrouble, Refusal, RefusalKind, Secret, Subject,
     TokenKind,
 };
+use parking_lot::Mutex;
 
 /// This many operations in a row must fail …
 const STREAK: u32 = 5;
@@ -47,14 +48,14 @@ impl Gate {
 
     pub fn set_open(&self, open: bool) {
         if self.open.swap(open, Ordering::AcqRel) != open {
-            *self.streak.lock().unwrap_or_else(PoisonError::into_inner) = None;
-            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            *self.streak.lock() = None;
+            *self.trouble.lock() = None;
         }
     }
 
     /// What this process found wrong since the last call of this function.
     pub fn take_trouble(&self) -> Option<ProviderTrouble> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.trouble.lock().take()
     }
 
     /// Whether calls met this trouble recently. Never true for the app's id and secret, which a probe checks.
@@ -63,14 +64,14 @@ impl Gate {
         if matches!(trouble, ProviderTrouble::Misconfigured(AppId | AppSecret)) {
             return false;
         }
-        let met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
+        let met = self.met.lock();
         matches!((*met, trouble), (Some((met, at)), ProviderTrouble::Misconfigured(asked))
             if met == asked && at.elapsed() < LATELY)
     }
 
     fn observe<T>(&self, outcome: &Result<T, Refusal>) {
         let kind = outcome.as_ref().err().map(|refusal| &refusal.kind);
-        let mut streak = self.streak.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut streak = self.streak.lock();
         let trouble = match kind {
             Some(RefusalKind::Transient { .. }) => {
                 let now = Instant::now();
@@ -83,7 +84,7 @@ impl Gate {
             Some(RefusalKind::Ours(Misconfiguration::Request | Misconfiguration::RedirectUri)) => None,
             Some(RefusalKind::Ours(problem)) => {
                 *streak = None;
-                *self.met.lock().unwrap_or_else(PoisonError::into_inner) = Some((*problem, Instant::now()));
+                *self.met.lock() = Some((*problem, Instant::now()));
                 Some(ProviderTrouble::Misconfigured(*problem))
             }
             _ => {
@@ -93,7 +94,7 @@ impl Gate {
         };
         drop(streak);
         if trouble.is_some() {
-            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+            *self.trouble.lock() = trouble;
         }
     }
 }
@@ -216,7 +217,7 @@ mod tests {
             gate.observe(&fault());
         }
         assert_eq!(gate.take_trouble(), None);
-        gate.streak.lock().unwrap().as_mut().unwrap().since = Instant::now() - SPAN;
+        gate.streak.lock().as_mut().unwrap().since = Instant::now() - SPAN;
         gate.observe(&fault());
         assert_eq!(gate.take_trouble(), Some(ProviderTrouble::Unreachable));
         assert_eq!(gate.take_trouble(), None, "reported once");
@@ -229,9 +230,9 @@ mod tests {
         let throttled = RefusalKind::Throttled { scope: "app".into(), retry_after: WAIT };
         for answer in [Ok(()), refused(dead), refused(throttled)] {
             gate.observe(&fault());
-            gate.streak.lock().unwrap().as_mut().unwrap().since = Instant::now() - SPAN * 2;
+            gate.streak.lock().as_mut().unwrap().since = Instant::now() - SPAN * 2;
             gate.observe(&answer);
-            assert!(gate.streak.lock().unwrap().is_none(), "{answer:?}");
+            assert!(gate.streak.lock().is_none(), "{answer:?}");
         }
         assert_eq!(gate.take_trouble(), None);
     }

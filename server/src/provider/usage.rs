@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::model::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 
 /// Limits are counted over a rolling hour, so an older reading no longer means anything.
 const FRESH: Duration = Duration::from_secs(60 * 60);
@@ -123,7 +123,7 @@ impl UsageBook {
 
     /// A panic while the lock was held leaves the book usable, since every change is complete in itself.
     fn lock(&self) -> MutexGuard<'_, HashMap<(String, String), Kept>> {
-        self.meters.lock().unwrap_or_else(PoisonError::into_inner)
+        self.meters.lock()
     }
 }
 

@@ -20,11 +20,12 @@ mod tests;
 mod work;
 
 use std::fs::File;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{ConstantBuilder, Retryable};
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -182,7 +183,7 @@ impl Store {
 
     /// The records for the audit log as they are committed, in order. `Some` once: there is one relay.
     pub fn take_outgoing(&self) -> Option<mpsc::UnboundedReceiver<Outgoing>> {
-        self.outgoing.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.outgoing.lock().take()
     }
 
     /// The feed's live end.

@@ -1,11 +1,12 @@
 //! Bodies that hold a guard until they end, and bodies with a time limit.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::Response;
+use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 use tokio::time::Sleep;
 use tonic::Status;
@@ -64,7 +65,7 @@ pub(super) fn until_read<G: Send + 'static>(response: Response<Body>, guard: G) 
         let timer = tokio::spawn(async move {
             tokio::time::sleep(LONGEST_READING).await;
             if let Some(unread) = weak.upgrade() {
-                unread.lock().unwrap_or_else(PoisonError::into_inner).take();
+                unread.lock().take();
             }
         });
         Body::new(UntilRead { unread, timer: timer.abort_handle() })
@@ -93,7 +94,7 @@ impl<G> http_body::Body for UntilRead<G> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Self::Data>, Status>>> {
-        let mut unread = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unread = self.unread.lock();
         let Some((body, guard)) = unread.as_mut() else {
             return Poll::Ready(Some(Err(Status::cancelled("The response was not read in time."))));
         };
@@ -106,7 +107,7 @@ impl<G> http_body::Body for UntilRead<G> {
     }
 
     fn is_end_stream(&self) -> bool {
-        let unread = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
+        let unread = self.unread.lock();
         unread.as_ref().is_some_and(|(body, _)| body.is_end_stream())
     }
 }

@@ -1,10 +1,11 @@
 //! All open connections, and the eviction of idle ones when there are too many.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::peer::Peer;
+use parking_lot::{Mutex, MutexGuard};
 
 /// Minimum idle time before a connection may be evicted.
 const MIN_IDLE: Duration = Duration::from_secs(1);
@@ -16,7 +17,7 @@ pub(super) struct Registry(Mutex<HashMap<u64, Arc<Peer>>>);
 
 impl Registry {
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Peer>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     pub(super) fn enter(self: &Arc<Self>, number: u64, peer: &Arc<Peer>) -> Entry {

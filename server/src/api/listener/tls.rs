@@ -6,9 +6,10 @@ use std::fmt;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, RwLock};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
@@ -169,7 +170,7 @@ impl Tls {
 
     /// For a new connection.
     pub(super) fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner).config)
+        Arc::clone(&self.current.read().config)
     }
 
     /// Reads the files, and puts them in force if they are new and valid.
@@ -180,7 +181,7 @@ impl Tls {
             Err(problem) => Sha256::digest(problem.to_string()).into(),
         };
         {
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut seen = self.seen.lock();
             if *seen == digest {
                 return;
             }
@@ -189,7 +190,7 @@ impl Tls {
         match read.and_then(|content| self.files.check(&content)) {
             Ok(current) => {
                 log_in_force(&self.files, current.not_after);
-                *self.current.write().unwrap_or_else(PoisonError::into_inner) = current;
+                *self.current.write() = current;
             }
             Err(problem) => {
                 tracing::error!(file = %problem.file.display(), "{problem}; the old certificate stays in force");
@@ -216,7 +217,7 @@ impl Tls {
             }
             if warned.elapsed() >= DAY {
                 warned = Instant::now();
-                let not_after = self.current.read().unwrap_or_else(PoisonError::into_inner).not_after;
+                let not_after = self.current.read().not_after;
                 warn_of_expiry(&self.files, not_after);
             }
         }

@@ -9,11 +9,11 @@ mod wire;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use parking_lot::RwLock;
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::json;
@@ -106,7 +106,7 @@ impl Transit {
     }
 
     fn known(&self) -> Option<Versions> {
-        *self.versions.read().unwrap_or_else(PoisonError::into_inner)
+        *self.versions.read()
     }
 
     /// The ids of the versions that can still be used, oldest first.
@@ -148,7 +148,7 @@ impl Transit {
             latest: facts.latest_version,
             seen: Instant::now(),
         };
-        *self.versions.write().unwrap_or_else(PoisonError::into_inner) = Some(found);
+        *self.versions.write() = Some(found);
         Ok(known.is_none_or(|known| (known.oldest, known.latest) != (found.oldest, found.latest)))
     }
 

@@ -3,9 +3,10 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -32,7 +33,7 @@ struct Observer {
 impl Observer {
     /// Notes the beats, and returns those that stood still too long.
     fn note(&self, own: Incarnation, beats: &[BeatRow]) -> Vec<BeatRow> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         let now = Instant::now();
         seen.retain(|incarnation, _| beats.iter().any(|row| row.incarnation == *incarnation));
         beats
@@ -92,13 +93,13 @@ impl Beats {
             })
             .await;
         registered.map_err(Abort::into_store)?;
-        *self.registration.lock().unwrap_or_else(PoisonError::into_inner) = Some(registration);
+        *self.registration.lock() = Some(registration);
         Ok(())
     }
 
     /// Notes which master keys this process holds now; every beat repeats it.
     pub(in crate::store) async fn report_master_keys(&self, ids: Vec<String>) -> Result<(), StoreError> {
-        if let Some(registration) = &mut *self.registration.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(registration) = &mut *self.registration.lock() {
             registration.master_keys.clone_from(&ids);
         }
         let incarnation = self.incarnation;
@@ -187,7 +188,7 @@ impl Beats {
     }
 
     fn registered(&self) -> Option<Registration> {
-        self.registration.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.registration.lock().clone()
     }
 
     /// Deletes changes that every living replica has long applied, and outcomes of requests that are a day old.

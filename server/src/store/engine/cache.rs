@@ -7,10 +7,10 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use moka::sync::Cache;
+use parking_lot::RwLock;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -99,7 +99,7 @@ impl Coherence {
     }
 
     pub(in crate::store) fn knows_api_key(&self, id: &ApiKeyId) -> bool {
-        self.key_ids.read().unwrap_or_else(PoisonError::into_inner).contains(id)
+        self.key_ids.read().contains(id)
     }
 
     pub(in crate::store) fn workspace(&self, id: &WorkspaceId) -> Option<Arc<WorkspaceKeyRows>> {
@@ -140,7 +140,7 @@ impl Coherence {
                 Change::Connection(id) => self.connections.invalidate(id),
                 Change::ApiKey(id) => {
                     self.api_keys.invalidate(id);
-                    self.key_ids.write().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
+                    self.key_ids.write().insert(id.clone());
                 }
                 Change::Workspace(id) => self.workspaces.invalidate(id),
             }
@@ -157,7 +157,7 @@ impl Coherence {
 
     /// The highest change that this replica has applied.
     pub(in crate::store) fn applied(&self) -> i64 {
-        self.applied.read().unwrap_or_else(PoisonError::into_inner).revision
+        self.applied.read().revision
     }
 
     /// Starts at the last change: an empty cache has nothing to drop.
@@ -171,14 +171,14 @@ impl Coherence {
         let last = last_change(session).await?;
         // Read after the last change: a key that is made in between is among these ids, or among later changes.
         let ids = session.api_key_ids().await?;
-        *self.key_ids.write().unwrap_or_else(PoisonError::into_inner) = ids;
+        *self.key_ids.write() = ids;
         self.drop_all();
         self.apply_up_to(last);
         Ok(())
     }
 
     fn apply_up_to(&self, last: ChangeMark) {
-        *self.applied.write().unwrap_or_else(PoisonError::into_inner) = last;
+        *self.applied.write() = last;
     }
 
     /// Applies what changed since the last poll, and only then lets hits count again.
@@ -186,7 +186,7 @@ impl Coherence {
         let started = Instant::now();
         let mut session = pool.session().await?;
         loop {
-            let applied = *self.applied.read().unwrap_or_else(PoisonError::into_inner);
+            let applied = *self.applied.read();
             let mut rows = changes_from(&mut session, applied.revision).await?;
             // The change that was applied last is kept for an hour. If it is missing or differs, rows were deleted before
             // we saw them, or the database is an older copy of itself.

@@ -2,11 +2,11 @@
 //! monotonic time: a wrong clock would announce ends that have not come.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::model::{Clock, Timestamp};
 use crate::store::sql::{Backend, Pool, Session, StoreError};
+use parking_lot::Mutex;
 
 /// How far this clock may differ from the database's, in microseconds.
 const OFFSET: i64 = 2_000_000;
@@ -67,7 +67,7 @@ impl ClockGuard {
 
     /// Whether the clock is trusted now: it may have stepped since the last look.
     pub(in crate::store) fn is_trusted(&self) -> bool {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = self.seen.lock();
         self.trusted.load(Ordering::Acquire)
             && seen.last.is_none_or(|last| Look::now().step_since(last) <= STEP)
     }
@@ -95,7 +95,7 @@ impl ClockGuard {
         };
         self.offset.store(offset.unwrap_or(0), Ordering::Release);
         let now = Look::now();
-        let trusted = self.seen.lock().unwrap_or_else(PoisonError::into_inner).judge(now, offset);
+        let trusted = self.seen.lock().judge(now, offset);
         match (self.trusted.swap(trusted, Ordering::AcqRel), trusted) {
             (true, false) => {
                 let offset_seconds = offset.unwrap_or(0) / 1_000_000;

@@ -6,8 +6,10 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
+
+use parking_lot::Mutex;
 
 /// What was loaded last, and when that load began.
 type Loaded<V> = Arc<tokio::sync::Mutex<Option<(Instant, V)>>>;
@@ -31,7 +33,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Flights<K, V> {
     ) -> Result<V, E> {
         let arrived = Instant::now();
         let flight = {
-            let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut flights = self.0.lock();
             Arc::clone(flights.entry(key.clone()).or_default())
         };
         let outcome = {
@@ -48,7 +50,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Flights<K, V> {
                 }
             }
         };
-        let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flights = self.0.lock();
         // The map holds one and this call the other: nobody else waits.
         if Arc::strong_count(&flight) <= 2 {
             flights.remove(key);
@@ -78,6 +80,6 @@ mod tests {
         let few = loads.load(Ordering::SeqCst);
         assert!((1..=3).contains(&few), "{few} loads");
         assert_eq!(flights.join(&1, load()).await, Ok(few), "who comes later loads anew");
-        assert!(flights.0.lock().unwrap().is_empty(), "nothing is kept");
+        assert!(flights.0.lock().is_empty(), "nothing is kept");
     }
 }

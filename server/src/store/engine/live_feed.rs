@@ -2,9 +2,10 @@
 //! the head. A watcher that is further behind reads the table itself.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -65,7 +66,7 @@ impl Feed {
 
     /// Up to `limit` events after a sequence.
     pub fn recent_after(&self, sequence: i64, limit: usize) -> Recent {
-        let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner);
+        let recent = self.recent.read();
         let head = self.live.borrow().head.sequence;
         if sequence >= head {
             return Recent::Events(Vec::new());
@@ -138,7 +139,7 @@ impl Feed {
             // Who sees an event of a change must not read the old state from a cache.
             coherence.poll(pool).await?;
             {
-                let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
+                let mut recent = self.recent.write();
                 if !whole {
                     recent.clear();
                 }
@@ -195,7 +196,7 @@ impl Feed {
         }
         tracing::error!("the database is another one than before: every position in the feed is void");
         coherence.drop_all();
-        self.recent.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.recent.write().clear();
         self.committed.send_replace(state.head);
         self.live.send_modify(|live| {
             live.head = state.head;

@@ -1,7 +1,5 @@
 //! The master keys of a running vault: changes are adopted without a restart.
 
-use std::sync::PoisonError;
-
 use crate::crypto;
 use crate::vault::error::VaultError;
 use crate::vault::state::Vault;
@@ -61,9 +59,9 @@ impl Vault {
             tracing::info!(keys = ?ids, "the master keys have changed");
         }
         self.keys.set_ring(Ring { master, active });
-        if ids != *self.key_changes.reported.lock().unwrap_or_else(PoisonError::into_inner) {
+        if ids != *self.key_changes.reported.lock() {
             self.store.report_master_keys(ids.clone()).await?;
-            *self.key_changes.reported.lock().unwrap_or_else(PoisonError::into_inner) = ids;
+            *self.key_changes.reported.lock() = ids;
         }
         Ok(())
     }

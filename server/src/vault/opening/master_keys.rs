@@ -1,10 +1,11 @@
 //! The master keys at the start of a process: where they come from, and whether they fit the database.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backon::{ConstantBuilder, Retryable};
+use parking_lot::Mutex;
 
 use crate::crypto::{MasterKeys, Transit};
 use crate::model::Secret;

@@ -1,11 +1,12 @@
 //! What authentication needs, and when each API key was last noted as used.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::model::{ApiKeyId, CertificateRule};
 use crate::oidc::Issuer;
+use parking_lot::Mutex;
 
 /// A key's last use is written at most this often.
 const NOTED_EVERY: Duration = Duration::from_secs(60);
@@ -25,7 +26,7 @@ pub struct KeyUses(Mutex<HashMap<ApiKeyId, Instant>>);
 impl KeyUses {
     /// Whether a use is to be written now. If so, it counts as written.
     pub fn is_due(&self, id: &ApiKeyId) -> bool {
-        let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut noted = self.0.lock();
         match noted.get_mut(id) {
             Some(at) if at.elapsed() < NOTED_EVERY => false,
             Some(at) => {

@@ -1,8 +1,9 @@
 //! The audit log, the task that relays records to it, and how many denials may still be recorded.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -47,7 +48,7 @@ impl Default for DenialBudget {
 impl DenialBudget {
     /// Whether to record one more; if so, how many were suppressed since the last one.
     pub fn take(&self) -> Option<u64> {
-        let mut budget = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut budget = self.0.lock();
         let seconds = u32::try_from(budget.since.elapsed().as_secs()).unwrap_or(u32::MAX);
         if seconds > 0 {
             budget.left = budget.left.saturating_add(seconds.saturating_mul(DENIALS.1)).min(DENIALS.0);

@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::model::RequestId;
 
@@ -39,7 +41,7 @@ impl<K: Eq + Hash> Drop for InFlightGuard<K> {
 }
 
 fn lock<K>(all: &Mutex<HashSet<K>>) -> MutexGuard<'_, HashSet<K>> {
-    all.lock().unwrap_or_else(PoisonError::into_inner)
+    all.lock()
 }
 
 #[cfg(test)]

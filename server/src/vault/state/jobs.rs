@@ -1,12 +1,12 @@
 //! Which runs of jobs this process works on, and which due work it has seen waiting.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::model::{ConnectionId, Timestamp};
 use crate::vault::state::in_flight::InFlight;
 use crate::vault::timetable::Timetable;
+use parking_lot::Mutex;
 
 /// How often to look for keys that are not sealed to the break-glass key.
 const BREAK_GLASS_EVERY: Duration = Duration::from_secs(600);
@@ -32,7 +32,7 @@ impl Jobs {
 
     /// Whether to look for keys without a break-glass seal now. If so, they count as looked for.
     pub fn is_time_for_break_glass(&self) -> bool {
-        let mut checked = self.break_glass_checked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut checked = self.break_glass_checked.lock();
         if checked.is_some_and(|at| at.elapsed() < BREAK_GLASS_EVERY) {
             return false;
         }
@@ -48,7 +48,7 @@ pub struct OverdueWork(Mutex<HashMap<ConnectionId, (Timestamp, Instant)>>);
 impl OverdueWork {
     /// Notes what is due now, and returns what has been due unchanged for `too_long`.
     pub fn note(&self, due: &[(ConnectionId, Timestamp)], too_long: Duration) -> Vec<ConnectionId> {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.0.lock();
         seen.retain(|id, (at, _)| due.iter().any(|(due, due_at)| due == id && due_at == at));
         due.iter()
             .filter(|(id, at)| seen.entry(*id).or_insert((*at, Instant::now())).1.elapsed() >= too_long)

@@ -1,6 +1,6 @@
 //! What a process remembers while it follows changes of the master keys.
 
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 
 pub struct KeyChanges {
     /// Held while changes are adopted: a later read must not be overtaken by an earlier one.
@@ -28,7 +28,7 @@ pub struct OngoingProblem(Mutex<Option<String>>);
 
 impl OngoingProblem {
     pub fn log(&self, problem: &str) {
-        let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut logged = self.0.lock();
         if logged.as_deref() != Some(problem) {
             tracing::error!("master keys: {problem}");
             *logged = Some(problem.to_owned());
@@ -36,7 +36,7 @@ impl OngoingProblem {
     }
 
     pub fn clear(&self) {
-        if self.0.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
+        if self.0.lock().take().is_some() {
             tracing::info!("master keys: the problem is over");
         }
     }

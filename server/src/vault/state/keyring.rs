@@ -6,9 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 
 use moka::sync::Cache;
+use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
 
 use crate::crypto::{
@@ -151,7 +152,7 @@ impl KeySource {
                     if let Some(warning) = exposure_of(&self.file) {
                         tracing::warn!("{warning}");
                     }
-                    *self.adopted.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+                    *self.adopted.lock() = Some(text);
                 }
                 parsed
             }
@@ -170,13 +171,13 @@ impl KeySource {
             return false;
         }
         let Ok(text) = std::fs::read_to_string(&self.file).map(Secret::new) else { return false };
-        let adopted = self.adopted.lock().unwrap_or_else(PoisonError::into_inner);
+        let adopted = self.adopted.lock();
         adopted.as_ref().is_none_or(|adopted| adopted.expose() != text.expose())
     }
 
     /// Makes [`has_changed`](Self::has_changed) say yes, so that the file is read again.
     pub fn read_again_later(&self) {
-        *self.adopted.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.adopted.lock() = None;
     }
 }
 
@@ -225,11 +226,11 @@ impl Keys {
     }
 
     pub fn ring(&self) -> Arc<Ring> {
-        Arc::clone(&self.ring.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.ring.read())
     }
 
     pub fn set_ring(&self, ring: Ring) {
-        *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ring);
+        *self.ring.write() = Arc::new(ring);
     }
 
     /// Unwraps a workspace's keys, except those that `known` holds under the same id.

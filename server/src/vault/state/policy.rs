@@ -1,8 +1,9 @@
 //! The policy in force, as far as this process knows.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use crate::model::Policy;
+use parking_lot::RwLock;
 
 pub struct PolicyInForce(RwLock<(Arc<Policy>, i64)>);
 
@@ -13,19 +14,19 @@ impl PolicyInForce {
     }
 
     pub fn current(&self) -> Arc<Policy> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner).0)
+        Arc::clone(&self.0.read().0)
     }
 
     pub fn revision(&self) -> i64 {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).1
+        self.0.read().1
     }
 
     /// The policy of this process is the one of `revision`.
     pub fn confirm(&self, revision: i64) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).1 = revision;
+        self.0.write().1 = revision;
     }
 
     pub fn replace(&self, policy: Policy, revision: i64) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = (Arc::new(policy), revision);
+        *self.0.write() = (Arc::new(policy), revision);
     }
 }

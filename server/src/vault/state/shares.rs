@@ -1,8 +1,9 @@
 //! Per-principal semaphores.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Semaphores kept before idle ones are dropped.
@@ -32,7 +33,7 @@ impl Shares {
     }
 
     fn of(&self, principal: &str) -> Arc<Semaphore> {
-        let mut known = self.by_principal.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.by_principal.lock();
         if let Some(semaphore) = known.get(principal) {
             return Arc::clone(semaphore);
         }
@@ -67,7 +68,7 @@ mod tests {
         for n in 0..IDLE * 3 {
             assert!(shares.try_take(&n.to_string()).is_some());
         }
-        assert!(shares.by_principal.lock().unwrap().len() <= IDLE);
+        assert!(shares.by_principal.lock().len() <= IDLE);
         assert!(shares.try_take("ana").is_none(), "the permit is still held");
         drop(held);
     }
