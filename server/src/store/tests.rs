@@ -46,7 +46,7 @@ async fn a_change_that_names_nobody_is_not_made() {
     let mut outgoing = store.take_outgoing().unwrap();
 
     let lost = add(&store, "aaaaaaaaaaaaaaaa").await.unwrap_err();
-    assert!(matches!(lost, Abort::Store(StoreError::Refused(_))), "{lost:?}");
+    assert!(matches!(lost, Abort::Store(StoreError::Unexpected(_))), "{lost:?}");
     let ids = store.read().await.unwrap().api_key_ids().await.unwrap();
     assert!(ids.is_empty(), "nothing is written");
 

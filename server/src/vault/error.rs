@@ -250,7 +250,7 @@ impl From<StoreError> for VaultError {
                 tracing::warn!(%error, "storage did not answer a call");
                 Self::StorageUnavailable
             }
-            StoreError::Inconsistent { .. } | StoreError::Config(_) | StoreError::Refused(_) => {
+            StoreError::Inconsistent { .. } | StoreError::Config(_) | StoreError::Unexpected(_) => {
                 tracing::error!(%error, "storage refused a call");
                 Self::Internal
             }
@@ -262,7 +262,7 @@ impl From<Abort<Self>> for VaultError {
     fn from(abort: Abort<Self>) -> Self {
         match abort {
             Abort::Store(error) => error.into(),
-            Abort::Refused(error) => error,
+            Abort::Work(error) => error,
         }
     }
 }

@@ -35,8 +35,8 @@ const TIME: Duration = Duration::from_secs(15);
 pub enum Abort<E> {
     /// Storage failed.
     Store(StoreError),
-    /// The unit itself gave up, and was rolled back.
-    Refused(E),
+    /// The work itself failed, and was rolled back.
+    Work(E),
 }
 
 impl<E> From<StoreError> for Abort<E> {
@@ -50,7 +50,7 @@ impl Abort<std::convert::Infallible> {
     pub(in crate::store) fn into_store(self) -> StoreError {
         match self {
             Self::Store(error) => error,
-            Self::Refused(never) => match never {},
+            Self::Work(never) => match never {},
         }
     }
 }
@@ -129,11 +129,11 @@ where
                 None => None,
             };
             let outcome = outcome.unwrap_or_else(|| {
-                Err(Abort::Store(StoreError::Refused("a unit of work panicked; see the log".into())))
+                Err(Abort::Store(StoreError::Unexpected("a unit of work panicked; see the log".into())))
             });
             let ended = match &outcome {
                 Ok(_) => Ended::Done,
-                Err(Abort::Refused(_)) => Ended::RolledBack,
+                Err(Abort::Work(_)) => Ended::RolledBack,
                 Err(Abort::Store(StoreError::Race(_))) => Ended::Race,
                 Err(Abort::Store(error)) if error.ends_transaction() => Ended::TransactionLost(error.clone()),
                 Err(Abort::Store(_)) => Ended::RolledBack,
@@ -342,7 +342,7 @@ async fn fill(
             tracing::error!(
                 "a change is refused because it does not say on whose behalf it is made: this is a bug"
             );
-            unit.fail(StoreError::Refused("it does not say on whose behalf it changes something".into()));
+            unit.fail(StoreError::Unexpected("it does not say on whose behalf it changes something".into()));
             ended = Ended::RolledBack;
         }
         match ended {

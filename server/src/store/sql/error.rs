@@ -24,7 +24,7 @@ pub enum StoreError {
     Config(String),
     /// A bug of ours, or a database that behaves unlike any that we know.
     #[error("the database refused a statement: {0}")]
-    Refused(String),
+    Unexpected(String),
 }
 
 impl StoreError {
@@ -55,7 +55,7 @@ impl From<sqlx::Error> for StoreError {
             sqlx::Error::PoolTimedOut => Self::Unavailable(
                 "no connection in time: it can't be reached, or all connections are busy".into(),
             ),
-            other => Self::Refused(other.to_string()),
+            other => Self::Unexpected(other.to_string()),
         }
     }
 }
@@ -79,7 +79,7 @@ fn from_database(error: &dyn DatabaseError) -> StoreError {
         code => match code.parse::<u32>().map(|code| code & 0xff) {
             // BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR, FULL, CANTOPEN
             Ok(5..=10 | 13 | 14) if code.len() < 5 => StoreError::Unavailable(text),
-            _ => StoreError::Refused(text),
+            _ => StoreError::Unexpected(text),
         },
     }
 }

@@ -125,10 +125,10 @@ impl Vault {
                         row_mac(&authorization, &key.api_key, &key.hash).as_slice() == key.mac
                     };
                     let Some(mut old) = known.filter(own) else {
-                        return Err(Abort::Refused(VaultError::ApiKeyNotFound(id)));
+                        return Err(Abort::Work(VaultError::ApiKeyNotFound(id)));
                     };
                     // Another rotation or a revocation may have come first.
-                    check_rotatable(&old.api_key, now).map_err(Abort::Refused)?;
+                    check_rotatable(&old.api_key, now).map_err(Abort::Work)?;
                     let end = old.api_key.expires_at.map_or(end, |own| own.min(end));
                     old.api_key.expires_at = Some(end);
                     old.api_key.replaced_by = Some(record.api_key.id.clone());

@@ -244,7 +244,7 @@ impl Vault {
                     let known =
                         tx.lock_api_key(&id).await?.filter(|record| reach.covers(&record.api_key.workspaces));
                     let Some(mut record) = known else {
-                        return Err(Abort::Refused(VaultError::ApiKeyNotFound(id)));
+                        return Err(Abort::Work(VaultError::ApiKeyNotFound(id)));
                     };
                     if record.api_key.revoked_at.is_none() {
                         record.api_key.revoked_at = Some(now);

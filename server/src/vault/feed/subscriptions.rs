@@ -90,7 +90,7 @@ impl Vault {
                             "must be one that exists: a principal may have {PER_PRINCIPAL}; delete one with VaultAdmin.DeleteSubscription"
                         );
                         let violation = FieldViolation::new("subscription", rule);
-                        return Err(Abort::Refused(VaultError::Fields(vec![violation])));
+                        return Err(Abort::Work(VaultError::Fields(vec![violation])));
                     }
                     let moved = tx.move_bookmark(&bookmark, rewind).await?;
                     if moved {

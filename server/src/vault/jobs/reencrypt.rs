@@ -124,7 +124,7 @@ async fn reseal(
     keys: &WorkspaceKeys,
 ) -> Result<(i64, i64), Abort<VaultError>> {
     let Some(newest) = keys.newest() else {
-        return Err(Abort::Refused(VaultError::KeysChanged(workspace.clone())));
+        return Err(Abort::Work(VaultError::KeysChanged(workspace.clone())));
     };
     let (mut done, mut failed) = (Vec::new(), 0);
     for row in tx.old_secrets(connections, newest.version()).await? {
@@ -144,7 +144,7 @@ async fn reseal(
         }
     }
     if !tx.put_resealed(workspace, newest.version(), &done).await? {
-        return Err(Abort::Refused(VaultError::KeysChanged(workspace.clone())));
+        return Err(Abort::Work(VaultError::KeysChanged(workspace.clone())));
     }
     Ok((i64::try_from(done.len()).unwrap_or(i64::MAX), failed))
 }

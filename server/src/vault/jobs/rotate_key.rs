@@ -147,7 +147,7 @@ impl Vault {
                         .map(|replica| replica.name)
                         .collect();
                     if !lacking.is_empty() {
-                        return Err(Abort::Refused(VaultError::MasterKeyNotReady {
+                        return Err(Abort::Work(VaultError::MasterKeyNotReady {
                             key_id: record.id,
                             replicas: lacking,
                             why: "replicas that are alive do not hold it yet",
@@ -193,13 +193,13 @@ impl Vault {
                 Box::pin(async move {
                     match tx.lock_workspace(&id).await? {
                         Some(false) => {}
-                        Some(true) => return Err(Abort::Refused(VaultError::WorkspaceShredded(id))),
-                        None => return Err(Abort::Refused(VaultError::WorkspaceNotFound(id))),
+                        Some(true) => return Err(Abort::Work(VaultError::WorkspaceShredded(id))),
+                        None => return Err(Abort::Work(VaultError::WorkspaceNotFound(id))),
                     }
                     // A rotation that is not done yet continues: a workspace never has more than two data keys.
                     let under_way = tx.workspaces_with_old_keys().await?.0.contains(&id);
                     if !under_way && !tx.add_data_key(&id, &key, now).await? {
-                        return Err(Abort::Refused(VaultError::KeysChanged(id)));
+                        return Err(Abort::Work(VaultError::KeysChanged(id)));
                     }
                     tx.audit_object(format!("data_key:{id}"), now);
                     Ok(free && tx.begin_run(&run, RunCause::Request).await?)

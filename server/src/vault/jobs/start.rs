@@ -136,7 +136,7 @@ impl Vault {
             Err(Abort::Store(error)) => {
                 tracing::warn!(job = run.job, %error, "the end of a run was not written")
             }
-            Err(Abort::Refused(error)) => {
+            Err(Abort::Work(error)) => {
                 tracing::warn!(job = run.job, %error, "the end of a run was not written")
             }
         }

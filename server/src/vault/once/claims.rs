@@ -36,7 +36,7 @@ impl Fence {
         if tx.holds_claim(&self.scope, self.incarnation, self.generation).await? {
             Ok(())
         } else {
-            Err(Abort::Refused(VaultError::ConcurrentChange(id)))
+            Err(Abort::Work(VaultError::ConcurrentChange(id)))
         }
     }
 }

@@ -31,12 +31,12 @@ impl RequestClaim {
         outcome: &impl Serialize,
     ) -> Result<(), Abort<VaultError>> {
         let Some((claim, _)) = &self.0 else { return Ok(()) };
-        let outcome = serde_json::to_value(outcome).map_err(|_| Abort::Refused(VaultError::Internal))?;
+        let outcome = serde_json::to_value(outcome).map_err(|_| Abort::Work(VaultError::Internal))?;
         if tx.finish_request(claim, &outcome).await? {
             Ok(())
         } else {
             // Another process took the claim over while we worked, and carries the request out.
-            Err(Abort::Refused(VaultError::RequestInProgress(claim.request_id.clone())))
+            Err(Abort::Work(VaultError::RequestInProgress(claim.request_id.clone())))
         }
     }
 }

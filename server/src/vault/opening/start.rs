@@ -38,7 +38,7 @@ impl From<Abort<VaultError>> for OpenError {
     fn from(abort: Abort<VaultError>) -> Self {
         match abort {
             Abort::Store(error) => error.into(),
-            Abort::Refused(error) => Self(error.to_string()),
+            Abort::Work(error) => Self(error.to_string()),
         }
     }
 }
@@ -73,7 +73,7 @@ impl Vault {
         let mut first = FirstStart::default();
         let mut session = store.read().await?;
         let known = session.vault().await.map_err(|error| match error {
-            StoreError::Refused(text) => OpenError(format!(
+            StoreError::Unexpected(text) => OpenError(format!(
                 "the database has no vault tables ({text}); run `token-vault migrate` first"
             )),
             other => other.into(),

@@ -57,7 +57,7 @@ pub(in crate::vault) async fn write(
         after.last_event = events.last;
     }
     if !tx.update_connection(after).await? {
-        return Err(Abort::Refused(VaultError::ConcurrentChange(before.id)));
+        return Err(Abort::Work(VaultError::ConcurrentChange(before.id)));
     }
     // An observation by the vault itself rarely changes anything worth a record.
     if !tx.is_system() || events.count > 0 || is_notable(before, after) {

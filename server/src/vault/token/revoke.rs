@@ -137,13 +137,13 @@ impl Vault {
                 let (by, claim, policy) = (by.clone(), claim.clone(), Arc::clone(&policy));
                 Box::pin(async move {
                     let Some(before) = tx.lock_connection(id).await? else {
-                        return Err(Abort::Refused(VaultError::ConnectionNotFound(id)));
+                        return Err(Abort::Work(VaultError::ConnectionNotFound(id)));
                     };
                     if let Some(expected) = expected
                         && expected != before.version
                     {
                         let actual = before.version;
-                        return Err(Abort::Refused(VaultError::TokenVersionMismatch {
+                        return Err(Abort::Work(VaultError::TokenVersionMismatch {
                             connection: id,
                             expected,
                             actual,

@@ -15,9 +15,9 @@ pub(in crate::vault) async fn put(
     secret: &Secret,
     now: Timestamp,
 ) -> Result<(), Abort<VaultError>> {
-    let key = keys.newest().ok_or(Abort::Refused(VaultError::Internal))?;
-    let sealed = crypto::seal(key, &Binding::of(connection), secret)
-        .map_err(|_| Abort::Refused(VaultError::Internal))?;
+    let key = keys.newest().ok_or(Abort::Work(VaultError::Internal))?;
+    let sealed =
+        crypto::seal(key, &Binding::of(connection), secret).map_err(|_| Abort::Work(VaultError::Internal))?;
     let secret = NewSecret {
         connection: connection.id,
         version: connection.version,
@@ -25,7 +25,7 @@ pub(in crate::vault) async fn put(
         sealed,
     };
     if !tx.put_secret(&connection.workspace, secret, now).await? {
-        return Err(Abort::Refused(VaultError::KeysChanged(connection.workspace.clone())));
+        return Err(Abort::Work(VaultError::KeysChanged(connection.workspace.clone())));
     }
     Ok(())
 }

@@ -112,7 +112,7 @@ impl Vault {
                 let (entry, run, claim) = (unit.clone(), unit_run.clone(), claim.clone());
                 Box::pin(async move {
                     let begun = match tx.lock_workspace(&entry.workspace).await? {
-                        None => return Err(Abort::Refused(VaultError::WorkspaceNotFound(entry.workspace))),
+                        None => return Err(Abort::Work(VaultError::WorkspaceNotFound(entry.workspace))),
                         Some(true) => false,
                         Some(false) => {
                             tx.shred_workspace(&entry).await?;

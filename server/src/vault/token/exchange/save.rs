@@ -137,7 +137,7 @@ impl Vault {
                     Arc::clone(&policy),
                 );
                 Box::pin(async move {
-                    let refuse = |error| Err(Abort::Refused(error));
+                    let refuse = |error| Err(Abort::Work(error));
                     let Some(before) = tx.lock_connection(seen.id).await? else {
                         return refuse(VaultError::ConnectionNotFound(seen.id));
                     };

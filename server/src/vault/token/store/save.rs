@@ -125,7 +125,7 @@ impl Saving {
     async fn run(&self, tx: &mut Tx) -> Result<(Connection, IntakeOutcome), Abort<VaultError>> {
         let inspected = &self.accepted.inspected;
         let held = self.find(tx).await?;
-        self.check_version(held.as_ref()).map_err(Abort::Refused)?;
+        self.check_version(held.as_ref()).map_err(Abort::Work)?;
         let fingerprint = self.keys.index.fingerprint(&self.provider, &self.accepted.secret);
 
         let (mut connection, outcome, new_secret) = match &held {
@@ -136,8 +136,7 @@ impl Saving {
                 (connection, IntakeOutcome::Created, true)
             }
             Some(held) => {
-                check_replaces(held, inspected, self.options, self.now, &self.policy)
-                    .map_err(Abort::Refused)?;
+                check_replaces(held, inspected, self.options, self.now, &self.policy).map_err(Abort::Work)?;
                 self.check_subject_is_free(tx, held).await?;
                 let usable = held.status(self.now, &self.policy).is_usable();
                 let same = held.fingerprint == Some(fingerprint);
@@ -188,7 +187,7 @@ impl Saving {
     async fn find(&self, tx: &mut Tx) -> Result<Option<Connection>, Abort<VaultError>> {
         if let Some(id) = self.connection {
             let held = tx.lock_connection(id).await?.filter(|held| held.workspace == self.workspace);
-            return held.map(Some).ok_or(Abort::Refused(VaultError::ConnectionNotFound(id)));
+            return held.map(Some).ok_or(Abort::Work(VaultError::ConnectionNotFound(id)));
         }
         let inspected = &self.accepted.inspected;
         // Without a subject id, only a named connection can be found.
@@ -229,7 +228,7 @@ impl Saving {
             .connection_of_subject(&self.workspace, &self.provider, &inspected.app_id, &inspected.subject.id)
             .await?;
         match other {
-            Some(other) if other.id != held.id => Err(Abort::Refused(VaultError::SubjectAlreadyConnected {
+            Some(other) if other.id != held.id => Err(Abort::Work(VaultError::SubjectAlreadyConnected {
                 provider: other.provider,
                 connection: other.id,
             })),
