@@ -177,6 +177,28 @@ fn server() -> &'static Source {
     source
 }
 
+/// The wings of the vault, and what they share, from top to bottom: each uses only what stands below it.
+const WINGS: [&str; 16] = [
+    "fuzzing",
+    "opening",
+    "status",
+    "jobs",
+    "feed",
+    "workspace",
+    "token",
+    "access",
+    "keys",
+    "audit",
+    "once",
+    "position",
+    "provider_health",
+    "state",
+    "timetable",
+    "error",
+];
+/// What the vault remembers of reports is made of their verdicts.
+const KNOWN_UPWARDS: [&str; 1] = ["vault::state uses vault::token::report"];
+
 /// The names of our crates among a manifest's dependencies of every kind.
 fn dependencies(manifest: &str) -> BTreeSet<String> {
     let mut section = String::new();
@@ -222,6 +244,12 @@ fn only_its_module_and_its_configuration_know_a_platform() {
         let found = platform_names(&Source::parse([(file, text)]));
         assert_eq!(!found.is_empty(), caught, "{file}: {text}: {found:?}");
     }
+}
+
+/// Calls of each other's methods on `Vault` are not seen: no path names where they stand.
+#[test]
+fn every_wing_of_the_vault_uses_only_what_stands_below_it() {
+    assert_eq!(arrows_upwards(server(), "vault", &WINGS), KNOWN_UPWARDS);
 }
 
 #[test]
