@@ -21,12 +21,12 @@ use crate::vault::state::access::{Access, KeyUses};
 use crate::vault::state::audit::AuditTrail;
 use crate::vault::state::feed::Feed;
 use crate::vault::state::in_flight::InFlight;
+use crate::vault::state::inspections::Inspections;
 use crate::vault::state::jobs::Jobs;
 use crate::vault::state::key_changes::KeyChanges;
 use crate::vault::state::keyring::Keys;
 use crate::vault::state::policy::PolicyInForce;
 use crate::vault::state::work::Work;
-use crate::vault::token::report::Inquiries;
 
 impl From<StoreError> for OpenError {
     fn from(error: StoreError) -> Self {
@@ -126,7 +126,7 @@ impl Vault {
             audit: AuditTrail::new(audit),
             requests_in_flight: InFlight::default(),
             exchanges_in_flight: InFlight::default(),
-            inquiries: Inquiries::default(),
+            inspections: Inspections::default(),
             data_dir: config.data_dir,
             replica: name,
             store,

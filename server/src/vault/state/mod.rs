@@ -5,6 +5,7 @@ pub(super) mod access;
 pub(super) mod audit;
 pub(super) mod feed;
 pub(super) mod in_flight;
+pub(super) mod inspections;
 pub(super) mod jobs;
 pub(super) mod key_changes;
 pub(super) mod keyring;
@@ -24,11 +25,11 @@ use crate::provider::{Provider, Providers};
 use crate::store::Store;
 use crate::vault::error::VaultError;
 use crate::vault::timetable::Timetable;
-use crate::vault::token::report::Inquiries;
 use access::Access;
 use audit::AuditTrail;
 use feed::Feed;
 use in_flight::{InFlight, RequestKey};
+use inspections::Inspections;
 use jobs::Jobs;
 use key_changes::KeyChanges;
 use keyring::Keys;
@@ -52,7 +53,7 @@ pub struct Vault {
     pub(super) access: Access,
     pub(super) requests_in_flight: InFlight<RequestKey>,
     pub(super) exchanges_in_flight: InFlight<String>,
-    pub(super) inquiries: Inquiries,
+    pub(super) inspections: Inspections,
     pub(super) feed: Feed,
     pub(super) jobs: Jobs,
     pub(super) audit: AuditTrail,

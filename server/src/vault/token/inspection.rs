@@ -41,12 +41,7 @@ impl Findings {
     }
 }
 
-/// Writes an inspection into a connection's facts.
-pub(in crate::vault) fn learn(
-    connection: &mut Connection,
-    inspection: &Result<Inspected, Refusal>,
-    now: Timestamp,
-) {
+fn learn(connection: &mut Connection, inspection: &Result<Inspected, Refusal>, now: Timestamp) {
     match inspection {
         Ok(inspected) => {
             let held = connection.facts.expiry;

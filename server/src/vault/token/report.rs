@@ -4,18 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use moka::sync::Cache;
-use tokio::sync::OwnedSemaphorePermit;
-
 use crate::model::{
-    Connection, ConnectionId, Misconfiguration, Principal, Refusal, RefusalKind, SecretId, Standing, Status,
-    Timestamp, TokenVersion,
+    Connection, Misconfiguration, Principal, Refusal, RefusalKind, SecretId, Standing, Status, Timestamp,
+    TokenVersion,
 };
 use crate::provider::ReportedRefusal;
 use crate::store::HeldToken;
 use crate::vault::error::VaultError;
 use crate::vault::state::Vault;
-use crate::vault::state::shares::Shares;
 use crate::vault::token::inspection::{Applied, Findings};
 use crate::vault::token::target::Target;
 use crate::vault::token::view::TokenView;
@@ -90,57 +86,8 @@ pub struct ReportOutcome {
 
 /// The retry delay when the provider names none.
 const WAIT: Duration = Duration::from_secs(30);
-/// How long an inspection answers further reports, at most. A dead token is found that much later at worst, and
-/// repeated reports of one token cost the provider six calls a minute.
-const REUSED: Duration = Duration::from_secs(10);
-/// Secrets whose last inspection is remembered.
-const REMEMBERED: u64 = 100_000;
-/// How long it is remembered.
-const REMEMBERED_FOR: Duration = Duration::from_secs(60);
 /// The retry delay while the operator fixes our configuration, or until a block is lifted.
 const LONG_WAIT: Duration = Duration::from_secs(15 * 60);
-
-/// Recent inspections, so that repeated reports of one token do not use up the provider's calls.
-pub(in crate::vault) struct Inquiries {
-    last: Cache<(ConnectionId, SecretId), Answered>,
-    /// One inspection at a time per connection: reports that wait for it use its result.
-    turns: Shares,
-}
-
-/// The result of an inspection of a secret that is not dead.
-#[derive(Debug, Clone, Copy)]
-struct Answered {
-    verdict: Verdict,
-    at: Timestamp,
-    wait: Duration,
-}
-
-impl Default for Inquiries {
-    fn default() -> Self {
-        let last = Cache::builder().max_capacity(REMEMBERED).time_to_live(REMEMBERED_FOR).build();
-        Self { last, turns: Shares::new(1) }
-    }
-}
-
-impl Inquiries {
-    /// Waits until no other task inspects this connection.
-    pub(in crate::vault) async fn turn(&self, connection: ConnectionId) -> Option<OwnedSemaphorePermit> {
-        self.turns.take(&connection.to_string()).await
-    }
-
-    /// The result that still holds for this secret, and the rest of its retry delay.
-    fn recent(&self, connection: &Connection, now: Timestamp) -> Option<(Verdict, Duration)> {
-        let answered = self.last.get(&(connection.id, connection.secret_id))?;
-        // After the clock was set back, the age is unknown.
-        let age = if now < answered.at { return None } else { now.since(answered.at) };
-        (age < answered.wait).then(|| (answered.verdict, answered.wait.saturating_sub(age)))
-    }
-
-    fn note(&self, connection: &Connection, verdict: Verdict, wait: Duration, at: Timestamp) {
-        let wait = wait.min(REUSED);
-        self.last.insert((connection.id, connection.secret_id), Answered { verdict, at, wait });
-    }
-}
 
 impl Vault {
     /// Judges a refusal that a caller met.
@@ -162,7 +109,7 @@ impl Vault {
         caller: &Principal,
         report: &ReportTokenError,
     ) -> Result<ReportOutcome, VaultError> {
-        let _turn = self.inquiries.turn(report.target.connection).await;
+        let _turn = self.inspections.turn(report.target.connection).await;
         let held = self.held_now(caller, &report.target).await?;
         let connection = &held.connection;
         let is_current = match report.secret {
@@ -219,7 +166,8 @@ impl Vault {
         reported: Refusal,
     ) -> Result<ReportOutcome, VaultError> {
         let connection = &held.connection;
-        if let Some((verdict, wait)) = self.inquiries.recent(connection, self.clock.now()) {
+        if let Some((still_valid, wait)) = self.inspections.recent(connection, self.clock.now()) {
+            let verdict = if still_valid { Verdict::StillValid } else { Verdict::Unconfirmed };
             return self.outcome(connection.clone(), verdict, Advice::RetryAfter, wait).await;
         }
         let provider = self.provider_of(connection)?;
@@ -271,7 +219,7 @@ impl Vault {
             }
         };
         if matches!(advice, Advice::RetryAfter) {
-            self.inquiries.note(&connection, verdict, wait, asked_at);
+            self.inspections.note(&connection, verdict == Verdict::StillValid, wait, asked_at);
         }
         self.outcome(connection, verdict, advice, wait).await
     }

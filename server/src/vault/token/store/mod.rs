@@ -98,7 +98,7 @@ impl Vault {
             let id = command.request_id.as_ref().filter(|_| !command.validate_only);
             let request = vault.request("StoreToken", id, &parts);
             let work = async |claim| {
-                let intake = vault.store(&command, pasted, claim).await?;
+                let intake = vault.store_pasted(&command, pasted, claim).await?;
                 let token = &intake.token.connection;
                 tracing::info!(
                     connection = %token.id, workspace = %token.workspace, version = %token.version, outcome = ?intake.outcome,
@@ -140,7 +140,7 @@ impl Vault {
         })
     }
 
-    async fn store(
+    async fn store_pasted(
         self: &Arc<Self>,
         command: &StoreToken,
         pasted: Secret,

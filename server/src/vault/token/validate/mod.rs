@@ -46,7 +46,7 @@ impl Vault {
         self.work
             .detached(async move {
                 // Each validation asks the provider several times, so there is one at a time per connection.
-                let _turn = vault.inquiries.turn(command.target.connection).await;
+                let _turn = vault.inspections.turn(command.target.connection).await;
                 // If the token changes meanwhile, the findings are about an old token: validate once more.
                 for _ in 0..2 {
                     let held = vault.held_now(&caller, &command.target).await?;

@@ -1,0 +1,59 @@
+//! Recent inspections, so that repeated reports of one token do not use up the provider's calls.
+
+use std::time::Duration;
+
+use moka::sync::Cache;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::shares::Shares;
+use crate::model::{Connection, ConnectionId, SecretId, Timestamp};
+
+/// How long an inspection answers further reports, at most. A dead token is found that much later at worst, and
+/// repeated reports of one token cost the provider six calls a minute.
+const REUSED: Duration = Duration::from_secs(10);
+/// Secrets whose last inspection is remembered.
+const REMEMBERED: u64 = 100_000;
+/// How long it is remembered.
+const REMEMBERED_FOR: Duration = Duration::from_secs(60);
+
+pub struct Inspections {
+    last: Cache<(ConnectionId, SecretId), Inspection>,
+    /// One inspection at a time per connection: reports that wait for it use its result.
+    turns: Shares,
+}
+
+/// An inspection that did not find the token dead.
+#[derive(Debug, Clone, Copy)]
+struct Inspection {
+    /// Whether the provider accepted the token; otherwise it could not be asked.
+    still_valid: bool,
+    at: Timestamp,
+    wait: Duration,
+}
+
+impl Default for Inspections {
+    fn default() -> Self {
+        let last = Cache::builder().max_capacity(REMEMBERED).time_to_live(REMEMBERED_FOR).build();
+        Self { last, turns: Shares::new(1) }
+    }
+}
+
+impl Inspections {
+    /// Waits until no other task inspects this connection.
+    pub async fn turn(&self, connection: ConnectionId) -> Option<OwnedSemaphorePermit> {
+        self.turns.take(&connection.to_string()).await
+    }
+
+    /// Whether the last inspection of this secret found it valid, if that still holds, and the rest of its retry delay.
+    pub fn recent(&self, connection: &Connection, now: Timestamp) -> Option<(bool, Duration)> {
+        let last = self.last.get(&(connection.id, connection.secret_id))?;
+        // After the clock was set back, the age is unknown.
+        let age = if now < last.at { return None } else { now.since(last.at) };
+        (age < last.wait).then(|| (last.still_valid, last.wait.saturating_sub(age)))
+    }
+
+    pub fn note(&self, connection: &Connection, still_valid: bool, wait: Duration, at: Timestamp) {
+        let wait = wait.min(REUSED);
+        self.last.insert((connection.id, connection.secret_id), Inspection { still_valid, at, wait });
+    }
+}
