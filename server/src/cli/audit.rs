@@ -171,19 +171,17 @@ fn short_list(records: &[AuditRecord]) -> String {
     let columns = [
         ("TIME (UTC)", Column::Whole),
         ("WHO", Column::Whole),
-        ("WHAT", Column::Whole),
         ("ABOUT", Column::Prose),
-        ("OUTCOME", Column::Prose),
+        ("WHAT", Column::Prose),
     ];
     let rows: Vec<_> = records
         .iter()
         .map(|record| {
             [
                 shortened(&record.at, "2026-01-31T12:00:00".len()),
-                or_nothing(&record.principal),
-                what(record),
+                or_nothing(record.principal.strip_prefix("system:").unwrap_or(&record.principal)),
                 about(record),
-                outcome(record),
+                format!("{}: {}", what(record), outcome(record)),
             ]
         })
         .collect();
@@ -224,7 +222,7 @@ fn what(record: &AuditRecord) -> String {
     }
 }
 
-/// Such as "acme …46696f67bb1b v3": words, so that the cell can wrap.
+/// Such as "acme …6f67bb1b v3": words, so that the cell can wrap.
 fn about(record: &AuditRecord) -> String {
     let object = if record.connection.is_empty() { &record.object } else { &record.connection };
     let version = record.version.map(|version| format!("v{version}")).unwrap_or_default();

@@ -103,20 +103,19 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
         ("JOB", Column::Whole),
         ("CRON (UTC)", Column::Whole),
         ("NEXT RUN", Column::Whole),
-        ("LAST RUN", Column::Whole),
-        ("RESULT", Column::Prose),
+        ("LATEST RUN", Column::Prose),
     ];
     let rows: Vec<_> = jobs
         .iter()
         .map(|job| {
-            let last = job.last_run.as_ref();
             let time = |at: Option<_>| at.map_or(NOTHING.to_owned(), minute);
+            let latest = job.last_run.as_ref();
+            let latest = latest.map(|run| format!("{} {}", time(run.started_at), result(run)));
             [
                 job.name.clone(),
                 if job.cron.is_empty() { NOTHING.to_owned() } else { job.cron.clone() },
                 time(job.next_run_at),
-                time(last.and_then(|run| run.started_at)),
-                last.map_or(NOTHING.to_owned(), result),
+                latest.unwrap_or_else(|| NOTHING.to_owned()),
             ]
         })
         .collect();

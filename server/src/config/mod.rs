@@ -36,6 +36,7 @@ use crate::vault::{BreakGlassSealingKey, CallerPolicy, Timetable, TransitConfig,
 use declare::Setting;
 pub use reach::Reach;
 use reader::Reader;
+#[cfg(feature = "demo")]
 pub use settings::DEFAULT_LISTEN;
 use settings::*;
 

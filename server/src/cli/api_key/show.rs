@@ -56,7 +56,7 @@ fn short_list(keys: &[ApiKey]) -> String {
         ("KEY ID", Column::Whole),
         ("PRINCIPAL", Column::Whole),
         ("ROLE", Column::Whole),
-        ("WORKSPACES", Column::Prose),
+        ("WHERE", Column::Prose),
         ("LAST USED (UTC)", Column::Whole),
         ("STATE", Column::Prose),
     ];
@@ -108,16 +108,16 @@ fn wide_list(keys: &[ApiKey]) -> String {
     table(names.map(|name| (name, Column::Whole)), &rows, Fit::Wide)
 }
 
-/// Whether the key works, until when, and what takes its place.
+/// Whether the key works, until when, and whether another one takes its place.
 fn state(key: &ApiKey) -> String {
     let mut state = match (key.revoked_at, key.expires_at) {
         (Some(at), _) => format!("revoked {}", minute(at)),
         (None, Some(end)) if from_wire(end) <= now() => format!("expired {}", minute(end)),
-        (None, Some(end)) => format!("works until {}", minute(end)),
+        (None, Some(end)) => format!("until {}", minute(end)),
         (None, None) => "works".to_owned(),
     };
-    if let Some(successor) = &key.replaced_by {
-        state = format!("{state}, replaced by {successor}");
+    if key.replaced_by.is_some() {
+        state.push_str(", replaced");
     }
     state
 }

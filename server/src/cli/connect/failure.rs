@@ -116,8 +116,8 @@ mod tests {
 
     #[test]
     fn fields_are_named_as_the_arguments_that_fill_them() {
-        let told = violated("named.workspace_ids[0]", "must be a name");
-        assert!(told.ends_with("--workspace must be a name") && !told.contains("workspace_ids"), "{told}");
+        let shown = violated("named.workspace_ids[0]", "must be a name");
+        assert!(shown.ends_with("--workspace must be a name") && !shown.contains("workspace_ids"), "{shown}");
         assert!(violated("request_id", "must be fresh").contains("request_id must be fresh"));
     }
 

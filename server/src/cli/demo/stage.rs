@@ -9,7 +9,7 @@ use crate::cli::terminal::{counted, id_end, say};
 /// What stands before a detail.
 pub(super) const DETAIL: &str = "    ";
 /// Room for the name of a check.
-const CHECK: usize = 14;
+const CHECK: usize = 15;
 
 pub(super) fn step(number: u8, title: &str, what: &str) -> anyhow::Result<()> {
     say(format_args!("  {} {}", bold(&number.to_string()), bold(title)))?;

@@ -24,7 +24,7 @@ pub(super) fn note(line: impl std::fmt::Display) {
 
 /// The end of an id, which tells ids apart: the beginning is the time at which each was made.
 pub(super) fn id_end(id: &str) -> String {
-    const END: usize = 12;
+    const END: usize = 8;
     match id.char_indices().rev().nth(END - 1) {
         Some((at, _)) if at > 0 && uuid::Uuid::parse_str(id).is_ok() => {
             format!("…{}", id.get(at..).unwrap_or(id))

@@ -16,7 +16,7 @@ use crate::cli::terminal::time::{minute, second};
 const TIME: usize = "2027-01-15 08:00".len();
 const KIND: usize = 20;
 
-/// The kind in the colour of how the token is after the event: red does not work, amber wants somebody.
+/// The kind in the colour of how the token is after the event: red does not work, amber needs attention.
 pub(in crate::cli) fn kind(event: &ExpiryEvent, width: usize) -> String {
     let text = format!("● {:width$}", kind_name(event.kind()));
     let calm = event.severity() == Severity::Info;
@@ -131,7 +131,7 @@ mod tests {
         };
         assert_eq!(
             event(&shown, Fit::Screen),
-            "2027-01-15 08:00  ● INVALIDATED          Ana in acme (…46696f67bb1b)\n                    It is dead. Reconnect."
+            "2027-01-15 08:00  ● INVALIDATED          Ana in acme (…6f67bb1b)\n                    It is dead. Reconnect."
         );
         let wide = event(&shown, Fit::Wide);
         assert!(wide.lines().count() == 1 && wide.contains(ID) && wide.ends_with("Reconnect."), "{wide}");
