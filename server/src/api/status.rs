@@ -285,7 +285,7 @@ fn denial(error: VaultError, call: &Call) -> Denial {
             Code::Aborted,
             Reason::TokenVersionMismatch,
             format!("The connection holds token version {actual}, and if_token_version is {expected}."),
-            "Read the token again and decide anew.",
+            "Read the token again, then decide.",
         )
         .with("connection_id", connection)
         .with("token_version", actual),

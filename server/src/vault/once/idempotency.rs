@@ -97,7 +97,7 @@ impl Vault {
         }
     }
 
-    /// Writes the outcome of work that has already been committed. If that fails, a repeated request starts anew.
+    /// Writes the outcome of work that has already been committed. If that fails, a repeated request starts from the beginning.
     pub(in crate::vault) async fn finish_afterwards(
         &self,
         claim: RequestClaim,
@@ -111,7 +111,7 @@ impl Vault {
             })
             .await;
         if let Err(error) = finished {
-            tracing::warn!(error = %VaultError::from(error), "a request's outcome could not be written; a repeat starts it anew");
+            tracing::warn!(error = %VaultError::from(error), "a request's outcome could not be written; a repeat starts it from the beginning");
         }
     }
 
