@@ -13,12 +13,10 @@ use rcgen::{
 };
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-/// A certificate authority.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 pub const DAY: Duration = Duration::from_secs(86_400);
 
-/// When a certificate ends.
 #[derive(Debug, Clone, Copy)]
 pub enum End {
     Far,
@@ -68,7 +66,7 @@ impl Authority {
         Pair { certificate: certificate.pem(), key: key.serialize_pem() }
     }
 
-    /// For a server on this machine.
+    /// A certificate for a server on this machine.
     pub fn server(&self) -> Pair {
         self.server_until(End::Far)
     }
@@ -77,7 +75,7 @@ impl Authority {
         self.issue(&["localhost"], ExtendedKeyUsagePurpose::ServerAuth, end)
     }
 
-    /// For a client of these names.
+    /// A certificate for a client with these names.
     pub fn client(&self, names: &[&str]) -> Pair {
         self.client_until(names, End::Far)
     }
@@ -94,7 +92,8 @@ pub struct Secured {
 }
 
 impl Secured {
-    /// Everything but the start. `clients`: the roots of clients' certificates, and whether they must show one.
+    /// Prepares everything, but does not start the vault. `clients`: the roots of clients' certificates, and whether
+    /// clients must show one.
     pub async fn prepare(backend: Backend, server: &Pair, clients: Option<(&Authority, &str)>) -> Self {
         let world = World::builder(backend).prepare().await;
         let key = |name: &str| format!("TOKEN_VAULT__SERVER__TLS__{name}");
@@ -114,7 +113,7 @@ impl Secured {
         secured
     }
 
-    /// The same, and the vault started.
+    /// The same, and starts the vault.
     pub async fn start(backend: Backend, server: &Pair, clients: Option<(&Authority, &str)>) -> Self {
         let secured = Self::prepare(backend, server, clients).await;
         secured.serve();

@@ -1,4 +1,4 @@
-//! What tests of many replicas, connections and watchers at once have in common.
+//! Helpers for tests with many replicas, connections and watchers.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use token_vault_proto::v1::watch_expiry_events_response::Item;
 use token_vault_proto::v1::{ExpiryEvent, WatchExpiryEventsRequest as Watch};
 use uuid::Uuid;
 
-/// Chance that is the same in every run.
+/// A random generator that gives the same numbers in every run.
 pub struct Dice(u64);
 
 impl Dice {
@@ -17,7 +17,6 @@ impl Dice {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 
-    /// A number below another.
     pub fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -25,24 +24,22 @@ impl Dice {
         usize::try_from((mixed ^ (mixed >> 31)) >> 8).expect("fewer bits than a number has") % bound
     }
 
-    /// A time up to a bound.
     pub fn time(&mut self, bound: Duration) -> Duration {
         Duration::from_micros(self.below(usize::try_from(bound.as_micros()).expect("seconds")) as u64)
     }
 
-    /// One of several.
     pub fn pick<'a, T>(&mut self, all: &'a [T]) -> &'a T {
         &all[self.below(all.len())]
     }
 }
 
-/// Lets those tests that keep every processor busy go one after the other.
+/// Tests that keep every processor busy run one after the other.
 pub async fn turn() -> tokio::sync::MutexGuard<'static, ()> {
     static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
     TURN.lock().await
 }
 
-/// Connections without a token, made straight in the tables.
+/// Connections without a token, written into the tables directly.
 pub struct Crowd<'a> {
     pub ids: &'a [Uuid],
     pub name: &'a str,
@@ -52,7 +49,6 @@ pub struct Crowd<'a> {
     pub due_before: i64,
 }
 
-/// New ids, in order.
 pub fn ids(count: usize) -> Vec<Uuid> {
     (0..count).map(|_| Uuid::now_v7()).collect()
 }
@@ -82,16 +78,15 @@ impl Crowd<'_> {
     }
 }
 
-/// How a stay at the feed ended.
+/// How a visit of a watcher to the feed ended.
 #[derive(Debug)]
 pub enum Left {
-    /// The watcher went.
     Went,
     /// The stream ended, or did not begin; `None`: without a word.
     Ended(Option<Denial>),
 }
 
-/// A watcher's memory over all its stays: from the feed's first event on, without a hole and without a repeat.
+/// What a watcher saw in all its visits: every event from the first, without a gap or a repeat.
 #[derive(Default)]
 pub struct Memory {
     pub events: Vec<(Kind, String)>,

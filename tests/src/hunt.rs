@@ -1,4 +1,4 @@
-//! Looks for secrets in whatever was written: in clear, in hexadecimal and in base64.
+//! Searches whatever was written for secrets: in plain text, in hexadecimal and in base64.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -7,23 +7,19 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
-/// Shortest secret that is hunted: shorter ones would be found by chance.
+/// The shortest secret to search for: shorter ones are found by chance.
 const SHORTEST: usize = 12;
-/// Needles are found by so many leading bytes.
+/// Needles are indexed by this many leading bytes.
 const HEAD: usize = 8;
 
-/// A secret that was found.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Finding {
-    /// Which secret, by the name that the test gave it.
+    /// The name that the test gave the secret.
     pub name: String,
-    /// In which form.
     pub form: &'static str,
-    /// Where.
     pub place: String,
 }
 
-/// Knows the secrets of a run.
 #[derive(Debug, Clone, Default)]
 pub struct Hunter {
     secrets: BTreeSet<(String, Vec<u8>)>,
@@ -36,7 +32,7 @@ struct Needle {
 }
 
 impl Hunter {
-    /// Hunts this secret too.
+    /// Adds a secret.
     pub fn add(&mut self, name: &str, secret: impl AsRef<[u8]>) {
         let secret = secret.as_ref();
         if secret.len() >= SHORTEST {
@@ -44,23 +40,21 @@ impl Hunter {
         }
     }
 
-    /// How many secrets are known.
     pub fn len(&self) -> usize {
         self.secrets.len()
     }
 
-    /// Whether none is.
     pub fn is_empty(&self) -> bool {
         self.secrets.is_empty()
     }
 
-    /// All that is found in these bytes.
+    /// Searches these bytes.
     pub fn search(&self, place: &str, haystack: &[u8]) -> Vec<Finding> {
         let needles = self.needles();
         search(&needles, &index(&needles), place, haystack)
     }
 
-    /// All that is found in these files.
+    /// Searches these files.
     pub fn search_files(&self, files: impl IntoIterator<Item = PathBuf>) -> Vec<Finding> {
         let needles = self.needles();
         let index = index(&needles);

@@ -7,11 +7,10 @@ use token_vault_proto::v1::ErrorReason;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-/// A failed call, with its details read.
+/// A failed call and its decoded details.
 #[derive(Debug, Clone)]
 pub struct Denial(Box<Details>);
 
-/// What a status says.
 #[derive(Clone)]
 struct Details {
     code: Code,
@@ -59,37 +58,32 @@ impl From<Status> for Denial {
 }
 
 impl Denial {
-    /// The canonical code.
     pub fn code(&self) -> Code {
         self.0.code
     }
 
-    /// The words.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// `ErrorInfo.reason`.
     pub fn reason(&self) -> &str {
         &self.0.reason
     }
 
-    /// How long to wait, if it says.
+    /// The retry delay, if there is one.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
     }
 
-    /// A fact.
     pub fn fact(&self, key: &str) -> Option<&str> {
         self.0.metadata.get(key).map(String::as_str)
     }
 
-    /// Everything that was sent, for hunting secrets.
+    /// Everything that was received, to search it for secrets.
     pub fn everything(&self) -> Vec<u8> {
         [self.0.message.as_bytes(), &self.0.raw, format!("{:?}", self.0).as_bytes()].concat()
     }
 
-    /// Asserts code and reason.
     #[track_caller]
     pub fn is(&self, code: Code, reason: ErrorReason) -> &Self {
         assert_eq!((self.0.code, self.0.reason.as_str()), (code, reason.reason()), "{self:#?}");
@@ -97,28 +91,27 @@ impl Denial {
         self
     }
 
-    /// Asserts that this field is told as a violation.
+    /// Asserts that the field is among the violations.
     #[track_caller]
     pub fn field(&self, field: &str) -> &Self {
         assert!(self.0.fields.iter().any(|given| given == field), "{field} is not told: {self:#?}");
         self
     }
 
-    /// Asserts a fact.
     #[track_caller]
     pub fn says(&self, key: &str, value: impl AsRef<str>) -> &Self {
         assert_eq!(self.fact(key), Some(value.as_ref()), "{key} in {self:#?}");
         self
     }
 
-    /// Asserts that it says when to try again.
+    /// Asserts that it names a retry delay.
     #[track_caller]
     pub fn has_retry(&self) -> &Self {
         assert!(self.0.retry_after.is_some_and(|wait| !wait.is_zero()), "no RetryInfo: {self:#?}");
         self
     }
 
-    /// Asserts a part of the words.
+    /// Asserts that the message contains `part`.
     #[track_caller]
     pub fn words(&self, part: &str) -> &Self {
         assert!(self.0.message.contains(part), "{part:?} is not in {self:#?}");

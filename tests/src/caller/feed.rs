@@ -21,14 +21,13 @@ use crate::wait::eventually_async;
 /// How long a test waits for what must come.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A running watch. Whoever asks it anything learns first what it saw that may not be; so does whoever drops it.
+/// A running watch. Each method, and the drop, first panics with what the watch received that it may not receive.
 #[derive(Debug)]
 pub struct Feed {
     seen: Arc<Mutex<Seen>>,
     task: JoinHandle<()>,
 }
 
-/// What a watch has brought so far.
 #[derive(Debug, Default)]
 struct Seen {
     answers: usize,
@@ -93,7 +92,7 @@ impl Seen {
 }
 
 impl Caller {
-    /// The bare stream of a watch; heartbeats come every second unless the request says otherwise.
+    /// The stream of a watch itself; heartbeats come every second unless the request says otherwise.
     pub async fn stream(&self, mut watch: Watch) -> Result<Streaming<Response>, Denial> {
         watch.heartbeat_interval = watch.heartbeat_interval.or_else(|| seconds(1));
         let mut request = self.request(watch);
@@ -103,7 +102,6 @@ impl Caller {
         self.note(client.watch_expiry_events(request).await)
     }
 
-    /// Watches the feed as asked.
     pub async fn watch(&self, watch: Watch) -> Result<Feed, Denial> {
         let stream = self.stream(watch).await?;
         let seen = Arc::new(Mutex::new(Seen::default()));
@@ -117,12 +115,12 @@ impl Caller {
         self.watch(Watch { start, ..Watch::default() }).await.expect("all roles may watch")
     }
 
-    /// What comes after a position.
+    /// The events after a position.
     pub async fn watch_after(&self, cursor: &str) -> Result<Feed, Denial> {
         self.watch(Watch { start: Some(Start::Cursor(cursor.into())), ..Watch::default() }).await
     }
 
-    /// The state of all first, then what follows.
+    /// A snapshot first, then the events that follow.
     pub async fn watch_snapshot(&self) -> Feed {
         let start = Some(Start::From(StartFrom::Snapshot.into()));
         self.watch(Watch { start, ..Watch::default() }).await.expect("all roles may watch")
@@ -173,7 +171,6 @@ impl Feed {
         self.seen().events.clone()
     }
 
-    /// Those of one connection.
     pub fn of(&self, connection: &str) -> Vec<ExpiryEvent> {
         self.events().into_iter().filter(|event| event.connection_id == connection).collect()
     }
@@ -183,22 +180,22 @@ impl Feed {
         self.of(connection).iter().map(ExpiryEvent::kind).collect()
     }
 
-    /// Position after all that came.
+    /// The cursor after everything that came.
     pub fn cursor(&self) -> String {
         self.seen().cursor.clone()
     }
 
-    /// Signs of life so far.
+    /// How many heartbeats came so far.
     pub fn heartbeats(&self) -> usize {
         self.seen().heartbeats
     }
 
-    /// The last sign of life.
+    /// The latest heartbeat.
     pub fn heartbeat(&self) -> Heartbeat {
         self.seen().heartbeat
     }
 
-    /// Waits until the events give a value.
+    /// Waits until `find` returns a value for the events so far.
     pub async fn until<T>(&self, what: &str, mut find: impl FnMut(&[ExpiryEvent]) -> Option<T>) -> T {
         let found = eventually_async(what, LIMIT, || {
             let seen = self.seen();
@@ -269,7 +266,7 @@ mod tests {
         Item::Events(EventBatch { events: sequences.iter().map(|&sequence| event(sequence)).collect() })
     }
 
-    /// How many things were wrong with these answers, in this order.
+    /// How many mistakes these responses have, in this order.
     fn wrong(items: Vec<(&str, Item)>) -> usize {
         let mut seen = Seen::default();
         for (cursor, item) in items {

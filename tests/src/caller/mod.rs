@@ -1,4 +1,4 @@
-//! A caller with an API key, and the verbs of both services in the domain's words.
+//! A caller with an API key: every RPC of both services, and the usual calls in short.
 
 pub(crate) mod denial;
 pub(crate) mod feed;
@@ -20,7 +20,6 @@ use crate::hunt::Hunter;
 use crate::machine::process::Process;
 use crate::wait::eventually_async;
 
-/// Somebody who calls the vault.
 #[derive(Debug, Clone)]
 pub struct Caller {
     pub(crate) channel: Channel,
@@ -31,22 +30,20 @@ pub struct Caller {
     secrets: Arc<Mutex<Hunter>>,
 }
 
-/// A fresh idempotency key.
 pub fn request_id() -> String {
     uuid::Uuid::new_v4().to_string()
 }
 
-/// A length of time on the wire.
+/// A duration as the protos have it.
 pub fn seconds(seconds: i64) -> Option<PbDuration> {
     Some(PbDuration { seconds, nanos: 0 })
 }
 
-/// Days on the wire.
 pub fn days(days: i64) -> Option<PbDuration> {
     seconds(days * 86_400)
 }
 
-/// A verb: the message in, the response or the denial out.
+/// One method per RPC: the message in, the response or the denial out.
 macro_rules! verbs {
     ($($(#[$doc:meta])* $name:ident: $client:ident $request:ident => $answer:ident;)*) => {
         $($(#[$doc])*
@@ -79,12 +76,10 @@ impl Caller {
         Self { channel, ..self.clone() }
     }
 
-    /// The key itself.
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// The key's id.
     pub fn key_id(&self) -> &str {
         &self.key_id
     }
@@ -109,60 +104,36 @@ impl Caller {
         })
     }
 
-    /// What is secret in something that was received, if anything is.
+    /// The secrets found in something that was received, if there are any.
     pub(crate) fn secrets_in(&self, place: &str, received: &[u8]) -> Option<String> {
         let found = self.secrets.lock().expect("no test panics here").search(place, received);
         (!found.is_empty()).then(|| format!("{place} tells secrets: {found:?}"))
     }
 
     verbs! {
-        /// `StoreToken`.
         store_token: TokenVaultClient StoreTokenRequest => StoreTokenResponse;
-        /// `ExchangeToken`.
         exchange_token: TokenVaultClient ExchangeTokenRequest => ExchangeTokenResponse;
-        /// `ValidateToken`.
         validate_token: TokenVaultClient ValidateTokenRequest => ValidateTokenResponse;
-        /// `FetchAccessToken`.
         fetch_access_token: TokenVaultClient FetchAccessTokenRequest => FetchAccessTokenResponse;
-        /// `GetToken`.
         get_token: TokenVaultClient GetTokenRequest => GetTokenResponse;
-        /// `ListTokens`.
         list_tokens: TokenVaultClient ListTokensRequest => ListTokensResponse;
-        /// `ReportTokenError`.
         report_token_error: TokenVaultClient ReportTokenErrorRequest => ReportTokenErrorResponse;
-        /// `RevokeToken`.
         revoke_token: TokenVaultClient RevokeTokenRequest => RevokeTokenResponse;
-        /// `ListExpiryEvents`.
         list_expiry_events: TokenVaultClient ListExpiryEventsRequest => ListExpiryEventsResponse;
-        /// `AcknowledgeEvents`.
         acknowledge_events: TokenVaultClient AcknowledgeEventsRequest => AcknowledgeEventsResponse;
-        /// `CreateApiKey`.
         create_api_key: VaultAdminClient CreateApiKeyRequest => CreateApiKeyResponse;
-        /// `ListApiKeys`.
         list_api_keys: VaultAdminClient ListApiKeysRequest => ListApiKeysResponse;
-        /// `RevokeApiKey`.
         revoke_api_key: VaultAdminClient RevokeApiKeyRequest => RevokeApiKeyResponse;
-        /// `RotateApiKey`.
         rotate_api_key: VaultAdminClient RotateApiKeyRequest => RotateApiKeyResponse;
-        /// `ListJobs`.
         list_jobs: VaultAdminClient ListJobsRequest => ListJobsResponse;
-        /// `RunJob`.
         run_job: VaultAdminClient RunJobRequest => RunJobResponse;
-        /// `ListJobRuns`.
         list_job_runs: VaultAdminClient ListJobRunsRequest => ListJobRunsResponse;
-        /// `RotateKey`.
         rotate_key: VaultAdminClient RotateKeyRequest => RotateKeyResponse;
-        /// `GetWorkspace`.
         get_workspace: VaultAdminClient GetWorkspaceRequest => GetWorkspaceResponse;
-        /// `ListWorkspaces`.
         list_workspaces: VaultAdminClient ListWorkspacesRequest => ListWorkspacesResponse;
-        /// `ShredWorkspace`.
         shred_workspace: VaultAdminClient ShredWorkspaceRequest => ShredWorkspaceResponse;
-        /// `ListSubscriptions`.
         list_subscriptions: VaultAdminClient ListSubscriptionsRequest => ListSubscriptionsResponse;
-        /// `DeleteSubscription`.
         delete_subscription: VaultAdminClient DeleteSubscriptionRequest => DeleteSubscriptionResponse;
-        /// `GetVaultStatus`.
         get_vault_status: VaultAdminClient GetVaultStatusRequest => GetVaultStatusResponse;
     }
 
@@ -180,23 +151,23 @@ impl Caller {
         self.note(outcome.await.map(Response::new))
     }
 
-    /// Brings a token into a workspace.
+    /// Stores a token in a workspace.
     pub async fn store(&self, workspace: &str, token: &str) -> Result<pb::IntakeResult, Denial> {
         self.store_with(pasted(workspace, token)).await
     }
 
-    /// The same, with more to say.
+    /// The same, with a request of the test's own.
     pub async fn store_with(&self, request: pb::StoreTokenRequest) -> Result<pb::IntakeResult, Denial> {
         Ok(self.store_token(request).await?.result.expect("an answer has a result"))
     }
 
-    /// Brings a token in, and gives the connection's id.
+    /// Stores a token, and returns the connection's id.
     pub async fn connect(&self, workspace: &str, token: &str) -> String {
         let intake = self.store(workspace, token).await.expect("a good token is stored");
         intake.token.expect("a result has a token").connection_id
     }
 
-    /// Has a job run now, and waits until the run has ended.
+    /// Starts a job and waits for the end of its run.
     pub async fn run(&self, job: &str) -> pb::JobRun {
         let request = pb::RunJobRequest { job: job.into(), ..Default::default() };
         let begun = self.run_job(request).await.expect("the job is there").run.expect("a run");
@@ -206,13 +177,12 @@ impl Caller {
         .await
     }
 
-    /// The runs of a job, the newest first.
     pub async fn runs(&self, job: &str) -> Vec<pb::JobRun> {
         let request = pb::ListJobRunsRequest { job: Some(job.into()), ..Default::default() };
         self.list_job_runs(request).await.expect("runs are told").runs
     }
 
-    /// The secret of a connection.
+    /// Fetches the secret of a connection.
     pub async fn fetch(&self, connection: &str) -> Result<pb::FetchAccessTokenResponse, Denial> {
         let request = pb::FetchAccessTokenRequest { connection_id: connection.into(), ..Default::default() };
         let answer = self.fetch_access_token(request).await?;
@@ -230,19 +200,17 @@ impl Caller {
         secret_of(&self.fetch(connection).await.expect("a usable token is handed out"))
     }
 
-    /// The token of a connection.
     pub async fn get(&self, connection: &str) -> Result<pb::Token, Denial> {
         let request = pb::GetTokenRequest { connection_id: connection.into(), workspace_id: None };
         Ok(self.get_token(request).await?.token.expect("an answer has a token"))
     }
 
-    /// Examines a connection's token.
     pub async fn validate(&self, connection: &str) -> Result<pb::ValidateTokenResponse, Denial> {
         let request = pb::ValidateTokenRequest { connection_id: connection.into(), ..Default::default() };
         self.validate_token(request).await
     }
 
-    /// Reports an error body that the provider gave for version `version`.
+    /// Reports an error body that the provider sent for the version `version`.
     pub async fn report(
         &self,
         connection: &str,
@@ -260,20 +228,19 @@ impl Caller {
         .await
     }
 
-    /// Exchanges what a connection holds.
+    /// Exchanges the token of a connection.
     pub async fn exchange(&self, connection: &str) -> Result<pb::ExchangeTokenResponse, Denial> {
         let subject = pb::exchange_token_request::SubjectOfExchange::ConnectionId(connection.into());
         let request = pb::ExchangeTokenRequest { subject_of_exchange: Some(subject), ..Default::default() };
         self.exchange_token(request).await
     }
 
-    /// Ends a connection, here only.
+    /// Revokes a connection here, but not at the provider.
     pub async fn revoke(&self, connection: &str) -> Result<pb::RevokeTokenResponse, Denial> {
         let request = pb::RevokeTokenRequest { connection_id: connection.into(), ..Default::default() };
         self.revoke_token(request).await
     }
 
-    /// One page of everything.
     pub async fn list(&self) -> Result<pb::ListTokensResponse, Denial> {
         self.list_tokens(pb::ListTokensRequest::default()).await
     }
@@ -296,7 +263,7 @@ fn secret_of(answer: &pb::FetchAccessTokenResponse) -> String {
     }
 }
 
-/// The part of an API key, `tva_<key id>_<secret>`, that is known to its holder alone; the whole of what is no key.
+/// The secret part of an API key `tva_<key id>_<secret>`; of any other text, all of it.
 pub fn secret_part(key: &str) -> &str {
     key.splitn(3, '_').nth(2).unwrap_or(key)
 }

@@ -18,7 +18,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Begins to call; `caller` must be an admin.
+    /// Starts to call; `caller` must be an admin.
     pub fn of(caller: Caller) -> Self {
         let longest = Arc::new(Mutex::new(Duration::ZERO));
         let known = Arc::clone(&longest);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Caller;
 use crate::wait::eventually_async;
 
-/// Calls all the time, each over a connection of its own and over one that stays, and counts what fails.
+/// Calls all the time, in turn over a new connection and over one that stays, and counts the failures.
 pub struct Steady {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicU32>,

@@ -1,4 +1,4 @@
-//! An OpenID Connect issuer over real HTTP, which signs with real keys, and forges what it is told to.
+//! An OpenID Connect issuer over real HTTP. It signs with real keys, and forges tokens on request.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -33,7 +33,6 @@ enum Pair {
     Ed(Ed25519KeyPair),
 }
 
-/// A private key and its name.
 pub struct Signer {
     pub kid: String,
     pair: Pair,
@@ -86,7 +85,7 @@ impl Signer {
         jwk
     }
 
-    /// The public key as bytes, for who takes it for a shared secret.
+    /// The public key as bytes, for an attack that uses it as a shared secret.
     pub fn public_bytes(&self) -> Vec<u8> {
         match &self.pair {
             Pair::Rsa(pair) => pair.public_key().as_ref().to_vec(),
@@ -113,7 +112,7 @@ impl Signer {
         self.token_as(&json!({"alg": self.algorithm(), "typ": "JWT", "kid": self.kid}), claims)
     }
 
-    /// The same under another header.
+    /// The same with another header.
     pub fn token_as(&self, header: &Value, claims: &Value) -> String {
         let message = unsigned(header, claims);
         let signature = self.sign(message.as_bytes());
@@ -126,7 +125,7 @@ pub fn unsigned(header: &Value, claims: &Value) -> String {
     format!("{}.{}", b64(header.to_string()), b64(claims.to_string()))
 }
 
-/// A token that a shared secret signs.
+/// A token signed with a shared secret.
 pub fn hs256(secret: &[u8], kid: &str, claims: &Value) -> String {
     let message = unsigned(&json!({"alg": "HS256", "kid": kid}), claims);
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
@@ -143,7 +142,6 @@ struct Published {
     asked: usize,
 }
 
-/// The issuer.
 pub struct Issuer {
     address: SocketAddr,
     published: Arc<Mutex<Published>>,
@@ -217,7 +215,7 @@ impl Issuer {
         format!("http://{}", self.address)
     }
 
-    /// How often its keys were asked for.
+    /// How many times its keys were requested.
     pub fn asked(&self) -> usize {
         self.published().asked
     }
@@ -226,17 +224,17 @@ impl Issuer {
         self.published().keys = keys.iter().map(|key| key.jwk()).collect();
     }
 
-    /// Answers a question for its keys with more than anybody wants.
+    /// From now on requests for its keys get an endless response.
     pub fn floods(&self) {
         self.published().floods = true;
     }
 
-    /// Takes questions for its keys and never answers.
+    /// From now on requests for its keys get no response.
     pub fn hangs(&self) {
         self.published().hangs = true;
     }
 
-    /// Says that it is somebody else.
+    /// From now on its metadata names another issuer.
     pub fn poses_as(&self, issuer: &str) {
         self.published().issuer = issuer.to_owned();
     }

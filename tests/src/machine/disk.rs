@@ -53,7 +53,7 @@ impl SmallDisk {
         Self { folder: folder.to_path_buf(), size: kib * 1024 }
     }
 
-    /// Takes the last byte that is free.
+    /// Fills the disk to the last byte.
     pub fn fill(&self) {
         let mut ballast = File::create(self.folder.join("ballast")).expect("a file");
         let mut size = self.size;
@@ -64,7 +64,7 @@ impl SmallDisk {
         }
     }
 
-    /// Gives back what `fill` took.
+    /// Frees what `fill` took.
     pub fn free(&self) {
         fs::remove_file(self.folder.join("ballast")).expect("the ballast is there");
     }

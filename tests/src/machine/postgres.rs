@@ -1,4 +1,4 @@
-//! A throwaway PostgreSQL cluster: made by the tests, and gone with them, however they end.
+//! A throwaway PostgreSQL cluster. It goes when the tests end, however they end.
 
 use std::fs;
 use std::io;
@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
-/// The cluster's superuser.
 const USER: &str = "vault";
 
 /// A running cluster. It ends when its owner drops it, or when the test process ends.
@@ -31,7 +30,6 @@ pub fn shared_cluster() -> &'static Cluster {
 }
 
 impl Cluster {
-    /// Makes and starts one.
     pub fn start() -> Self {
         let bin = find_binaries();
         let owner = unprivileged();
@@ -85,17 +83,14 @@ impl Cluster {
         format!("postgres://{USER}:{}@127.0.0.1:{}/{database}", self.password, self.port)
     }
 
-    /// The superuser's password.
     pub fn password(&self) -> &str {
         &self.password
     }
 
-    /// Where its files are.
     pub fn data(&self) -> PathBuf {
         self.dir.join("data")
     }
 
-    /// The server's log.
     pub fn log(&self) -> PathBuf {
         self.dir.join("log")
     }
@@ -148,7 +143,7 @@ fn find_binaries() -> PathBuf {
     bin.expect("these tests need PostgreSQL's initdb and pg_ctl: apt-get install postgresql").to_path_buf()
 }
 
-/// User and group to run as when this is root.
+/// The user and group to run PostgreSQL as when the tests run as root.
 fn unprivileged() -> Option<(u32, u32)> {
     if !rustix::process::geteuid().is_root() {
         return None;

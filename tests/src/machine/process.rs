@@ -1,5 +1,3 @@
-//! One `token-vault` process.
-
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
@@ -17,25 +15,21 @@ use crate::machine::binary::token_vault;
 /// How long a start may take, and an end.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// What to start.
 #[derive(Debug, Clone, Default)]
 pub struct Launch {
     args: Vec<OsString>,
     env: Vec<(String, String)>,
 }
 
-/// A process that has ended.
 #[derive(Debug)]
 pub struct Ended {
     /// Exit code; `None` when a signal ended it.
     pub code: Option<i32>,
-    /// What it wrote on stdout.
     pub stdout: String,
-    /// What it wrote on stderr.
     pub stderr: String,
 }
 
-/// A running one. Dropping it kills it.
+/// A running process. Dropping it kills it.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -43,17 +37,15 @@ pub struct Process {
     err: PathBuf,
     grpc: SocketAddr,
     admin: SocketAddr,
-    /// Gone as soon as its end is known.
+    /// `None` as soon as its end is known.
     life: Option<Arc<()>>,
 }
 
 impl Launch {
-    /// `token-vault` with these arguments.
     pub fn new<A: Into<OsString>>(args: impl IntoIterator<Item = A>) -> Self {
         Self { args: args.into_iter().map(Into::into).collect(), env: Vec::new() }
     }
 
-    /// One more argument.
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
         self.args.push(arg.into());
         self
@@ -65,18 +57,17 @@ impl Launch {
         self
     }
 
-    /// What an environment variable is set to.
     pub fn value(&self, name: &str) -> Option<&str> {
         self.env.iter().rev().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 
-    /// One more argument, at a place among those that stand there.
+    /// One more argument, inserted at `place`.
     pub fn arg_after(mut self, place: usize, arg: impl Into<OsString>) -> Self {
         self.args.insert(place, arg.into());
         self
     }
 
-    /// The same settings for another command than the one that stands first.
+    /// The same settings with other words in place of the first, which is the command.
     pub fn instead<A: Into<OsString>>(mut self, words: impl IntoIterator<Item = A>) -> Self {
         self.args.splice(..self.args.len().min(1), words.into_iter().map(Into::into));
         self
@@ -90,7 +81,6 @@ impl Launch {
         command
     }
 
-    /// Runs it to its end.
     pub fn run(&self) -> Ended {
         let done = self.command().output().expect("the binary runs");
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
@@ -159,7 +149,6 @@ fn ready(stdout: &str) -> Option<(SocketAddr, SocketAddr)> {
 }
 
 impl Process {
-    /// Where gRPC is.
     pub fn grpc(&self) -> SocketAddr {
         self.grpc
     }
@@ -169,22 +158,21 @@ impl Process {
         channel_to(&format!("http://{}", self.grpc))
     }
 
-    /// Where the probes are.
+    /// The address of the probes.
     pub fn admin(&self) -> SocketAddr {
         self.admin
     }
 
-    /// All that it wrote so far.
+    /// Its output so far, stdout first.
     pub fn output(&self) -> String {
         format!("{}{}", read(&self.out), read(&self.err))
     }
 
-    /// What it logged so far.
+    /// Its log so far, which is stderr.
     pub fn log(&self) -> String {
         read(&self.err)
     }
 
-    /// Its number.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -193,28 +181,26 @@ impl Process {
         Pid::from_child(&self.child)
     }
 
-    /// Asks it to end.
     pub fn terminate(&self) {
         kill_process(self.pid(), Signal::TERM).expect("the process is ours");
     }
 
-    /// Stops it in the middle of whatever it does, as a machine does that is put to sleep.
+    /// Stops it by SIGSTOP, as a suspended machine does.
     pub fn pause(&self) {
         kill_process(self.pid(), Signal::STOP).expect("the process is ours");
     }
 
-    /// Lets it go on.
     pub fn resume(&self) {
         kill_process(self.pid(), Signal::CONT).expect("the process is ours");
     }
 
-    /// Ends it as a power cut would.
+    /// Kills it, as a power cut would.
     pub fn kill(mut self) {
         self.child.kill().expect("the process is ours");
         self.child.wait().expect("a child can be waited for");
     }
 
-    /// How it ended, if it has.
+    /// Its exit status, if it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         let status = self.child.try_wait().expect("a child can be waited for");
         if status.is_some() {
@@ -223,7 +209,7 @@ impl Process {
         status
     }
 
-    /// Tells others whether it still runs, as far as its owner knows.
+    /// Lets others see whether it still runs, as far as its owner knows.
     pub(crate) fn life(&self) -> Weak<()> {
         self.life.as_ref().map(Arc::downgrade).unwrap_or_default()
     }

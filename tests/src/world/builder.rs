@@ -1,5 +1,3 @@
-//! How a world is made.
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex};
@@ -14,7 +12,6 @@ use crate::hunt::Hunter;
 use crate::machine::postgres::{Cluster, shared_cluster};
 use crate::machine::process::Launch;
 
-/// What to start a world with.
 #[derive(Debug, Clone)]
 pub struct Builder {
     backend: Backend,
@@ -35,7 +32,6 @@ impl Builder {
         Self { backend, env: Vec::new(), cluster: None, moving_time: false }
     }
 
-    /// One more environment variable of the vault.
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
         self.env.push((name.into(), value.into()));
         self

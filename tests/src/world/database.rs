@@ -10,24 +10,20 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row, SqliteC
 
 use crate::machine::postgres::{Cluster, shared_cluster};
 
-/// Which database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
-    /// Embedded.
     Sqlite,
-    /// A server.
     Postgres,
 }
 
 impl Backend {
-    /// Both.
     pub const ALL: [Self; 2] = [Self::Sqlite, Self::Postgres];
 }
 
 /// Every row of the tables that a call may change, as text.
 pub type Contents = BTreeMap<&'static str, Vec<String>>;
 
-/// A database of one test.
+/// The database of one test.
 #[derive(Debug, Clone)]
 pub struct Database {
     backend: Backend,
@@ -58,17 +54,16 @@ impl Database {
         Self { backend: Backend::Postgres, url: cluster.url(&name), name }
     }
 
-    /// The only database of a cluster that is there for one test.
+    /// The only database of a cluster that belongs to one test.
     pub fn postgres_of_its_own(url: &str) -> Self {
         Self { backend: Backend::Postgres, url: url.to_owned(), name: "postgres".into() }
     }
 
-    /// Which kind it is.
     pub fn backend(&self) -> Backend {
         self.backend
     }
 
-    /// As `storage.url` wants it.
+    /// The value for `storage.url`.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -78,7 +73,6 @@ impl Database {
         &self.name
     }
 
-    /// The SQLite file.
     pub fn file(&self) -> PathBuf {
         PathBuf::from(self.url.trim_start_matches("sqlite:"))
     }
@@ -102,13 +96,11 @@ impl Database {
         lines.map(|line| format!("{line}\n")).collect()
     }
 
-    /// A connection to the SQLite file.
     pub async fn sqlite_connection(&self) -> SqliteConnection {
         let options = SqliteConnectOptions::new().filename(self.file()).busy_timeout(Duration::from_secs(10));
         options.connect().await.expect("the file opens")
     }
 
-    /// A connection to the PostgreSQL database.
     pub async fn postgres_connection(&self) -> PgConnection {
         PgConnection::connect(&self.url).await.expect("the database answers")
     }
@@ -151,7 +143,6 @@ impl Database {
         }
     }
 
-    /// One number.
     pub async fn count(&self, sql: &str) -> u64 {
         let texts = self.texts(format!("SELECT CAST(({sql}) AS TEXT)")).await;
         texts.first().and_then(|number| number.parse().ok()).expect("a count is one number")
@@ -205,7 +196,7 @@ impl Database {
         rows
     }
 
-    /// Everything that a call may change. A refused call leaves it as it was.
+    /// Everything that a call may change. A denied call leaves it unchanged.
     pub async fn contents(&self) -> Contents {
         let tables = [
             "vault",

@@ -29,20 +29,18 @@ use crate::wait::eventually_async;
 
 /// The workspace that tests use unless they need two.
 pub const ACME: &str = "acme";
-/// What a person grants who does everything right.
+/// The scopes that a person grants unless the test says otherwise.
 pub const SCOPES: [&str; 3] = ["ads_read", "ads_management", "business_management"];
 
 /// A vault in a process of its own, a database of its own, and a sandbox of its own.
 #[derive(Debug)]
 pub struct World {
-    /// The provider.
     pub sandbox: Sandbox,
-    /// The database.
     pub database: Database,
     folder: TempDir,
     launch: Launch,
     process: Mutex<Option<Process>>,
-    /// Where each replica is, for as long as it runs.
+    /// The address of each replica, and whether it still runs.
     replicas: Mutex<Vec<(SocketAddr, Weak<()>)>>,
     moving_time: bool,
     starts: Mutex<u32>,
@@ -56,7 +54,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl World {
-    /// How a world may be started.
     pub fn builder(backend: Backend) -> Builder {
         Builder::new(backend)
     }
@@ -71,27 +68,24 @@ impl World {
         self.launch.clone()
     }
 
-    /// The test's folder.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// The vault's data folder.
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
-    /// The cluster that this world brought.
     pub fn cluster(&self) -> MutexGuard<'_, Cluster> {
         lock(self.cluster.as_ref().expect("this world brought a cluster"))
     }
 
-    /// Starts the vault, or says how it ended.
+    /// Starts the vault, or returns how it ended.
     pub fn try_start(&self) -> Result<(), Ended> {
         self.try_start_as(&self.launch)
     }
 
-    /// The same, started otherwise.
+    /// The same, with other settings.
     pub fn try_start_as(&self, launch: &Launch) -> Result<(), Ended> {
         let mut starts = lock(&self.starts);
         *starts += 1;
@@ -118,7 +112,7 @@ impl World {
         self.replica_as(&self.launch)
     }
 
-    /// The same, started otherwise.
+    /// The same, with other settings.
     pub fn replica_as(&self, launch: &Launch) -> Process {
         let mut starts = lock(&self.starts);
         *starts += 1;
@@ -127,7 +121,7 @@ impl World {
         replica
     }
 
-    /// Where every running process of this world is.
+    /// The address of every running process of this world.
     fn running(&self) -> Vec<SocketAddr> {
         let mut all: Vec<_> =
             lock(&self.process).iter().map(|process| (process.grpc(), process.life())).collect();
@@ -158,17 +152,16 @@ impl World {
         }
     }
 
-    /// Acts on the running process.
     pub fn process<T>(&self, act: impl FnOnce(&mut Process) -> T) -> T {
         act(lock(&self.process).as_mut().expect("the vault runs"))
     }
 
-    /// Ends the process as a power cut would.
+    /// Kills the process, as a power cut would.
     pub fn kill(&self) {
         lock(&self.process).take().expect("the vault runs").kill();
     }
 
-    /// Ends the process by SIGTERM; it must do so cleanly.
+    /// Ends the process by SIGTERM; its exit code must be zero.
     pub fn stop(&self) {
         let mut process = lock(&self.process).take().expect("the vault runs");
         process.terminate();
@@ -176,13 +169,12 @@ impl World {
         assert_eq!(status.code(), Some(0), "not a clean end:\n{}", process.output());
     }
 
-    /// Stops and starts it.
     pub fn restart(&self) {
         self.stop();
         self.start_again();
     }
 
-    /// What the running process, and those before it, wrote.
+    /// The output of the running process and of those before it.
     pub fn logs(&self) -> String {
         let mut all = String::new();
         for start in 1..=*lock(&self.starts) {
@@ -194,7 +186,6 @@ impl World {
         all
     }
 
-    /// `http://…` of gRPC.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.process(|process| process.grpc()))
     }
@@ -204,7 +195,6 @@ impl World {
         Self::channel_to(&self.endpoint())
     }
 
-    /// A connection to a vault.
     pub fn channel_to(endpoint: &str) -> Channel {
         channel_to(endpoint)
     }
@@ -215,7 +205,7 @@ impl World {
         fs::read_to_string(file).expect("the first start wrote it").trim().to_owned()
     }
 
-    /// The admin of the first start.
+    /// The admin with the bootstrap key.
     pub fn admin(&self) -> Caller {
         self.caller_with(&self.bootstrap_key(), "")
     }
@@ -225,7 +215,7 @@ impl World {
         Pace::of(self.admin())
     }
 
-    /// The same at one process, also while the first one does not run.
+    /// The same, calling `process`, also while the first process does not run.
     pub fn admin_of(&self, process: &Process) -> Caller {
         self.caller_at(&format!("http://{}", process.grpc()), &self.bootstrap_key(), "")
     }
@@ -262,7 +252,7 @@ impl World {
         self.key_made_by(&self.admin(), principal, role).await
     }
 
-    /// The same, by an admin who has a way of his own to the vault.
+    /// The same, made by `admin`, who may call over another connection.
     pub async fn key_made_by(&self, admin: &Caller, principal: &str, role: Role) -> Caller {
         let request = pb::CreateApiKeyRequest {
             principal: principal.into(),
@@ -287,27 +277,27 @@ impl World {
         }
     }
 
-    /// Who brings tokens in, in every workspace.
+    /// A connector for all workspaces, who stores tokens.
     pub async fn connector(&self) -> Caller {
         self.of_role(Role::Connector).await
     }
 
-    /// Who uses them.
+    /// An ingestion service for all workspaces, which fetches tokens.
     pub async fn ingestion(&self) -> Caller {
         self.of_role(Role::Ingestion).await
     }
 
-    /// Who looks on.
+    /// A viewer of all workspaces.
     pub async fn viewer(&self) -> Caller {
         self.of_role(Role::Viewer).await
     }
 
-    /// Who warns people.
+    /// An alerting service for all workspaces.
     pub async fn alerting(&self) -> Caller {
         self.of_role(Role::Alerting).await
     }
 
-    /// A person who granted everything.
+    /// A person who granted every scope.
     pub fn person(&self, name: &str) -> User {
         self.sandbox.user(name).grants(SCOPES)
     }
@@ -317,7 +307,7 @@ impl World {
         pasted(workspace, token)
     }
 
-    /// Makes a secret known, so that it is hunted at the end.
+    /// Adds a secret to those that may not stand in the logs.
     pub fn know(&self, name: &str, secret: &str) {
         lock(&self.secrets).add(name, secret);
     }
