@@ -284,8 +284,8 @@ async fn a_log_has_one_writer_and_a_folder_has_room_for_more() {
     let folder = tempfile::tempdir().unwrap();
     let named = config(SinkConfig::File(folder.path().join("audit.jsonl")));
     let first = Audit::open(&named, key(), Clock::system()).unwrap();
-    let told = Audit::open(&named, key(), Clock::system()).unwrap_err().to_string();
-    assert!(told.contains("another token-vault process") && told.contains("audit.file"), "{told}");
+    let error = Audit::open(&named, key(), Clock::system()).unwrap_err().to_string();
+    assert!(error.contains("another token-vault process") && error.contains("audit.file"), "{error}");
     let free = config(SinkConfig::Folder(folder.path().to_owned()));
     let second = Audit::open(&free, key(), Clock::system()).unwrap();
     assert_ne!(first.log_name(), second.log_name());
@@ -296,11 +296,11 @@ async fn a_log_has_one_writer_and_a_folder_has_room_for_more() {
 async fn a_sink_that_can_not_be_written_is_refused_at_start() {
     let folder = tempfile::tempdir().unwrap();
     let full = config(SinkConfig::File("/dev/full".into()));
-    let told = Audit::open(&full, key(), Clock::system()).unwrap_err().to_string();
-    assert!(told.contains("/dev/full") && told.contains("can't be written"), "{told}");
+    let error = Audit::open(&full, key(), Clock::system()).unwrap_err().to_string();
+    assert!(error.contains("/dev/full") && error.contains("can't be written"), "{error}");
     let a_folder = config(SinkConfig::File(folder.path().to_owned()));
-    let told = Audit::open(&a_folder, key(), Clock::system()).unwrap_err().to_string();
-    assert!(told.contains("audit.file"), "{told}");
+    let error = Audit::open(&a_folder, key(), Clock::system()).unwrap_err().to_string();
+    assert!(error.contains("audit.file"), "{error}");
 }
 
 /// Written once by this format and kept: a later release must still check it.

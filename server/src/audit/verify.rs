@@ -190,13 +190,10 @@ fn walk(
                     anchor.dropped_to >= anchor.head.number && hex::encode(anchor.head.mac) == *follows
                 });
             if stands(key, set, &Wanted::Mac(follows.clone()))? {
-                return find(
-                    Damage::Reordered,
-                    "the line that stood before this one stands elsewhere".into(),
-                );
+                return find(Damage::Reordered, "the line before this one was moved elsewhere".into());
             }
             if !dropped {
-                return find(Damage::Deleted, "the line that stood before this one is missing".into());
+                return find(Damage::Deleted, "the line before this one is missing".into());
             }
         }
         last = Some(line.mac);
@@ -213,12 +210,12 @@ fn walk(
             None => Head { chain: line.chain, number: 0, mac: [0; 32] },
         };
         if line.number <= before.number {
-            return find(Damage::Inserted, format!("record {} stands here again", line.number));
+            return find(Damage::Inserted, format!("record {} is here a second time", line.number));
         }
         if line.number > before.number + 1 {
             let wanted = before.number + 1;
             return if stands(key, set, &Wanted::Number(line.chain, wanted))? {
-                find(Damage::Reordered, format!("record {wanted} stands after record {}", line.number))
+                find(Damage::Reordered, format!("record {wanted} comes after record {}", line.number))
             } else {
                 find(
                     Damage::Deleted,
@@ -229,7 +226,7 @@ fn walk(
         if line.prev != before.mac {
             return find(
                 Damage::Inserted,
-                format!("record {} does not follow on the one before it", line.number),
+                format!("record {} does not continue the one before it", line.number),
             );
         }
         if let Some(anchor) =

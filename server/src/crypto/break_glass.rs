@@ -220,8 +220,8 @@ mod tests {
         let short = format!("{SEALING}{}", STANDARD.encode([1; 32]));
         for bad in ["", "tvbg1-sealing:", "tvbg1-opening:", "tvbg1-opening:AAAA", "nonsense", &short] {
             let bad = Secret::new(bad.to_owned());
-            let told = BreakGlassSealingKey::parse(&bad).unwrap_err().to_string();
-            assert!(!told.contains("nonsense") && told.contains(SEALING), "{told}");
+            let error = BreakGlassSealingKey::parse(&bad).unwrap_err().to_string();
+            assert!(!error.contains("nonsense") && error.contains(SEALING), "{error}");
             assert!(BreakGlassOpeningKey::parse(&bad).is_err());
         }
         let (opening, sealing) = pair();

@@ -11,7 +11,7 @@ pub enum WrapError {
     #[error("the wrapped key does not open under its master key and binding")]
     Corrupt,
     /// This process does not hold the master key of that id.
-    #[error("the master key {0} is not at hand")]
+    #[error("this process does not hold the master key {0}")]
     NotHeld(String),
     /// The key service can't be reached, or denies us.
     #[error("{0}")]

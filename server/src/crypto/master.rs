@@ -22,9 +22,9 @@ use crate::model::Secret;
 pub enum MasterKeyError {
     #[error("line {0} is not of the form tvk1:<id>:<base64 of 32 bytes>")]
     Line(usize),
-    #[error("the key id {0} stands there twice")]
+    #[error("the key id {0} is there twice")]
     Twice(String),
-    #[error("there is no key in it")]
+    #[error("it holds no key")]
     Empty,
 }
 

@@ -194,7 +194,7 @@ impl IssuerKeys {
                 if asked.failing {
                     tracing::info!(issuer = config.issuer, "the issuer answers again");
                 }
-                tracing::debug!(issuer = config.issuer, keys = keys.len(), "the issuer's keys are read");
+                tracing::debug!(issuer = config.issuer, keys = keys.len(), "read the issuer's keys");
                 asked.failing = false;
                 let set = Arc::new(KeySet { keys, fetched_at: Instant::now() });
                 *self.known.write() = Some(set);
@@ -203,7 +203,7 @@ impl IssuerKeys {
                 tracing::warn!(
                     issuer = config.issuer,
                     why,
-                    "the issuer's keys can't be read; those known are used for auth.oidc.stale_for"
+                    "the issuer's keys can't be read; the last ones are used for as long as auth.oidc.stale_for"
                 );
                 asked.failing = true;
             }
@@ -217,15 +217,15 @@ impl IssuerKeys {
             None => {
                 let path =
                     format!("{}/.well-known/openid-configuration", config.issuer.trim_end_matches('/'));
-                let url = Url::parse(&path).map_err(|_| "the issuer is no URL")?;
+                let url = Url::parse(&path).map_err(|_| "the issuer is not a URL")?;
                 let found: Discovery = self.get(url.clone()).await?;
                 if found.issuer != config.issuer {
-                    return Err("its discovery document is of another issuer");
+                    return Err("its discovery document names another issuer");
                 }
-                let keys = Url::parse(&found.jwks_uri).map_err(|_| "its jwks_uri is no URL")?;
+                let keys = Url::parse(&found.jwks_uri).map_err(|_| "its jwks_uri is not a URL")?;
                 // The keys must come over as safe a connection as the document that names their address.
                 if keys.scheme() != "https" && keys.origin() != url.origin() {
-                    return Err("its discovery document names keys without TLS elsewhere");
+                    return Err("its discovery document names keys at another address without TLS");
                 }
                 keys
             }
@@ -236,7 +236,7 @@ impl IssuerKeys {
             // It answered: this is how an issuer withdraws all its keys.
             tracing::warn!(
                 issuer = config.issuer,
-                "the issuer publishes no key that can be used: none of its tokens is accepted"
+                "the issuer publishes no usable key: none of its tokens is accepted"
             );
         }
         Ok(keys)
@@ -253,7 +253,7 @@ impl IssuerKeys {
             BodyError::TooLong => "its answer is too long",
             BodyError::Broken(_) => "its answer was cut off",
         })?;
-        serde_json::from_slice(&body).map_err(|_| "its answer is not understood")
+        serde_json::from_slice(&body).map_err(|_| "its answer can't be parsed")
     }
 }
 

@@ -128,7 +128,7 @@ pub enum Rejected {
     #[error("{0}")]
     Unmapped(&'static str),
     /// The issuer's keys could not be fetched, so it can't be checked.
-    #[error("the issuer's keys are not at hand")]
+    #[error("the issuer's keys could not be fetched")]
     Unavailable,
 }
 
@@ -174,7 +174,7 @@ impl Issuer {
             return Err(invalid("the token is too long"));
         }
         let header = decode_header(text)
-            .map_err(|_| invalid("the token's header is not understood, or names no known algorithm"))?;
+            .map_err(|_| invalid("the token's header can't be parsed, or names no known algorithm"))?;
         let signing = Signing::of(header.alg).filter(|signing| self.config.algorithms.contains(signing));
         let Some(signing) = signing else { return Err(invalid("the token's algorithm is not allowed")) };
         if header.crit.is_some() {
@@ -182,7 +182,7 @@ impl Issuer {
         }
         // Nothing is believed yet; but a token that is not meant for this vault is not worth asking the issuer.
         let claims = dangerous::insecure_decode::<Claims>(text)
-            .map_err(|_| invalid("the token's claims are not understood"))?
+            .map_err(|_| invalid("the token's claims can't be parsed"))?
             .claims;
         self.check_parties(&claims)?;
         let candidates = self.keys.candidates(&self.config, header.kid.as_deref(), signing).await?;
@@ -193,7 +193,7 @@ impl Issuer {
             jsonwebtoken::crypto::verify(signature, message.as_bytes(), key, header.alg).unwrap_or(false)
         };
         if !candidates.iter().any(signed) {
-            return Err(invalid("the token's signature is not its issuer's"));
+            return Err(invalid("the token's signature is not valid"));
         }
         let end = self.check_times(&claims, now)?;
         self.principal(&claims, text, end)
@@ -212,10 +212,12 @@ impl Issuer {
     /// When the token ends, including the leeway.
     fn check_times(&self, claims: &Claims, now: Timestamp) -> Result<Timestamp, Rejected> {
         let leeway = self.config.leeway;
-        let exp = claims.time("exp").flatten().ok_or(Rejected::Invalid("the token has no end"))?;
-        for (claim, why) in [("nbf", "the token is not valid yet"), ("iat", "the token was issued later")] {
+        let exp = claims.time("exp").flatten().ok_or(Rejected::Invalid("the token has no valid exp"))?;
+        for (claim, why) in
+            [("nbf", "the token is not valid yet (nbf)"), ("iat", "the token was issued in the future (iat)")]
+        {
             match claims.time(claim) {
-                Some(None) => return Err(Rejected::Invalid("a time in the token is none")),
+                Some(None) => return Err(Rejected::Invalid("the token's nbf or iat is not a time")),
                 Some(Some(from)) if from > now + leeway => return Err(Rejected::Invalid(why)),
                 _ => {}
             }
@@ -229,15 +231,15 @@ impl Issuer {
         let subject = claims.text(&self.config.principal_claim).ok_or(unmapped("it names no principal"))?;
         let name = format!("{NAME_PREFIX}{subject}");
         crate::model::check_principal_name(&name)
-            .map_err(|_| unmapped("its principal can't be a name here"))?;
+            .map_err(|_| unmapped("its principal is not a valid name"))?;
         let values = claims.texts(&self.config.role_claim);
         let roles = self.config.roles.iter().filter(|rule| values.contains(&rule.value.as_str()));
         let mut roles: Vec<Role> = roles.map(|rule| rule.role).collect();
         roles.dedup();
         let role = match roles.as_slice() {
             [first, others @ ..] if others.iter().all(|other| other == first) => *first,
-            [] => return Err(unmapped("its claims give it no role")),
-            _ => return Err(unmapped("its claims give it several roles")),
+            [] => return Err(unmapped("its claims give no role")),
+            _ => return Err(unmapped("its claims give several roles")),
         };
         let workspaces = self.workspaces(claims)?;
         let digest = Sha256::digest(token.as_bytes()).into();
@@ -255,7 +257,8 @@ impl Issuer {
             WorkspaceMapping::Claimed(claim) => {
                 let ids = claims.texts(claim).into_iter().map(|id| WorkspaceId::parse(id.to_owned()));
                 let ids: Result<BTreeSet<_>, _> = ids.collect();
-                let ids = ids.map_err(|_| Rejected::Unmapped("a workspace in it is none"))?;
+                let ids =
+                    ids.map_err(|_| Rejected::Unmapped("its claims name a workspace that is no valid id"))?;
                 if ids.is_empty() { Vec::new() } else { vec![WorkspaceSet::Named(ids)] }
             }
             WorkspaceMapping::Mapped(claim, rules) => {
@@ -271,6 +274,6 @@ impl Issuer {
             }
             _ => WorkspaceSet::All,
         });
-        union.ok_or(Rejected::Unmapped("its claims give it no workspace"))
+        union.ok_or(Rejected::Unmapped("its claims give no workspace"))
     }
 }

@@ -142,16 +142,16 @@ async fn what_is_no_good_token_is_refused_alike_and_only_the_log_says_why() {
         ("no such key", signer.token_as(&header("kid", json!("../keys")), &good)),
         ("critical extensions", signer.token_as(&header("crit", json!(["exp"])), &good)),
         ("not valid yet", signer.token(&with(good.clone(), "nbf", json!(now + 600)))),
-        ("issued later", signer.token(&with(good.clone(), "iat", json!(now + 600)))),
-        ("no end", signer.token(&without(good.clone(), "exp"))),
-        ("no end", signer.token(&with(good.clone(), "exp", json!("never")))),
-        ("no end", signer.token(&with(good.clone(), "exp", json!(1e300)))),
-        ("time in the token is none", signer.token(&with(good.clone(), "nbf", json!("now")))),
+        ("issued in the future", signer.token(&with(good.clone(), "iat", json!(now + 600)))),
+        ("no valid exp", signer.token(&without(good.clone(), "exp"))),
+        ("no valid exp", signer.token(&with(good.clone(), "exp", json!("never")))),
+        ("no valid exp", signer.token(&with(good.clone(), "exp", json!(1e300)))),
+        ("nbf or iat is not a time", signer.token(&with(good.clone(), "nbf", json!("now")))),
         ("too long", too_long),
-        ("not understood", format!("{}.{}.{}", b64("{}"), b64("{}"), b64("x"))),
-        ("claims are not understood", signer.token(&json!(["no object"]))),
-        ("not understood", "a.b.c".to_owned()),
-        ("not understood", "..".to_owned()),
+        ("can't be parsed", format!("{}.{}.{}", b64("{}"), b64("{}"), b64("x"))),
+        ("claims can't be parsed", signer.token(&json!(["no object"]))),
+        ("can't be parsed", "a.b.c".to_owned()),
+        ("can't be parsed", "..".to_owned()),
     ];
     let mut messages = Vec::new();
     for (why, token) in cases {
@@ -181,8 +181,8 @@ async fn a_genuine_token_that_means_nothing_here_is_told_so() {
     let cases = [
         ("names no principal", without(good.clone(), "sub")),
         ("names no principal", with(good.clone(), "sub", json!(["a", "b"]))),
-        ("can't be a name", with(good.clone(), "sub", json!("no spaces"))),
-        ("can't be a name", with(good.clone(), "sub", json!("x".repeat(200)))),
+        ("not a valid name", with(good.clone(), "sub", json!("no spaces"))),
+        ("not a valid name", with(good.clone(), "sub", json!("x".repeat(200)))),
         ("no role", without(good.clone(), "roles")),
         ("no role", with(good.clone(), "roles", json!(["admin", "viewer", "Tv-Admin"]))),
         ("no role", with(good.clone(), "roles", json!({"tv-admin": true}))),
@@ -190,7 +190,7 @@ async fn a_genuine_token_that_means_nothing_here_is_told_so() {
         ("no workspace", without(good.clone(), "workspaces")),
         ("no workspace", with(good.clone(), "workspaces", json!([]))),
         ("no workspace", with(good.clone(), "workspaces", json!(true))),
-        ("a workspace in it is none", with(good.clone(), "workspaces", json!([ACME, "*"]))),
+        ("no valid id", with(good.clone(), "workspaces", json!([ACME, "*"]))),
     ];
     for (why, claims) in cases {
         let no = bearer(&world, &signer.token(&claims)).list().await.expect_err(why);
@@ -323,7 +323,7 @@ async fn an_issuer_that_floods_hangs_or_poses_as_another_is_as_one_that_is_down(
     let cases: [(Trick, &str); 3] = [
         (Issuer::floods, "its answer is too long"),
         (Issuer::hangs, "it did not answer in time"),
-        (|issuer| issuer.poses_as("http://127.0.0.1:1"), "is of another issuer"),
+        (|issuer| issuer.poses_as("http://127.0.0.1:1"), "names another issuer"),
     ];
     for (misbehaves, why) in cases {
         let signer = Signer::ec("k1");

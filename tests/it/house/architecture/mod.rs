@@ -252,6 +252,12 @@ fn every_wing_of_the_vault_uses_only_what_stands_below_it() {
 }
 
 #[test]
+fn every_wing_of_the_store_uses_only_what_stands_below_it() {
+    let wings = ["engine", "audit", "feed", "access", "connections", "keys", "work", "sql", "origin"];
+    assert_eq!(arrows_upwards(server(), "store", &wings), Vec::<String>::new());
+}
+
+#[test]
 fn every_crate_depends_only_on_those_below_it() {
     for (folder, allowed) in MANIFESTS {
         let manifest = fs::read_to_string(workspace().join(folder).join("Cargo.toml")).expect("a manifest");
