@@ -28,14 +28,19 @@ pub(super) enum Command {
     #[command(after_help = "\
 Examples:
   token-vault audit verify --config /etc/token-vault.toml
-  token-vault audit verify --file /backup/audit.jsonl --json")]
+      The log of this configuration.
+  token-vault audit verify --file /backup/audit.jsonl --json
+      A copy of a log, with the result for a program.")]
     Verify(VerifyArgs),
     /// Show records, by time. This does not check them: `audit verify` does.
     #[command(after_help = "\
 Examples:
   token-vault audit search --connection 01a206c3-e104-7602-81c8-46696f67bb1b --since 7d
+      What happened to this connection in the last week.
   token-vault audit search --principal ingestion-eu --rpc FetchAccessToken --wide
-  token-vault audit search --outcome ROLE_INSUFFICIENT --since 24h --json")]
+      Which tokens this service received.
+  token-vault audit search --outcome ROLE_INSUFFICIENT --since 24h --json
+      Who was denied, for a program.")]
     Search(Box<SearchArgs>),
 }
 

@@ -37,12 +37,20 @@ pub(super) enum Command {
     ///
     /// The vault reads the file again by itself; `keys rotate --master` then makes the key the active one. On several
     /// replicas every key file needs the same line.
+    #[command(after_help = "\
+Examples:
+  token-vault keys generate --config /etc/token-vault.toml
+      Add a key to the key file of this configuration.
+  token-vault keys generate --file master.key --id 2027
+      Add a key of this id to this file.")]
     Generate(GenerateArgs),
     /// Change a key while it is in use, and show the progress.
     #[command(after_help = "\
 Examples:
-  token-vault keys generate && token-vault keys rotate --master
-  token-vault keys rotate --workspace acme")]
+  token-vault keys rotate --master
+      Make the newest master key active; `keys generate` adds one.
+  token-vault keys rotate --workspace acme
+      Encrypt the secrets of this workspace with a new key.")]
     Rotate(RotateArgs),
     /// Make the key pair for the day when the master key is lost.
     #[command(subcommand)]
@@ -51,6 +59,9 @@ Examples:
     ///
     /// For the day when the master key is lost. Needs the database, while no vault uses it, and a new master key: first
     /// take the lost one's line out of the key file and run `keys generate`.
+    #[command(after_help = "\
+Examples:
+  token-vault keys recover --opening-key /media/safe/opening.key --config /etc/token-vault.toml")]
     Recover(RecoverArgs),
 }
 
@@ -60,6 +71,9 @@ pub(super) enum BreakGlassCommand {
     /// Make a pair in two new files. Needs no vault and no database.
     ///
     /// The opening key belongs offline. The sealing key is for keys.break_glass_sealing_key_file of every vault.
+    #[command(after_help = "\
+Examples:
+  token-vault keys break-glass generate --opening-key /media/safe/opening.key --sealing-key sealing.key")]
     Generate(PairArgs),
 }
 

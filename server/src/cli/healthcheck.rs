@@ -13,6 +13,12 @@ use super::terminal::say;
 
 /// Arguments of `healthcheck`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  token-vault healthcheck --config /etc/token-vault.toml
+      The vault of this configuration, on this machine.
+  token-vault healthcheck --endpoint https://vault.example:7443 --ca-file ca.crt
+      A vault elsewhere.")]
 pub(super) struct HealthcheckArgs {
     /// Configuration file of the vault, in TOML.
     #[arg(long, value_name = "FILE", env = "TOKEN_VAULT_CONFIG", help_heading = "Configuration")]

@@ -41,6 +41,11 @@ Examples:
   token-vault api-key create --principal rescue --role admin --all-workspaces --offline")]
     Create(Box<CreateArgs>),
     /// List the keys, also those that are revoked or expired. The keys themselves are never shown.
+    #[command(after_help = "\
+Examples:
+  token-vault api-key list
+  token-vault api-key list --principal ingestion-eu --wide
+      Every column of one principal's keys.")]
     List(ListArgs),
     /// Make a key in another one's place, of the same principal, role and workspaces, and print it on stdout, once.
     #[command(after_help = "\
@@ -54,6 +59,9 @@ Examples:
     /// End a key: calls with it fail within a second.
     ///
     /// The last admin key is revoked only with --lock-out.
+    #[command(after_help = "\
+Examples:
+  token-vault api-key revoke abcdefghijklmnop --key-file ops.key")]
     Revoke(RevokeArgs),
 }
 

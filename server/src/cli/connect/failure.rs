@@ -51,7 +51,7 @@ impl Unreachable {
         } else if says("CertificateRequired") {
             "name this caller's certificate by --client-cert and --client-key".to_owned()
         } else {
-            format!("is `{} serve` running there? Another address is named by --endpoint", program())
+            format!("start it with `{} serve`, or name its address by --endpoint", program())
         }
     }
 }
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn what_cannot_be_reached_is_named_with_cause_and_remedy() {
         let nobody = Unreachable::new("http://127.0.0.1:1", "Connection refused").to_string();
-        for part in ["http://127.0.0.1:1", "Connection refused", "serve` running", "--endpoint"] {
+        for part in ["http://127.0.0.1:1", "Connection refused", "serve`", "--endpoint"] {
             assert!(nobody.contains(part), "{nobody}");
         }
         let unknown = Unreachable::new("https://v", "invalid peer certificate: UnknownIssuer").to_string();

@@ -19,8 +19,8 @@ pub(super) fn show(serving: &Serving, sandbox: &Sandbox, connection: &str) -> an
     let program = program.display();
 
     title("Try it yourself, in another shell. The key works while the demo runs.")?;
-    command(&["export TOKEN_VAULT_API_KEY=\\", &format!("$(cat {})", serving.key_file.display())])?;
-    command(&[&format!("export TOKEN_VAULT_ENDPOINT=http://{vault}")])?;
+    command(&[&format!("KEY=$(cat {})", serving.key_file.display())])?;
+    command(&[&format!("export TOKEN_VAULT_API_KEY=$KEY TOKEN_VAULT_ENDPOINT=http://{vault}")])?;
     command(&[&format!("TV={program}")])?;
 
     title("How the tokens are, and what happens to them. Ctrl-C ends it.")?;
@@ -74,7 +74,7 @@ fn command(lines: &[&str]) -> anyhow::Result<()> {
 
 fn call(method: &str, message: &str, vault: &std::net::SocketAddr) -> anyhow::Result<()> {
     command(&[
-        "grpcurl -plaintext -H \"authorization: Bearer $TOKEN_VAULT_API_KEY\" \\",
+        "grpcurl -plaintext -H \"authorization: Bearer $KEY\" \\",
         &format!("-d {message} \\"),
         &format!("{vault} tokenvault.v1.TokenVault/{method}"),
     ])
