@@ -12,7 +12,7 @@ use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::vault::{JobKind, Vault};
+use crate::vault::{JobKind, Origin, Vault};
 
 /// How often deadlines are checked. An event must be in the feed within 5 s of its deadline.
 const DEADLINES: Duration = Duration::from_millis(250);
@@ -42,7 +42,7 @@ pub async fn start(vault: Arc<Vault>) -> Result<Clockwork, JobSchedulerError> {
         let job = Job::new_async(cron.to_string(), move |_, _| {
             let vault = Arc::clone(&waking);
             Box::pin(async move {
-                if let Err(error) = vault.start_due_jobs().await {
+                if let Err(error) = for_vault(vault.start_due_jobs()).await {
                     tracing::warn!(job = kind.as_str(), %error, "a due run was not started; it is tried again");
                 }
             })
@@ -74,7 +74,7 @@ impl Clockwork {
 async fn announce(vault: Arc<Vault>, stop: CancellationToken) {
     let mut well = true;
     while pause(DEADLINES, &stop).await {
-        let outcome = vault.announce_due().await;
+        let outcome = for_vault(vault.announce_due()).await;
         log_change(&mut well, outcome.map(|_| ()), "deadlines can't be announced");
     }
 }
@@ -82,7 +82,7 @@ async fn announce(vault: Arc<Vault>, stop: CancellationToken) {
 /// Ends watches whose permission was revoked. A loop of its own, so that thousands of deadlines at once don't delay it.
 async fn guard_watches(vault: Arc<Vault>, stop: CancellationToken) {
     while pause(PERMISSIONS, &stop).await {
-        vault.check_watchers().await;
+        for_vault(vault.check_watchers()).await;
     }
 }
 
@@ -98,13 +98,18 @@ async fn tend(vault: Arc<Vault>, stop: CancellationToken) {
             vault.start_due_jobs().await?;
             vault.watch_over().await
         };
-        let outcome = work.await;
+        let outcome = for_vault(work).await;
         log_change(&mut well, outcome, "due work can't be looked for");
         ticks += 1;
         if !pause(TICK, &stop).await {
             return;
         }
     }
+}
+
+/// Whatever the clockwork wakes is the vault's own act, for the audit log.
+async fn for_vault<F: Future>(work: F) -> F::Output {
+    Arc::new(Origin::system("vault")).scope(work).await
 }
 
 /// `false`: the clockwork is stopping.
