@@ -1,4 +1,4 @@
-//! An API key's life: it is made with an end, replaced with an overlap, and over.
+//! The life of an API key: creation, expiry, rotation with an overlap.
 
 use std::time::Duration;
 

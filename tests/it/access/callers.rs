@@ -1,4 +1,4 @@
-//! Who may call what, and what keys are worth.
+//! API keys: what each role and workspace allows.
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! Places for calls in flight: nobody takes more than his share, and a place is for working, not for waiting.
+//! Calls in flight: no principal takes more than its share of the permits, and a permit is held for work, not for waiting.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,7 +66,7 @@ async fn an_admin_gets_through_to_a_vault_that_others_fill() {
     }
 }
 
-/// A caller that speaks HTTP/2 by hand.
+/// A caller that writes HTTP/2 frames itself.
 struct ByHand {
     writer: Arc<Mutex<OwnedWriteHalf>>,
     pongs: JoinHandle<()>,
@@ -74,7 +74,7 @@ struct ByHand {
 }
 
 impl ByHand {
-    /// Opens a connection on which answers may take `window` bytes before they are read.
+    /// Opens a connection whose flow-control window is `window` bytes.
     async fn connect(world: &World, window: u32) -> Self {
         let address = world.process(|process| process.grpc());
         let mut socket = TcpStream::connect(address).await.expect("the vault accepts");
@@ -85,7 +85,7 @@ impl ByHand {
         Self { pongs: tokio::spawn(pongs(reader, Arc::clone(&writer))), writer, next: 1 }
     }
 
-    /// Begins a call of its own, with or without its (empty) message.
+    /// Starts a call, with or without its (empty) message.
     async fn call(&mut self, caller: &Caller, message: bool) {
         let mut block = headers(GET);
         for (name, value) in
@@ -106,7 +106,7 @@ impl ByHand {
     }
 }
 
-/// Answers pings, so that the connection is found alive, and reads whatever else comes.
+/// Replies to pings, so that the vault keeps the connection, and discards everything else.
 async fn pongs(mut reader: OwnedReadHalf, writer: Arc<Mutex<OwnedWriteHalf>>) {
     loop {
         let mut head = [0; 9];
@@ -132,7 +132,7 @@ async fn places_are_given_back(window: u32, message: bool) {
     let eager = world.key_of("eager", Role::Viewer).await;
     let mut by_hand = ByHand::connect(&world, window).await;
     let no = loop {
-        // Our own look may have taken a place from one of them.
+        // Our own probe may have taken one of their permits.
         by_hand.call(&eager, message).await;
         by_hand.call(&eager, message).await;
         tokio::time::sleep(Duration::from_millis(500)).await;

@@ -30,7 +30,7 @@ on_both_databases! {
         let no = refused.expect("two hundred at once are too many");
         no.is(Code::ResourceExhausted, Reason::RateLimited).has_retry().says("limit", "per_principal_rps");
         calm.list().await.expect("another principal has its own share");
-        // Another key of the same principal is no way around it.
+        // Another key of the same principal has no limit of its own.
         let mut another = None;
         for _ in 0..50 {
             another = same.list().await.err();
@@ -65,7 +65,7 @@ on_both_databases! {
             same.watch(Watch::default()).await.ok()
         };
         let own = eventually_async("a place is free", LIMIT, again).await;
-        // A key that ends, under streams that are there.
+        // A key that is revoked while its streams are open.
         let revoke = pb::RevokeApiKeyRequest { key_id: eager.key_id().into(), ..Default::default() };
         world.admin().revoke_api_key(revoke).await.unwrap();
         let more = eventually_async("the key's places are free", LIMIT, again).await;

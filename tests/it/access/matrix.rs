@@ -1,4 +1,4 @@
-//! Who may call what: every RPC against everything that a caller may come with. The tables here are the expectation; an
+//! Who may call what: every RPC with every kind of credential. The tables here are the expectation; an
 //! RPC of the protos without a row fails the tests.
 
 use std::collections::BTreeSet;
@@ -19,21 +19,21 @@ use Elsewhere::{Apart, Hidden, Unseen, Whole};
 use Empty::{Answered, Told};
 use Role::{Admin, Alerting, Connector, Ingestion, Viewer};
 
-/// What somebody who is let in gets for an empty message.
+/// The response to an empty message, for a caller who may call.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Empty {
     /// An answer.
     Answered,
-    /// Which fields are wrong.
+    /// The fields that are invalid.
     Told,
 }
 
-/// What a caller of another workspace learns who names what is not its own.
+/// What a caller sees who names something of another workspace.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Elsewhere {
-    /// That there is no such thing.
+    /// NOT_FOUND.
     Hidden(Reason),
-    /// Nothing: what it lists and watches is its own.
+    /// Nothing: it lists and watches its own workspaces only.
     Unseen,
     /// That it takes somebody who may act in every workspace: the RPC is about all principals, or works on all.
     Whole,
@@ -41,7 +41,7 @@ enum Elsewhere {
     Apart,
 }
 
-/// Where a caller may act.
+/// The workspaces of a caller.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Reach {
     All,
@@ -105,12 +105,12 @@ async fn call(caller: &Caller, rpc: &str) -> Result<(), Denial> {
     caller.call_empty(&format!("/tokenvault.v1.{rpc}")).await
 }
 
-/// Calls everything: what the role may is answered, all else refused with role and RPC.
+/// Calls every RPC: those of the role succeed, all others are denied with the role and the RPC.
 async fn acts_as(caller: &Caller, role: Role, reach: Reach, who: &str) {
     for (rpc, may, empty, elsewhere) in RPCS {
         let outcome = call(caller, rpc).await;
         let case = format!("{who} calls {rpc}: {outcome:?}");
-        // What takes every workspace is refused when it would be answered; of a wrong message that is told first.
+        // An RPC for all workspaces is denied only after its message was found to be valid.
         let narrow = reach == Reach::Some && (*elsewhere, *empty) == (Whole, Answered);
         match (may.contains(&role) && !narrow, empty, outcome) {
             (true, Answered, outcome) => assert!(outcome.is_ok(), "{case}"),
@@ -127,7 +127,7 @@ async fn acts_as(caller: &Caller, role: Role, reach: Reach, who: &str) {
     }
 }
 
-/// Calls everything: nobody is let in, and all are told the same.
+/// Calls every RPC: all are denied, with the same message.
 async fn is_nobody(caller: &Caller, reason: Reason, who: &str) {
     for (rpc, ..) in RPCS {
         let outcome = call(caller, rpc).await;
@@ -137,7 +137,7 @@ async fn is_nobody(caller: &Caller, reason: Reason, who: &str) {
     }
 }
 
-/// Calls everything, and nobody answers.
+/// Calls every RPC, without any response.
 async fn is_unheard(caller: &Caller, who: &str) {
     for (rpc, ..) in RPCS {
         let no = call(caller, rpc).await.expect_err(who);
@@ -246,7 +246,7 @@ async fn whoever_brings_nothing_good_is_nobody_to_every_rpc(backend: Backend) {
     bearer(&world, &signer.token(&good)).list().await.expect("the good token is let in");
 }
 
-/// Names what belongs to another workspace, in the RPC's own way. `None`: the RPC can't.
+/// Names something of another workspace, as the RPC does it. `None`: the RPC names nothing.
 async fn reach_for(
     rpc: &str,
     caller: &Caller,
@@ -311,7 +311,7 @@ async fn reach_for(
     })
 }
 
-/// What a list or watch shows of another workspace, in the words of its answer.
+/// What a list or a watch shows of another workspace.
 async fn seen(rpc: &str, caller: &Caller) -> Option<String> {
     Some(match rpc {
         "TokenVault/ListTokens" => format!("{:?}", caller.list().await.expect("it may list").tokens),

@@ -1,4 +1,4 @@
-//! Callers with tokens of an OpenID Connect issuer: who is let in as whom, and what is not a token.
+//! Callers with tokens of an OpenID Connect issuer: who may call as whom, and which tokens are refused.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub(crate) fn trusting(backend: Backend, issuer: &str) -> Builder {
         .config("auth.oidc.workspaces_claim", "workspaces")
         .config("auth.oidc.leeway", "5s")
         .config("auth.oidc.refresh_at_most_every", "500ms")
-        // So many failures would be taken for guesses.
+        // This test fails often, which would look like guessing.
         .config("server.limits.failed_authentications_per_minute", "0")
 }
 
@@ -55,7 +55,7 @@ pub(crate) fn bearer(world: &World, token: &str) -> Caller {
     world.admin().saying(Some(&format!("Bearer {token}")))
 }
 
-/// What is said, for the test's words.
+/// Asserts that the token was refused.
 fn is_refused(no: &Denial) {
     no.is(Code::Unauthenticated, Reason::ApiKeyInvalid);
 }
@@ -90,7 +90,7 @@ async fn tokens_act_in_their_role_and_workspaces(backend: Backend) {
         assert_eq!(bearer(&world, &signer.token(&anywhere)).list().await.unwrap().tokens.len(), 2);
     }
     assert!(world.logs().contains("\"principal\":\"oidc:job\""), "its name is in the log, under its prefix");
-    // What it changes is remembered by its name, as other principals' changes are.
+    // Its changes are recorded under its name, like those of other principals.
     let connector = bearer(&world, &signers[0].token(&claims(&world, &issuer.url(), "connector")));
     connector.store(ACME, &world.person("eve").long_lived_token()).await.unwrap();
     let restarted = signers[1].token(&claims(&world, &issuer.url(), "viewer"));
@@ -166,9 +166,9 @@ async fn what_is_no_good_token_is_refused_alike_and_only_the_log_says_why() {
     messages.dedup();
     assert_eq!(messages.len(), 1, "the caller can't tell one from another: {messages:#?}");
     assert!(!messages[0].contains("signature") && messages[0].contains("log"), "{}", messages[0]);
-    // What is neither a token nor a key is a key that is no good.
+    // Anything that is neither a token nor a key counts as an invalid key.
     is_refused(&world.admin().saying(Some("Bearer a.b")).list().await.unwrap_err());
-    // Without a key's name each key that fits is tried.
+    // Without a key id, each key with a matching algorithm is tried.
     let anonymous = signer.token_as(&json!({"alg": "RS256"}), &good);
     bearer(&world, &anonymous).list().await.expect("the one key is tried");
     bearer(&world, &token).list().await.expect("the good one is taken all the while");
@@ -201,7 +201,7 @@ async fn a_genuine_token_that_means_nothing_here_is_told_so() {
             "{why}"
         );
     }
-    // "all" is a workspace's name in a claim, and not every workspace.
+    // In a claim, "all" is the name of a workspace and does not mean every workspace.
     world.admin().connect(ACME, &world.person("ana").long_lived_token()).await;
     let all = bearer(&world, &signer.token(&with(good, "workspaces", json!("all"))));
     assert_eq!(all.list().await.unwrap().tokens.len(), 0);
@@ -219,7 +219,7 @@ async fn a_token_ends_by_the_vaults_clock_and_its_watch_with_it() {
     no.is(Code::Unauthenticated, Reason::ApiKeyExpired).words("token");
     assert!(no.fact("expired_at").is_some(), "{no:?}");
     feed.ended().await.expect("the watch ends too").is(Code::Unauthenticated, Reason::ApiKeyExpired);
-    // A second token of the same principal has an end of its own.
+    // A second token of the same principal expires at its own time.
     let later = bearer(&world, &signer.token(&claims(&world, &issuer.url(), "viewer")));
     let shorter =
         with(claims(&world, &issuer.url(), "viewer"), "exp", json!(world.sandbox.clock().now() + 60));
@@ -245,7 +245,7 @@ async fn a_new_key_of_the_issuer_is_asked_for_and_unknown_ones_do_not_hammer_it(
     eventually_async("the new key is found", LIMIT, || async { with_new.list().await.ok() }).await;
     with_old.list().await.expect("both are published");
     issuer.publish(&[&new]);
-    // What makes the vault ask again is a key that it does not know.
+    // The vault asks again only for a key that it does not know.
     let (before, began) = (issuer.asked(), std::time::Instant::now());
     for n in 0..100 {
         is_refused(&of(&Signer::ec(&format!("unknown-{n}"))).list().await.unwrap_err());
@@ -266,7 +266,7 @@ async fn a_new_key_of_the_issuer_is_asked_for_and_unknown_ones_do_not_hammer_it(
     is_refused(&no.await);
     issuer.publish(&[&new]);
     eventually_async("the key is back", LIMIT, || async { with_new.list().await.ok() }).await;
-    // Nobody asks the issuer for a token that is not meant for this vault.
+    // For a token with another audience the vault does not ask the issuer.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let before = issuer.asked();
     let foreign = with(claims(&world, &issuer.url(), "viewer"), "aud", json!("other"));
@@ -393,7 +393,7 @@ async fn no_key_and_no_certificate_takes_a_tokens_name_and_mistakes_are_told_at_
         .is(Code::InvalidArgument, Reason::FieldInvalid)
         .field("principal");
     world.admin().create_api_key(key("job")).await.expect("without the prefix it is another name");
-    // What a token claims to be stays behind the prefix.
+    // The prefix keeps principals of tokens apart from those of keys.
     let posing = with(claims(&world, &issuer.url(), "viewer"), "sub", json!("bootstrap-admin"));
     bearer(&world, &signer.token(&posing)).list().await.unwrap();
     assert!(world.logs().contains("\"principal\":\"oidc:bootstrap-admin\""));

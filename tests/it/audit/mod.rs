@@ -1,4 +1,4 @@
-//! Who got which secret and who changed what is written down first, and what is written down can't be changed
+//! The audit log: who got which secret and who changed what is recorded first, and a record can't be changed
 //! unseen.
 
 mod recorded;
@@ -19,7 +19,7 @@ fn log_of(world: &World) -> PathBuf {
     world.data().join("audit.jsonl")
 }
 
-/// Every record of a log, oldest first; one that was written twice comes once.
+/// Every record of a log, oldest first, without repeats.
 fn records_in(file: &Path) -> Vec<Value> {
     let folder = file.parent().expect("a file stands in a folder");
     let name = file.file_name().expect("a name").to_string_lossy().into_owned();
@@ -58,11 +58,11 @@ async fn all_is_relayed(world: &World) {
 fn audit(world: &World, arguments: &[&str]) -> Ended {
     let mut words = vec!["audit"];
     words.extend(arguments);
-    // The address is for serving only; what stands behind the command stays.
+    // The command takes the place of `serve`; the settings behind it stay.
     world.launch().env("TOKEN_VAULT__LOG__LEVEL", "warn").instead(words).run()
 }
 
-/// The log is as it was written, as the command says.
+/// Asserts that the command finds the log intact.
 fn is_intact(world: &World) {
     let output = audit(world, &["verify"]);
     assert_eq!(output.code, Some(0), "{output:#?}");

@@ -126,7 +126,7 @@ on_both_databases! {
         let admin = world.admin();
         let viewer = world.viewer().await;
         let connection = admin.connect(ACME, &world.person("ana").long_lived_token()).await;
-        // What ends things comes last.
+        // Calls that end something come last.
         let last = ["RevokeApiKey", "DeleteSubscription", "RevokeToken", "ShredWorkspace"];
         let mut order: Vec<_> = rpcs.iter().filter(|rpc| !last.contains(&rpc.as_str())).collect();
         for name in last {
@@ -145,7 +145,7 @@ on_both_databases! {
                 assert!(by_calls.is_empty(), "{rpc} is a read: {by_calls:#?}");
                 continue;
             };
-            // A rotated key, and the one in its place.
+            // A rotated key and its successor.
             let things = if rpc == "RotateApiKey" { 2 } else { 1 };
             assert_eq!(by_calls.len(), things, "{rpc}: {fresh:#?}");
             let record = by_calls[0];
@@ -197,7 +197,7 @@ on_both_databases! {
 
     async fn a_call_that_its_caller_abandons_is_recorded_by_how_it_ended(world: World) {
         let admin = world.admin();
-        // One that would have been stored, and one that would not.
+        // One token that would be stored, and one that would be refused.
         for token in [world.person("ana").long_lived_token(), "EAAnonsense".repeat(8)] {
             world.know("abandoned token", &token);
             let stall = FaultKind::StallFirstByte(Duration::from_secs(2));
@@ -238,7 +238,7 @@ on_both_databases! {
             records_in(&log_of(world)).iter().filter(|record| record["kind"] == "refused").count()
         };
         assert!((50..400).contains(&count(&world)), "{} refusals are recorded", count(&world));
-        // The next that is recorded says how many were not.
+        // The next record says how many were dropped.
         tokio::time::sleep(Duration::from_secs(2)).await;
         nobody.list().await.unwrap_err();
         let left_out: u64 = records_in(&log_of(&world)).iter().filter_map(|r| r["suppressed"].as_u64()).sum();
@@ -289,7 +289,7 @@ async fn every_answer_before_a_kill_is_in_the_log_after_it() {
             }
             world.start_again();
         }
-        // What waited in the outbox of the dead is in the log too, and once.
+        // Records from the outbox of the killed process are in the log too, once.
         eventually("the log has all", Duration::from_secs(60), || {
             of_rpc(&records_in(&log_of(&world)), "StoreToken").len() == 4
         });

@@ -1,4 +1,4 @@
-//! A log that can't be written: nothing leaves, nothing changes, and it is over by itself.
+//! While the log can't be written, no secret is handed out and nothing changes. The vault recovers by itself.
 
 use std::process::Command;
 use std::time::Instant;
@@ -40,7 +40,7 @@ async fn a_full_disk_stops_secrets_and_changes_until_there_is_room(backend: Back
         assert!(start.elapsed() < Duration::from_secs(20), "not in bounded time: {:?}", start.elapsed());
     }
     assert_eq!(world.database.contents().await, before, "something changed unrecorded");
-    // What hands out no secret goes on.
+    // Calls that hand out no secret still work.
     admin.get(&id).await.expect("metadata is no secret");
     assert_eq!(admin.list().await.expect("nor are lists").tokens.len(), 1);
     assert!(world.logs().contains("the audit log can't be written"), "not a word in the log");

@@ -1,4 +1,4 @@
-//! What is done to the log is found, from the command line, with the vault's own key and anchors.
+//! `audit verify` finds every change of the log, with the vault's own key and anchors.
 
 use super::*;
 
@@ -60,7 +60,7 @@ async fn a_line_that_a_kill_tore_is_sealed_and_no_alarm() {
     world.admin().fetch(&id).await.unwrap();
     all_is_relayed(&world).await;
     world.kill();
-    // As a power cut leaves it: the last line began and did not end.
+    // As after a power cut: the last line is incomplete.
     let mut text = fs::read(log_of(&world)).unwrap();
     let line = text.split_inclusive(|byte| *byte == b'\n').next_back().unwrap().to_vec();
     text.extend_from_slice(&line[..line.len() / 2]);
@@ -93,7 +93,7 @@ async fn two_replicas_have_a_log_and_a_chain_each() {
     assert_eq!(chains.iter().map(BTreeSet::len).collect::<Vec<_>>(), [1, 1]);
     assert!(chains[0].is_disjoint(&chains[1]));
     is_intact(&world);
-    // The other's log counts too.
+    // The other replica's log is checked too.
     let text = fs::read(&logs[1]).unwrap();
     let cut = text.split_inclusive(|byte| *byte == b'\n').next().unwrap().to_vec();
     token_vault_tests::eventually_async("its head is anchored", Duration::from_secs(30), async || {

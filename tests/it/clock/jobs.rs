@@ -1,4 +1,4 @@
-//! The clockwork: jobs, their runs, and what a vault makes up for that was down.
+//! Jobs and their runs, and what a vault catches up on after it was down.
 
 use std::time::Duration;
 
@@ -82,7 +82,7 @@ on_both_databases! {
         assert!(logs.contains("token checked") && logs.contains("days_left"), "a line for each");
         assert!(logs.contains("every token was checked"), "and a summary");
 
-        // The password is not all: a checkpoint that is passed heals by itself.
+        // A token behind a checkpoint works again once the person has passed it.
         ben.hits_checkpoint();
         world.advance(DAY).await;
         feed.first(&his, Kind::Invalidated).await;
@@ -178,7 +178,7 @@ on_both_databases! {
         }
         world.advance(DAY).await;
         assert_eq!(feed.first(&id, Kind::Expired).await.occurred_at.unwrap().seconds, end);
-        // A person brings a new one: all that was open is settled.
+        // A new token of the person settles every open event.
         let open: Vec<_> = feed.of(&id).iter().filter(|e| e.severity() > Severity::Info).map(|e| e.sequence).collect();
         world.connector().await.connect(ACME, &world.person("ana").long_lived_token()).await;
         let mut closes = feed.first(&id, Kind::Restored).await.closes;
@@ -257,7 +257,7 @@ on_both_databases! {
             .await;
         assert_eq!(recovered.closes, [alarm.sequence]);
         assert!(connector.store(ACME, &world.person("ben").long_lived_token()).await.is_ok());
-        // The pass that waited goes on.
+        // The sweep that waited continues.
         assert_eq!(next_run(&world.admin(), DAILY, 0).await.failed, 0);
         assert_eq!(feed.kinds_of(&id), [Kind::Connected], "nobody died");
     }

@@ -1,4 +1,4 @@
-//! Rotation: the vault renews what the provider lets it renew, proves it, and asks for a person where it can't.
+//! Renewal: the vault renews tokens where the provider allows it, checks the result, and asks for a person where it can't.
 
 use std::time::Duration;
 

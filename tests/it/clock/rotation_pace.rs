@@ -1,4 +1,4 @@
-//! When the vault renews: never too early, never all at once, never in a hurry, and soon after an outage.
+//! When the vault renews tokens: not too early, not all at once, not in a tight loop, and soon after an outage.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,7 +22,7 @@ fn exchanges(world: &World) -> usize {
     world.sandbox.requests().iter().filter(|request| request.param("fb_exchange_token").is_some()).count()
 }
 
-/// Moves a standing clock, and has due tokens renewed. Gives the run, and how many exchanges it asked for.
+/// Moves the frozen clock and runs the renewal. Returns the run and the number of exchanges.
 async fn rotate_after(world: &World, time: Duration) -> (pb::JobRun, usize) {
     let before = exchanges(world);
     world.advance(time).await;
@@ -31,7 +31,7 @@ async fn rotate_after(world: &World, time: Duration) -> (pb::JobRun, usize) {
     (run, exchanges(world) - before)
 }
 
-/// When the vault means to renew a token, from now.
+/// How long from now the vault plans to renew a token.
 async fn renewal_in(world: &World, id: &str) -> Duration {
     let at = world.viewer().await.get(id).await.unwrap().next_renewal_at.expect("it is to be renewed");
     let wait = at.seconds - world.sandbox.clock().now();
@@ -39,7 +39,7 @@ async fn renewal_in(world: &World, id: &str) -> Duration {
 }
 
 on_both_databases! {
-    // Nothing looks at a token by itself: here the test says when. Time stands still between its steps.
+    // No job runs by itself here: the test starts them, and time stands still between its steps.
     with |builder| builder
         .moving_time()
         .config("jobs.meta_token_expiry", "0 0 0 30 2 *")
@@ -153,7 +153,7 @@ on_both_databases! {
         let (connector, feed) = (world.connector().await, world.viewer().await.watch_all().await);
         let broken = connector.connect(ACME, &world.person("ana").long_lived_token()).await;
         let whole = connector.connect(ACME, &world.person("ben").long_lived_token()).await;
-        // As if a bit had rotted: the secret of one row in the place of another's does not open.
+        // Like a flipped bit: the secret of one row does not decrypt in another row.
         let (from, to) = (world.database.uuid(&whole), world.database.uuid(&broken));
         let sealed = "(SELECT sealed FROM connection_secrets WHERE connection_id = ";
         let rot = format!("UPDATE connection_secrets SET sealed = {sealed}{from}) WHERE connection_id = {to}");
@@ -178,7 +178,7 @@ on_both_databases! {
         ana.changes_password();
         world.ingestion().await.report(&page, 1, 400, PASSWORD_CHANGED).await.unwrap();
         feed.first(&page, Kind::Invalidated).await;
-        // The person is back, and manages the page no more.
+        // The person reconnects, but no longer manages the page.
         let none = FaultKind::Set("/data".into(), serde_json::json!([]));
         world.sandbox.fault(Fault::on(Endpoint::Accounts).always().with(none));
         world.connector().await.connect(ACME, &ana.short_lived_token()).await;

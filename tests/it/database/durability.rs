@@ -9,7 +9,7 @@ use futures::future::join_all;
 use token_vault_tests::prelude::*;
 use token_vault_tests::{eventually, request_id};
 
-/// Stores at once.
+/// How many stores run at the same time.
 const STORES: usize = 500;
 
 /// Each connection has exactly one current secret, of the id and version that its row says; no secret is left alone.
@@ -40,7 +40,7 @@ on_both_databases! {
         let calls: Vec<_> = (0..STORES)
             .map(|n| {
                 let (connector, answered) = (connector.clone(), Arc::clone(&answered));
-                // Half bring a new person each; the others bring newer tokens of a few persons.
+                // Half of the stores are for a new person each, the others bring newer tokens of a few people.
                 let person = if n % 2 == 0 { format!("person {n}") } else { format!("regular {}", n % 20) };
                 let workspace = format!("workspace-{}", n % 7);
                 let token = world.person(&person).long_lived_token();
@@ -86,7 +86,7 @@ on_both_databases! {
             let exact = fetched.token_version > *version || secret == *token;
             assert!(exact && brought.contains(&&secret), "{id} holds another secret");
         }
-        // Everything else decrypts too, and whoever got no answer repeats the call.
+        // Everything else decrypts too. A caller without a response repeats the call.
         let list = pb::ListTokensRequest { page_size: 1_000, ..Default::default() };
         for token in world.viewer().await.list_tokens(list).await.unwrap().tokens {
             assert!(brought.contains(&&ingestion.secret(&token.connection_id).await));

@@ -1,10 +1,10 @@
-//! Migrations: both databases come out the same, and applying them twice does no more than once.
+//! Migrations: both databases get the same schema, and applying the migrations again changes nothing.
 
 use std::collections::BTreeMap;
 
 use token_vault_tests::prelude::*;
 
-/// What an outsider sees of a column: whether it may be empty, and what kind of value it holds.
+/// Whether a column may be NULL, and its type.
 type Columns = BTreeMap<String, (bool, String)>;
 
 /// Every column, read from the live database: `table.column`.
@@ -32,11 +32,11 @@ async fn columns(world: &World) -> Columns {
         let required = words.next() == Some("1");
         (name, (required, words.collect::<Vec<_>>().join(" ")))
     });
-    // The migrations' own table is the library's.
+    // The table of the migrations belongs to the library.
     read.filter(|(name, _)| !name.starts_with("_sqlx_migrations.") && !name.starts_with("sqlite_")).collect()
 }
 
-/// Names of everything that is made beside tables, but for what the database makes by itself.
+/// The names of all indexes and constraints, except those that the database creates by itself.
 async fn indexes(world: &World) -> Vec<String> {
     let mut names = world
         .database
@@ -52,7 +52,7 @@ async fn indexes(world: &World) -> Vec<String> {
     names
 }
 
-/// How the types of one database are called in the other, a key's mark behind each.
+/// Whether a type of SQLite and a type of PostgreSQL hold the same kind of value.
 fn same_kind(sqlite: &str, postgres: &str) -> bool {
     let (Some((sqlite, sqlite_key)), Some((postgres, postgres_key))) =
         (sqlite.rsplit_once(' '), postgres.rsplit_once(' '))
@@ -85,7 +85,7 @@ async fn both_databases_have_the_same_tables_columns_and_indexes_after_the_first
     assert_eq!(made, indexes(&postgres).await);
 }
 
-/// The migrations that stand in the database.
+/// The migrations that the database has recorded.
 async fn applied(world: &World) -> Vec<String> {
     world.database.texts("SELECT description FROM _sqlx_migrations ORDER BY version").await
 }

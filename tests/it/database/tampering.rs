@@ -6,7 +6,7 @@ use token_vault_tests::{Database, request_id};
 
 const OTHER: &str = "globex";
 
-/// One row, or the test does not test.
+/// Edits exactly one row; otherwise the test proves nothing.
 async fn edit(database: &Database, sql: String) {
     assert_eq!(database.execute(sql.clone()).await, 1, "{sql}");
 }
@@ -74,7 +74,7 @@ on_both_databases! {
         }
         let no = world.caller_with(ended.key(), &ended_id).list().await.expect_err("revoked_at cleared");
         assert_eq!(no.code(), Code::Unauthenticated, "{no:?}");
-        // The other's own key does not open the row that bears its hash.
+        // The other key is refused as well, although the row has its hash.
         world.caller_with(reaching.key(), "").list().await.expect("its own row is whole");
         world.caller_with(alone.key(), "").list().await.expect("a row that nobody edited");
     }
@@ -125,7 +125,7 @@ on_both_databases! {
         edit_connection(&world.database, &dead, alive).await;
         world.start_again();
         let connector = world.connector().await;
-        // Not authenticated: it is believed, until the provider is asked.
+        // Facts are not authenticated: the vault believes them until it asks the provider.
         let edited = connector.get(&live).await.unwrap();
         assert_ne!(edited.scopes, before.scopes);
         for id in [&live, &dead] {
@@ -133,7 +133,7 @@ on_both_databases! {
         }
         let after = connector.get(&live).await.unwrap();
         assert_eq!((&after.scopes, after.status), (&before.scopes, before.status));
-        // The end is told to the day.
+        // The remaining time is shown in days.
         assert_eq!(after.badge.unwrap().days_left, before.badge.unwrap().days_left);
         let after = connector.get(&dead).await.unwrap();
         assert_eq!((after.usable, after.status), (false, verdict.status));
@@ -202,7 +202,7 @@ on_both_databases! {
     }
 
     async fn a_blob_of_rubbish_in_any_table_gives_nobody_a_secret(world: World) {
-        // What holds no secret is not authenticated; rubbish in it must cost no more than its own row's purpose.
+        // Columns without secrets are not authenticated. Rubbish in one may break only what that row is for.
         let id = world.connector().await.connect(ACME, &world.person("ana").long_lived_token()).await;
         let viewer = world.viewer().await;
         viewer.fetch(&id).await.expect_err("a viewer gets no secret");

@@ -1,4 +1,4 @@
-//! What tests of the feed have in common.
+//! Helpers for the tests of the feed.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use token_vault_tests::prelude::*;
 
 pub(super) const DAY: u64 = 86_400;
 pub(super) const GLOBEX: &str = "globex";
-/// What a caller sends that saw a password change end a token.
+/// The error body of a token that ended with a password change.
 pub(super) const DEAD: &str =
     r#"{"error":{"message":"x","type":"OAuthException","code":190,"error_subcode":460}}"#;
 
@@ -35,7 +35,7 @@ pub(super) fn micros(at: Option<&prost_types::Timestamp>) -> i64 {
     at.seconds * 1_000_000 + i64::from(at.nanos) / 1_000
 }
 
-/// What every event of a connection must tell, whatever it says.
+/// What every event of a connection must have.
 pub(super) fn assert_sound(event: &ExpiryEvent) {
     let shown = format!("{event:#?}");
     let cursor = &event.cursor;
@@ -54,7 +54,7 @@ pub(super) fn after_it(event: &ExpiryEvent) -> (Severity, Status, bool) {
     (event.severity(), event.status(), event.usable)
 }
 
-/// A connection that lives, and one that a password change has ended.
+/// A live connection, and one that a password change has invalidated.
 pub(super) async fn one_lives_and_one_is_dead(world: &World, workspace: &str) -> (String, String) {
     let connector = world.connector().await;
     let lives = connector.connect(workspace, &world.person("liv").long_lived_token()).await;
@@ -83,7 +83,7 @@ pub(super) async fn acknowledge(
     Ok(caller.acknowledge_events(request).await?.subscription.expect("an answer has a subscription"))
 }
 
-/// All pages of a listing, and the position that they all tell.
+/// All pages of a listing, and the cursor that all of them carry.
 pub(super) async fn pages(caller: &Caller, request: History) -> (Vec<ExpiryEvent>, String) {
     let (mut events, mut cursors, mut page_token) = (Vec::new(), BTreeSet::new(), String::new());
     loop {

@@ -1,4 +1,4 @@
-//! What each event says, and what it settles.
+//! The content of each kind of event, and which events it closes.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -19,7 +19,7 @@ const SWEEP: &str = "meta-token-expiry";
 const DAY: i64 = 86_400_000_000;
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// Two replicas; one that is killed has a successor at once.
+/// Two replicas. A killed one is replaced at once.
 struct Pair<'w> {
     world: &'w World,
     processes: Vec<Process>,
@@ -80,7 +80,7 @@ fn by_connection(feed: &[(Kind, String)]) -> BTreeMap<&str, Vec<Kind>> {
     all
 }
 
-/// A watcher is told what the feed holds.
+/// A watcher sees exactly what the feed holds.
 async fn is_told(caller: &Caller, feed: &[(Kind, String)]) {
     let (mut memory, last) = (Memory::default(), feed.len() as i64);
     memory.stay(caller, Instant::now() + LIMIT, |event| event.sequence == last).await;
@@ -110,7 +110,7 @@ async fn a_sweep_over_ten_thousand_ends_on_another_replica_and_tells_each_thing_
     for person in &people {
         person.forgets(["business_management"]);
     }
-    // Between the real ones, in the order in which the sweep walks.
+    // Their ids lie between those of the real ones, in the order of the sweep.
     let crowd: Vec<Uuid> = real
         .iter()
         .map(|id| id.parse::<Uuid>().expect("an id").as_u128())

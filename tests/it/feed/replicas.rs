@@ -1,4 +1,4 @@
-//! One feed, whichever replica is asked.
+//! Every replica serves the same feed.
 
 use std::time::{Duration, Instant};
 
@@ -37,9 +37,9 @@ async fn a_watcher_at_one_replica_sees_at_once_what_another_did() {
     let mut seen = arrivals(&world.admin()).await;
     let (mut dice, mut took, mut slowness) = (Dice::new(5), Vec::new(), Vec::new());
     for id in &changed {
-        // Idle in between, and at no fixed distance from any poll.
+        // Idle for a random time, so that the changes do not follow the polls.
         tokio::time::sleep(Duration::from_millis(110) + dice.time(Duration::from_millis(200))).await;
-        // What a plain call at the watcher's replica takes just now comes on top of what the event takes.
+        // The time of a plain call to the watcher's replica is allowed on top of the event's.
         let asked = Instant::now();
         world.admin().get(&id.to_string()).await.expect("it is there");
         slowness.push(asked.elapsed());

@@ -1,4 +1,4 @@
-//! A slow watcher is its own trouble.
+//! A slow watcher does not slow down the others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,7 +18,7 @@ const FAST: usize = 1_000;
 /// Fast watchers that share a connection.
 const TOGETHER: usize = 50;
 const SLOW: usize = 20;
-/// Events that are there before; only the slow watchers ask for them.
+/// Events that exist before; only the slow watchers read them.
 const BACKLOG: usize = 2_000;
 /// Events of each of the two rounds, for everybody.
 const EVENTS: usize = 150;
@@ -31,20 +31,20 @@ fn memory(process: u32) -> u64 {
     line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
 }
 
-/// Begins a watch. A thousand at once may be told to come again.
+/// Starts a watch, and tries again if a thousand at once are too many.
 async fn begin(caller: &Caller, watch: Watch) -> Streaming<WatchExpiryEventsResponse> {
     let begun = async || caller.stream(watch.clone()).await.ok();
     eventually_async("a watch begins", LIMIT, begun).await
 }
 
-/// Counts events; tells when each `EVENTS`th came.
+/// Counts events, and sends the time of each `EVENTS`th.
 async fn fast(
     mut stream: Streaming<WatchExpiryEventsResponse>,
     begun: Arc<AtomicUsize>,
     tell: mpsc::UnboundedSender<Instant>,
 ) {
     let (mut last, mut seen) = (0, 0);
-    // One that is cut off tells nothing more, and is missed.
+    // A watch that ends sends nothing more, which the test notices.
     while let Ok(Some(answer)) = stream.message().await {
         match answer.item {
             Some(Item::Events(batch)) => {
@@ -65,7 +65,7 @@ async fn fast(
     }
 }
 
-/// Takes one answer a second, and so is behind all the time, through windows that hold next to nothing.
+/// Reads one response a second through tiny windows, and so is always behind.
 async fn slow(caller: Caller, begun: Arc<AtomicUsize>, events: Arc<AtomicUsize>) {
     let start = Some(Start::From(StartFrom::Earliest.into()));
     let mut stream = begin(&caller, Watch { start, ..Watch::default() }).await;
@@ -82,13 +82,13 @@ async fn slow(caller: Caller, begun: Arc<AtomicUsize>, events: Arc<AtomicUsize>)
     begun.fetch_sub(1, Ordering::SeqCst);
 }
 
-/// Has the deadline job announce so many ends.
+/// Makes the deadline job announce this many expiries.
 async fn announce(world: &World, events: usize) {
     let ended = world.sandbox.clock().now_micros() - 1_000_000;
     Crowd { ids: &ids(events), name: "ended", ends: Some((ended, 0)), due_before: 0 }.plant(world).await;
 }
 
-/// Has ends announced; says after how long the median fast watcher had the last of them.
+/// Makes expiries due, and returns how long the median fast watcher waited for the last of them.
 async fn round(world: &World, arrivals: &mut mpsc::UnboundedReceiver<Instant>) -> Duration {
     let began = Instant::now();
     announce(world, EVENTS).await;

@@ -1,4 +1,4 @@
-//! Watching the feed: from where on, what is let through, and how a watch ends.
+//! Watching the feed: where it starts, what the filter lets through, and how a watch ends.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -135,7 +135,7 @@ on_both_databases! {
         let ingestion = world.ingestion().await;
         assert_eq!(ingestion.watch(named(None)).await.unwrap().caught_up().await, all[1..], "it is kept");
 
-        // It belongs to its principal: another's of that name is another.
+        // A subscription belongs to its principal: another principal's with the same name is another one.
         let alerting = world.alerting().await;
         assert_eq!(alerting.watch(named(None)).await.unwrap().caught_up().await, []);
         let theirs = acknowledge(&alerting, "pipeline", &all[2].cursor, false).await.unwrap();

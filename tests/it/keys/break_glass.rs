@@ -1,4 +1,4 @@
-//! The day on which the master key is lost.
+//! Recovery with the break-glass key after the master key is lost.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +11,7 @@ use token_vault_tests::{Launch, eventually_async, master_key_line};
 const MASTER: &str = "TOKEN_VAULT_MASTER_KEY";
 const SEALING: &str = "TOKEN_VAULT__KEYS__BREAK_GLASS_SEALING_KEY_FILE";
 
-/// Makes a pair; gives the files of the sealing key and of the opening key.
+/// Makes a key pair. Returns the files of the sealing key and of the opening key.
 fn pair(world: &World, name: &str) -> (PathBuf, PathBuf) {
     let [sealing, opening] =
         ["sealing", "opening"].map(|half| world.folder().join(format!("{name}-{half}.key")));
@@ -90,7 +90,7 @@ on_both_databases! {
         admin.connect("initech", &world.person("eve").long_lived_token()).await;
         let status = admin.get_vault_status(Default::default()).await.unwrap();
         assert_eq!(status.master_keys[0].key_id, "k-new");
-        // That it was used stands in the log, and nobody needs to have been there.
+        // Its use is in the audit log.
         eventually_async("the recovery is recorded", Duration::from_secs(30), async || {
             let text = fs::read_to_string(world.data().join("audit.jsonl")).unwrap();
             text.lines().any(|line| {

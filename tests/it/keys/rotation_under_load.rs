@@ -23,7 +23,7 @@ const WORKSPACES: usize = 4;
 const KILLS: usize = 10;
 const READERS: usize = 3;
 
-/// Processes on one database, each of which has a successor when it is killed.
+/// Processes on one database. A killed one is replaced at once.
 struct Fleet<'w> {
     world: &'w World,
     launch: Launch,
@@ -56,7 +56,7 @@ impl<'w> Fleet<'w> {
     }
 }
 
-/// Puts tokens into workspaces, sealed by the vault's own code under the keys that the database has. Gives each
+/// Inserts tokens, sealed by the vault's own code with the keys from the database. Returns each
 /// connection's id and secret.
 pub(super) async fn plant(world: &World, count: usize, master: &str) -> Vec<(String, String)> {
     let master = MasterKeys::parse(&Secret::new(master.to_owned())).expect("a master key");
@@ -131,7 +131,7 @@ struct Seen {
     wrong: Mutex<Vec<String>>,
 }
 
-/// Reads tokens one after the other, at whichever process lives, until told to stop.
+/// Fetches random tokens from any living process until it is stopped.
 async fn read(
     seed: u64,
     planted: Arc<Vec<(String, String)>>,
@@ -151,7 +151,7 @@ async fn read(
                     seen.wrong.lock().expect("no test panics here").push(format!("{id}: another secret"));
                 }
             }
-            // The process was killed, is starting, or its database is held by the one that was.
+            // The process was killed, is starting, or its predecessor still holds the database.
             Err(no) if no.code() == Code::Unavailable || no.reason().is_empty() => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }

@@ -1,4 +1,4 @@
-//! A workspace that is destroyed: its keys, its secrets, and its name for ever.
+//! Shredding a workspace destroys its keys and its secrets, and its name can never be used again.
 
 use std::fs;
 use std::time::Duration;
@@ -89,7 +89,7 @@ on_both_databases! {
             fs::read_to_string(&ledger).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), 1);
         assert_eq!((&lines[0]["workspace_id"], &lines[0]["shredded_by"]), (&ACME.into(), &"bootstrap-admin".into()));
-        // What was lost beside the database comes back from it.
+        // The ledger beside the database is restored from it.
         world.stop();
         fs::remove_file(&ledger).unwrap();
         world.start_again();

@@ -13,7 +13,7 @@ use token_vault_tests::prelude::*;
 use token_vault_tests::{SmallDisk, eventually_async, master_key_line, token_vault};
 
 const MASTER: &str = "TOKEN_VAULT_MASTER_KEY";
-/// A user without any right, on every Linux.
+/// The user nobody, on every Linux.
 const NOBODY: u32 = 65_534;
 
 /// Ends what it holds.
@@ -26,7 +26,7 @@ impl Drop for Ending {
     }
 }
 
-/// A command of a user without rights: nobody, where the tests run as root, or else ourselves.
+/// A command that runs without privileges: as nobody if the tests run as root, otherwise as the same user.
 fn unprivileged(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.env_clear().current_dir("/").stdin(Stdio::null());
@@ -36,7 +36,7 @@ fn unprivileged(program: &Path) -> Command {
     command
 }
 
-/// What that user sees of a file; the error's words where it sees nothing.
+/// What that user can read of a file, or the error message.
 fn seen(file: &str) -> Result<Vec<u8>, String> {
     let done = unprivileged(Path::new("/bin/cat")).arg(file).output().expect("cat runs");
     if done.status.success() {
@@ -58,11 +58,11 @@ fn another_process_of_the_same_user_reads_neither_memory_nor_environment() {
     let line = master_key_line("from-environment");
     let secret = line.rsplit(':').next().unwrap().as_bytes();
 
-    // A process that hides nothing is read: the test would notice if nobody could read anybody.
+    // A process that is dumpable can be read. This proves that the check below can fail at all.
     let mut open = unprivileged(Path::new("/bin/sleep"));
     let open = Ending(open.arg("600").env(MASTER, &line).spawn().unwrap());
     let environment = format!("/proc/{}/environ", open.0.id());
-    // Until it has become `sleep` it is still this test.
+    // Before its exec the child still is a copy of this test.
     token_vault_tests::eventually("sleep shows its environment", Duration::from_secs(10), || {
         seen(&environment).is_ok_and(|shown| shown.windows(secret.len()).any(|part| part == secret))
     });
@@ -80,7 +80,7 @@ fn another_process_of_the_same_user_reads_neither_memory_nor_environment() {
         let why = seen(&format!("/proc/{id}/{name}")).expect_err(name);
         assert!(why.contains("Permission denied"), "{name}: {why}");
     }
-    // What all may read is harmless.
+    // What everybody may read is harmless.
     let arguments = seen(&format!("/proc/{id}/cmdline")).unwrap();
     assert!(!arguments.windows(secret.len()).any(|part| part == secret));
 }
@@ -118,7 +118,7 @@ async fn secret_files_that_others_may_read_are_warned_about_by_name() {
     let bootstrap = world.folder().join("first.key");
     let master = world.folder().join("wide.key");
     let key = {
-        // A key of the right form, made by another vault.
+        // A well-formed key of another vault.
         let other = World::start(Backend::Sqlite).await;
         other.bootstrap_key()
     };
@@ -145,7 +145,7 @@ async fn secret_files_that_others_may_read_are_warned_about_by_name() {
     assert!(!world.process(|process| process.log()).contains("chmod 600"));
 }
 
-/// Stores tokens until the vault can't any more, and then some; gives the connections that it acknowledged.
+/// Stores tokens until the vault refuses several in a row. Returns the connections that it acknowledged.
 async fn store_until_refused(world: &World, name: &str) -> Vec<String> {
     let admin = world.admin();
     let mut stored = Vec::new();
@@ -170,7 +170,7 @@ async fn a_full_disk_below_the_database_refuses_changes_loses_nothing_and_is_ove
     }
     let world = World::builder(Backend::Sqlite).prepare().await;
     let disk = SmallDisk::at(&world.data(), 4 * 1_024);
-    // The audit log stands on another disk: its own trouble is tested elsewhere.
+    // The audit log is on another disk, because another test covers a full disk below it.
     let log = world.folder().join("audit.jsonl");
     let launch = world.launch().env("TOKEN_VAULT__AUDIT__FILE", log.display().to_string());
     world.try_start_as(&launch).expect("there is room");
@@ -179,7 +179,7 @@ async fn a_full_disk_below_the_database_refuses_changes_loses_nothing_and_is_ove
     disk.fill();
     let mut kept = store_until_refused(&world, "late").await;
     kept.push(first.clone());
-    // Reading goes on, and a second change is refused as the first was.
+    // Reads still work, and a second change is refused like the first.
     admin.fetch(&first).await.expect("what is stored is handed out");
     admin.get(&first).await.expect("metadata too");
     let no = admin.store(ACME, &world.person("more").long_lived_token()).await.unwrap_err();
@@ -213,7 +213,7 @@ async fn a_limit_on_the_size_of_files_is_a_full_disk_and_not_the_end() {
     let limit =
         |current| prlimit(pid, Resource::Fsize, Rlimit { current, maximum: None }).expect("it is ours");
     limit(Some(0));
-    // No file takes a byte, the log's and the audit log's among them.
+    // No file can grow, the log and the audit log included.
     for number in 0..3 {
         let no =
             admin.store(ACME, &world.person(&format!("late{number}")).long_lived_token()).await.unwrap_err();

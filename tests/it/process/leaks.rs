@@ -11,7 +11,7 @@ use token_vault_sandbox::appsecret_proof;
 use token_vault_tests::prelude::*;
 use token_vault_tests::{Cluster, Finding, Hunter, files_below, request_id};
 
-/// Files that hold a secret because that is what they are for; nothing else may.
+/// The files whose purpose is to hold a secret. No other file may hold one.
 const KEY_FILES: [&str; 2] = ["master.key", "bootstrap-admin.key"];
 
 /// Everything that the vault and its database wrote, but for the key files.
@@ -32,7 +32,7 @@ fn left_behind(world: &World) -> Vec<PathBuf> {
 /// A day in the vault's life with every kind of secret, and every kind of mistake that could make it talk.
 async fn a_rich_run(world: &World) {
     let (admin, connector, ingestion) = (world.admin(), world.connector().await, world.ingestion().await);
-    // It hunts in all that it is told.
+    // Its responses are searched as well.
     let feed = world.alerting().await.watch_all().await;
     let (ana, bob, eve) = (world.person("ana").with_ad_accounts(2), world.person("bob"), world.person("eve"));
     let say = |name: &str, token: String| {
@@ -47,7 +47,7 @@ async fn a_rich_run(world: &World) {
         say("proof", appsecret_proof(&world.sandbox.app().secrets[0], &secret));
         connector.validate(connection).await.expect("it can be examined");
     }
-    // The same call twice: what is kept for repeats holds no secret either.
+    // The same call twice: what is stored for repeats must not hold a secret either.
     let again = pb::StoreTokenRequest {
         request_id: request_id(),
         ..world.pasted(ACME, &say("repeated token", eve.short_lived_token()))
@@ -56,7 +56,7 @@ async fn a_rich_run(world: &World) {
     connector.store_with(again).await.expect("twice");
     connector.exchange(&bobs).await.expect("it is exchanged");
 
-    // Tokens that are refused, by the vault and by the provider.
+    // Tokens that the vault or the provider refuses.
     let dead = say("dead token", bob.long_lived_token());
     world.sandbox.kill(&dead, Some(460));
     let foreign = say("made-up token", format!("EAA{}", "Zq7".repeat(60)));
@@ -112,7 +112,7 @@ async fn a_rich_run(world: &World) {
         )
         .await;
 
-    // Keys that are wrong, in every part of the header.
+    // Wrong keys, in every part of the header.
     let key = ingestion.key().to_owned();
     let other = if key.ends_with('A') { "B" } else { "A" };
     let near = say("nearly a key", format!("{}{other}", &key[..key.len() - 1]));
@@ -151,7 +151,7 @@ async fn a_rich_run(world: &World) {
     ingestion.acknowledge_events(position).await.expect("a position is kept");
 }
 
-/// Fails when nothing was hunted: then the absence of findings would say nothing.
+/// Fails if there was no secret to search for, because then finding none would prove nothing.
 fn hunt(world: &World, when: &str) -> Vec<Finding> {
     let secrets = world.secrets();
     assert!(secrets.len() > 30, "only {} secrets are known", secrets.len());
@@ -197,7 +197,7 @@ fn told_to_the_system(world: &World) -> Vec<Finding> {
 async fn nothing_is_left_behind(world: World) {
     a_rich_run(&world).await;
     if world.database.backend() == Backend::Postgres {
-        // What was written stands in the files too, not only in the server's memory.
+        // A checkpoint writes everything into the files; until then it may be in memory only.
         world.database.execute("CHECKPOINT").await;
     }
     assert_eq!(hunt(&world, "while it runs"), []);
@@ -216,7 +216,7 @@ async fn no_secret_stands_in_the_logs_or_the_data_folder() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_secret_stands_in_the_logs_or_in_the_files_of_the_database_server() {
-    // A cluster that logs every statement with its parameters: a secret that went there would show.
+    // The cluster logs every statement with its parameters, so that a secret among them would be found.
     let cluster = Cluster::start();
     let world = World::builder(Backend::Postgres).own_cluster(cluster).prepare().await;
     world.database.execute("ALTER SYSTEM SET log_statement = 'all'").await;
@@ -250,7 +250,7 @@ fn the_hunter_finds_a_planted_secret_in_every_form_and_nothing_in_its_absence() 
     fs::create_dir_all(file.parent().unwrap()).unwrap();
     let mut forms = vec![secret.to_owned(), hex::encode(secret), hex::encode_upper(secret)];
     for offset in 0..3 {
-        // Whatever stands around it, it is found at each of the three alignments.
+        // It is found at each of the three alignments of base64, whatever surrounds it.
         let around = format!("{}{secret}{}", &"<<<"[..offset], ">>>>");
         forms.extend([
             STANDARD.encode(&around),
@@ -259,7 +259,7 @@ fn the_hunter_finds_a_planted_secret_in_every_form_and_nothing_in_its_absence() 
         ]);
     }
     for form in forms {
-        // In the midst of other bytes, over the border of a page of the database.
+        // Among other bytes, across the border of two database pages.
         let mut bytes = vec![0xfe; 4_090];
         bytes.extend_from_slice(form.as_bytes());
         bytes.extend_from_slice(&[0; 100]);

@@ -196,7 +196,7 @@ async fn the_vault_outlives_its_database_and_serves_again_without_a_restart() {
     let process = world.process(|process| process.id());
     world.cluster().down();
     for _ in 0..2 {
-        // At a broken connection and at none at all; reads and writes alike.
+        // Reads and writes, over a broken connection and without any connection.
         connector.get(&id).await.unwrap_err().is(Code::Unavailable, Reason::StorageUnavailable).has_retry();
         connector
             .store(ACME, &token)

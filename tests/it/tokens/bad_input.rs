@@ -5,7 +5,7 @@ use token_vault_proto::v1::store_token_request::Credential;
 use token_vault_tests::prelude::*;
 use token_vault_tests::{Contents, request_id};
 
-/// What is there before, with one connection of ana's, so that there is something to spoil.
+/// The contents of a database with one connection, which bad input must not change.
 pub(crate) async fn furnished(world: &World) -> (String, Contents) {
     let id = world.connector().await.connect(ACME, &world.person("ana").long_lived_token()).await;
     world.ingestion().await;

@@ -1,4 +1,4 @@
-//! `request_id`: a thing is done once, however often it is asked for.
+//! `request_id`: a repeated request is carried out once.
 
 use std::time::Duration;
 

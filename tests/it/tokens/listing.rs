@@ -1,4 +1,4 @@
-//! ListTokens over a hundred thousand connections: complete, exact, and as cheap at the end as at the start.
+//! ListTokens over a hundred thousand connections: complete, exact, and the last page costs as little as the first.
 
 mod cost;
 mod planted;
@@ -82,7 +82,7 @@ on_both_databases! {
             if query.page_token.is_empty() {
                 break;
             }
-            // Before and behind the page that comes: some end, some move, some go.
+            // Changes before and after the current page: some connections expire, some move, some are deleted.
             let ids = |part: i64| {
                 let some = (0..COUNT).filter(|&n| touched(n) && n / 97 % 100 == page && n % 3 == part);
                 some.map(|n| world.database.uuid(&Planted(n).id())).collect::<Vec<_>>().join(", ")

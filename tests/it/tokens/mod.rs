@@ -1,4 +1,4 @@
-//! Tokens: how they come in, are kept, handed out, examined and end.
+//! Tokens: storing, fetching, validating, renewing, listing and ending them.
 
 mod bad_input;
 mod endings;

@@ -15,14 +15,14 @@ fn exchanges(world: &World) -> Vec<i64> {
     all.iter().filter(|r| r.param("fb_exchange_token").is_some()).map(|r| r.at_micros).collect()
 }
 
-/// Exchanges again and again; says how often that was done, and how often somebody else was at it.
+/// Exchanges again and again. Returns how many exchanges succeeded, and how many met another in progress.
 async fn hammer(caller: Caller, id: String, until: Instant) -> (usize, usize) {
     let (mut done, mut refused) = (0, 0);
     while Instant::now() < until {
         match caller.exchange(&id).await {
             Ok(_) => done += 1,
             Err(refusal) => {
-                // On a machine that is too busy for its database, nothing was begun.
+                // On a busy machine the database may time out before anything began.
                 match refusal.code() {
                     Code::Aborted => refused += 1,
                     code => assert_eq!(code, Code::Unavailable, "{refusal:?}"),
@@ -99,7 +99,7 @@ async fn a_replica_that_dies_inside_its_exchange_is_given_time_before_another_on
     assert_eq!(done.token.expect("a token").connection_id, id);
     let asked = exchanges(&world).split_off(before);
     assert_eq!(asked.len(), 2);
-    // What a provider call may take at most, retries included.
+    // The longest time of a provider call, retries included.
     assert!(asked[1] - asked[0] >= 20_000_000, "{} µs apart", asked[1] - asked[0]);
     assert!(refused.load(Ordering::SeqCst) > 0, "nobody was refused while the dead one counted as living");
 }

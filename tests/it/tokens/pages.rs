@@ -25,7 +25,7 @@ on_both_databases! {
         assert_eq!((subject.id.as_str(), subject.name.as_str(), subject.r#type()), (&*shop, "Shop", Type::Page));
         assert_eq!(token.workspace_id, ACME);
         assert!(token.usable && world.ingestion().await.fetch(page).await.is_ok());
-        // A token stored without the wish connects none.
+        // A token that is stored without `connect_pages` connects none.
         let ben = world.person("ben");
         ben.page("Other");
         assert!(world.connector().await.store(ACME, &ben.long_lived_token()).await.unwrap().page_connection_ids.is_empty());
@@ -42,12 +42,12 @@ on_both_databases! {
         let ingestion = world.ingestion().await;
         let first = ingestion.secret(&page).await;
 
-        // A new token of the person reads the same token of the page: nothing to say.
+        // A new token of the person reads the same page token, so nothing is announced.
         world.connector().await.connect(ACME, &ana.long_lived_token()).await;
         world.admin().run("rotation").await;
         assert_eq!(ingestion.secret(&page).await, first);
 
-        // The person's death is looked into for the page at once.
+        // When the person's token dies, the page's token is checked at once.
         ana.changes_password();
         let body = r#"{"error":{"message":"x","type":"OAuthException","code":190,"error_subcode":460}}"#;
         ingestion.report(&person, 2, 400, body).await.unwrap();
@@ -55,7 +55,7 @@ on_both_databases! {
         feed.first(&page, Kind::Invalidated).await;
         ingestion.fetch(&page).await.unwrap_err().is(Code::FailedPrecondition, Reason::TokenInvalid);
 
-        // The person reconnects, without a word about pages.
+        // The person reconnects, without `connect_pages`.
         ana.heals();
         world.connector().await.connect(ACME, &ana.short_lived_token()).await;
         world.admin().run("rotation").await;

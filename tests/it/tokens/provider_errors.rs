@@ -1,4 +1,4 @@
-//! Every error of the provider's own table: what it says of a token, of us, and of nothing at all.
+//! Every error of the provider's own table: whether it is about the token, about our setup, or about neither.
 
 use std::time::Duration;
 
@@ -78,7 +78,7 @@ const NOT_THE_TOKEN: &[(i64, Option<u32>, &str, Verdict, Advice)] = {
         (1_487_809, None, "rule", V::OurMisconfiguration, A::FixRequest),
         (3979, None, "report", V::OurMisconfiguration, A::FixRequest),
         (424_242, None, "unheard of", V::OurMisconfiguration, A::FixRequest),
-        // Class A: a person is blocked; the token itself may be in order, which the provider is asked.
+        // Class A: the person is blocked. The token may be valid, so the vault asks the provider.
         (368, Some(1_390_008), "abuse", V::StillValid, A::RetryAfter),
     ]
 };
@@ -120,7 +120,7 @@ on_both_databases! {
                 assert_eq!(report.token.unwrap().status(), Status::Active);
             }
         }
-        // An unreadable reply says nothing of the token, whatever its status.
+        // An unreadable reply says nothing about the token, whatever its status.
         for (http, text) in [(500, "<html>"), (400, "<html>"), (502, ""), (429, "slow down"), (200, "false")]
         {
             let report = ingestion.report(&id, 1, http, text).await.unwrap();
@@ -150,7 +150,7 @@ on_both_databases! {
         world.sandbox.fault(Fault::on(Endpoint::DebugToken).with(slow));
         let reports = (0..20).map(|n| {
             let (caller, id) = (if n % 2 == 0 { one.clone() } else { other.clone() }, id.clone());
-            // Another refusal each time: what the caller says is his own choice.
+            // Another refusal each time, because a caller may report whatever it likes.
             tokio::spawn(async move { caller.report(&id, 1, 400, &body(190, Some(460 + n), "x")).await })
         });
         for report in reports.collect::<Vec<_>>() {
@@ -159,7 +159,7 @@ on_both_databases! {
             assert!(report.retry_after.is_some_and(|after| after.seconds <= 30), "{:?}", report.retry_after);
         }
         assert_eq!(asked() - before, 1, "all of them have the answer of one question");
-        // Time stands still for the token, not for the truth.
+        // Within the retry delay the verdict is the same, but after it the provider is asked again.
         ana.changes_password();
         world.advance(Duration::from_secs(11)).await;
         let report = one.report(&id, 1, 400, &body(190, Some(460), "x")).await.unwrap();

@@ -1,4 +1,4 @@
-//! Trouble on the way to the provider and back: a token that is held stays and works, and nothing is guessed.
+//! Faults between the vault and the provider: stored tokens keep working, and the vault guesses nothing.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ pub(crate) async fn furnished(world: &World) -> (String, String, Contents) {
     (id, secret, world.database.contents().await)
 }
 
-/// Brings a short-lived token of ana's while a fault is on; nothing may change.
+/// Stores a short-lived token while a fault is on; nothing may change.
 pub(crate) async fn refused(
     world: &World,
     held: &(String, String, Contents),
@@ -196,7 +196,7 @@ on_both_databases! {
         assert_eq!((smoke.result(), intake.token.unwrap().usable), (Checked::Unknown, true));
         world.sandbox.clear_faults();
 
-        // It dies between the inspection and the smoke test: stored, and known to be dead.
+        // It dies between the inspection and the smoke test: it is stored as invalid.
         world.sandbox.fault(Fault::on(Endpoint::AdAccounts).with(FaultKind::ThenKill(Some(460))));
         let intake = connector.store(ACME, &world.person("bob").short_lived_token()).await.unwrap();
         let token = intake.token.clone().unwrap();
@@ -208,7 +208,7 @@ on_both_databases! {
         );
         assert_eq!(token.invalid_reason(), pb::RefusalReason::PasswordChanged);
 
-        // One refusal that the provider takes back at once is no death.
+        // A single refusal that the provider does not repeat does not invalidate a token.
         world.sandbox.fault(Fault::on(Endpoint::Insights).with(FaultKind::error_with_subcode(400, 190, 460)));
         let intake = connector.store(ACME, &world.person("eve").short_lived_token()).await.unwrap();
         assert_eq!(intake.token.unwrap().status(), Status::Active);

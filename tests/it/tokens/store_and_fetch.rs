@@ -1,4 +1,4 @@
-//! The main job: a token is taken in, kept, handed out and examined.
+//! The main job: storing, fetching and validating tokens.
 
 use token_vault_proto::v1::check::Result as Checked;
 use token_vault_proto::v1::exchange_token_response::Outcome as Exchanged;

@@ -1,4 +1,4 @@
-//! What others hold in their hands: grpcurl and buf know the vault by its reflection alone, with no proto files.
+//! grpcurl and buf call the vault by its reflection alone, without proto files.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What a page costs: told by the databases themselves about the vault's own statements.
+//! What a page costs, as the databases report it for the vault's own statements.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -77,7 +77,7 @@ async fn first_and_last(world: &World, viewer: &Caller, query: &pb::ListTokensRe
     costs.try_into().expect("two pages")
 }
 
-/// How SQLite goes about a statement.
+/// SQLite's query plan of a statement.
 async fn sqlite_plan(database: &Database, text: &str) -> String {
     let mut session = database.sqlite_connection().await;
     let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {text}"));

@@ -1,4 +1,4 @@
-//! A hundred thousand connections, each known by its number.
+//! A hundred thousand connections, each of which follows from its number.
 
 use token_vault_proto::v1::token::Status;
 use token_vault_tests::Database;
