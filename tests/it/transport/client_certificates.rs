@@ -131,7 +131,7 @@ async fn with_both_the_key_decides_and_must_be_the_certificates_principals() {
     both.get(&id).await.expect("the key's workspaces count, not the certificate's");
     both.fetch(&id).await.unwrap_err().is(Code::PermissionDenied, Reason::RoleInsufficient);
     let no = over(&another).list().await.unwrap_err();
-    no.is(Code::Unauthenticated, Reason::ApiKeyInvalid).words("not the same principal");
+    no.is(Code::Unauthenticated, Reason::ApiKeyInvalid).words("belong to different principals");
     // A key that is no good is not made good by a certificate.
     for bad in ["Bearer nonsense", "Basic dXNlcjpwYXNz", ""] {
         let no = over(&mine.saying(Some(bad))).list().await.unwrap_err();

@@ -164,7 +164,7 @@ async fn files_that_are_no_good_leave_the_old_certificate_and_are_named_in_the_l
         (
             "tls.crt",
             &servers.server_until(End::Past).certificate,
-            "holds a certificate that ended",
+            "holds a certificate that expired",
             "server.tls.cert_file",
         ),
         (
@@ -209,7 +209,7 @@ async fn a_start_with_files_that_are_no_good_is_refused_with_the_file_and_the_re
     secured.install(&Pair { key: servers.server().key, ..servers.server() });
     refused("does not fit the certificate");
     secured.install(&servers.server_until(End::Past));
-    refused("holds a certificate that ended");
+    refused("holds a certificate that expired");
     fs::remove_file(secured.file("tls.crt")).unwrap();
     refused("can't be read");
     secured.install(&servers.server_until(End::In(10 * DAY)));
