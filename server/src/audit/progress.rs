@@ -117,7 +117,7 @@ impl Shared {
     }
 }
 
-/// Flushes what was written, beside the writing.
+/// Flushes what was written, on a thread beside the writing one.
 pub(super) fn flush_beside(shared: &Shared) {
     loop {
         let written = {

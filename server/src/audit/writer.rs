@@ -32,7 +32,7 @@ const UNFLUSHED: usize = 64 * 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) bodies: Vec<String>,
-    /// Gets a number that the job's last record has at most.
+    /// Receives the number of the last record written, which is this job's last or a later one.
     pub(super) reply: oneshot::Sender<u64>,
     pub(super) last: bool,
 }
@@ -40,7 +40,7 @@ pub(super) struct Job {
 pub(super) enum Target {
     File(Box<LogFile>),
     Stdout {
-        /// The part of a line that a failed write left.
+        /// The incomplete line that a failed write left.
         torn: Vec<u8>,
     },
 }
@@ -58,7 +58,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Opens the chain: the self-test.
+    /// Writes the first record of the chain, which proves that the log can be written.
     pub(super) fn begin(&mut self) -> io::Result<()> {
         let mut record = AuditRecord::new(AuditKind::Opened, self.clock.now());
         let mut sealed = Vec::new();

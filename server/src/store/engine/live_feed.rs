@@ -155,7 +155,7 @@ impl Feed {
     }
 
     /// The events after the head. An outage may be too short to be noticed, so every read proves that it continues
-    /// where the last one ended. `None`: this is another database, and the watchers have been told.
+    /// where the last one ended. `None`: this is another database, and watchers see the new generation.
     async fn read_after(
         &self,
         head: FeedPosition,

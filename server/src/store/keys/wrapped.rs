@@ -64,7 +64,7 @@ pub struct BreakGlassWrap {
     pub sealed: Vec<u8>,
 }
 
-/// Where a wrapped key stands. The words are those that its wrapping is bound to.
+/// A wrapped key's position in the walk over all keys. Its wrapping is bound to both texts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct KeyPosition {
     /// Empty for the vault's own keys.
@@ -72,7 +72,7 @@ pub struct KeyPosition {
     pub purpose: String,
 }
 
-/// A wrapped key and where it stands.
+/// A wrapped key and its position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredKey {
     pub position: KeyPosition,
@@ -186,7 +186,8 @@ impl Session {
         }))
     }
 
-    /// Keys after a place that another master key than `active` wraps, in order: the vault's own come first.
+    /// Keys after a position that are wrapped by a master key other than `active`, in order; the vault's own come
+    /// first.
     pub async fn keys_not_under(
         &mut self,
         active: &str,
@@ -196,7 +197,7 @@ impl Session {
         self.keys_lacking(Lacking::Master, active, after, limit).await
     }
 
-    /// Keys after a place that are not encrypted to the break-glass key `recipient`, in order.
+    /// Keys after a position that are not encrypted to the break-glass key `recipient`, in order.
     pub async fn keys_not_for(
         &mut self,
         recipient: &str,

@@ -5,7 +5,6 @@ use uuid::Uuid;
 use crate::model::{Incarnation, Timestamp};
 use crate::store::sql::{Session, StoreError, Tx};
 
-/// How a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::EnumString)]
 #[strum(const_into_str, serialize_all = "SCREAMING_SNAKE_CASE")]
 pub enum RunState {
