@@ -1,7 +1,9 @@
-//! Where documents point: links lead somewhere.
+//! Where documents point: links lead somewhere, and files that the guides for contributors name are there.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use token_vault_tests::files_below;
 
 use super::{documents, root};
 
@@ -33,6 +35,22 @@ fn broken(document: &Path, target: &str) -> bool {
     !text.lines().filter(|line| line.starts_with('#')).any(|heading| anchor(heading) == wanted)
 }
 
+/// The texts between backquotes that are paths, or names of source files.
+fn paths(text: &str) -> impl Iterator<Item = &str> {
+    let quoted = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
+    quoted.filter(|word| {
+        let plain = word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-./".contains(&byte));
+        let source = [".rs", ".proto", ".sql"].iter().any(|kind| word.ends_with(kind));
+        plain && (source || word.contains('/')) && !word.starts_with("target/")
+    })
+}
+
+/// Guides name files as they stand in the workspace, in the server's source, or alone.
+fn is_there(path: &str, all: &[PathBuf]) -> bool {
+    let from_the_top = root().join(path).exists() || root().join("server/src").join(path).exists();
+    from_the_top || (!path.contains('/') && all.iter().any(|file| file.ends_with(path)))
+}
+
 #[test]
 fn every_link_of_the_documents_leads_somewhere() {
     let mut wrong = Vec::new();
@@ -47,4 +65,24 @@ fn every_link_of_the_documents_leads_somewhere() {
             && broken(&root().join("README.md"), "#none")
     );
     assert_eq!(anchor("## At three in the morning, `token-vault`"), "at-three-in-the-morning-token-vault");
+}
+
+#[test]
+fn every_file_that_the_guides_name_is_there() {
+    let mut all = Vec::new();
+    for folder in ["proto", "server", "client", "tests", "migrations", "sandbox"] {
+        all.extend(files_below(&root().join(folder)));
+    }
+    let mut wrong = Vec::new();
+    for guide in ["ARCHITECTURE.md", "CONTRIBUTING.md"] {
+        let text = fs::read_to_string(root().join(guide)).unwrap_or_else(|error| panic!("{guide}: {error}"));
+        wrong
+            .extend(paths(&text).filter(|path| !is_there(path, &all)).map(|path| format!("{guide}: {path}")));
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+    assert!(
+        !is_there("no_such_file.rs", &all)
+            && is_there("server/src/main.rs", &all)
+            && is_there("main.rs", &all)
+    );
 }
