@@ -1,5 +1,5 @@
 //! Renewal, job `rotation`: a token is exchanged before it ends, and the new one replaces it once it has proved to live
-//! longer. Where the provider does not renew, a person is asked in time. When a renewal is due: `model/renewal.rs`.
+//! longer. Where the provider does not renew, a person is asked in time. When a renewal is due: `model/token/renewal.rs`.
 
 use std::collections::HashSet;
 use std::sync::Arc;
