@@ -26,11 +26,18 @@ pub struct Cluster {
 /// The cluster that all tests of this process share; each takes a database of its own in it.
 pub fn shared_cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
-    CLUSTER.get_or_init(Cluster::start)
+    // SCRAM computes 4096 rounds of HMAC per connection. Unoptimised that is half a second, and a vault opens a dozen
+    // connections: it was most of the time of a test. Clusters that belong to one test use SCRAM.
+    CLUSTER.get_or_init(|| Cluster::start_with("password"))
 }
 
 impl Cluster {
     pub fn start() -> Self {
+        Self::start_with("scram-sha-256")
+    }
+
+    /// `method` is how clients authenticate, as `pg_hba.conf` names it. Stored passwords are hashed in any case.
+    fn start_with(method: &str) -> Self {
         let bin = find_binaries();
         let owner = unprivileged();
         let dir = tempfile::Builder::new().prefix("token-vault-pg-").tempdir().expect("a temp folder").keep();
@@ -45,8 +52,8 @@ impl Cluster {
             Self { _watchdog: watchdog(&bin, &dir, owner), bin, port: free_port(), password, owner, dir };
         let (data, user) = (cluster.data(), format!("--username={USER}"));
         let password_file = format!("--pwfile={}", password_file.display());
-        let options =
-            ["--auth=scram-sha-256", "--encoding=UTF8", "--no-locale", "--no-sync", "--no-instructions"];
+        let auth = format!("--auth={method}");
+        let options = [auth.as_str(), "--encoding=UTF8", "--no-locale", "--no-sync", "--no-instructions"];
         let mut initdb = cluster.command("initdb");
         initdb.arg("-D").arg(&data).args([user.as_str(), &password_file]).args(options);
         run(initdb, "initdb");
@@ -60,7 +67,7 @@ impl Cluster {
             format!("port={}", self.port),
             "listen_addresses=127.0.0.1".into(),
             format!("unix_socket_directories={}", self.dir.display()),
-            "max_connections=200".into(),
+            "max_connections=500".into(),
             "log_line_prefix=%d ".into(),
             "lc_messages=C".into(),
         ];
