@@ -14,6 +14,10 @@ pub(in crate::store) async fn reach(pool: &Pool) -> Result<(), StoreError> {
             };
             StoreError::Unavailable(format!("{why}; {remedy}, or correct storage.url"))
         }
+        // It is there, and does not let us in.
+        StoreError::Unexpected(why) => {
+            StoreError::Config(format!("{}: {why}; correct storage.url", pool.address().name()))
+        }
         other => other,
     })
 }
