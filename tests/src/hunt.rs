@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
@@ -23,8 +24,19 @@ pub struct Finding {
 #[derive(Debug, Clone, Default)]
 pub struct Hunter {
     secrets: BTreeSet<(String, Vec<u8>)>,
+    /// Made by the first search after a secret was added: every response is searched.
+    needles: OnceLock<Arc<Needles>>,
 }
 
+/// Every form of every secret, indexed by how it begins.
+#[derive(Debug)]
+struct Needles {
+    all: Vec<Needle>,
+    pairs: Vec<bool>,
+    heads: HashMap<[u8; HEAD], Vec<usize>>,
+}
+
+#[derive(Debug)]
 struct Needle {
     name: String,
     form: &'static str,
@@ -35,8 +47,8 @@ impl Hunter {
     /// Adds a secret.
     pub fn add(&mut self, name: &str, secret: impl AsRef<[u8]>) {
         let secret = secret.as_ref();
-        if secret.len() >= SHORTEST {
-            self.secrets.insert((name.to_owned(), secret.to_vec()));
+        if secret.len() >= SHORTEST && self.secrets.insert((name.to_owned(), secret.to_vec())) {
+            self.needles = OnceLock::new();
         }
     }
 
@@ -50,36 +62,22 @@ impl Hunter {
 
     /// Searches these bytes.
     pub fn search(&self, place: &str, haystack: &[u8]) -> Vec<Finding> {
-        let needles = self.needles();
-        search(&needles, &index(&needles), place, haystack)
+        self.needles().search(place, haystack)
     }
 
     /// Searches these files.
     pub fn search_files(&self, files: impl IntoIterator<Item = PathBuf>) -> Vec<Finding> {
-        let needles = self.needles();
-        let index = index(&needles);
         let mut found = Vec::new();
         for file in files {
             // A file that is gone by now holds nothing any more.
             let Ok(bytes) = fs::read(&file) else { continue };
-            found.extend(search(&needles, &index, &file.display().to_string(), &bytes));
+            found.extend(self.needles().search(&file.display().to_string(), &bytes));
         }
         found
     }
 
-    fn needles(&self) -> Vec<Needle> {
-        let mut needles = Vec::new();
-        for (name, secret) in &self.secrets {
-            let mut add = |form, bytes: Vec<u8>| needles.push(Needle { name: name.clone(), form, bytes });
-            add("clear", secret.clone());
-            add("hex", hex::encode(secret).into_bytes());
-            add("HEX", hex::encode_upper(secret).into_bytes());
-            for offset in 0..3 {
-                add("base64", base64_inside(&STANDARD_NO_PAD, secret, offset));
-                add("base64url", base64_inside(&URL_SAFE_NO_PAD, secret, offset));
-            }
-        }
-        needles
+    fn needles(&self) -> &Needles {
+        self.needles.get_or_init(|| Arc::new(Needles::of(&self.secrets)))
     }
 }
 
@@ -96,36 +94,47 @@ fn base64_inside(engine: &impl Engine, secret: &[u8], offset: usize) -> Vec<u8> 
     text
 }
 
-type Index = (Vec<bool>, HashMap<[u8; HEAD], Vec<usize>>);
-
-fn index(needles: &[Needle]) -> Index {
-    let mut pairs = vec![false; 1 << 16];
-    let mut heads: HashMap<[u8; HEAD], Vec<usize>> = HashMap::new();
-    for (at, needle) in needles.iter().enumerate() {
-        let head = needle.bytes.first_chunk::<HEAD>().expect("needles are longer than their head");
-        pairs[usize::from(u16::from_be_bytes([head[0], head[1]]))] = true;
-        heads.entry(*head).or_default().push(at);
-    }
-    (pairs, heads)
-}
-
-fn search(needles: &[Needle], (pairs, heads): &Index, place: &str, haystack: &[u8]) -> Vec<Finding> {
-    let mut found = BTreeSet::new();
-    for (at, window) in haystack.windows(HEAD).enumerate() {
-        if !pairs[usize::from(u16::from_be_bytes([window[0], window[1]]))] {
-            continue;
-        }
-        for needle in heads.get::<[u8]>(window).into_iter().flatten().map(|&n| &needles[n]) {
-            if haystack[at..].starts_with(&needle.bytes) {
-                found.insert(Finding {
-                    name: needle.name.clone(),
-                    form: needle.form,
-                    place: place.to_owned(),
-                });
+impl Needles {
+    fn of(secrets: &BTreeSet<(String, Vec<u8>)>) -> Self {
+        let mut all = Vec::new();
+        for (name, secret) in secrets {
+            let mut add = |form, bytes: Vec<u8>| all.push(Needle { name: name.clone(), form, bytes });
+            add("clear", secret.clone());
+            add("hex", hex::encode(secret).into_bytes());
+            add("HEX", hex::encode_upper(secret).into_bytes());
+            for offset in 0..3 {
+                add("base64", base64_inside(&STANDARD_NO_PAD, secret, offset));
+                add("base64url", base64_inside(&URL_SAFE_NO_PAD, secret, offset));
             }
         }
+        let mut pairs = vec![false; 1 << 16];
+        let mut heads: HashMap<[u8; HEAD], Vec<usize>> = HashMap::new();
+        for (at, needle) in all.iter().enumerate() {
+            let head = needle.bytes.first_chunk::<HEAD>().expect("needles are longer than their head");
+            pairs[usize::from(u16::from_be_bytes([head[0], head[1]]))] = true;
+            heads.entry(*head).or_default().push(at);
+        }
+        Self { all, pairs, heads }
     }
-    found.into_iter().collect()
+
+    fn search(&self, place: &str, haystack: &[u8]) -> Vec<Finding> {
+        let mut found = BTreeSet::new();
+        for (at, window) in haystack.windows(HEAD).enumerate() {
+            if !self.pairs[usize::from(u16::from_be_bytes([window[0], window[1]]))] {
+                continue;
+            }
+            for needle in self.heads.get::<[u8]>(window).into_iter().flatten().map(|&n| &self.all[n]) {
+                if haystack[at..].starts_with(&needle.bytes) {
+                    found.insert(Finding {
+                        name: needle.name.clone(),
+                        form: needle.form,
+                        place: place.to_owned(),
+                    });
+                }
+            }
+        }
+        found.into_iter().collect()
+    }
 }
 
 /// Every file below a folder.
