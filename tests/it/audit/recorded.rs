@@ -317,7 +317,7 @@ async fn records_are_found_by_what_they_say() {
         let mut all = vec!["search", "--json"];
         all.extend(arguments);
         let output = audit(&world, &all);
-        assert_eq!(output.code, Some(0), "{told:#?}");
+        assert_eq!(output.code, Some(0), "{output:#?}");
         output.stdout.lines().count()
     };
     assert_eq!(count(&["--connection", &one]), 2);

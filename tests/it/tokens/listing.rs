@@ -76,9 +76,9 @@ on_both_databases! {
         let mut query = query(1_000);
         let (mut found, mut page) = (Vec::new(), 0_i64);
         loop {
-            let page = viewer.list_tokens(query.clone()).await.unwrap();
-            found.extend(numbers(std::slice::from_ref(&page)));
-            query.page_token = page.next_page_token;
+            let listed = viewer.list_tokens(query.clone()).await.unwrap();
+            found.extend(numbers(std::slice::from_ref(&listed)));
+            query.page_token = listed.next_page_token;
             if query.page_token.is_empty() {
                 break;
             }
