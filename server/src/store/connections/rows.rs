@@ -4,9 +4,9 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use crate::model::{
-    Connection, ConnectionId, Expiry, Fingerprint, GranularScope, Observations, ProviderId, RefusalReason,
-    Schedule, SecretId, Standing, Subject, SubjectType, Timestamp, TokenFacts, TokenKind, TokenVersion,
-    WorkspaceId,
+    Connection, ConnectionId, Expiry, ExpirySource, Fingerprint, GranularScope, Observations, ProviderId,
+    RefusalReason, Schedule, SecretId, Standing, Subject, SubjectType, Timestamp, TokenFacts, TokenKind,
+    TokenVersion, WorkspaceId,
 };
 use crate::store::sql::StoreError;
 
