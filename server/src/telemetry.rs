@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal};
 use std::panic::PanicHookInfo;
 
 use tracing::{Level, Metadata, Subscriber};
-use tracing_subscriber::filter::{EnvFilter, FilterExt, filter_fn};
+use tracing_subscriber::filter::{FilterExt, LevelFilter, ParseError, Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
@@ -30,7 +30,7 @@ pub fn init(format: LogFormat, level: &str) -> Result<(), TryInitError> {
         LogFormat::Json => true,
         LogFormat::Text => false,
     };
-    let level = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let level = directives(level).unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO));
     let lines = layer(json, terminal).with_filter(level.and(filter_fn(is_allowed)));
     tracing_subscriber::registry().with(lines).try_init()?;
     std::panic::set_hook(Box::new(log_panic));
@@ -45,7 +45,14 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
 
 /// Whether `text` is a level or a list of directives.
 pub(crate) fn is_level(text: &str) -> bool {
-    EnvFilter::try_new(text).is_ok()
+    directives(text).is_ok()
+}
+
+/// Empty directives, as behind a last comma, say nothing.
+fn directives(text: &str) -> Result<Targets, ParseError> {
+    let directives: Vec<_> =
+        text.split(',').map(str::trim).filter(|directive| !directive.is_empty()).collect();
+    directives.join(",").parse()
 }
 
 fn layer<S>(json: bool, terminal: bool) -> Box<dyn Layer<S> + Send + Sync>
@@ -91,5 +98,6 @@ mod tests {
         assert!(is_level("info"));
         assert!(is_level("info,token_vault::vault=debug"));
         assert!(!is_level("token_vault=loud"));
+        assert_eq!(directives("info,").unwrap().default_level(), Some(LevelFilter::INFO));
     }
 }
