@@ -3,11 +3,11 @@
 #   docker build -t token-vault .
 #   docker run --read-only --cap-drop ALL --security-opt no-new-privileges --ulimit core=0 -v token-vault:/data token-vault
 #
-# Without TLS the vault listens on loopback only: give the container's callers its network namespace (a sidecar, or
-# --network host), or mount certificates and set TOKEN_VAULT__SERVER__LISTEN and TOKEN_VAULT__SERVER__TLS__* (README); the
+# Without TLS the vault listens on loopback only: let the callers share the container's network namespace (a sidecar, or
+# --network host), or mount certificates and set TOKEN_VAULT__SERVER__LISTEN and TOKEN_VAULT__SERVER__TLS__* (docs/operating.md); the
 # health check then needs TOKEN_VAULT_ENDPOINT=https://… and TOKEN_VAULT_CA_FILE.
 #
-# With --build-arg BINARY=prebuilt the image takes target/release/token-vault as it was built outside.
+# With --build-arg BINARY=prebuilt the image takes target/release/token-vault, built outside, in place of compiling it.
 ARG BINARY=source
 
 FROM docker.io/library/rust:1.95-bookworm AS source
@@ -25,7 +25,7 @@ RUN install -d -m 0700 /out/data
 FROM ${BINARY} AS built
 
 FROM docker.io/library/debian:bookworm-slim
-# The provider is spoken to over TLS: roots of trust, and nothing else.
+# Root certificates: the provider is reached over TLS.
 RUN apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates \
  && rm -rf /var/lib/apt/lists/* \

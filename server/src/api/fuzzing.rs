@@ -1,4 +1,4 @@
-//! Entry points for the fuzz targets: request messages and client certificates.
+//! Entry points for fuzzing: request messages and client certificates.
 
 use prost::Message;
 use token_vault_proto::v1 as pb;
@@ -13,7 +13,7 @@ use crate::vault::{
 
 fn read<M: Message + Default, C: TryFrom<M, Error = VaultError>>(bytes: &[u8]) {
     if let Ok(message) = M::decode(bytes) {
-        // A command, or an error that names a field: both are fine.
+        // A command and an error that names a field are both right.
         let _ = C::try_from(message).map_err(|error| error.to_string());
     }
 }
@@ -51,7 +51,6 @@ pub fn message(data: &[u8]) {
     }
 }
 
-/// A client certificate.
 pub fn certificate(der: &[u8]) {
     let _ = tls::facts(der);
 }

@@ -1,4 +1,4 @@
-//! Replies of the Graph API, as fuzzing makes them.
+//! Entry point for fuzzing: replies of the Graph API.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use crate::model::{Secret, Timestamp};
 const TOKEN: &str = "EAABsbCS1iHgBAKZCtokenOfTheCall";
 const APP_SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-/// One reply: status, headers (lines before the first empty one) and body. `%T` and `%S` in it stand for the call's token
-/// and the app's secret, which must not come out.
+/// A reply: status, headers (the lines before the first empty one) and body. `%T` and `%S` in it are replaced by the
+/// token of the call and the secret of the app, which must not be in what is made of it.
 pub fn reply(choice: u8, data: &[u8]) {
     let text = String::from_utf8_lossy(data).replace("%T", TOKEN).replace("%S", APP_SECRET);
     let (head, body) = text.split_once("\n\n").unwrap_or(("", &text));
