@@ -289,7 +289,7 @@ pub(in crate::store) async fn watch_changes(
             Some(error) if changed => {
                 // The pool doesn't say why it has no connection.
                 let error = pool.address().probe().await.err().unwrap_or(error);
-                tracing::error!(%error, "calls that need the database are refused until it is back");
+                tracing::error!(%error, "the database can't be reached: calls that need it are refused until it is back");
             }
             _ => {}
         }
