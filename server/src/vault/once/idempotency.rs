@@ -97,7 +97,8 @@ impl Vault {
         }
     }
 
-    /// Writes the outcome of work that has already been committed. If that fails, a repeated request starts from the beginning.
+    /// Writes the outcome of work that has already been committed. If that fails, a repeated request starts from the
+    /// beginning.
     pub(in crate::vault) async fn finish_afterwards(
         &self,
         claim: RequestClaim,

@@ -156,7 +156,7 @@ impl Vault {
     }
 }
 
-/// What the query asks, without page size and token.
+/// The query without page size and page token, for the fingerprint in the page token.
 fn query_parts(query: &ListTokens) -> Vec<Vec<u8>> {
     vec![
         format!("{:?}", query.workspaces).into_bytes(),
@@ -169,9 +169,9 @@ fn query_parts(query: &ListTokens) -> Vec<Vec<u8>> {
     ]
 }
 
-/// The walks of a query, and what no index leads.
+/// The index scans of a query, and the filters that no index answers.
 struct Plan<'q> {
-    walks: Vec<(ListDrive, ListRange)>,
+    scans: Vec<(ListDrive, ListRange)>,
     query: &'q ListTokens,
     visible: WorkspaceSet,
 }
@@ -191,12 +191,12 @@ impl<'q> Plan<'q> {
             _ => vec![ListDrive::Everywhere],
         };
         let ranges = ranges(&query.statuses, query.expiring_within, now, policy);
-        let walks =
+        let scans =
             drives.iter().flat_map(|drive| ranges.iter().map(|range| (drive.clone(), *range))).collect();
-        Self { walks, query, visible }
+        Self { scans, query, visible }
     }
 
-    /// The next connections in order, and whether there are no more.
+    /// The next connections in order, and whether they are the last.
     async fn next(
         &self,
         session: &mut Session,
@@ -207,7 +207,7 @@ impl<'q> Plan<'q> {
         let rows = i64::try_from(limit).unwrap_or(i64::MAX);
         let mut found = Vec::new();
         let mut exhausted = true;
-        for (drive, range) in &self.walks {
+        for (drive, range) in &self.scans {
             let part = session.list_connections(drive, order, *range, after, rows).await?;
             exhausted &= part.len() < limit;
             found.extend(part);
@@ -222,7 +222,7 @@ impl<'q> Plan<'q> {
         Ok((found, exhausted))
     }
 
-    /// What the walks did not decide.
+    /// Applies the filters that the scans did not.
     fn keeps(&self, connection: &Connection) -> bool {
         let provider_ok =
             self.query.providers.is_empty() || self.query.providers.contains(&connection.provider);
@@ -232,13 +232,13 @@ impl<'q> Plan<'q> {
     }
 }
 
-/// The parts of the index that hold these statuses: a status is a standing and bounds of the end.
+/// The index ranges that hold these statuses. A status is a standing, and bounds on the expiry.
 fn ranges(statuses: &[Status], within: Option<Duration>, now: Timestamp, policy: &Policy) -> Vec<ListRange> {
     let not_revoked = [Status::Active, Status::Expiring, Status::Expired, Status::Invalid];
     let wanted = if statuses.is_empty() { &not_revoked[..] } else { statuses };
     let (now_micros, warned) = (now.as_micros(), (now + policy.warning_window).as_micros());
     let last = within.map_or(i64::MAX, |within| (now + within).as_micros());
-    // An unknown end (0) is within no time.
+    // An unknown expiry (0) never counts as soon.
     let first = i64::from(within.is_some());
     let mut live: Vec<(i64, i64)> = Vec::new();
     let mut ranges = Vec::new();
@@ -251,7 +251,7 @@ fn ranges(statuses: &[Status], within: Option<Duration>, now: Timestamp, policy:
             Status::Revoked => ranges.push((StandingName::Revoked, 0, i64::MAX)),
         }
     }
-    // Neighbours become one walk.
+    // Adjacent ranges become one scan.
     live.sort_unstable();
     let mut joined: Vec<(i64, i64)> = Vec::new();
     for (low, high) in live {
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn all_but_revoked_is_two_walks() {
+    fn all_but_revoked_is_two_scans() {
         assert_eq!(
             bounds(&[], None),
             [(StandingName::Live, 0, i64::MAX), (StandingName::Invalid, 0, i64::MAX)]

@@ -13,7 +13,7 @@ use crate::vault::state::Vault;
 /// The assumed life of a long-lived user token whose expiry the provider does not name.
 const USUAL_LIFE: Duration = Duration::from_secs(60 * 24 * 60 * 60);
 
-/// What a caller may allow that is refused by default.
+/// What a caller may allow that is denied by default.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct IntakeOptions {
     /// Store the token although it lacks required scopes.
