@@ -124,3 +124,66 @@ fn comment(file: &mut String, text: &str) {
     file.push_str(&line);
     file.push('\n');
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use figment::Figment;
+    use figment::providers::{Format, Toml};
+
+    use super::*;
+    use crate::config::{Config, ConfigError, Flags};
+
+    fn read(toml: &str) -> Result<Config, ConfigError> {
+        Config::from_sources(Figment::from(Toml::string(toml)), Flags::default(), None)
+    }
+
+    #[test]
+    fn the_documents_are_up_to_date() {
+        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+        for (file, written, argument) in [
+            ("configuration.md", markdown(), "--markdown"),
+            ("token-vault.example.toml", example(), "--example"),
+        ] {
+            let stored = fs::read_to_string(docs.join(file)).unwrap_or_default();
+            assert!(
+                stored == written,
+                "docs/{file} is stale; run: cargo run -- config {argument} > docs/{file}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_example_file_sets_every_key_to_its_default() {
+        let file = example();
+        let (set, unset) = (read(&file).unwrap(), read("").unwrap());
+        assert_eq!(format!("{set:#?}"), format!("{unset:#?}"));
+        assert_eq!(set.storage.url.expose(), unset.storage.url.expose());
+        // The keys without a default are keys all the same: with their examples, the file has no unknown key.
+        let uncommented: String = file
+            .lines()
+            .map(|line| {
+                line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line).to_owned() + "\n"
+            })
+            .collect();
+        let mistakes = read(&uncommented).map_or_else(|error| error.0, |_| Vec::new());
+        assert!(!mistakes.iter().any(|mistake| mistake.contains("is not a key")), "{mistakes:?}");
+        for section in SECTIONS {
+            for setting in section.settings {
+                let name = setting.name().rsplit('.').next().unwrap();
+                assert!(uncommented.lines().any(|line| line.starts_with(&format!("{name} = "))), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_setting_has_a_sentence_for_the_reference() {
+        for setting in SECTIONS.iter().flat_map(|section| section.settings) {
+            let (name, doc) = (setting.name(), setting.doc());
+            assert!(doc.ends_with('.') && !doc.contains('|'), "{name}: {doc}");
+            assert!(!setting.allowed().is_empty(), "{name}");
+        }
+    }
+}
