@@ -19,7 +19,7 @@ use super::{NAMES, World, meta, workspace};
 
 /// An act with all that it needs.
 #[derive(Clone)]
-struct Ready {
+pub(super) struct Ready {
     act: Act,
     /// The token to be pasted.
     token: Option<(usize, String)>,
