@@ -195,7 +195,7 @@ async fn a_genuine_token_that_means_nothing_here_is_told_so() {
     for (why, claims) in cases {
         let no = bearer(&world, &signer.token(&claims)).list().await.expect_err(why);
         is_refused(&no);
-        no.words("genuine");
+        no.words("is valid, but its claims");
         assert!(
             world.logs().lines().any(|line| line.contains("is not accepted") && line.contains(why)),
             "{why}"
