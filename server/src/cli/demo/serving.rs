@@ -12,7 +12,7 @@ use clap::Args;
 use token_vault_client::{ApiKey, Vault};
 use token_vault_sandbox::Sandbox;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 
 use crate::cli::terminal::program::program;
 use crate::config::{Config, Flags};
@@ -57,6 +57,8 @@ impl Drop for DemoFolder {
 /// The vault in its own process.
 pub(super) struct Serving {
     pub(super) child: Child,
+    /// The vault ends when this closes. It is not left in `child`, because waiting for a child closes its stdin.
+    _stdin: ChildStdin,
     pub(super) grpc: SocketAddr,
     pub(super) key_file: PathBuf,
 }
@@ -94,6 +96,7 @@ impl Serving {
             .kill_on_drop(true)
             .spawn()
             .context("cannot start the vault")?;
+        let stdin = child.stdin.take().context("cannot hold the vault's stdin")?;
         let stdout = child.stdout.take().context("cannot read what the vault writes")?;
         let ready =
             tokio::time::timeout(Duration::from_secs(20), BufReader::new(stdout).lines().next_line()).await;
@@ -108,7 +111,7 @@ impl Serving {
             .find_map(|word| word.strip_prefix("grpc="))
             .and_then(|address| address.parse().ok())
             .ok_or_else(|| anyhow!("the vault wrote {line:?} instead of where it listens"))?;
-        Ok(Self { child, grpc, key_file: data(&folder.0).join("bootstrap-admin.key") })
+        Ok(Self { child, _stdin: stdin, grpc, key_file: data(&folder.0).join("bootstrap-admin.key") })
     }
 
     pub(super) async fn connect(&self, key: ApiKey) -> anyhow::Result<Vault> {
