@@ -227,11 +227,16 @@ fn what(record: &AuditRecord) -> String {
     }
 }
 
-/// Such as "acme …6f67bb1b v3": words, so that the cell can wrap.
+/// Such as "acme …6f67bb1b v3" or "api_key abcdefghijklmnop": words, so that the cell can wrap.
 fn about(record: &AuditRecord) -> String {
     let object = if record.connection.is_empty() { &record.object } else { &record.connection };
     let version = record.version.map(|version| format!("v{version}")).unwrap_or_default();
-    let words = [record.workspace.clone(), id_end(object), version];
+    // An object is named with its kind, such as "api_key:abcdefghijklmnop".
+    let object = match object.split_once(':') {
+        Some((kind, id)) => format!("{kind} {}", id_end(id)),
+        None => id_end(object),
+    };
+    let words = [record.workspace.clone(), object, version];
     let words: Vec<_> = words.into_iter().filter(|word| !word.is_empty()).collect();
     or_nothing(&words.join(" "))
 }

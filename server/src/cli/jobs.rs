@@ -9,6 +9,7 @@ use super::connect::{CallerArgs, in_words};
 use super::terminal::paint::{self, amber, green, red};
 use super::terminal::program::program;
 use super::terminal::say;
+use super::terminal::screen::paragraphs;
 use super::terminal::table::{Column, Fit, NOTHING, table};
 use super::terminal::time::{from_wire, full, minute};
 
@@ -130,14 +131,10 @@ async fn start(args: RunArgs) -> anyhow::Result<()> {
     if args.json {
         say(describe_run(&run))
     } else {
-        say(format_args!(
-            "{} runs as {} on {}; see `{} jobs runs {}`",
-            run.job,
-            run.run_id,
-            run.replica,
-            program(),
-            run.job
-        ))
+        let (job, program) = (&run.job, program());
+        let begun =
+            format!("{job} runs as {} on {}; see `{program} jobs runs {job}`", run.run_id, run.replica);
+        say(paragraphs(&begun))
     }
 }
 

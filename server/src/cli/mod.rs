@@ -14,6 +14,7 @@ mod terminal;
 mod watch;
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use crate::{serve, telemetry};
 
 use arguments::{DatabaseArgs, ServeArgs};
 use terminal::program::{program, with_name, with_name_in_help};
+use terminal::screen::paragraphs;
 use terminal::{Unread, counted, note, say};
 
 /// The command failed while running.
@@ -166,7 +168,8 @@ fn complain(error: &anyhow::Error) -> ExitCode {
     if error.is::<Unread>() {
         return ExitCode::SUCCESS;
     }
-    note(format_args!("token-vault: {}", with_name(&format!("{error:#}"))));
+    let text = with_name(&format!("token-vault: {error:#}"));
+    note(if std::io::stderr().is_terminal() { paragraphs(&text) } else { text });
     let mistaken = error.is::<ConfigError>() || error.is::<Mistake>();
     ExitCode::from(if mistaken { MISTAKE } else { FAILED })
 }

@@ -29,6 +29,10 @@ impl NewFile {
         Ok(Self { path: path.to_path_buf(), file, filled: false })
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(super) fn fill(mut self, key: &str) -> anyhow::Result<()> {
         self.filled = true;
         let written = writeln!(self.file, "{key}").and_then(|()| self.file.sync_all());

@@ -19,14 +19,14 @@ pub(super) fn show_new(
     as_json: bool,
 ) -> anyhow::Result<()> {
     let key = new.context("the vault answered without the key")?;
-    let in_file = file.is_some();
+    let path = file.as_ref().map(|file| file.path().display().to_string());
     if let Some(file) = file {
         file.fill(secret)?;
     }
     if as_json {
         let mut shown = describe(key);
         if let Some(fields) = shown.as_object_mut() {
-            if !in_file {
+            if path.is_none() {
                 fields.insert("key".into(), json!(secret));
             }
             fields.extend(replaced.map(|old| ("replaced".into(), describe(old))));
@@ -38,8 +38,8 @@ pub(super) fn show_new(
         note(format_args!("The new key replaces {}, which ends {end}.", old.key_id));
     }
     let made = format!("API key {} of {} ({})", key.key_id, key.principal, role(key));
-    if in_file {
-        note(format_args!("{made} is in the file."));
+    if let Some(path) = path {
+        note(format_args!("{made} is in {path}."));
         return Ok(());
     }
     note(format_args!("{made}; it is shown only now:"));

@@ -34,6 +34,13 @@ pub(in crate::cli) fn indented(indent: &str, text: &str) -> String {
     wrapped(width(), indent, indent, text)
 }
 
+/// Prose of several lines. A line that is indented already, such as a command or an entry of a list, stays as it is.
+pub(in crate::cli) fn paragraphs(text: &str) -> String {
+    let lines =
+        text.lines().map(|line| if line.starts_with(' ') { line.to_owned() } else { indented("", line) });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 /// Lines are broken between words only: an id or a URL that is too long for its line stays whole.
 fn wrapped(width: usize, first: &str, indent: &str, text: &str) -> String {
     let options = Options::new(width.min(PROSE))
