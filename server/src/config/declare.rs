@@ -1,4 +1,4 @@
-//! How a setting is declared: the form of the table in `settings.rs`.
+//! How a setting is declared: the form of the table in `keys_with_defaults.rs`.
 
 use super::ENV_PREFIX;
 use super::values::Describe;

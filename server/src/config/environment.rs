@@ -2,8 +2,8 @@
 //! underscore would be ignored.
 
 use super::declare::environment_name;
+use super::keys_with_defaults::SECTIONS;
 use super::reader::Reader;
-use super::settings::SECTIONS;
 use super::{ENV_PREFIX, MASTER_KEY_ENV};
 
 /// What all variables of this program begin with.

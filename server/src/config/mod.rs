@@ -1,6 +1,6 @@
 //! Configuration: defaults, then one TOML file, then the environment, then flags; the later wins.
 //!
-//! `settings.rs` is the table of all keys. Everything is read and checked once, at start. All mistakes are listed
+//! `keys_with_defaults.rs` is the table of all keys. Everything is read and checked once, at start. All mistakes are listed
 //! together, each with its key and where it was set; a value that may be a secret is never part of a message.
 //! Nothing else in this program reads the environment.
 
@@ -8,11 +8,11 @@ mod declare;
 mod environment;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod keys_with_defaults;
 mod reach;
 mod reader;
 pub mod reference;
 mod sections;
-mod settings;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -34,11 +34,11 @@ use crate::provider::ProviderConfigs;
 use crate::telemetry::LogFormat;
 use crate::vault::{BreakGlassSealingKey, CallerPolicy, Timetable, TransitConfig, VaultConfig, WatchLimits};
 use declare::Setting;
+#[cfg(feature = "demo")]
+pub use keys_with_defaults::DEFAULT_LISTEN;
+use keys_with_defaults::*;
 pub use reach::Reach;
 use reader::Reader;
-#[cfg(feature = "demo")]
-pub use settings::DEFAULT_LISTEN;
-use settings::*;
 
 /// Environment variables of this prefix name keys: `TOKEN_VAULT__SERVER__LISTEN` is `server.listen`.
 pub const ENV_PREFIX: &str = "TOKEN_VAULT__";

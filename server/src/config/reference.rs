@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::MASTER_KEY_ENV;
 use super::declare::{Default, Documented, environment_name, joined};
-use super::settings::SECTIONS;
+use super::keys_with_defaults::SECTIONS;
 
 /// Longest line of a comment in the example file.
 const WIDTH: usize = 100;
@@ -13,7 +13,7 @@ const WIDTH: usize = 100;
 const INTRODUCTION: &str = "\
 # Configuration
 
-<!-- Written by `token-vault config --markdown` from server/src/config/settings.rs. Do not edit. -->
+<!-- Written by `token-vault config --markdown` from server/src/config/keys_with_defaults.rs. Do not edit. -->
 
 Values come from four places, and the later wins: the defaults, one TOML file (`--config FILE`), the environment, and
 flags. The key `server.listen` is `TOKEN_VAULT__SERVER__LISTEN` in the environment, and so on for every key: upper case,

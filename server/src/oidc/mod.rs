@@ -1,12 +1,13 @@
 //! Authenticates callers by tokens (JWTs) that an OpenID Connect issuer signed.
 //!
-//! `issuer_keys` holds the issuer's public keys, `claims` reads a token's claims, `verify` checks signatures with
+//! `signing` lists the algorithms, `issuer_keys` holds the issuer's public keys, `claims` reads a token's claims, `verify` checks signatures with
 //! ring, which TLS uses too. Nothing here knows what a role may do.
 
 mod claims;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod issuer_keys;
+mod signing;
 mod verify;
 
 use std::collections::BTreeSet;
@@ -15,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jsonwebtoken::{Algorithm, dangerous, decode_header};
+use jsonwebtoken::{dangerous, decode_header};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -23,41 +24,12 @@ use url::Url;
 use crate::model::{Credential, Principal, Role, Secret, Timestamp, WorkspaceId, WorkspaceSet};
 use claims::Claims;
 use issuer_keys::IssuerKeys;
+pub use signing::Signing;
 
 /// The prefix of the names of all principals with a token, and of no others.
 pub const NAME_PREFIX: &str = "oidc:";
 /// Longest token that is parsed.
 const LONGEST_TOKEN: usize = 8 * 1024;
-
-/// How a token may be signed: by a public key only. A shared secret, or no signature at all, is not accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Signing {
-    /// RSA (PKCS #1 v1.5) with SHA-256; keys of 2048 to 8192 bits.
-    Rs256,
-    /// ECDSA on P-256 with SHA-256.
-    Es256,
-    EdDsa,
-}
-
-impl Signing {
-    pub fn parse(name: &str) -> Result<Self, String> {
-        match name {
-            "RS256" => Ok(Self::Rs256),
-            "ES256" => Ok(Self::Es256),
-            "EdDSA" => Ok(Self::EdDsa),
-            _ => Err("must be RS256, ES256 or EdDSA".to_owned()),
-        }
-    }
-
-    fn of(algorithm: Algorithm) -> Option<Self> {
-        match algorithm {
-            Algorithm::RS256 => Some(Self::Rs256),
-            Algorithm::ES256 => Some(Self::Es256),
-            Algorithm::EdDSA => Some(Self::EdDsa),
-            _ => None,
-        }
-    }
-}
 
 /// Which role a claim's value gives.
 #[derive(Debug, Clone, PartialEq, Eq)]

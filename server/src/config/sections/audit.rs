@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use crate::audit::{AuditConfig, SinkConfig};
+use crate::config::keys_with_defaults::{
+    AUDIT_FILE, AUDIT_KEEP, AUDIT_MAX_BYTES, AUDIT_SINK, AUDIT_SYNC, AuditSink,
+};
 use crate::config::reader::Reader;
-use crate::config::settings::{AUDIT_FILE, AUDIT_KEEP, AUDIT_MAX_BYTES, AUDIT_SINK, AUDIT_SYNC, AuditSink};
 
 pub(in crate::config) fn read(reader: &mut Reader, data_dir: &Path) -> AuditConfig {
     let file = reader.find(&AUDIT_FILE);

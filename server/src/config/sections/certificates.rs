@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::api::ClientAuth;
+use crate::config::keys_with_defaults::CERTIFICATES;
 use crate::config::reader::{Reader, Table};
-use crate::config::settings::CERTIFICATES;
 use crate::model::{
     BadValue, CertificateName, CertificateRule, Role, WorkspaceId, WorkspaceSet, check_principal_name,
 };

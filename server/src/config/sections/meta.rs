@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::config::reader::Reader;
-use crate::config::settings::{
+use crate::config::keys_with_defaults::{
     META_API_VERSION, META_APP_ID, META_APP_SECRET_FILES, META_DIALOG_URL, META_FOLLOW_SANDBOX_CLOCK,
     META_GRAPH_URL, META_OPTIONAL_SCOPES, META_REQUEST_TIMEOUT, META_REQUIRED_SCOPES,
 };
+use crate::config::reader::Reader;
 use crate::model::Secret;
 use crate::provider::{MetaApp, MetaConfig, is_loopback};
 

@@ -2,8 +2,7 @@
 
 use crate::api::{ClientAuth, Limits, TlsFiles};
 use crate::config::Server;
-use crate::config::reader::Reader;
-use crate::config::settings::{
+use crate::config::keys_with_defaults::{
     ADMIN_LISTEN, ALLOW_PLAINTEXT, ALLOW_REMOTE_ADMIN, CERT_FILE, CLIENT_AUTH, CLIENT_CA_FILE,
     FAILED_AUTHENTICATIONS_PER_MINUTE, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, KEEPALIVE_INTERVAL,
     KEEPALIVE_TIMEOUT, KEY_FILE, LISTEN, MAX_CALLS, MAX_CALLS_PER_PRINCIPAL, MAX_CONNECTION_AGE,
@@ -11,6 +10,7 @@ use crate::config::settings::{
     MAX_STREAMS_PER_CONNECTION, MAX_WATCHES, PER_PRINCIPAL_BURST, PER_PRINCIPAL_RPS, PER_PRINCIPAL_WATCHES,
     RELOAD_INTERVAL,
 };
+use crate::config::reader::Reader;
 use crate::vault::WatchLimits;
 
 pub(in crate::config) fn read(reader: &mut Reader) -> Server {

@@ -110,12 +110,6 @@ impl Connection {
         }
     }
 
-    /// How long a caller may keep the secret: never past its end, and never past the announcement of a death.
-    pub fn cache_for(&self, now: Timestamp) -> Duration {
-        const LONGEST: Duration = Duration::from_secs(60);
-        self.life_left(now).map_or(LONGEST, |left| left.min(LONGEST))
-    }
-
     /// Time until the end; `None` when there is no known end.
     pub fn life_left(&self, now: Timestamp) -> Option<Duration> {
         self.facts.expiry.at().map(|end| end.since(now))
@@ -164,12 +158,5 @@ mod tests {
         assert_eq!(badge(8 * DAY).text, "Active");
         assert_eq!(connection(at(NOW), Standing::Live).badge(NOW, &policy).text, "Token expired");
         assert_eq!(connection(Expiry::Unknown, Standing::Live).badge(NOW, &policy).color, BadgeColor::Amber);
-    }
-
-    #[test]
-    fn nobody_may_keep_a_secret_past_its_end() {
-        let brief = connection(at(NOW + Duration::from_secs(5)), Standing::Live);
-        assert_eq!(brief.cache_for(NOW), Duration::from_secs(5));
-        assert_eq!(connection(Expiry::Never, Standing::Live).cache_for(NOW), Duration::from_secs(60));
     }
 }

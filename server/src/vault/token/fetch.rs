@@ -8,6 +8,9 @@ use crate::vault::error::VaultError;
 use crate::vault::state::Vault;
 use crate::vault::token::target::Target;
 
+/// The longest time for which a caller may keep a secret without asking again.
+const LONGEST_CACHE: Duration = Duration::from_secs(60);
+
 #[derive(Debug)]
 pub struct FetchAccessToken {
     pub target: Target,
@@ -70,8 +73,26 @@ impl Vault {
             secret_id: connection.secret_id,
             expiry: connection.facts.expiry,
             status,
-            cache_for: connection.cache_for(now),
+            cache_for: cache_for(connection.life_left(now)),
             secret,
         })
+    }
+}
+
+/// How long a caller may keep a secret that ends after `left`: never past its end, and briefly enough to hear of its
+/// death.
+fn cache_for(left: Option<Duration>) -> Duration {
+    left.unwrap_or(LONGEST_CACHE).min(LONGEST_CACHE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_may_keep_a_secret_past_its_end() {
+        assert_eq!(cache_for(Some(Duration::from_secs(5))), Duration::from_secs(5));
+        assert_eq!(cache_for(Some(Duration::from_secs(61))), LONGEST_CACHE);
+        assert_eq!(cache_for(None), LONGEST_CACHE);
     }
 }
