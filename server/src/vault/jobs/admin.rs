@@ -14,7 +14,7 @@ use crate::vault::state::Vault;
 use crate::vault::timetable::JobKind;
 
 /// How often to look for a run in progress, or for room for a new one, and the pause between two tries.
-const TRIES: u32 = 20;
+const TRIES: u32 = 100;
 const RETRY: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
