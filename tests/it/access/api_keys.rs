@@ -7,7 +7,7 @@ use token_vault_proto::v1::create_api_key_request::Workspaces;
 use token_vault_tests::prelude::*;
 use token_vault_tests::{Ended, days, eventually_async, request_id, seconds, secret_part};
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 
 fn rotate(key_id: &str) -> pb::RotateApiKeyRequest {

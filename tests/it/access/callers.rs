@@ -27,7 +27,7 @@ on_both_databases! {
             .unwrap();
         let brief = world.caller_with(&made.key, "");
         assert!(brief.list().await.is_ok());
-        let limit = Duration::from_secs(20);
+        let limit = Duration::from_secs(60);
         let no = eventually_async("the key ends", limit, || async { brief.list().await.err() }).await;
         no.is(Code::Unauthenticated, Reason::ApiKeyExpired);
         assert!(no.fact("expired_at").is_some(), "{no:?}");

@@ -7,7 +7,7 @@ use token_vault_tests::issuer::{Issuer, Signer, b64, hs256, unsigned};
 use token_vault_tests::prelude::*;
 use token_vault_tests::{Builder, eventually_async};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 pub(crate) const AUDIENCE: &str = "token-vault";
 const ROLES: &str = r#"[
     { value = "tv-connector", role = "connector" }, { value = "tv-ingestion", role = "ingestion" },

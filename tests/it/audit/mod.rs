@@ -49,7 +49,7 @@ fn of_rpc<'a>(records: &'a [Value], rpc: &str) -> Vec<&'a Value> {
 
 /// Waits until the relay has nothing left.
 async fn all_is_relayed(world: &World) {
-    token_vault_tests::eventually_async("the outbox is empty", Duration::from_secs(30), async || {
+    token_vault_tests::eventually_async("the outbox is empty", Duration::from_secs(60), async || {
         (world.database.count("SELECT count(*) FROM audit_outbox").await == 0).then_some(())
     })
     .await;

@@ -259,7 +259,7 @@ on_both_databases! {
                 record["principal"] == "system:meta-token-expiry" && record["connection"] == id.as_str()
             })
         };
-        eventually("the death is recorded", Duration::from_secs(30), || found().is_some());
+        eventually("the death is recorded", Duration::from_secs(60), || found().is_some());
         let record = found().unwrap();
         assert_eq!((&record["kind"], &record["workspace"]), (&"changed".into(), &ACME.into()));
     }

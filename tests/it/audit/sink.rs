@@ -47,7 +47,7 @@ async fn a_full_disk_stops_secrets_and_changes_until_there_is_room(backend: Back
     assert!(start.elapsed() < Duration::from_secs(120));
 
     disk.free();
-    token_vault_tests::eventually_async("it works again", Duration::from_secs(30), async || {
+    token_vault_tests::eventually_async("it works again", Duration::from_secs(60), async || {
         admin.fetch(&id).await.ok()
     })
     .await;
@@ -99,12 +99,12 @@ async fn what_a_failed_flush_lost_is_written_again() {
     };
     for _ in 0..3 {
         fs::write(&flag, "").unwrap();
-        token_vault_tests::eventually_async("a flush fails", Duration::from_secs(30), async || {
+        token_vault_tests::eventually_async("a flush fails", Duration::from_secs(60), async || {
             fetched().await;
             (!flag.exists()).then_some(())
         })
         .await;
-        token_vault_tests::eventually_async("it works again", Duration::from_secs(30), async || {
+        token_vault_tests::eventually_async("it works again", Duration::from_secs(60), async || {
             fetched().await.then_some(())
         })
         .await;

@@ -96,7 +96,7 @@ async fn two_replicas_have_a_log_and_a_chain_each() {
     // The other replica's log is checked too.
     let text = fs::read(&logs[1]).unwrap();
     let cut = text.split_inclusive(|byte| *byte == b'\n').next().unwrap().to_vec();
-    token_vault_tests::eventually_async("its head is anchored", Duration::from_secs(30), async || {
+    token_vault_tests::eventually_async("its head is anchored", Duration::from_secs(60), async || {
         (world.database.count("SELECT count(*) FROM audit_chains WHERE number >= 2").await == 2).then_some(())
     })
     .await;

@@ -11,7 +11,7 @@ use token_vault_tests::eventually_async;
 use token_vault_tests::prelude::*;
 
 const DAY: Duration = Duration::from_secs(86_400);
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 const DAILY: &str = "meta-token-expiry";
 
 /// The next run of a job that ends, after those that have.

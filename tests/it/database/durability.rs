@@ -94,7 +94,7 @@ on_both_databases! {
         let connector = world.connector().await;
         let lost = outcomes.iter().filter(|(_, _, outcome)| outcome.is_err()).take(10);
         for (request, _, _) in lost {
-            token_vault_tests::eventually_async("a repeat succeeds", Duration::from_secs(20), || async {
+            token_vault_tests::eventually_async("a repeat succeeds", Duration::from_secs(60), || async {
                 connector.store_with(request.clone()).await.ok()
             })
             .await;

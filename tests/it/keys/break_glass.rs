@@ -45,7 +45,7 @@ on_both_databases! {
         let admin = world.admin();
         let bob = admin.connect("globex", &world.person("bob").long_lived_token()).await;
         secrets.push((bob.clone(), admin.secret(&bob).await));
-        eventually_async("the back-fill", Duration::from_secs(30), async || {
+        eventually_async("the back-fill", Duration::from_secs(60), async || {
             let left = "SELECT (SELECT count(*) FROM workspace_keys WHERE break_glass IS NULL)
                              + (SELECT count(*) FROM vault_keys WHERE break_glass IS NULL)";
             (world.database.count(left).await == 0).then_some(())
@@ -91,7 +91,7 @@ on_both_databases! {
         let status = admin.get_vault_status(Default::default()).await.unwrap();
         assert_eq!(status.master_keys[0].key_id, "k-new");
         // Its use is in the audit log.
-        eventually_async("the recovery is recorded", Duration::from_secs(30), async || {
+        eventually_async("the recovery is recorded", Duration::from_secs(60), async || {
             let text = fs::read_to_string(world.data().join("audit.jsonl")).unwrap();
             text.lines().any(|line| {
                 line.contains(r#""principal":"system:break-glass""#) && line.contains("master_key:k-new")

@@ -63,7 +63,7 @@ fn another_process_of_the_same_user_reads_neither_memory_nor_environment() {
     let open = Ending(open.arg("600").env(MASTER, &line).spawn().unwrap());
     let environment = format!("/proc/{}/environ", open.0.id());
     // Before its exec the child still is a copy of this test.
-    token_vault_tests::eventually("sleep shows its environment", Duration::from_secs(10), || {
+    token_vault_tests::eventually("sleep shows its environment", Duration::from_secs(60), || {
         seen(&environment).is_ok_and(|shown| shown.windows(secret.len()).any(|part| part == secret))
     });
     assert!(seen(&format!("/proc/{}/maps", open.0.id())).is_ok());

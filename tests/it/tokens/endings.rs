@@ -62,7 +62,7 @@ on_both_databases! {
         let body = r#"{"error":{"message":"x","type":"OAuthException","code":190,"error_subcode":458}}"#;
         let report = world.ingestion().await.report(&here, 1, 400, body).await.unwrap();
         assert_eq!(report.verdict(), Verdict::Invalidated);
-        let limit = std::time::Duration::from_secs(10);
+        let limit = std::time::Duration::from_secs(60);
         let other = eventually_async("the other connection is found dead", limit, || async {
             Some(connector.get(&there).await.unwrap()).filter(|token| token.status() == Status::Invalid)
         })
@@ -76,7 +76,7 @@ on_both_databases! {
         world.sandbox.expires_at(&long, world.sandbox.clock().now() + 5);
         let token = world.ingestion().await.validate(&id).await.unwrap().token.unwrap();
         assert_eq!((token.status(), token.usable), (Status::Expiring, true));
-        let limit = std::time::Duration::from_secs(20);
+        let limit = std::time::Duration::from_secs(60);
         let refusal = eventually_async("the token expires", limit, || async {
             world.ingestion().await.fetch(&id).await.err()
         })

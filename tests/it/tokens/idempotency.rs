@@ -7,7 +7,7 @@ use token_vault_proto::v1::intake_result::Outcome;
 use token_vault_tests::prelude::*;
 use token_vault_tests::{eventually, eventually_async, request_id};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 on_both_databases! {
     async fn a_repeat_gets_the_first_answer_and_does_nothing(world: World) {

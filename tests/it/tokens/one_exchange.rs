@@ -78,7 +78,7 @@ async fn a_replica_that_dies_inside_its_exchange_is_given_time_before_another_on
         let id = id.clone();
         async move { there.exchange(&id).await }
     });
-    eventually("the exchange is at the provider", Duration::from_secs(20), || {
+    eventually("the exchange is at the provider", Duration::from_secs(60), || {
         exchanges(&world).len() == before + 1
     });
     dying.kill();

@@ -37,7 +37,7 @@ impl Steady {
     /// Waits for `more` calls.
     pub async fn goes_on(&self, more: u32) {
         let before = self.done.load(Ordering::Relaxed);
-        eventually_async("more calls", Duration::from_secs(30), async || {
+        eventually_async("more calls", Duration::from_secs(60), async || {
             (self.done.load(Ordering::Relaxed) >= before + more).then_some(())
         })
         .await;

@@ -13,7 +13,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::machine::binary::token_vault;
 
 /// How long a start may take, and an end.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Default)]
 pub struct Launch {
@@ -214,7 +214,7 @@ impl Process {
         self.life.as_ref().map(Arc::downgrade).unwrap_or_default()
     }
 
-    /// Waits for its end; panics after 30 s.
+    /// Waits for its end; panics after a minute.
     pub fn wait(&mut self) -> ExitStatus {
         let start = Instant::now();
         loop {

@@ -143,7 +143,7 @@ impl World {
         let now = self.sandbox.clock().now_micros();
         for process in self.running() {
             let admin = self.caller_at(&format!("http://{process}"), &self.bootstrap_key(), "");
-            eventually_async(&format!("time at {process}"), Duration::from_secs(20), async || {
+            eventually_async(&format!("time at {process}"), Duration::from_secs(60), async || {
                 let status = admin.get_vault_status(pb::GetVaultStatusRequest {}).await.ok()?;
                 let time = status.server_time.expect("a status tells the time");
                 (time.seconds * 1_000_000 + i64::from(time.nanos) / 1_000 >= now).then_some(())

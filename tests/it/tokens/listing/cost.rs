@@ -72,7 +72,7 @@ async fn first_and_last(world: &World, viewer: &Caller, query: &pb::ListTokensRe
         let from = usize::try_from(from).expect("a size");
         // Two walks each. The server writes a plan after it has sent the rows.
         let plans = async || Some(cost_since(&world.database, from)).filter(|cost| cost.texts.len() >= 2);
-        costs.push(eventually_async("the plans of both walks", Duration::from_secs(10), plans).await);
+        costs.push(eventually_async("the plans of both walks", Duration::from_secs(60), plans).await);
     }
     costs.try_into().expect("two pages")
 }
