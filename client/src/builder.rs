@@ -14,9 +14,9 @@ use crate::api_key::ApiKey;
 use crate::error::Error;
 use crate::vault::Vault;
 
-/// No call needs longer, and gRPC cannot express much more.
+/// The longest deadline. No call needs more, and gRPC can't express much more.
 const LONGEST_DEADLINE: Duration = Duration::from_secs(24 * 3600);
-/// A vault takes more frequent pings for an attack.
+/// The shortest ping interval. A vault treats more frequent pings as an attack.
 const SHORTEST_KEEPALIVE: Duration = Duration::from_secs(1);
 
 /// How to connect to a vault; see [`Vault::builder`].
@@ -64,7 +64,7 @@ impl Vault {
     }
 
     /// Returns a builder for a connection without an API key: the client certificate of
-    /// [`identity_files`](Builder::identity_files) says who calls.
+    /// [`identity_files`](Builder::identity_files) identifies the caller.
     pub fn builder_without_key(endpoint: impl Into<String>) -> Builder {
         Builder::new(endpoint.into(), None)
     }
@@ -217,7 +217,7 @@ impl Tls {
     }
 }
 
-/// The last cause of an error: the outer ones say no more than that the transport failed.
+/// The innermost cause of an error. The outer ones only say that the transport failed.
 fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let chain = std::iter::successors(Some(error), |error| error.source());
     chain.last().map(ToString::to_string).unwrap_or_default()

@@ -25,14 +25,15 @@ pub type CheckpointError = Box<dyn StdError + Send + Sync>;
 /// For effects that happen exactly once, store the event's `cursor` in the transaction of its effects, start the next watch
 /// with [`Start::Cursor`](crate::Start::Cursor), and use [`NoCheckpoint`].
 pub trait Checkpoint: Send + Sync + 'static {
-    /// Returns the position that was last stored, once, when the watch begins. `None`: there is none yet.
+    /// Returns the position that was stored last. The watch calls this once, when it begins. `None`: nothing is stored
+    /// yet.
     fn load(&self) -> impl Future<Output = Result<Option<String>, CheckpointError>> + Send;
 
     /// Stores the position in place of the previous one. A failure reaches the watcher as an item and is tried again; an
     /// [`Error`] of kind `Access`, `YourBug` or `Pause` ends the watch.
     fn store(&self, cursor: &str) -> impl Future<Output = Result<(), CheckpointError>> + Send;
 
-    /// The subscription under which the vault itself keeps the position, if it does.
+    /// The name of the subscription, if the vault itself keeps the position.
     fn subscription(&self) -> Option<&str> {
         None
     }
@@ -110,7 +111,7 @@ impl FileCheckpoint {
     /// Puts the new position in the old one's place, durably.
     fn publish(&self) -> io::Result<()> {
         fs::rename(self.temporary(), &self.path)?;
-        // Until the folder is on disk, a power loss may bring the old name back. Other systems cannot open a folder.
+        // Until the folder is synced, a power loss may bring the old name back. Only Unix can open a folder.
         #[cfg(unix)]
         {
             let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -179,7 +180,7 @@ impl Checkpoint for SubscriptionCheckpoint {
     }
 }
 
-/// The trait as an object, which an `async fn` does not allow.
+/// An object-safe form of the trait: a trait with an `async fn` can't be made into an object.
 pub(crate) trait AnyCheckpoint: Send + Sync {
     fn load(&self) -> BoxFuture<'_, Result<Option<String>, Error>>;
     fn store<'a>(&'a self, cursor: &'a str) -> BoxFuture<'a, Result<(), Error>>;
@@ -231,14 +232,14 @@ mod tests {
     async fn a_crash_before_the_rename_leaves_the_old_position() {
         let (_folder, file) = in_folder();
         Checkpoint::store(&file, "old").await.unwrap();
-        // What a crash in the middle of the write leaves, and one just before the rename.
+        // What a crash leaves in the middle of the write, and what a crash leaves just before the rename.
         for left in ["ne", "new\n"] {
             fs::write(file.temporary(), left).unwrap();
             assert_eq!(Checkpoint::load(&file).await.unwrap().as_deref(), Some("old"));
         }
         file.prepare("newer").unwrap();
         assert_eq!(Checkpoint::load(&file).await.unwrap().as_deref(), Some("old"));
-        // What was left does no harm.
+        // The leftover file does no harm.
         Checkpoint::store(&file, "newest").await.unwrap();
         assert_eq!(Checkpoint::load(&file).await.unwrap().as_deref(), Some("newest"));
         assert!(!file.temporary().exists());

@@ -9,7 +9,7 @@ use tonic_types::StatusExt;
 
 use crate::v1::{ErrorReason, Fixer};
 
-/// How long to wait where the vault does not say.
+/// The wait when the vault does not name one.
 const WAIT: Duration = Duration::from_secs(1);
 
 /// What the caller should do about an error.
@@ -141,7 +141,8 @@ impl From<Status> for Error {
                 .collect()
         };
         let kind = match status.code() {
-            // Only a status that was made on this side has a source. The connection broke, whatever the code says.
+            // Only a status that this client made itself has a source. Then the connection broke, whatever the code
+            // says.
             _ if std::error::Error::source(&status).is_some() => ErrorKind::RetryAfter(wait),
             Code::FailedPrecondition => ErrorKind::Pause,
             Code::ResourceExhausted | Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => {

@@ -43,14 +43,14 @@ pub struct Backfill {
 #[derive(Debug, Clone, Default)]
 pub struct Ingestion {
     connections: HashMap<String, State>,
-    /// The connections that came with the snapshot that is under way.
+    /// The connections in the snapshot that is arriving.
     snapshot: HashSet<String>,
 }
 
 #[derive(Debug, Clone)]
 enum State {
     Running,
-    /// With the start of the gap, as far as it is known.
+    /// Holds the start of the gap, as far as it is known.
     Paused(Option<Timestamp>),
 }
 
@@ -74,7 +74,8 @@ impl Ingestion {
         }
     }
 
-    /// Whether not to use this connection. False for an unknown one: the vault decides when it is asked for the token.
+    /// Whether the service must not use this connection. False for an unknown one: the vault decides when it is asked
+    /// for the token.
     pub fn is_paused(&self, connection_id: &str) -> bool {
         matches!(self.connections.get(connection_id), Some(State::Paused(_)))
     }
@@ -112,14 +113,14 @@ impl Ingestion {
         let connection = &token.connection_id;
         self.snapshot.insert(connection.clone());
         if token.usable {
-            // Whatever made the token work again updated it, so the token worked by then at the latest.
+            // Every change that makes a token work again updates it, so the token worked by then at the latest.
             self.resume(connection, None, token.updated_at)
         } else {
             self.pause(connection, token.last_known_good.or(token.invalid_since))
         }
     }
 
-    /// A connection that the snapshot lacks is revoked, or out of the watch's filter.
+    /// A connection that the snapshot lacks was revoked, or does not match the watch's filter.
     fn complete(&mut self) -> Vec<Instruction> {
         let came = std::mem::take(&mut self.snapshot);
         let mut instructions = Vec::new();
@@ -134,7 +135,7 @@ impl Ingestion {
 
     fn pause(&mut self, connection: &str, since: Option<Timestamp>) -> Vec<Instruction> {
         match self.connections.get_mut(connection) {
-            // The connection fails for another reason now; the gap began with the first one.
+            // The connection now fails for another reason, but the gap began with the first failure.
             Some(State::Paused(known)) => {
                 *known = earliest(*known, since);
                 Vec::new()
@@ -146,7 +147,7 @@ impl Ingestion {
         }
     }
 
-    /// The connection works, at the latest since `now`; `gap` is what the vault says about the time before.
+    /// Notes that the connection works, at the latest since `now`. `gap` is what the vault says about the time before.
     fn resume(
         &mut self,
         connection: &str,
@@ -170,7 +171,7 @@ impl Ingestion {
     }
 }
 
-/// The earlier one of those that are known.
+/// The earlier of two times, either of which may be unknown.
 fn earliest(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
     one.into_iter().chain(other).min_by_key(|time| (time.seconds, time.nanos))
 }

@@ -7,14 +7,14 @@ use rand::RngExt;
 use crate::error::{Error, ErrorKind};
 use crate::v1::ErrorReason;
 
-/// The first wait is at most this; it doubles.
+/// The upper bound of the first wait. It doubles with each attempt.
 const FIRST: Duration = Duration::from_millis(100);
 pub(crate) const LONGEST: Duration = Duration::from_secs(10);
-/// No vault asks for more. The bound also keeps the arithmetic of clocks from overflowing.
+/// The longest wait that is respected; no vault asks for more. The bound also keeps clock arithmetic from overflowing.
 const LONGEST_ASKED: Duration = Duration::from_secs(3600);
 
-/// Whether a repeat can help: waiting does, or the same call is still running (perhaps our own lost attempt) and the repeat
-/// gets its outcome.
+/// Whether a repeat can help: because waiting helps, or because the same call is still running (perhaps our own lost
+/// attempt) and the repeat gets its outcome.
 fn repeatable(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::RetryAfter(_)) || error.reason() == Some(ErrorReason::RequestInProgress)
 }
@@ -25,7 +25,7 @@ pub(crate) fn wait(error: &Error, tries: u32, max_retries: u32, left: Duration) 
     if tries > max_retries || !repeatable(error) {
         return None;
     }
-    // When the vault was not reached it asked for nothing, and the backoff alone counts.
+    // If the vault was not reached, it asked for nothing, and only the backoff counts.
     let wait = error.retry_after().unwrap_or_default().saturating_add(backoff(tries));
     (wait < left).then_some(wait)
 }

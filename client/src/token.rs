@@ -1,4 +1,4 @@
-//! A secret that was fetched, with what its user must know.
+//! A fetched secret, with the facts that its user needs.
 
 use std::fmt;
 use std::time::Duration;

@@ -16,7 +16,7 @@ use crate::v1;
 use crate::v1::token_vault_client::TokenVaultClient;
 use crate::v1::vault_admin_client::VaultAdminClient;
 
-/// A page of a thousand tokens with all their problems is larger than gRPC's own limit of 4 MiB.
+/// The largest response. A page of a thousand tokens with all their problems exceeds gRPC's default limit of 4 MiB.
 const LARGEST_RESPONSE: usize = 64 * 1024 * 1024;
 
 /// A connection to a vault. Clones are cheap and share it.
@@ -28,7 +28,7 @@ pub struct Vault {
     max_retries: u32,
 }
 
-/// One method per RPC. `changes` gives the request an id, so that it can be repeated safely.
+/// Defines one method per RPC. `changes` gives the request an id, so that it can be repeated safely.
 macro_rules! rpcs {
     ($client:ident: $($(#[$doc:meta])* $name:ident($request:ident) -> $response:ident $($changes:ident)?;)*) => {
         $(
@@ -180,7 +180,7 @@ impl Vault {
         request: v1::WatchExpiryEventsRequest,
         patience: Duration,
     ) -> Result<Streaming<v1::WatchExpiryEventsResponse>, Error> {
-        // Without a deadline, because that would end the stream.
+        // Set no deadline, because that would end the stream.
         let request = self.authorized(request);
         let mut client =
             TokenVaultClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_RESPONSE);

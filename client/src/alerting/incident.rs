@@ -16,7 +16,8 @@ pub enum Scope {
     Provider(String),
 }
 
-/// Why there is an incident. Several events in a row may have one cause: a token that expires soon will have expired later.
+/// Why there is an incident. Several events in a row may share one cause: a token that expires soon, and then has
+/// expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Cause {
@@ -45,7 +46,8 @@ pub enum Cause {
 /// Something that is wrong. At most one is open for each scope and cause.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Incident {
-    /// Sequence of the event that opened it, which pagers can use as a key. `None`: it is known from a snapshot only.
+    /// Sequence of the event that opened it, which pagers can use as a key. `None`: only a snapshot showed the
+    /// incident.
     pub id: Option<i64>,
     /// What it concerns.
     pub scope: Scope,
@@ -131,7 +133,7 @@ pub(super) fn cause_of_problem(reason: i32) -> Option<Cause> {
         Ok(ErrorReason::AdAccountsUnreachable | ErrorReason::NoAdAccounts) => Cause::AdAccounts,
         Ok(ErrorReason::DataAccessEnding) => Cause::DataAccess,
         Ok(ErrorReason::ProviderThrottled | ErrorReason::CallBudgetExhausted) => Cause::Throttling,
-        // The provider's one alarm covers it, not one incident for each connection.
+        // The provider's own alarm covers this problem, so connections get no incident of their own for it.
         Ok(ErrorReason::ProviderUnavailable | ErrorReason::ProviderMisconfigured) => return None,
         Ok(ErrorReason::TokenRevoked) => return None,
         _ => Cause::Other(reason),

@@ -109,8 +109,8 @@ impl Alerts {
         self.open.retain(|key, open| {
             let (events, seen_up_to) = (open.events.len(), open.seen_up_to);
             open.events.retain(|sequence, _| !event.closes.contains(sequence));
-            // The events behind an incident that a snapshot showed may be unknown. It ends with an event that settles
-            // everything of its connection, and with a better state for the same cause.
+            // If a snapshot showed the incident, the events behind it may be unknown. Then it ends with an event that
+            // settles everything of its connection, or with a better state for the same cause.
             let touched = open.events.len() < events
                 || oldest_unknown.is_some_and(|closed| open.scope == scope && closed <= open.seen_up_to);
             if touched && (settles_all(event.kind()) || cause(event) == open.cause) {
@@ -134,7 +134,7 @@ impl Alerts {
 
     fn token(&mut self, token: &Token) -> Vec<Alert> {
         let scope = Scope::Connection(token.connection_id.clone());
-        // If a connection comes twice, the later state counts.
+        // If a connection comes twice, the later state replaces the earlier one.
         self.snapshot.retain(|(seen, _)| *seen != scope);
         let mut alerts = Vec::new();
         for problem in &token.problems {
@@ -180,7 +180,7 @@ impl Alerts {
         alerts
     }
 
-    /// Resolves the incidents of connections that the snapshot lacks. It does not cover providers.
+    /// Resolves the incidents of connections that the snapshot lacks. A snapshot does not cover providers.
     fn complete(&mut self) -> Vec<Alert> {
         let shown = std::mem::take(&mut self.snapshot);
         let mut alerts = Vec::new();

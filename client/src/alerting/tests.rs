@@ -1,4 +1,4 @@
-//! Incidents by what a watch brings.
+//! Which incidents the items of a watch open, change and resolve.
 
 use super::*;
 use crate::v1::expiry_event::Kind;
@@ -35,7 +35,7 @@ fn provider(item: WatchItem) -> WatchItem {
     WatchItem::Event(event)
 }
 
-/// A snapshot of connection "c" alone, which is up to event 50.
+/// A snapshot that holds only connection "c", and covers its events up to 50.
 fn snapshot(problems: &[(ErrorReason, Severity)]) -> Vec<WatchItem> {
     let problems = problems.iter().map(|(reason, severity)| Problem {
         reason: (*reason).into(),
@@ -56,7 +56,7 @@ fn snapshot(problems: &[(ErrorReason, Severity)]) -> Vec<WatchItem> {
     ]
 }
 
-/// An alert in a few words, such as "opened 3 Expiry Warning".
+/// Describes an alert in a few words, such as "opened 3 Expiry Warning".
 fn in_words(alert: &Alert) -> String {
     let (word, incident) = match alert {
         Alert::Opened(incident) => ("opened", incident),

@@ -4,14 +4,15 @@ use std::collections::HashMap;
 
 use crate::v1::{ExpiryEvent, Token};
 
-/// What the watcher has seen already.
+/// What the watcher has seen so far.
 #[derive(Debug, Default)]
 pub(super) struct Deduplication {
     /// Sequence of the last event that passed; events come in the order of their sequence.
     last: i64,
-    /// For each connection of the snapshot, the last event that its state covers; until the feed is past all of them.
+    /// For each connection of the snapshot, the last event that its state covers. Empty once the feed is past all of
+    /// them.
     covered: HashMap<String, i64>,
-    /// The greatest of those.
+    /// The greatest sequence in `covered`.
     newest_covered: i64,
 }
 
@@ -21,16 +22,16 @@ impl Deduplication {
         *self = Self::default();
     }
 
-    /// The watcher gets this state, which covers all events of the connection up to `last_event_sequence`.
+    /// Notes that the watcher gets this state, which covers all events of the connection up to `last_event_sequence`.
     pub(super) fn add_snapshot(&mut self, token: &Token) {
         let last = token.last_event_sequence;
         self.newest_covered = self.newest_covered.max(last);
-        // A connection that changes meanwhile may come twice; the later state covers more.
+        // A connection that changes during the snapshot may come twice; the later state covers more.
         let covered = self.covered.entry(token.connection_id.clone()).or_default();
         *covered = last.max(*covered);
     }
 
-    /// Whether the watcher has not seen this event yet; from now on it has.
+    /// Returns whether the watcher has not seen this event yet, and marks it as seen.
     pub(super) fn passes(&mut self, event: &ExpiryEvent) -> bool {
         if event.sequence <= self.last {
             return false;
@@ -45,7 +46,8 @@ impl Deduplication {
         self.last >= sequence
     }
 
-    /// The watch is at this sequence. Past everything that the snapshot covers, its memory is released.
+    /// Notes that the watch has reached this sequence. Past everything that the snapshot covers, its memory is
+    /// released.
     pub(super) fn comes_to(&mut self, sequence: i64) {
         if sequence >= self.newest_covered {
             self.covered = HashMap::new();
@@ -94,10 +96,11 @@ mod tests {
         }
         assert!(seen.covered.is_empty(), "no memory is kept past the snapshot");
 
-        // Within what the snapshot covers, an event of another connection or of a provider is new.
+        // Even while the feed is within what the snapshot covers, an event of another connection or of a provider is
+        // new.
         seen.forget();
         seen.add_snapshot(&token("a", 30));
-        // As from a replica that does not know yet what the snapshot covers.
+        // Like a heartbeat from a replica that does not know yet what the snapshot covers.
         seen.comes_to(20);
         assert!(seen.passes(&event(21, "late")) && seen.passes(&event(22, "")));
         assert!(!seen.passes(&event(23, "a")));

@@ -14,7 +14,7 @@ use crate::retry;
 /// The least time between two stores.
 const STORE_EVERY: Duration = Duration::from_secs(1);
 
-/// What was taken, and what of it is handled. A position is handled when everything before it is.
+/// The items that were taken, and those that are handled. A position is handled when everything before it is.
 #[derive(Debug)]
 pub(super) struct Progress {
     /// The positions of items that were taken and not acknowledged, the oldest first.
@@ -99,7 +99,7 @@ pub(super) async fn keep(
             Err(error) => {
                 failures += 1;
                 if failures == 1 {
-                    // A reader that has not read the previous report needs no second one.
+                    // An unread report is still in the channel, so the reader needs no second one.
                     let _ = report.try_send(error);
                 }
             }

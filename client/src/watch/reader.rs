@@ -22,10 +22,10 @@ use crate::vault::Vault;
 /// The number of heartbeats that may be missing before the stream counts as dead.
 const SILENT_BEATS: u32 = 3;
 
-/// What waits to be delivered.
+/// An entry of the queue.
 enum Queued {
     Item(WatchItem),
-    /// Not an item: everything up to this position was delivered.
+    /// Not an item: a mark that everything up to this position was delivered.
     Reached(String),
     /// The last item.
     End(Error),
@@ -47,25 +47,26 @@ pub(super) struct Reader {
     loaded: bool,
     /// Where the next connection starts. `None`: at the subscription's position or the options' start.
     position: Option<String>,
-    /// The subscription under which the vault keeps the position; only until the first response shows where this watch is.
+    /// The subscription under which the vault keeps the position. Set only until the first response shows where this
+    /// watch is.
     subscription: Option<String>,
-    /// Inside a snapshot no position is valid, whatever a response says.
+    /// Whether a snapshot is arriving. Until it is complete, no position is valid, whatever a response says.
     in_snapshot: bool,
-    /// `Snapshot::Started` was delivered for the snapshot that is arriving.
+    /// Whether `Snapshot::Started` was delivered for the snapshot that is arriving.
     snapshot_announced: bool,
     seen: Deduplication,
     connection: Option<Connection>,
-    /// No new connection before this moment.
+    /// The earliest moment for a new connection.
     not_before: Instant,
-    /// Connections in a row that were short and brought nothing new.
+    /// How many connections in a row were short and brought nothing new.
     tries: u32,
-    /// The present outage was reported.
+    /// Whether the present outage was reported.
     outage_reported: bool,
-    /// `CaughtUp` was delivered and still holds.
+    /// Whether `CaughtUp` was delivered and still holds.
     caught_up: bool,
-    /// The feed's head, as the latest heartbeat of this connection says.
+    /// The head of the feed, as the latest heartbeat of this connection says.
     head: Option<i64>,
-    /// The reader reads on only when this is empty, so that `position` is never ahead of what was delivered.
+    /// The reader reads on only when this queue is empty, so that `position` is never ahead of what was delivered.
     queue: VecDeque<Queued>,
     ended: bool,
 }
@@ -162,7 +163,7 @@ impl Reader {
     async fn connect(&mut self, patience: Duration) {
         let request = self.request();
         self.snapshot_announced = false;
-        // With a subscription the vault decides, and its first response shows how.
+        // With a subscription, the vault decides where the watch starts, and its first response shows where that is.
         self.in_snapshot = self.subscription.is_none()
             && request.start == Some(wire::Start::From(WireFrom::Snapshot.into()));
         match self.vault.open_watch(request, patience).await {
@@ -197,7 +198,8 @@ impl Reader {
                         self.deliver(WatchItem::Event(Box::new(event)));
                     }
                 }
-                // Without a filter the head is visible before the next heartbeat.
+                // Without a filter, the event itself shows that the watch reached the head, before the next heartbeat
+                // does.
                 if self.head.is_some_and(|head| self.seen.is_at(head)) {
                     self.catch_up();
                 }
@@ -221,7 +223,7 @@ impl Reader {
             Some(Item::Heartbeat(beat)) if !self.in_snapshot && !response.cursor.is_empty() => {
                 self.beat(beat)
             }
-            // An item of a newer vault, or a heartbeat that says nothing more.
+            // An unknown item of a newer vault, or a heartbeat without further news.
             _ => {}
         }
         if !self.in_snapshot && !response.cursor.is_empty() {

@@ -43,7 +43,7 @@ pub(crate) struct State {
     pub(crate) tokens: Vec<Token>,
     /// Each of the next watches fails with one of these.
     pub(crate) refusals: VecDeque<Status>,
-    /// Each of the next watches ends like this after so many messages.
+    /// Each of the next watches ends like this, after this many messages.
     pub(crate) ends: VecDeque<(usize, End)>,
     /// Whether messages inside snapshots have positions, which a vault must not send.
     pub(crate) careless: bool,
@@ -127,7 +127,7 @@ impl State {
         self.events.push(ExpiryEvent { sequence, cursor: self.cursor(sequence), ..event });
     }
 
-    /// Adds so many events of some connections.
+    /// Adds this many events, spread over a few connections.
     pub(crate) fn happen(&mut self, number: i64) {
         for number in 0..number {
             let connection_id = format!("connection-{}", number % 5);

@@ -11,7 +11,7 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// In front of that server.
+    /// Starts a relay in front of this server.
     pub(crate) async fn to(url: &str) -> Self {
         let server = url.trim_start_matches("http://").to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -31,7 +31,7 @@ impl Relay {
         Self { url, wires }
     }
 
-    /// Breaks every connection in whatever it is doing. New ones go through.
+    /// Breaks every connection, in whatever state it is. New connections go through.
     pub(crate) fn cut(&self) {
         for wire in self.wires.lock().unwrap().drain(..) {
             wire.abort();

@@ -43,7 +43,7 @@ impl Scripted {
         Self::listen(address, []).await
     }
 
-    /// Over TLS.
+    /// Serves over TLS.
     pub(crate) async fn start_with(tls: ServerTlsConfig) -> Self {
         let server = Server::builder().tls_config(tls).unwrap();
         let started = Self::serve("127.0.0.1:0", [], server).await;

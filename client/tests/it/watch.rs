@@ -16,7 +16,7 @@ use crate::relay::Relay;
 use crate::scripted::Scripted;
 use crate::{denied, key};
 
-/// Longer than anything here takes.
+/// A time limit that is longer than anything here takes.
 const SOON: Duration = Duration::from_secs(20);
 
 async fn vault(url: &str) -> Vault {
@@ -78,7 +78,7 @@ async fn cuts_lose_nothing_and_double_nothing() {
     scripted.feed.state().happen(EVENTS / 2);
     // The vault also sends again what it has sent before.
     scripted.feed.state().overlap = 4;
-    // Slower than the watcher, so that cuts come in the middle.
+    // The feed is slower than the watcher, so that cuts come in the middle.
     scripted.feed.state().pace = Duration::from_millis(3);
     let relay = Relay::to(&scripted.url).await;
     let mut stream = vault(&relay.url).await.watch(WatchOptions::new().start(Start::Earliest));
@@ -95,7 +95,7 @@ async fn cuts_lose_nothing_and_double_nothing() {
     assert_eq!(got, (1..=EVENTS).collect::<Vec<_>>());
     let watches = scripted.feed.watched().len();
     assert!(watches >= 5, "it was really cut, and connected again: {watches}");
-    // No event comes after the last one, though the last cut may be noticed and repaired only now.
+    // No event comes after the last one, but the watcher may notice and repair the last cut only now.
     let more = tokio::time::timeout(Duration::from_millis(500), next_event(&mut stream)).await;
     assert!(more.is_err(), "{more:?}");
 }
@@ -130,7 +130,7 @@ async fn a_crash_begins_where_the_file_says() {
     for sequence in 1..=4 {
         assert_eq!(next_event(&mut stream).await.sequence, sequence);
     }
-    // The fourth was taken and is not handled: no fifth was asked for.
+    // The fourth event was taken but is not handled, because nobody asked for a fifth.
     stream.close().await.unwrap();
     assert_eq!(file.load().await.unwrap().as_deref(), Some("v0:3"));
 
@@ -291,7 +291,7 @@ async fn lost_history_ends_the_watch_where_that_is_wanted() {
 async fn a_dead_stream_is_noticed() {
     let scripted = Scripted::start([]).await;
     scripted.feed.state().happen(1);
-    // A first heartbeat, and then nothing at all: no end, no error, and the event does not come.
+    // The feed sends a first heartbeat and then nothing at all: no end, no error, no event.
     scripted.feed.state().ends.push_back((1, End::Silent));
     let options = WatchOptions::new().start(Start::Earliest).heartbeat(Duration::from_millis(1));
     let mut stream = vault(&scripted.url).await.watch(options);
@@ -309,7 +309,7 @@ async fn a_watch_waits_as_long_as_the_vault_asks() {
     let scripted = Scripted::start([]).await;
     scripted.feed.state().happen(1);
     let stopping = || denied(Code::Unavailable, "SHUTTING_DOWN", Some(ASKED));
-    // Once in the middle of a watch, once at its beginning.
+    // Once in the middle of a watch, and once at its beginning.
     scripted.feed.state().ends.push_back((2, End::With(stopping())));
     let mut stream = vault(&scripted.url).await.watch(WatchOptions::new().start(Start::Earliest));
     assert_eq!(words_until(&mut stream, "interrupted").await, ["event 1", "caught up", "interrupted"]);
@@ -332,7 +332,7 @@ async fn what_waiting_cannot_fix_ends_the_watch() {
         (Code::InvalidArgument, "CURSOR_INVALID", ErrorKind::YourBug(vec![])),
     ];
     for (code, reason, kind) in cases {
-        // When it begins, and when it is under way.
+        // The denial comes when the watch begins, or when it is under way.
         for under_way in [false, true] {
             let scripted = Scripted::start([]).await;
             scripted.feed.state().happen(1);
@@ -387,7 +387,7 @@ async fn a_checkpoint_that_fails_is_reported_and_one_that_never_can_ends_the_wat
     };
     assert_eq!(error.kind(), &ErrorKind::Access);
 
-    // A file that cannot be read is no reason to start over.
+    // A file that can't be read must not make the watch start over.
     let folder = tempfile::tempdir().unwrap();
     let watches = scripted.feed.watched().len();
     let mut stream = vault.watch(WatchOptions::new().checkpoint(FileCheckpoint::new(folder.path())));
