@@ -1,4 +1,4 @@
-//! Who calls: which token the request has, whether its proof is right, and whether it is valid now.
+//! Authentication: which token a request has, whether its proof is right, and whether the token is valid now.
 
 use subtle::ConstantTimeEq;
 
@@ -27,7 +27,7 @@ impl Caller {
         }
     }
 
-    /// The token, for calls that an app token cannot make.
+    /// The token. App tokens can't make calls that need it.
     pub(crate) fn token(&self) -> Result<&Token, GraphError> {
         match self {
             Self::Token(token) => Ok(token),
@@ -128,7 +128,7 @@ fn check_proof(state: &State, app_id: &str, token: &str, request: &GraphRequest)
     if right { Ok(()) } else { Err(error::proof("Invalid appsecret_proof provided in the API argument")) }
 }
 
-/// The person that `me` or the id in the path means. A token sees its owner only.
+/// The person that `me` or the id in the path means. A token sees only its owner.
 pub(crate) fn subject(
     state: &State,
     caller: &Caller,

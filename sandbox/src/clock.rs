@@ -84,7 +84,7 @@ impl Clock {
         self.run_at(0);
     }
 
-    /// Back to real time.
+    /// Returns to real time.
     pub fn reset(&self) {
         *self.pace() = Pace::default();
     }
@@ -129,7 +129,7 @@ mod tests {
         clock.run_at(86_400);
         let start = (clock.now_micros(), real_now());
         std::thread::sleep(Duration::from_millis(20));
-        // The clock is read between these two moments of real time.
+        // Read the clock between two moments of real time.
         let least = (real_now() - start.1 - MICROS / 100) * 86_400;
         let passed = clock.now_micros() - start.0;
         assert!(passed >= least && passed > DAY_MICROS / 100, "{passed} of at least {least}");

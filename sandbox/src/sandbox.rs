@@ -73,14 +73,14 @@ impl Sandbox {
         }
     }
 
-    /// Returns after shutdown.
+    /// Waits for the shutdown.
     pub async fn wait(&self) {
         while !self.server.task.is_finished() {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
 
-    /// The first app.
+    /// Returns the first app.
     pub fn app(&self) -> App {
         self.shared.lock().default_app()
     }
@@ -106,24 +106,24 @@ impl Sandbox {
         }
     }
 
-    /// The old secrets and the app tokens stop working at once. User tokens stay valid.
+    /// Replaces the app's secrets. The old ones and the app tokens stop working at once; user tokens stay valid.
     pub fn roll_app_secret(&self, app_id: &str, new: &str) {
         self.change_app(app_id, |app| app.secrets = vec![new.to_owned()]);
         self.shared.lock().app_tokens.retain(|_, app| app != app_id);
     }
 
-    /// The person with this name, who is created if unknown: with `public_profile`, one active ad account
+    /// Returns the person with this name. An unknown person is created with `public_profile`, one active ad account
     /// with delivery, and no other grants.
     pub fn user(&self, name: &str) -> User {
         User::new(self.shared.clone(), name, false)
     }
 
-    /// The system user with this name, who is created if unknown.
+    /// Returns the system user with this name, and creates an unknown one.
     pub fn system_user(&self, name: &str) -> SystemUser {
         User::new(self.shared.clone(), name, true)
     }
 
-    /// The token expired one second ago.
+    /// Lets the token expire, as of one second ago.
     pub fn expire(&self, token: &str) {
         self.expires_at(token, self.shared.clock.now().saturating_sub(1));
     }
@@ -135,7 +135,7 @@ impl Sandbox {
         }
     }
 
-    /// The token is refused with 190 and this subcode from now on.
+    /// Refuses the token with 190 and this subcode from now on.
     pub fn kill(&self, token: &str, subcode: Option<u32>) {
         self.shared.lock().kill(token, subcode);
     }
@@ -147,7 +147,7 @@ impl Sandbox {
         }
     }
 
-    /// When a token expires, in unix seconds, 0 for never; `None` for an unknown token.
+    /// Returns when a token expires, in unix seconds, 0 for never; `None` for an unknown token.
     pub fn expiry_of(&self, token: &str) -> Option<i64> {
         self.shared.lock().tokens.get(token).map(|token| token.expires_at)
     }
@@ -204,12 +204,12 @@ impl Sandbox {
         dialog::consent(&self.shared, dialog_url, user, decision)
     }
 
-    /// Every Graph API request so far, in order of arrival, without the requests of `/_sandbox`.
+    /// Returns every Graph API request so far, in order of arrival, without the requests of `/_sandbox`.
     pub fn requests(&self) -> Vec<RecordedRequest> {
         self.shared.lock().requests.clone()
     }
 
-    /// How many requests an endpoint got.
+    /// Returns how many requests an endpoint got.
     pub fn count(&self, endpoint: Endpoint) -> usize {
         self.shared.lock().requests.iter().filter(|request| endpoint.matches(request.endpoint)).count()
     }

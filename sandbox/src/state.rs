@@ -14,7 +14,7 @@ use crate::wire::callbacks::{self, Outgoing};
 use crate::wire::error::{self, GraphError};
 use crate::wire::request::RecordedRequest;
 
-/// The state and what does not change, shared by all handlers and handles.
+/// The state, and the values that do not change, shared by all handlers and handles.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) clock: Clock,
@@ -31,7 +31,7 @@ impl Shared {
         Arc::new(Self { clock, url, runtime, state })
     }
 
-    /// Also after a panic, since no change leaves the state half done.
+    /// Locks the state even after a panic, because no change leaves it half done.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -110,7 +110,7 @@ impl State {
         self.apps.first().cloned().unwrap_or_default()
     }
 
-    /// The app, if id and secret are right; otherwise the error of the token endpoint.
+    /// The app if its id and secret are right, otherwise the error of the token endpoint.
     pub(crate) fn authenticated_app(
         &self,
         id: Option<&str>,
@@ -129,7 +129,7 @@ impl State {
         }
     }
 
-    /// The key of a person, who is created if unknown.
+    /// The key of a person. An unknown person is created.
     pub(crate) fn enter(&mut self, name: &str, system: bool) -> String {
         let key = person_key(name, system);
         let now = self.now();

@@ -15,7 +15,7 @@ pub const SHORT_LIFE: i64 = 5_400;
 /// Life of a long-lived token, in seconds: 60 days.
 pub const LONG_LIFE: i64 = 5_184_000;
 
-/// Whose token it is.
+/// Who a token belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenKind {
@@ -94,7 +94,7 @@ impl Token {
         self.expires_at != 0 && self.expires_at <= now
     }
 
-    /// Why this token is refused at `now`.
+    /// Returns why this token is refused at `now`.
     pub(crate) fn refusal(&self, owner: &Person, now: i64) -> Option<Refusal> {
         if let Some(dead) = &self.dead {
             return Some(dead.clone());
@@ -132,11 +132,11 @@ pub struct TokenOrder {
     pub life_seconds: i64,
     /// Whether it counts as long-lived: `debug_token` shows `issued_at`, and an exchange treats it as such.
     pub long: bool,
-    /// Whose token it is; if unset, its owner's.
+    /// Who the token belongs to; if unset, its owner.
     pub kind: Option<TokenKind>,
     /// Its app; if unset, the default app.
     pub app_id: Option<String>,
-    /// Only these of the owner's grants.
+    /// If set, only these of the owner's grants.
     pub scopes: Option<Vec<String>>,
     /// Length of the text, at least 16.
     pub length: usize,
@@ -149,37 +149,37 @@ impl Default for TokenOrder {
 }
 
 impl TokenOrder {
-    /// 1.5 hours.
+    /// Lets the token live for 1.5 hours.
     pub fn short() -> Self {
         Self::default()
     }
 
-    /// 60 days.
+    /// Lets the token live for 60 days.
     pub fn long() -> Self {
         Self { life_seconds: LONG_LIFE, long: true, ..Self::default() }
     }
 
-    /// Without expiry.
+    /// Makes a token without expiry.
     pub fn never() -> Self {
         Self { life_seconds: 0, long: true, ..Self::default() }
     }
 
-    /// With another life, rounded down to seconds.
+    /// Sets another life, rounded down to seconds.
     pub fn life(self, life: Duration) -> Self {
         Self { life_seconds: crate::clock::seconds(life), ..self }
     }
 
-    /// With only these of the owner's grants.
+    /// Limits the token to these of the owner's grants.
     pub fn scopes(self, scopes: &[&str]) -> Self {
         Self { scopes: Some(scopes.iter().map(|&scope| scope.to_owned()).collect()), ..self }
     }
 
-    /// For another app.
+    /// Makes the token for another app.
     pub fn app(self, app_id: &str) -> Self {
         Self { app_id: Some(app_id.to_owned()), ..self }
     }
 
-    /// With a text of this length.
+    /// Makes a token text of this length.
     pub fn length(self, length: usize) -> Self {
         Self { length, ..self }
     }

@@ -173,7 +173,7 @@ impl Usage {
         Ok(())
     }
 
-    /// A test can block use cases that are not counted here, too.
+    /// Tests can also block use cases that are not counted here.
     fn refuse_blocked_use_case(&mut self, account: &str, now: i64, http: u16) -> Result<(), GraphError> {
         let counted = ["ads_insights", "ads_management"];
         for (scope, meter) in &mut self.meters {

@@ -9,7 +9,7 @@ use crate::people::{AdAccount, AdAccountSpec, PermissionStatus, Person};
 use crate::state::Shared;
 use crate::tokens::{LONG_LIFE, TokenKind, TokenOrder};
 
-/// A person or a system user. Clones mean the same one.
+/// A person or a system user. Clones stand for the same one.
 #[derive(Clone)]
 pub struct User {
     shared: Arc<Shared>,
@@ -134,7 +134,7 @@ impl User {
         self.change(|person| person.empty_page = Some(number))
     }
 
-    /// The id of the page with this name, which is created if unknown.
+    /// Returns the id of the page with this name, and creates an unknown page.
     pub fn page(&self, name: &str) -> String {
         let mut id = String::new();
         self.change(|person| id = person.page_named(name).id);
@@ -146,48 +146,48 @@ impl User {
         self.shared.lock().mint(&self.key, order).text
     }
 
-    /// A token for 90 minutes.
+    /// Mints a token for 90 minutes.
     pub fn short_lived_token(&self) -> String {
         self.order(TokenOrder::short())
     }
 
-    /// A token that counts as short-lived, with another life.
+    /// Mints a token that counts as short-lived, with another life.
     pub fn short_lived_token_with_life(&self, life: Duration) -> String {
         self.order(TokenOrder::short().life(life))
     }
 
-    /// A token for 60 days.
+    /// Mints a token for 60 days.
     pub fn long_lived_token(&self) -> String {
         self.order(TokenOrder::long())
     }
 
-    /// A token that counts as long-lived, with another life.
+    /// Mints a token that counts as long-lived, with another life.
     pub fn long_lived_token_with_life(&self, life: Duration) -> String {
         self.order(TokenOrder::long().life(life))
     }
 
-    /// A token without expiry for a page, which is created if unknown.
+    /// Mints a token without expiry for a page, and creates an unknown page.
     pub fn page_token(&self, page: &str) -> String {
         let id = self.page(page);
         self.order(TokenOrder { kind: Some(TokenKind::Page(id)), ..TokenOrder::never() })
     }
 
-    /// A short-lived token of another app.
+    /// Mints a short-lived token of another app.
     pub fn token_of_app(&self, app_id: &str) -> String {
         self.order(TokenOrder::short().app(app_id))
     }
 
-    /// A session-info token, which calls refuse as "Debug only".
+    /// Mints a session-info token, which calls refuse as "Debug only".
     pub fn debug_only_token(&self) -> String {
         self.order(TokenOrder { kind: Some(TokenKind::DebugOnly), ..TokenOrder::short() })
     }
 
-    /// A token without expiry, the usual one of a system user.
+    /// Mints a token without expiry, the usual one of a system user.
     pub fn token_never(&self) -> String {
         self.order(TokenOrder::never())
     }
 
-    /// A token for 60 days, which some businesses require for system users.
+    /// Mints a token for 60 days, which some businesses require for system users.
     pub fn token_60_days(&self) -> String {
         self.order(TokenOrder::long().life(Duration::from_secs(LONG_LIFE.unsigned_abs())))
     }
@@ -212,18 +212,18 @@ impl User {
         self.shared.lock().kill_all(&self.key, None, 467);
     }
 
-    /// All tokens are refused with 459 until [`heals`](Self::heals).
+    /// Refuses all tokens with 459 until [`heals`](Self::heals).
     pub fn hits_checkpoint(&self) {
         self.falls_into(459);
     }
 
-    /// All tokens are refused with 459 for `how_long` on the sandbox's clock.
+    /// Refuses all tokens with 459 for `how_long` on the sandbox's clock.
     pub fn hits_checkpoint_for(&self, how_long: Duration) {
         let until = self.shared.clock.now().saturating_add(crate::clock::seconds(how_long));
         self.change(|person| person.trouble = Some((459, Some(until))));
     }
 
-    /// All tokens are refused with this 190 subcode until [`heals`](Self::heals).
+    /// Refuses all tokens with this 190 subcode until [`heals`](Self::heals).
     pub fn falls_into(&self, subcode: u32) {
         self.change(|person| person.trouble = Some((subcode, None)));
     }
@@ -233,7 +233,7 @@ impl User {
         self.change(|person| person.trouble = None);
     }
 
-    /// The 90 days of data access ended yesterday.
+    /// Ends the 90 days of data access, as of yesterday.
     pub fn data_access_lapses(&self) {
         let now = self.shared.clock.now();
         self.change(|person| person.data_access_expires_at = now.saturating_sub(DAY));

@@ -17,19 +17,19 @@ use serde_json::Value;
 pub struct Fault {
     /// The endpoint.
     pub on: Endpoint,
-    /// How many requests still get it; `None` is all. The default in JSON is one.
+    /// How many more requests get it. `None` means all of them. The default in JSON is one.
     #[serde(default = "once")]
     pub times: Option<u32>,
     /// How many matching requests pass before it starts.
     #[serde(default)]
     pub skip: u32,
-    /// Only requests that carry this token, in any parameter.
+    /// Limits the fault to requests that carry this token, in any parameter.
     #[serde(default)]
     pub token: Option<String>,
-    /// Only requests whose path contains this, for instance `act_1020304050`.
+    /// Limits the fault to requests whose path contains this text, for instance `act_1020304050`.
     #[serde(default)]
     pub path: Option<String>,
-    /// What happens; all of it to the same request.
+    /// What happens. All of it happens to the same request.
     #[serde(with = "one_or_many")]
     pub with: Vec<FaultKind>,
 }
@@ -65,37 +65,37 @@ impl<T: AsRef<str>> From<Option<T>> for OnlyToken {
 }
 
 impl Fault {
-    /// A fault for the next request to `endpoint`.
+    /// Makes a fault for the next request to `endpoint`.
     pub fn on(endpoint: Endpoint) -> Self {
         Self { on: endpoint, times: Some(1), skip: 0, token: None, path: None, with: Vec::new() }
     }
 
-    /// For the next `n` requests.
+    /// Applies the fault to the next `n` requests.
     pub fn times(self, n: u32) -> Self {
         Self { times: Some(n), ..self }
     }
 
-    /// For every request.
+    /// Applies the fault to every request.
     pub fn always(self) -> Self {
         Self { times: None, ..self }
     }
 
-    /// The first `n` matching requests pass.
+    /// Lets the first `n` matching requests pass.
     pub fn after(self, n: u32) -> Self {
         Self { skip: n, ..self }
     }
 
-    /// Only requests that carry this token.
+    /// Limits the fault to requests that carry this token.
     pub fn token(self, token: impl Into<OnlyToken>) -> Self {
         Self { token: token.into().0, ..self }
     }
 
-    /// Only requests whose path contains this.
+    /// Limits the fault to requests whose path contains this text.
     pub fn path(self, part: &str) -> Self {
         Self { path: Some(part.to_owned()), ..self }
     }
 
-    /// Adds what happens.
+    /// Adds something that goes wrong.
     pub fn with(mut self, kind: FaultKind) -> Self {
         self.with.push(kind);
         self
@@ -206,17 +206,17 @@ pub enum FaultKind {
 }
 
 impl FaultKind {
-    /// A Graph error with status and code and the usual text.
+    /// Returns a Graph error with this status and code, and the usual text.
     pub fn error(http: u16, code: i64) -> Self {
         Self::GraphError { http, code, subcode: None, transient: None, message: None, kind: None }
     }
 
-    /// A Graph error with a subcode.
+    /// Returns a Graph error with a subcode.
     pub fn error_with_subcode(http: u16, code: i64, subcode: u32) -> Self {
         Self::GraphError { http, code, subcode: Some(subcode), transient: None, message: None, kind: None }
     }
 
-    /// The error that this fault replies with.
+    /// Returns the error that this fault replies with.
     pub(crate) fn graph_error(&self) -> Option<GraphError> {
         match self {
             Self::Error(error) => Some(error.clone()),
@@ -263,7 +263,7 @@ fn usual_text(code: i64, subcode: Option<u32>) -> String {
     text.to_owned()
 }
 
-/// What the first matching fault does. It is counted as used once.
+/// Finds the first matching fault, counts it as used once, and returns what it does.
 pub(crate) fn take(faults: &mut Vec<Fault>, request: &GraphRequest) -> Vec<FaultKind> {
     for fault in faults.iter_mut().filter(|fault| fault.matches(request)) {
         if fault.skip > 0 {

@@ -54,38 +54,38 @@ impl Default for GraphError {
 }
 
 impl GraphError {
-    /// An `OAuthException`.
+    /// Makes an `OAuthException`.
     pub fn new(http: u16, code: i64, message: impl Into<String>) -> Self {
         Self { http, code, message: message.into(), ..Self::default() }
     }
 
-    /// With `error_subcode`.
+    /// Sets `error_subcode`.
     pub fn subcode(self, subcode: impl Into<Option<u32>>) -> Self {
         Self { subcode: subcode.into(), ..self }
     }
 
-    /// With `is_transient`.
+    /// Sets `is_transient`.
     pub fn transient(self, transient: bool) -> Self {
         Self { transient: Some(transient), ..self }
     }
 
-    /// With another `type`.
+    /// Sets another `type`.
     pub fn of_kind(self, kind: &str) -> Self {
         Self { kind: kind.to_owned(), ..self }
     }
 
-    /// With texts for people.
+    /// Adds texts for people.
     pub fn for_people(self, title: &str, message: &str) -> Self {
         let text = UserText { title: title.to_owned(), message: message.to_owned() };
         Self { user_text: Some(Box::new(text)), ..self }
     }
 
-    /// With a `WWW-Authenticate` header.
+    /// Adds a `WWW-Authenticate` header.
     pub fn challenged(self, word: &str) -> Self {
         Self { challenge: Some(word.to_owned()), ..self }
     }
 
-    /// The body of the reply; `trace` is also in `x-fb-request-id`.
+    /// Returns the body of the reply. `trace` is also in `x-fb-request-id`.
     pub fn body(&self, trace: &str) -> Value {
         let mut error = Map::new();
         error.insert("message".into(), json!(self.message));

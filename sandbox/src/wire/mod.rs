@@ -1,4 +1,4 @@
-//! What goes over the wire: connections, requests, replies and what is in them, and the calls that Meta makes itself.
+//! The wire: connections, requests, replies and their parts, and the calls that Meta makes itself.
 
 pub(crate) mod callbacks;
 pub(crate) mod error;

@@ -24,7 +24,7 @@ impl Position {
         format!("{}ZD", URL_SAFE_NO_PAD.encode(text))
     }
 
-    /// A cursor of another list is not valid.
+    /// Decodes a cursor. One of another list is not valid.
     fn read(cursor: &str, list: &str) -> Option<Self> {
         let text = URL_SAFE_NO_PAD.decode(cursor.strip_suffix("ZD")?).ok()?;
         let text = String::from_utf8(text).ok()?;

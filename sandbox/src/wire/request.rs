@@ -140,7 +140,7 @@ impl GraphRequest {
         find(&self.query, name).or_else(|| find(&self.form, name)).filter(|value| !value.is_empty())
     }
 
-    /// From the parameters, otherwise from `Authorization: Bearer` (or `OAuth`).
+    /// Takes the token from the parameters, otherwise from `Authorization: Bearer` (or `OAuth`).
     pub(crate) fn access_token(&self) -> Option<&str> {
         self.param("access_token").or_else(|| {
             let value = self.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
