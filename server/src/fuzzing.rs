@@ -24,7 +24,7 @@ pub fn caller(data: &[u8]) {
         4 => oidc::fuzzing::token(&String::from_utf8_lossy(rest)),
         5 => oidc::fuzzing::published(&String::from_utf8_lossy(rest)),
         _ => {
-            // With a text in it that no error contains by itself.
+            // Appends a text that no error message contains otherwise.
             let text = String::from_utf8_lossy(rest);
             for key in [text.clone().into_owned(), format!("{text}xq7Zk2m")] {
                 let shown =

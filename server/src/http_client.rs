@@ -29,7 +29,7 @@ impl ClientConfig<'_> {
     /// A text for the operator.
     #[expect(clippy::disallowed_methods, reason = "this is the one place that builds clients")]
     pub(crate) fn build(self) -> Result<Client, String> {
-        // Without one, the builder would panic.
+        // Without a crypto provider, the builder would panic.
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             return Err("a TLS crypto provider must be installed first".into());
         }

@@ -21,7 +21,7 @@ use crate::vault::Vault;
 
 /// How long the calls in flight may take to end at shutdown.
 const DRAIN: Duration = Duration::from_secs(10);
-/// How long the vault may take to finish writing and close the database.
+/// How long the vault may take to finish its writes and close the database.
 const CLOSE: Duration = Duration::from_secs(30);
 
 /// Serves until SIGTERM or SIGINT. A second signal ends the process at once. `program` is how an operator calls this program.
@@ -46,9 +46,9 @@ pub async fn run(config: Config, program: &str) -> anyhow::Result<()> {
         Some(files) => Some(Arc::new(Tls::load(files).map_err(|bad| ConfigError(vec![bad.to_string()]))?)),
         None => None,
     };
-    // From here on we handle signals, also while the vault opens.
+    // From here on this process handles signals itself, also while the vault opens.
     let mut signals = Signals::new().context("cannot listen for signals")?;
-    // An address that is in use is the commonest failure, so it is found before anything is created.
+    // An address that is in use is the most common failure, so it is found before anything is created.
     let grpc_listener = api::listen(config.server.listen).await?;
     let admin_listener = api::listen(config.server.admin_listen).await?;
     let bound = (grpc_listener.local_addr()?, admin_listener.local_addr()?);
@@ -56,7 +56,7 @@ pub async fn run(config: Config, program: &str) -> anyhow::Result<()> {
     let clock = Clock::system();
     let stop = CancellationToken::new();
     if let Some((key, url)) = provider_configs.sandbox_clock() {
-        // Before the vault opens, so that it begins with the sandbox's time.
+        // Follow the sandbox's clock before the vault opens, so that the vault starts with the sandbox's time.
         let following = follow_sandbox_clock(clock.clone(), url, stop.clone());
         tokio::select! {
             followed = following => followed.map(drop).context(key)?,
@@ -103,7 +103,7 @@ pub async fn run(config: Config, program: &str) -> anyhow::Result<()> {
     }
 
     tracing::info!("stopping: no new calls, {} s for those in flight", DRAIN.as_secs());
-    // Watches would keep the server from ending.
+    // Stop the watches first, because they would keep the server from ending.
     vault.stop_watches();
     stop.cancel();
     let drained = async {
@@ -127,7 +127,7 @@ pub async fn run(config: Config, program: &str) -> anyhow::Result<()> {
     }
 }
 
-/// The protections of this process's secrets that `main` asked the system for and did not get.
+/// Lists the protections of this process's secrets that `main` asked the system for and did not get.
 fn exposures() -> Vec<&'static str> {
     use rustix::process::{Resource, getrlimit};
     let mut exposed = Vec::new();
@@ -141,7 +141,7 @@ fn exposures() -> Vec<&'static str> {
     exposed
 }
 
-/// Open files that are no callers' connections: the database, the providers, the log.
+/// Open files that are not connections of callers: the database, the providers, the log.
 const OWN_FILES: u64 = 256;
 
 /// Every connection is an open file: raises the limit of open files as far as the system allows, and returns how many
@@ -165,7 +165,7 @@ fn print_ready((grpc, admin): (SocketAddr, SocketAddr)) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What an operator does after the first start.
+/// Logs what the operator should do after the first start.
 fn show_next_steps(program: &str, grpc: SocketAddr, scheme: &str, bootstrap_key: &Path) {
     let with = format!("--endpoint {scheme}://{grpc} --key-file {}", bootstrap_key.display());
     tracing::info!(
@@ -207,7 +207,7 @@ impl Signals {
                     if !reloads {
                         tracing::info!("SIGHUP: without TLS there is nothing to read again");
                     }
-                    // One message that waits already is enough.
+                    // If one message is waiting already, that is enough.
                     let _ = sender.try_send(());
                 }
             });

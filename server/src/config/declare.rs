@@ -15,14 +15,14 @@ pub(super) struct Setting<K> {
     doc: &'static [&'static str],
 }
 
-/// What holds while a key is not set.
+/// What applies while a key is not set.
 #[derive(Clone, Copy)]
 pub(super) enum Default {
     /// A value, written as in the environment.
     Value(&'static str),
     /// The entries of a list.
     Entries(&'static [&'static str]),
-    /// No value of its own.
+    /// The key has no default value.
     Unset {
         /// What that means, in words.
         meaning: &'static str,
@@ -73,7 +73,7 @@ pub(super) struct Section {
     pub(super) settings: &'static [&'static dyn Documented],
 }
 
-/// What the reference says about a setting of any kind.
+/// The facts in the reference about a setting of any kind.
 pub(super) trait Documented: Sync {
     fn name(&self) -> &'static str;
     fn default(&self) -> Default;

@@ -1,12 +1,12 @@
-//! Environment variables that look like keys of the configuration and are none: without this, a slip such as a single
-//! underscore would be ignored.
+//! Environment variables that look like configuration keys but are not. Without these checks, a mistake such as a
+//! single underscore would go unnoticed.
 
 use super::declare::environment_name;
 use super::keys_with_defaults::SECTIONS;
 use super::reader::Reader;
 use super::{ENV_PREFIX, MASTER_KEY_ENV};
 
-/// What all variables of this program begin with.
+/// The prefix of all environment variables of this program.
 const PREFIX: &str = "TOKEN_VAULT_";
 
 /// The variables that are not keys of the configuration: the command line, the client's examples and the tests read them.
@@ -23,7 +23,7 @@ const OTHERS: [&str; 9] = [
 ];
 const TESTS: &str = "TOKEN_VAULT_TEST_";
 
-/// Refuses a variable that is meant for a key, and warns about one that means nothing.
+/// Refuses a variable that looks like a misspelt key, and warns about one that has no meaning.
 pub(super) fn check(reader: &mut Reader, names: impl Iterator<Item = String>) {
     for name in names.filter(|name| is_unknown(name)) {
         match meant(&name) {
@@ -47,7 +47,7 @@ fn is_unknown(name: &str) -> bool {
         && !is_service_link(name)
 }
 
-/// Kubernetes describes a service called `token-vault…` to every container by such variables.
+/// Whether Kubernetes set the variable: it describes a service called `token-vault…` to every container in this way.
 fn is_service_link(name: &str) -> bool {
     name.contains("_SERVICE_HOST")
         || name.contains("_SERVICE_PORT")

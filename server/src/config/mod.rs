@@ -63,7 +63,7 @@ pub struct Config {
     pub jobs: Timetable,
     pub audit: AuditConfig,
     pub log: Log,
-    /// What works and should be looked at; logged at start.
+    /// Settings that work but that the operator should look at. They are logged at the start.
     pub warnings: Vec<String>,
 }
 
@@ -316,7 +316,7 @@ fn log(reader: &mut Reader) -> Log {
 
 fn cron(reader: &mut Reader, setting: &Setting<values::Cron>) -> Cron {
     let cron = reader.get(setting);
-    // That is a way to switch a job off, or a slip.
+    // The operator may want to switch the job off, or may have made a mistake.
     if cron.next_after(Timestamp::EPOCH).is_none() {
         reader.warn(format!("{} is never due: this job will not run", setting.name));
     }

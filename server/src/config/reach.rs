@@ -13,20 +13,21 @@ use crate::model::Role;
 /// What a caller on the vault's own machine needs to know.
 #[derive(Debug)]
 pub struct Reach {
-    /// Where the bootstrap key is, unless the operator brought one.
+    /// The folder of the bootstrap key.
     pub data_dir: PathBuf,
     /// Where gRPC listens, as configured: the port may be 0.
     pub listen: SocketAddr,
-    /// Whether `server.tls` is configured, if only by half.
+    /// Whether `server.tls` is configured, even if only in part.
     pub tls: bool,
-    /// The vault's own certificate, with what it sends along.
+    /// The file with the vault's certificate and its chain.
     pub certificate_file: Option<PathBuf>,
-    /// Whether a certificate or an issuer's token can make an administrator, so that API keys are not the only way in.
+    /// Whether a certificate or an issuer's token can make its caller an administrator, so that API keys are not the
+    /// only way in.
     pub admins_without_keys: bool,
 }
 
 impl Reach {
-    /// The URL of gRPC on this machine. `None`: the system picks the port at each start, so nobody knows it here.
+    /// The URL of gRPC on this machine. `None`: the system picks a port at each start, so the port is not known here.
     pub fn url(&self) -> Option<String> {
         if self.listen.port() == 0 {
             return None;

@@ -11,7 +11,7 @@ use super::declare::{Default, Setting, environment_name};
 use super::values::{Describe, List, Parse, Switch, Tables};
 use crate::model::{BadValue, Secret, exposure_of};
 
-/// The merged sources. A key that is left at the end is an unknown one.
+/// The merged sources. Reading a key removes it, so a key that is left at the end is unknown.
 pub(super) struct Reader {
     figment: Figment,
     left: Dict,
@@ -35,12 +35,12 @@ impl Reader {
         self.mistakes.push(format!("{key}{source} {}", rule.as_ref()));
     }
 
-    /// Whether something is wrong with `key`.
+    /// Whether a mistake was noted for `key`.
     pub(super) fn is_mistaken(&self, key: &str) -> bool {
         self.mistakes.iter().any(|mistake| mistake.split(' ').next() == Some(key))
     }
 
-    /// Notes something that works and that the operator should look at.
+    /// Notes something that works but that the operator should look at.
     pub(super) fn warn(&mut self, warning: String) {
         self.warnings.push(warning);
     }
@@ -158,12 +158,12 @@ impl Reader {
         if self.mistakes.is_empty() { Ok(self.warnings) } else { Err(ConfigError(self.mistakes)) }
     }
 
-    /// The mistakes among the keys that were read; what nobody asked for is left alone.
+    /// The mistakes in the keys that were read. All other keys are ignored.
     pub(super) fn finish_what_was_read(self) -> Result<(), ConfigError> {
         if self.mistakes.is_empty() { Ok(()) } else { Err(ConfigError(self.mistakes)) }
     }
 
-    /// Where `key` was set, for people.
+    /// Describes for people where `key` was set.
     fn source(&self, key: &str) -> String {
         let Some(metadata) = self.figment.find_metadata(key) else { return String::new() };
         match &metadata.source {

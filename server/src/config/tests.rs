@@ -1,4 +1,4 @@
-//! What configuration is understood, and how mistakes are listed.
+//! Which configuration is understood, and how mistakes are listed.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

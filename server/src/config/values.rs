@@ -44,7 +44,7 @@ pub(super) trait Parse: Describe {
     fn parse(&self, text: &str) -> Result<Self::Value, String>;
 }
 
-/// A length of time within bounds, both included and both written as people write them.
+/// A length of time within bounds. Both bounds are allowed values, and both are written as people write them.
 #[derive(Clone, Copy)]
 pub(super) struct Length(pub(super) &'static str, pub(super) &'static str);
 
@@ -112,7 +112,7 @@ impl Parse for Switch {
     }
 }
 
-/// A file or folder, by the words for it. A relative path starts at the working directory.
+/// A file or folder, described by these words. A relative path starts at the working directory.
 #[derive(Clone, Copy)]
 pub(super) struct FilePath(pub(super) &'static str);
 
@@ -154,7 +154,7 @@ impl<T: Copy> Parse for Choice<T> {
     }
 }
 
-/// Slots of a job.
+/// The times of a job, as a cron expression.
 #[derive(Clone, Copy)]
 pub(super) struct Cron;
 
@@ -228,7 +228,7 @@ impl Parse for SecureUrl {
     }
 }
 
-/// A text that `K` understands, kept as it was written.
+/// A text that `K` can parse. It is kept as it was written.
 #[derive(Clone, Copy)]
 pub(super) struct Verbatim<K>(pub(super) K);
 
@@ -257,7 +257,7 @@ pub(super) struct Checked<T: 'static> {
     pub(super) parse: fn(&str) -> Option<T>,
 }
 
-// Derived, these would ask the same of `T`.
+// Written by hand, because derived ones would require `Clone` and `Copy` of `T`.
 impl<T> Clone for Checked<T> {
     fn clone(&self) -> Self {
         *self

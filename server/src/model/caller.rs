@@ -1,4 +1,4 @@
-//! Who calls: an authenticated principal, its role and the workspaces it may act in.
+//! The caller: an authenticated principal, with its role and the workspaces in which it may act.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -121,7 +121,7 @@ pub struct ClientCertificate {
     pub not_after: Timestamp,
 }
 
-/// Which principal a certificate of this name is, as the operator configured it.
+/// Which principal the holder of a certificate with this name is, as the operator configured it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateRule {
     pub san: CertificateName,
@@ -189,7 +189,8 @@ pub struct Principal {
 }
 
 impl Principal {
-    /// Whether it may act in every workspace: what belongs to none, or to all of them, is only for such callers.
+    /// Whether it may act in every workspace. Only such callers may see or change what belongs to no workspace or to
+    /// all of them.
     pub fn reaches_all_workspaces(&self) -> bool {
         self.workspaces == WorkspaceSet::All
     }

@@ -1,7 +1,7 @@
 //! Cron expressions: at which instants, in UTC, a job is due.
 //!
-//! `croner` parses and searches; this module adds what it lacks: `Timestamp`s, the domain's clock instead of the
-//! system's, and rejection of texts that its parser does not survive. Only this module knows `croner`.
+//! `croner` parses and searches. This module adds what it lacks: `Timestamp`s, the domain's clock instead of the
+//! system's, and the rejection of texts on which its parser panics. Only this module knows `croner`.
 
 use std::fmt;
 

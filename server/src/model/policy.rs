@@ -1,4 +1,4 @@
-//! What the operator decided about tokens: when to warn, when to renew, what scopes are needed.
+//! What the operator decided about tokens: when to warn, when to renew, and which scopes are needed.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ pub struct Policy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RenewalPolicy {
     pub enabled: bool,
-    /// Younger tokens are not renewed.
+    /// The youngest age at which a token is renewed.
     pub min_age: Duration,
     /// How long before its end the vault begins to renew a token.
     pub window: Duration,

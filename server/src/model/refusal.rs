@@ -8,7 +8,7 @@ use std::time::Duration;
 #[strum(const_into_str, serialize_all = "SCREAMING_SNAKE_CASE")]
 pub enum RefusalReason {
     Expired,
-    /// Or the provider reset the session for security.
+    /// The person changed the password, or the provider reset the session for security.
     PasswordChanged,
     AppRemoved,
     /// The person has to pass a security check on the provider's site.
@@ -16,14 +16,14 @@ pub enum RefusalReason {
     /// The person's account at the provider is not confirmed.
     UnconfirmedAccount,
     LoggedOut,
-    /// Through the provider's API.
+    /// Somebody revoked the token through the provider's API.
     RevokedAtProvider,
     UnusedTooLong,
     /// The person has not used the app for ninety days.
     DataAccessLapsed,
     /// The person no longer has the role on the page or business.
     RoleLost,
-    /// Blocked for abuse or policy.
+    /// The provider blocked the person or the app for abuse or policy.
     PolicyBlocked,
     AdminPolicy,
     WrongApp,
@@ -85,7 +85,7 @@ pub enum RefusalKind {
     },
     /// Too many calls in a scope.
     Throttled {
-        /// Whose limit is reached: `app`, `ad_account:act_…`, `token`.
+        /// The scope whose limit is reached: `app`, `ad_account:act_…`, `token`.
         scope: String,
         /// How long to wait before the next try.
         retry_after: Duration,

@@ -1,4 +1,4 @@
-//! What people are told: what is wrong, who can fix it, and how.
+//! Remedies: the sentences for people that say what is wrong, who can fix it, and how.
 
 use super::{Misconfiguration, ProviderId, RefusalReason};
 

@@ -14,13 +14,13 @@ use crate::model::{
 };
 use parking_lot::Mutex;
 
-/// This many operations in a row must fail …
+/// How many operations in a row must fail before the circuit opens.
 const STREAK: u32 = 5;
-/// … over at least this time, so that a burst of parallel calls is not taken for an outage.
+/// The least time that these failures must span, so that a burst of parallel calls is not mistaken for an outage.
 const SPAN: Duration = Duration::from_secs(5);
-/// A misconfiguration that only some calls meet is over when no call has met it for this long.
+/// The time after which a misconfiguration that only some calls meet counts as over, if no call has met it again.
 const LATELY: Duration = Duration::from_secs(10 * 60);
-/// How long the caller of a held-back call is asked to wait.
+/// The wait that the caller of a held-back call is asked for.
 const WAIT: Duration = Duration::from_secs(15);
 
 /// Failures in a row.
@@ -41,7 +41,7 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Open as a circuit is: calls are held back.
+    /// Whether the circuit is open, which means that calls are held back.
     pub fn is_open(&self) -> bool {
         self.open.load(Ordering::Acquire)
     }
@@ -53,12 +53,12 @@ impl Gate {
         }
     }
 
-    /// What this process found wrong since the last call of this function.
+    /// The troubles that this process found since the last call of this function.
     pub fn take_trouble(&self) -> Option<ProviderTrouble> {
         self.trouble.lock().take()
     }
 
-    /// Whether calls met this trouble recently. Never true for the app's id and secret, which a probe checks.
+    /// Whether calls met this trouble recently. Never true for a wrong app id or secret, which a probe checks.
     pub fn met_lately(&self, trouble: ProviderTrouble) -> bool {
         use Misconfiguration::{AppId, AppSecret};
         if matches!(trouble, ProviderTrouble::Misconfigured(AppId | AppSecret)) {
@@ -139,7 +139,8 @@ impl Provider for Guarded {
         self.inner.api_version()
     }
 
-    /// Goes through while the circuit is open, too: it is how the vault finds out that the provider works again.
+    /// Probes the provider even while the circuit is open. This is how the vault finds out that the provider works
+    /// again.
     async fn probe(&self) -> Result<(), Refusal> {
         self.inner.probe().await
     }

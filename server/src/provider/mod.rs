@@ -85,7 +85,7 @@ pub struct RequestPart {
     pub value: Secret,
 }
 
-/// A refusal that a caller received and reports.
+/// A provider's refusal that a caller received and reports.
 #[derive(Debug, Clone, Default)]
 pub struct ReportedRefusal {
     /// 0 when there was none.
@@ -174,7 +174,7 @@ impl ProviderConfigs {
         apps.map(|app| (app.required_scopes.clone(), app.optional_scopes.clone())).unwrap_or_default()
     }
 
-    /// The sandbox whose time is to be the vault's, and the key that names it.
+    /// The sandbox whose clock the vault follows, and the configuration key that names it.
     pub fn sandbox_clock(&self) -> Option<(&'static str, &Url)> {
         let app = self.meta.as_ref().filter(|app| app.follow_sandbox_clock)?;
         Some(("providers.meta.graph_url", &app.config.graph_url))

@@ -1,4 +1,4 @@
-//! Makes the sandbox's time the vault's, so that demos and tests see months pass.
+//! Makes the vault follow the sandbox's clock, so that months pass within minutes in demos and tests.
 
 #[cfg(test)]
 mod tests;
@@ -20,7 +20,7 @@ const PERIOD: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long the first reading may take.
 const FIRST_READING: Duration = Duration::from_secs(5);
-/// Being ahead by less than this is no reason to set the clock back.
+/// The clock is not set back if it is ahead by less than this.
 const JITTER: Duration = Duration::from_millis(50);
 
 /// Sets `clock` to the time of the sandbox at `graph_url` and returns; a task keeps it so until `stop`. While the
@@ -49,7 +49,7 @@ pub async fn follow(
     }))
 }
 
-/// The part of the reply to `GET /_sandbox/clock` that matters here.
+/// The parts of the reply to `GET /_sandbox/clock` that are used here.
 #[derive(Debug, Deserialize)]
 struct Reading {
     now_us: i64,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::model::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
 
-/// Limits are counted over a rolling hour, so an older reading no longer means anything.
+/// How long a reading counts. Limits apply to a rolling hour, so an older reading no longer means anything.
 const FRESH: Duration = Duration::from_secs(60 * 60);
 /// Beyond this many meters, the oldest are dropped.
 const MOST_METERS: usize = 10_000;
@@ -98,7 +98,7 @@ impl UsageBook {
     pub fn of_ad_account(&self, ad_account_id: &str, now: Timestamp) -> Option<Usage> {
         let number = ad_account_id.strip_prefix("act_").unwrap_or(ad_account_id);
         let own = ad_account_scope(number);
-        // When the account of a call is not known, its meters are kept under the bare id.
+        // If the account of a call is not known, its meters are kept under the bare id.
         let bare = format!("business:{number}");
         self.tightest(now, |scope| scope == own || scope == bare)
     }
@@ -113,7 +113,7 @@ impl UsageBook {
                 retry_after: (kept.as_of + kept.wait).since(now),
                 as_of: kept.as_of,
             })
-            // A scope that has to wait is blocked, whatever its percentage.
+            // A scope for which callers must wait is blocked, whatever its percentage.
             .max_by(|a, b| {
                 a.retry_after
                     .cmp(&b.retry_after)

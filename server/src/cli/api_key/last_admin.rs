@@ -8,7 +8,7 @@ use crate::cli::terminal::program::program;
 use crate::cli::terminal::time::{from_wire, now};
 use crate::model::Timestamp;
 
-/// Refuses to go on when nobody could administer the vault without the key `key_id`.
+/// Refuses to go on if nobody could administer the vault without the key `key_id`.
 pub(super) fn check(key_id: &str, keys: &[ApiKey]) -> Result<(), Mistake> {
     if !is_last(key_id, keys, now()) {
         return Ok(());

@@ -9,7 +9,8 @@ use anyhow::Context;
 
 use crate::cli::Mistake;
 
-/// Made before the vault is called, because a key that can't be written is lost. Gone again unless it is filled.
+/// A file that is created before the vault is called, because a key that can't be written is lost. Dropping it deletes
+/// the file, unless the key was written.
 pub(super) struct NewFile {
     path: PathBuf,
     file: File,

@@ -108,7 +108,7 @@ fn wide_list(keys: &[ApiKey]) -> String {
     table(names.map(|name| (name, Column::Whole)), &rows, Fit::Wide)
 }
 
-/// Whether the key works, until when, and whether another one takes its place.
+/// Says whether the key works, until when, and whether another key replaces it.
 fn state(key: &ApiKey) -> String {
     let mut state = match (key.revoked_at, key.expires_at) {
         (Some(at), _) => format!("revoked {}", minute(at)),

@@ -1,4 +1,4 @@
-//! What went wrong with a call, in the words of the command line.
+//! Describes why a call failed, in the words of the command line.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -30,7 +30,7 @@ const ARGUMENTS: [(&str, &str); 17] = [
     ("from", "--from"),
 ];
 
-/// A vault that can't be reached.
+/// The vault can't be reached.
 #[derive(Debug)]
 pub(super) struct Unreachable {
     url: String,
@@ -64,14 +64,14 @@ impl fmt::Display for Unreachable {
 
 impl StdError for Unreachable {}
 
-/// The innermost cause of an error, which says most.
+/// The innermost cause of an error, which is the most specific one.
 pub(super) fn causes(error: &(dyn StdError + 'static)) -> String {
     let chain = std::iter::successors(Some(error), |error| StdError::source(*error));
     chain.last().map(ToString::to_string).unwrap_or_default()
 }
 
-/// A denial in words: what is wrong and what to do. Where the vault said nothing, the connection broke, and the causes
-/// say why: a certificate that it does not take, for one.
+/// Describes a denial: what is wrong and what to do. If the vault did not answer, the connection broke, and the error's
+/// causes say why, for instance because the vault rejected a certificate.
 pub(in crate::cli) fn denied(status: Status) -> anyhow::Error {
     let first = StdError::source(&status);
     if first.is_none() {
@@ -81,7 +81,7 @@ pub(in crate::cli) fn denied(status: Status) -> anyhow::Error {
     anyhow!("the connection to the vault broke: {}", causes.collect::<Vec<_>>().join(": "))
 }
 
-/// The same for the client crate's error.
+/// Describes an error of the client crate in the same way.
 pub(in crate::cli) fn in_words(error: Error) -> anyhow::Error {
     let violations = match error.kind() {
         ErrorKind::YourBug(violations) if !violations.is_empty() => violations,
@@ -94,7 +94,7 @@ pub(in crate::cli) fn in_words(error: Error) -> anyhow::Error {
     }
 }
 
-/// "--workspace must be …". `None`: no argument fills this field.
+/// Describes a violation by its argument: "--workspace must be …". `None`: no argument fills this field.
 fn in_arguments(violation: &FieldViolation) -> Option<String> {
     let field = violation.field.split('[').next().unwrap_or_default();
     let (_, argument) = ARGUMENTS.iter().find(|(name, _)| *name == field)?;

@@ -28,7 +28,7 @@ use probe::Speaks;
 
 /// The environment variable with the caller's API key.
 const API_KEY_ENV: &str = "TOKEN_VAULT_API_KEY";
-/// What the first start calls the file with the admin key.
+/// The name that the first start gives to the file with the admin key.
 const BOOTSTRAP_KEY_FILE: &str = "bootstrap-admin.key";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -74,11 +74,11 @@ pub(super) struct CallerArgs {
 pub(super) struct Caller {
     pub(super) channel: Channel,
     key: Option<MetadataValue<Ascii>>,
-    /// Whether somebody can administer the vault without an API key, as far as its configuration is known here.
+    /// Whether somebody can administer the vault without an API key, as far as the configuration on this machine shows.
     pub(super) admins_without_keys: bool,
 }
 
-/// An endpoint, and all that is needed to connect.
+/// An endpoint, and everything that is needed to connect to it.
 pub(super) struct Target {
     url: String,
     endpoint: Endpoint,
@@ -239,7 +239,7 @@ impl CallerArgs {
         Ok(Caller { channel: target.connect().await?, key, admins_without_keys })
     }
 
-    /// Connects by the client crate, which retries and watches.
+    /// Connects with the client crate, which retries and watches.
     pub(super) async fn vault(self) -> anyhow::Result<Vault> {
         let reach = Config::reach(self.config.into())?;
         let target = self.at.target(&reach).await?;
@@ -278,7 +278,7 @@ impl Target {
     }
 }
 
-/// The caller's key. `None`: the certificate says who calls.
+/// The caller's key. `None`: the certificate identifies the caller.
 fn key(named: Option<PathBuf>, certified: bool, reach: &Reach) -> anyhow::Result<Option<Secret>> {
     let file = match (named, std::env::var(API_KEY_ENV)) {
         (Some(file), _) => file,
@@ -305,7 +305,7 @@ impl Caller {
     }
 }
 
-/// Where the vault is by its configuration, for a command that needs no data folder.
+/// Finds the vault's address in its configuration, for a command that needs no data folder.
 pub(super) fn reach(config: Option<PathBuf>) -> Result<Reach, crate::config::ConfigError> {
     Config::reach(Flags { file: config, ..Flags::default() })
 }

@@ -1,4 +1,4 @@
-//! What the vault's own certificate, which its configuration names, says to a caller on the same machine.
+//! What a caller on the same machine learns from the vault's own certificate, which the configuration names.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -8,16 +8,17 @@ use rustls::pki_types::pem::PemObject;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// How to check that it is the vault who answers.
+/// How a caller checks that it has reached the vault.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct OwnCertificate {
-    /// The file holds its own roots: a certificate signed by itself, or those between it and its root.
+    /// Whether the file holds roots to trust: a self-signed certificate, or the certificates between the vault's and
+    /// its root.
     pub(super) vouches: bool,
-    /// A name that the certificate carries, where it does not carry the address.
+    /// A name to expect, if the certificate carries a name but not the address.
     pub(super) name: Option<String>,
 }
 
-/// Reads the file. What can't be read says nothing: the connection then fails with a reason of its own.
+/// Reads the file. An unreadable file yields nothing: the connection then fails and gives the reason.
 pub(super) fn read(file: &Path, address: IpAddr) -> OwnCertificate {
     let Ok(pem) = std::fs::read(file) else { return OwnCertificate::default() };
     let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok).collect();
@@ -32,7 +33,7 @@ pub(super) fn read(file: &Path, address: IpAddr) -> OwnCertificate {
         _ => false,
     });
     let name = names.iter().find_map(|name| match name {
-        // A name with a wildcard is none that can be asked for.
+        // A wildcard can't be used as the name to expect.
         GeneralName::DNSName(name) if !name.contains('*') => Some((*name).to_owned()),
         _ => None,
     });

@@ -38,7 +38,7 @@ pub(super) async fn probe(host: &str, port: u16, patience: Duration) -> io::Resu
             socket.write_all(GREETING).await?;
             socket.read_exact(&mut reply).await
         };
-        // One that hangs up on the greeting is there, and does not understand it.
+        // A server that hangs up on the greeting is there, but does not understand it.
         Ok(replied.await.map_or(Speaks::Other, |_| judge(reply)))
     });
     greeted.await.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no reply in time")))

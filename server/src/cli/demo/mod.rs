@@ -23,7 +23,7 @@ use self::serving::{DemoFolder, Serving};
 use super::terminal::say;
 use crate::config::DEFAULT_LISTEN;
 
-/// Days that pass in a second, when somebody watches and when nobody does.
+/// Simulated days per second: when somebody watches in a terminal, and when nobody does.
 const PACE: (u32, u32) = (1, 8);
 
 /// Arguments of `demo`.
@@ -78,7 +78,7 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Ends with the first signal that asks the demo to end. SIGHUP comes when its terminal is closed.
+/// Waits for the first signal that asks the demo to end. SIGHUP comes when its terminal is closed.
 fn signals() -> io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -101,7 +101,7 @@ async fn begin(args: &DemoArgs, folder: &DemoFolder) -> anyhow::Result<(Sandbox,
         })?;
     let serving = Serving::start(&args.listen, folder, &sandbox).await?;
     let days_per_second = if args.once { PACE.1 } else { PACE.0 };
-    // The log goes with the folder, so its last line is shown here.
+    // The log is deleted with the folder, so its last line is shown here.
     let connection = story::tell(&serving, &sandbox, days_per_second).await.map_err(|error| {
         error.context(format!("the story broke off; the vault's log ends with: {}", folder.last_log_line()))
     })?;

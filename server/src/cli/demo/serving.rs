@@ -1,4 +1,4 @@
-//! The vault of the demo: a process of its own, in a folder of its own. Both end with the demo, however that ends.
+//! The vault of the demo: its own process, in its own folder. Both end with the demo, however the demo ends.
 
 use std::io::Read;
 use std::net::SocketAddr;
@@ -20,12 +20,12 @@ use crate::crypto::create_secret_file;
 use crate::model::Secret;
 use crate::{serve, telemetry};
 
-/// What every folder of a demo begins with.
+/// The prefix of every demo folder's name.
 const FOLDER: &str = "token-vault-demo-";
-/// Characters that make the folder's name unique. The name stands in commands that people paste, so it is short.
+/// The number of characters that make the folder's name unique. People paste commands with this name, so it is short.
 const UNIQUE: usize = 8;
 
-/// A folder of the demo's own; gone when the demo ends.
+/// The demo's own folder, which is deleted when the demo ends.
 pub(super) struct DemoFolder(pub(super) PathBuf);
 
 impl DemoFolder {
@@ -142,8 +142,8 @@ pub(crate) struct DemoVaultArgs {
     folder: PathBuf,
 }
 
-/// Serves as `serve` does, until stdin closes. The demo holds its other end, so it closes even when the demo is killed;
-/// then the folder, which nobody else would remove, goes as well.
+/// Serves as `serve` does, until stdin closes. The demo holds the other end of stdin, so it closes even when the demo
+/// is killed. Then this process also deletes the folder, because nobody else would.
 ///
 /// # Errors
 /// As `serve`.
@@ -152,7 +152,7 @@ pub(crate) async fn run_vault(args: DemoVaultArgs) -> anyhow::Result<()> {
     let flags = Flags { listen: Some(args.listen), data_dir: Some(data(&args.folder)), ..Flags::default() };
     let config = Config::load(flags)?;
     telemetry::init(config.log.format, &config.log.level)?;
-    // A thread of its own, because the end of the process does not wait for it.
+    // Use a plain thread, because the end of the process does not wait for it.
     std::thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         ALONE.store(true, Ordering::Relaxed);

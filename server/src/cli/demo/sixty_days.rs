@@ -21,11 +21,11 @@ use crate::cli::terminal::{counted, say};
 use crate::cli::watch::{json, line};
 
 const DAY: i64 = 24 * 60 * 60;
-/// How long an event may take in real time, once time stands still for it.
+/// The longest real time to wait for an event, once simulated time stands still for it.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How many days of Ben's token are left when he pastes it.
 const LEFT_OF_BENS: u32 = 26;
-/// Room for a kind of event and for a name, as they come in this story.
+/// Column widths that fit the kinds of events and the names in this story.
 const KIND: usize = 15;
 const NAME: usize = 4;
 
@@ -56,7 +56,7 @@ struct Days<'a> {
     /// Day 0, in seconds since 1970.
     began: i64,
     speed: u32,
-    /// What came so far.
+    /// The events so far.
     seen: Vec<(String, Kind)>,
 }
 
@@ -83,7 +83,7 @@ impl Days<'_> {
         self.run_to(17.5).await?;
         self.reconnects("Cleo", &cleo).await?;
 
-        // 7, 3 and 1 days before his end, and the end.
+        // Warnings come 7, 3 and 1 days before Ben's token ends, and then it ends.
         for (warnings, day) in [(1, 19.5), (2, 23.5), (3, 25.5)] {
             self.run_to(day).await?;
             self.wait_for("ben", Kind::Expiring, warnings).await?;
@@ -112,7 +112,7 @@ impl Days<'_> {
         self.wait_for(&name.to_lowercase(), Kind::Restored, 1).await
     }
 
-    /// Lets time run to a day and shows what comes meanwhile. Then time stands still.
+    /// Lets time run to a day and shows the events meanwhile. Then time stands still.
     async fn run_to(&mut self, day: f64) -> anyhow::Result<()> {
         let clock = self.sandbox.clock();
         let end = Duration::from_secs(86_400).mul_f64(day);
@@ -132,7 +132,7 @@ impl Days<'_> {
     /// Waits until the vault knows that time stands still: at this speed it would soon be hours ahead.
     async fn time_has_stopped(&self) -> anyhow::Result<()> {
         let patience = tokio::time::Instant::now() + PATIENCE;
-        // Twice in a row, because a clock that still runs may agree by chance.
+        // Require it twice in a row, because a clock that still runs may agree by chance.
         let mut agreed = 0;
         loop {
             let time = self.admin.get_vault_status(GetVaultStatusRequest {}).await?.server_time;
@@ -148,7 +148,7 @@ impl Days<'_> {
         }
     }
 
-    /// Shows what comes until so many events of a kind have come about a person.
+    /// Shows events until this many of one kind have come about a person.
     async fn wait_for(&mut self, name: &str, kind: Kind, times: usize) -> anyhow::Result<()> {
         let patience = tokio::time::Instant::now() + PATIENCE;
         let wanted = (name.to_owned(), kind);
@@ -171,7 +171,7 @@ impl Days<'_> {
         Ok(())
     }
 
-    /// An event, and the gap that it closes.
+    /// Shows an event, and the gap that it closes.
     fn show(&self, event: &ExpiryEvent) -> anyhow::Result<()> {
         let at = event.occurred_at.map_or(self.began, |at| at.seconds);
         let what = event.remedy.as_ref().map(|remedy| remedy.message.as_str()).unwrap_or_default();
@@ -187,7 +187,7 @@ impl Days<'_> {
         Ok(())
     }
 
-    /// What somebody does without the vault's knowledge.
+    /// Shows what somebody does without the vault's knowledge.
     fn act(&self, text: &str) -> anyhow::Result<()> {
         let now = self.sandbox.clock().now();
         say(grey(&format!("{DETAIL}{}  {text}", self.date(now))))

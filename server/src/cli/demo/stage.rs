@@ -6,9 +6,9 @@ use crate::cli::terminal::paint::{amber, bold, green, red};
 use crate::cli::terminal::screen::{hanging, indented};
 use crate::cli::terminal::{counted, id_end, say};
 
-/// What stands before a detail.
+/// The indent of a detail.
 pub(super) const DETAIL: &str = "    ";
-/// Room for the name of a check.
+/// The column width for the name of a check.
 const CHECK: usize = 15;
 
 pub(super) fn step(number: u8, title: &str, what: &str) -> anyhow::Result<()> {

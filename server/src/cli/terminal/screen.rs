@@ -1,14 +1,14 @@
-//! How wide a line may be, and text that keeps to it.
+//! The width of a line, and text that is wrapped to it.
 
 use std::io::stdout;
 
 use textwrap::{Options, WordSeparator, WordSplitter, WrapAlgorithm};
 
-/// The width where stdout is not a terminal and COLUMNS does not say.
+/// The width if stdout is not a terminal and COLUMNS is not set.
 const FIXED: usize = 100;
-/// Lines of prose that are longer than this are hard to read.
+/// The longest line of prose that is easy to read.
 const PROSE: usize = 110;
-/// A terminal that is narrower gets lines that it has to break itself.
+/// The narrowest width to lay out for. A narrower terminal breaks the lines itself.
 const NARROWEST: usize = 40;
 
 /// The columns of a line on stdout.

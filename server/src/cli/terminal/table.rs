@@ -11,7 +11,7 @@ const GAP: usize = 2;
 /// Stands for a cell without content.
 pub(in crate::cli) const NOTHING: &str = "-";
 
-/// What a column's cells are.
+/// How the cells of a column are laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) enum Column {
     /// Stays on one line, as long as there is room.
@@ -23,13 +23,13 @@ pub(in crate::cli) enum Column {
 /// How wide a table may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) enum Fit {
-    /// As the terminal.
+    /// As wide as the terminal.
     Screen,
-    /// As its content: one line for each row.
+    /// As wide as its content: one line for each row.
     Wide,
 }
 
-/// The rows below the header of their columns.
+/// The rows of a table, and the header of their columns.
 pub(in crate::cli) fn table<const N: usize>(
     columns: [(&str, Column); N],
     rows: &[[String; N]],

@@ -30,7 +30,7 @@ pub(in crate::cli) fn shortened(full: &str, length: usize) -> String {
     full.chars().take(length).collect::<String>().replace('T', " ")
 }
 
-/// This long from now.
+/// The moment that is this long from now.
 pub(in crate::cli) fn from_now(after: Duration) -> Wire {
     let (seconds, nanos) = (now() + after).unix_parts();
     Wire { seconds: i64::try_from(seconds).unwrap_or(i64::MAX), nanos: i32::try_from(nanos).unwrap_or(0) }

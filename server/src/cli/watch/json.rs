@@ -6,7 +6,7 @@ use token_vault_client::v1::{Budget, Expiry, ExpiryEvent, Problem, Remedy, Subje
 
 use crate::cli::terminal::time::full;
 
-/// The kind, without what all kinds begin with.
+/// The kind's name without the prefix that all kinds share.
 pub(in crate::cli) fn kind_name(kind: Kind) -> &'static str {
     bare(kind.as_str_name(), "KIND_")
 }

@@ -12,7 +12,7 @@ use crate::cli::terminal::screen::indented;
 use crate::cli::terminal::table::Fit;
 use crate::cli::terminal::time::{minute, second};
 
-/// Room for a time to the minute, and for it and the longest kind.
+/// Column widths: for a time to the minute, and for the longest kind.
 const TIME: usize = "2027-01-15 08:00".len();
 const KIND: usize = 20;
 
@@ -30,7 +30,7 @@ pub(in crate::cli) fn kind(event: &ExpiryEvent, width: usize) -> String {
     }
 }
 
-/// Who the token speaks for; of an event about a provider, the provider.
+/// The subject that the token acts for, or the provider if the event is about a provider.
 pub(in crate::cli) fn who(event: &ExpiryEvent) -> &str {
     if event.connection_id.is_empty() { &event.provider } else { subject_name(event.subject.as_ref()) }
 }
@@ -43,7 +43,7 @@ fn subject_name(subject: Option<&Subject>) -> &str {
     }
 }
 
-/// From when to when a restored connection did not work.
+/// The time during which a restored connection did not work.
 pub(in crate::cli) fn gap(event: &ExpiryEvent) -> Option<(Timestamp, Timestamp)> {
     match &event.detail {
         Some(Detail::Restored(restored)) => restored.gap_start.zip(restored.gap_end),
@@ -51,7 +51,7 @@ pub(in crate::cli) fn gap(event: &ExpiryEvent) -> Option<(Timestamp, Timestamp)>
     }
 }
 
-/// The event.
+/// Shows an event.
 pub(super) fn event(event: &ExpiryEvent, fit: Fit) -> String {
     let whom = match event.connection_id.as_str() {
         "" => event.provider.clone(),
@@ -64,7 +64,7 @@ pub(super) fn event(event: &ExpiryEvent, fit: Fit) -> String {
     block(event.occurred_at, &kind(event, KIND), &whom, &remarks, fit)
 }
 
-/// The state of a token, with everything that is wrong with it.
+/// Shows the state of a token, with everything that is wrong with it.
 pub(super) fn token(token: &Token, fit: Fit) -> String {
     let badge = token.badge.clone().unwrap_or_default();
     let text = format!("● {:KIND$}", badge.text);
@@ -74,7 +74,7 @@ pub(super) fn token(token: &Token, fit: Fit) -> String {
         token::badge::Color::Red => red(&text),
         _ => grey(&text),
     };
-    // The end of a token that does not work is of no interest.
+    // If the token does not work, its end does not matter.
     let end = token.expiry.and_then(|expiry| expiry.at).filter(|_| token.usable);
     let end = end.map(|at| format!(", ends {}", minute(at))).unwrap_or_default();
     let owner = owner(subject_name(token.subject.as_ref()), &token.workspace_id, &token.connection_id, fit);

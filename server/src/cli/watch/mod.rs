@@ -129,7 +129,7 @@ pub(super) async fn run(args: WatchArgs) -> anyhow::Result<()> {
         (false, false) => Shown::Text(Fit::Screen),
     };
     let followed = follow(&mut feed, shown).await;
-    // The lines that were written count as handled, whatever ended it.
+    // The lines that were written count as handled, however the command ended.
     let stored = feed.close().await;
     followed?;
     stored.context("the subscription's position was not stored")
@@ -200,7 +200,7 @@ fn report_trouble(item: &WatchItem) {
     }
 }
 
-/// Ends when nobody reads stdout any more: while the feed is quiet, no write would fail.
+/// Waits until nobody reads stdout any more. While the feed is quiet, there is no write that could fail.
 async fn unread() {
     let mut looks = interval(Duration::from_secs(1));
     loop {

@@ -50,7 +50,7 @@ pub(in crate::config) fn watches(reader: &mut Reader) -> WatchLimits {
     WatchLimits { total: reader.get(&MAX_WATCHES), per_principal: reader.get(&PER_PRINCIPAL_WATCHES) }
 }
 
-/// The files, and whether TLS was asked for at all: half of it is a mistake of its own.
+/// The TLS files, and whether TLS was configured at all: a TLS section that is only half filled in is a mistake.
 fn tls(reader: &mut Reader) -> (Option<TlsFiles>, bool) {
     let (cert_file, key_file) = (reader.find(&CERT_FILE), reader.find(&KEY_FILE));
     let client_ca_file = reader.find(&CLIENT_CA_FILE);

@@ -1,5 +1,5 @@
-//! Which events a change of a connection, or the passing of time, leads to. Pure: it depends on the facts before and
-//! after, what is open, and the time.
+//! Which events follow from a change of a connection, or from the passing of time. Pure: the result depends only on the
+//! facts before and after, on the open incidents, and on the time.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -247,7 +247,7 @@ impl Announced {
             EventKind::DataAccessExpiring | EventKind::DataAccessExpired => {
                 voided(access, incident.key.threshold)
             }
-            // The vault has done the work that was due.
+            // The vault has now done the overdue work.
             EventKind::Overdue => true,
             _ => false,
         });

@@ -9,7 +9,7 @@ use crate::model::{
     WorkspaceId,
 };
 
-/// What belongs to some kinds of events only.
+/// Details that only some kinds of events have.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Detail {
     #[default]
@@ -69,7 +69,7 @@ pub struct Event {
     pub identity: i64,
     /// When it entered the feed.
     pub recorded_at: Timestamp,
-    /// On whose behalf the token acts, as known when the event is read. `None` for events of a provider.
+    /// The subject that the token acts for, as known when the event is read. `None` for events of a provider.
     pub subject: Option<Subject>,
     pub word: EventWord,
 }

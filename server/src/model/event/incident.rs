@@ -5,13 +5,13 @@ use std::time::Duration;
 use super::{Closed, DeadlineKind, EventKind, EventWord};
 use crate::model::Severity;
 
-/// An incident is announced once for each key.
+/// What identifies an incident. Each incident is announced once for its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct IncidentKey {
     pub kind: EventKind,
-    /// Whose end, where the kind has one.
+    /// Which deadline it is about, for the kinds that have one.
     pub deadline: Option<DeadlineKind>,
-    /// Zero where the kind has none.
+    /// The threshold that was crossed; zero for the kinds without one.
     pub threshold: Duration,
     /// The token's version; 0 for a provider.
     pub version: i32,

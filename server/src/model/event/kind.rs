@@ -68,13 +68,13 @@ impl EventKind {
     }
 }
 
-/// Whose end it is.
+/// Which end an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::EnumString)]
 #[strum(const_into_str, serialize_all = "SCREAMING_SNAKE_CASE")]
 pub enum DeadlineKind {
-    /// The token's.
+    /// The end of the token.
     Token,
-    /// That of data access, which lapses when the person does not use the app.
+    /// The end of data access, which lapses when the person does not use the app.
     DataAccess,
 }
 

@@ -26,14 +26,14 @@ pub enum Standing {
     },
 }
 
-/// What was observed. It changes without an event.
+/// What the vault observed about a token. A change of it is no event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Observations {
     /// The last time that the provider was asked about the token and replied.
     pub last_validated_at: Option<Timestamp>,
     /// The last time that an exchange moved its end.
     pub last_rotated_at: Option<Timestamp>,
-    /// The last time that the token was seen to work.
+    /// The last time that the vault saw the token work.
     pub last_known_good: Option<Timestamp>,
     /// How many ad accounts it reaches; `None` until they have been listed.
     pub ad_accounts: Option<u32>,

@@ -39,7 +39,7 @@ impl Status {
     }
 }
 
-/// Who can renew a token.
+/// Who or what can renew a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renewal {
     ByVault,

@@ -40,7 +40,7 @@ pub(super) struct Call {
     query: Pairs,
     form: Pairs,
     bearer: Option<Secret>,
-    /// It may be sent again even when Meta may have processed it already.
+    /// Whether it may be sent again although Meta may have processed it already.
     repeatable: bool,
 }
 
@@ -78,7 +78,7 @@ impl Call {
         Self { ad_account: Some(ad_account.to_owned()), ..self }
     }
 
-    /// It is not sent again unless Meta certainly has not processed it.
+    /// Sends the request again only if Meta certainly has not processed it.
     pub(super) fn once(self) -> Self {
         Self { repeatable: false, ..self }
     }
@@ -90,7 +90,7 @@ pub(super) type Reader<T> = fn(&[u8]) -> Option<T>;
 /// A refusal, and whether the request may be sent again.
 struct Failure {
     refusal: Box<Refusal>,
-    /// Meta certainly did not process the request: it was not reached, or it refused.
+    /// Whether Meta certainly did not process the request, because it was not reached or because it refused.
     not_taken: bool,
 }
 

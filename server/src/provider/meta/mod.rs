@@ -77,12 +77,12 @@ impl fmt::Debug for MetaConfig {
     }
 }
 
-/// What is configured about the app, also what the calls do not need.
+/// The configuration of the app, including the parts that calls do not need.
 pub struct MetaApp {
     pub config: MetaConfig,
     /// Where people give consent.
     pub dialog_url: Url,
-    /// Whether the vault's time is the sandbox's, which then stands at `graph_url`.
+    /// Whether the vault follows the clock of the sandbox, which is then at `graph_url`.
     pub follow_sandbox_clock: bool,
 }
 

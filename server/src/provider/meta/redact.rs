@@ -1,4 +1,4 @@
-//! Removes from text of the provider what must not be stored, logged or shown.
+//! Removes everything from the provider's texts that must not be stored, logged or shown.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::model::Secret;
 const STARS: &str = "***";
 /// The longest result, in bytes.
 const LONGEST: usize = 300;
-/// A run of letters and digits of this length is taken for a secret.
+/// The shortest run of letters and digits that is taken for a secret.
 const OPAQUE: usize = 32;
 /// Parameters whose values are secret, in lower case.
 const SECRET_PARAMETERS: [&str; 9] = [
@@ -70,7 +70,8 @@ fn scrub(text: &str) -> String {
     clean
 }
 
-/// If `text` starts with a secret: the part of it that may stay (a parameter's name), and what follows.
+/// If `text` starts with a secret, returns the part of it that may stay (a parameter's name), and the text after the
+/// secret.
 fn secret_at(text: &str, starts_word: bool) -> Option<(&str, &str)> {
     if text.starts_with("EAA") {
         let (token, after) = split_run(text, |c| c.is_ascii_alphanumeric());
@@ -92,7 +93,7 @@ fn secret_at(text: &str, starts_word: bool) -> Option<(&str, &str)> {
         let (_, after) = split_run(value, |c| !c.is_whitespace() && !"&\"',;)}]<>".contains(c));
         return Some((text.get(..kept)?, after));
     }
-    // An app token: APPID|SECRET, the bar perhaps encoded.
+    // An app token has the form APPID|SECRET; its bar may be percent-encoded.
     if word.bytes().all(|b| b.is_ascii_digit())
         && let Some(secret) = after.strip_prefix('|').or_else(|| strip_bar(after))
     {

@@ -13,11 +13,12 @@ use crate::provider::usage::ad_account_scope;
 
 /// How long to wait when the reply does not say. Calls during a block prolong it.
 const THROTTLED: Duration = Duration::from_secs(300);
-/// The same for changes, which are counted per second.
+/// The same wait for changes, which Meta counts per second.
 const MUTATIONS: Duration = Duration::from_secs(10);
-/// The same for changes of a spending limit, which are counted per day, and similar ones, counted per hour.
+/// The same wait for changes of a spending limit, which Meta counts per day, and for similar ones, which it counts per
+/// hour.
 const RARE_CHANGES: Duration = Duration::from_secs(60 * 60);
-/// Codes that mean a mistake of ours even when the HTTP status means an error of the server.
+/// Codes that mean a mistake in our configuration, even if the HTTP status means an error of the server.
 const OUR_REQUEST: [i64; 11] = [5, 100, 104, 506, 2_500, 3_018, 3_962, 3_979, 3_980, 1_487_809, 191];
 
 /// Which token a call carries, and so which one is meant when a token is refused.
@@ -76,7 +77,8 @@ pub(super) fn error_in(body: &[u8]) -> Option<ErrorObject> {
     error.is_object().then(|| wire::read(error)).flatten()
 }
 
-/// Not a reply of Graph but of a proxy, a crash or a login page: it says nothing about the token.
+/// Classifies a reply that does not come from Graph but from a proxy, a crash or a login page. It says nothing about
+/// the token.
 fn no_graph_error(seen: &Seen<'_>, redactor: &Redactor) -> Refusal {
     let kind = RefusalKind::Transient { retry_after: headers::retry_after(seen.headers) };
     let content_type = headers::find(seen.headers, "content-type").unwrap_or("no content type");
@@ -142,7 +144,7 @@ fn ours(asked: Asked, code: i64, message: &str) -> Option<Misconfiguration> {
         1 if says("client secret") => Misconfiguration::AppSecret,
         101 => Misconfiguration::AppId,
         190 if asked != Asked::Data && unknown_app => Misconfiguration::AppId,
-        // Here the refused token is the app's own, which consists of its id and secret.
+        // The refused token is the app's own here, and it consists of the app's id and secret.
         100 if asked == Asked::Inspection && says("app access token") => Misconfiguration::AppSecret,
         104 | 190 if asked == Asked::Inspection => Misconfiguration::AppSecret,
         100 | 104 if says("appsecret_proof") => Misconfiguration::AppSecretProof,
@@ -172,7 +174,7 @@ fn throttled(seen: &Seen<'_>, code: i64, subcode: Option<i64>) -> RefusalKind {
     RefusalKind::Throttled { scope, retry_after: retry_after.max(Duration::from_secs(1)) }
 }
 
-/// Why a token is dead. That it is dead does not depend on this, so words may decide it.
+/// Says why a token is dead. The verdict does not depend on the reason, so the words of the error may decide it.
 fn reason_of(code: i64, subcode: Option<i64>, message: &str) -> RefusalReason {
     use RefusalReason as Reason;
     match subcode.unwrap_or(code) {

@@ -57,7 +57,7 @@ impl World {
         self.sandbox.fault(Fault::on(endpoint).with(kind));
     }
 
-    /// No token and no secret stands in a path or, but for the documented places, in a query.
+    /// Asserts that no path contains a token or a secret, and that a query contains one only in the documented places.
     fn assert_tidy(&self) {
         for request in self.sandbox.requests() {
             assert!(!request.path.contains("EAA"), "{}", request.path);
@@ -287,7 +287,7 @@ async fn a_changed_app_secret_is_found_and_a_wrong_one_blames_no_token() {
     let part = &rolling.send_with(&token)[0];
     assert_eq!(part.value.expose(), proof(&secret("the-new-secret"), token.expose()).expose());
 
-    // The first Meta of this world knows the old secret only.
+    // The first client of this test knows only the old secret.
     assert_eq!(world.meta.inspect(&token).await.unwrap_err().kind, Kind::Ours(Ours::AppSecret));
     let refusal = world.meta.exchange(&token, TokenKind::LongLivedUser).await.unwrap_err();
     assert_eq!(refusal.kind, Kind::Ours(Ours::AppSecret));

@@ -87,7 +87,7 @@ impl Meta {
         Ok(Inspected { app_id: data.app_id, subject, facts })
     }
 
-    /// Decided by the token's lifetime; without a day of issue, by the time that is left.
+    /// The lifetime decides. If the reply has no day of issue, the time that is left decides.
     fn user_kind(&self, data: &DebugToken) -> TokenKind {
         let from = issued_at(data).unwrap_or_else(|| self.clock.now());
         match expiry(data.expires_at) {
@@ -96,7 +96,7 @@ impl Meta {
         }
     }
 
-    /// Here an error is about the inspected token: whatever it is, the token is not valid, unless the error is one of
+    /// An error in this reply is about the inspected token, so the token is not valid, unless the error is one of
     /// Meta's own.
     fn invalid(&self, data: &DebugToken, token: &Secret) -> Refusal {
         let unknown = RefusalKind::Dead { reason: RefusalReason::Unknown };

@@ -1,4 +1,4 @@
-//! Errors of transport, and what the log says about them.
+//! Transport errors, and what the log says about them.
 
 use std::cell::RefCell;
 use std::io;
