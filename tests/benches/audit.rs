@@ -1,9 +1,10 @@
-//! What the audit log costs a caller of `FetchAccessToken`: calls a second, latency, and CPU time of the vault per call,
-//! with the log written, with each record flushed to the disk before its answer, and with no log as the yardstick.
+//! What the audit log costs a caller of `FetchAccessToken`: calls per second, latency, and the vault's CPU time per
+//! call. It compares a log, a log that flushes each record to the disk before the response, and, as the baseline, no
+//! log.
 //!
-//! `cargo bench -p token-vault-tests --bench audit`. Three vaults run side by side on SQLite; each is loaded for a few
-//! seconds at a time, in turn, so that what else the machine does falls on all of them. `ROUNDS` and `SECONDS` in the
-//! environment change how often and how long.
+//! `cargo bench -p token-vault-tests --bench audit`. Three vaults run side by side on SQLite. Each is loaded for a few
+//! seconds at a time, in turn, so that other load on the machine affects all of them alike. `ROUNDS` and `SECONDS` in
+//! the environment change how often and how long.
 
 use std::fmt::Display;
 use std::fs;
@@ -16,14 +17,14 @@ use token_vault_proto::v1::token_vault_client::TokenVaultClient;
 use token_vault_tests::prelude::*;
 use tonic::Request;
 
-/// Callers at once, each with a connection of its own.
+/// How many callers call at the same time, each on its own connection.
 const CALLERS: usize = 16;
-/// Connections whose tokens they fetch.
+/// How many connections of the vault the callers fetch tokens of.
 const TOKENS: usize = 64;
 /// Clock ticks of `/proc/<pid>/stat` a second: the same on every Linux that Rust runs on.
 const TICKS: f64 = 100.0;
 
-/// A vault and what was measured of it, a value each round.
+/// A vault and its measurements, one of each kind per round.
 struct Subject {
     name: &'static str,
     world: World,
@@ -80,7 +81,7 @@ impl Subject {
         });
     }
 
-    /// One after the other until `end`; how long each took.
+    /// Fetches one token after another until `end`, and returns how long each call took.
     fn caller(&self, n: usize, end: Instant) -> impl Future<Output = Vec<Duration>> + use<> {
         let channel = World::channel_to(&self.world.endpoint());
         let authorization = format!("Bearer {}", self.world.admin().key()).parse().expect("a header's value");
@@ -111,7 +112,7 @@ impl Subject {
     fn cpu(&self) -> f64 {
         let id = self.world.process(|process| process.id());
         let stat = fs::read_to_string(format!("/proc/{id}/stat")).expect("Linux tells it");
-        // Behind the name, which may hold anything: user and system time are the 12th and 13th.
+        // The fields follow the name, which may hold anything: user and system time are the 12th and 13th.
         let after = stat.rsplit_once(')').expect("a name in parentheses").1;
         let ticks = after.split_whitespace().skip(11).take(2);
         ticks.map(|ticks| ticks.parse::<f64>().expect("a number")).sum::<f64>() / TICKS

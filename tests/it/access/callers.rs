@@ -47,7 +47,7 @@ on_both_databases! {
         let request = pb::RevokeApiKeyRequest { key_id: viewer.key_id().into(), request_id: request_id() };
         let revoked = world.admin().revoke_api_key(request.clone()).await.unwrap().api_key.unwrap();
         assert!(revoked.revoked_at.is_some());
-        // However long a call takes: one that begins a second after the revocation is refused.
+        // It does not matter how long a call takes: one that begins a second after the revocation is refused.
         let revoked_at = Instant::now();
         let no = loop {
             let begun = revoked_at.elapsed();

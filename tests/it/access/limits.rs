@@ -1,4 +1,4 @@
-//! What a caller may take of the vault: calls, watches, and guesses at keys.
+//! Limits on callers: calls, watches, and guesses at keys.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ on_both_databases! {
         let no = refused.expect("two hundred at once are too many");
         no.is(Code::ResourceExhausted, Reason::RateLimited).has_retry().says("limit", "per_principal_rps");
         calm.list().await.expect("another principal has its own share");
-        // Another key of the same principal has no limit of its own.
+        // Another key of the same principal shares its limit.
         let mut another = None;
         for _ in 0..50 {
             another = same.list().await.err();
@@ -58,14 +58,14 @@ on_both_databases! {
             no.is(Code::ResourceExhausted, Reason::RateLimited).has_retry().says("limit", "watches_per_principal");
         }
         calm.watch(Watch::default()).await.expect("another principal has places of its own");
-        // A stream that ends.
+        // A stream of this caller ends.
         drop(feeds.pop());
         let again = async || {
             tokio::time::sleep(Duration::from_millis(500)).await;
             same.watch(Watch::default()).await.ok()
         };
         let own = eventually_async("a place is free", LIMIT, again).await;
-        // A key that is revoked while its streams are open.
+        // A key is revoked while its streams are open.
         let revoke = pb::RevokeApiKeyRequest { key_id: eager.key_id().into(), ..Default::default() };
         world.admin().revoke_api_key(revoke).await.unwrap();
         let more = eventually_async("the key's places are free", LIMIT, again).await;

@@ -19,29 +19,29 @@ use Elsewhere::{Apart, Hidden, Unseen, Whole};
 use Empty::{Answered, Told};
 use Role::{Admin, Alerting, Connector, Ingestion, Viewer};
 
-/// The response to an empty message, for a caller who may call.
+/// What a caller that may call gets for an empty message.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Empty {
-    /// An answer.
+    /// A response without an error.
     Answered,
-    /// The fields that are invalid.
+    /// An error that names the invalid fields.
     Told,
 }
 
-/// What a caller sees who names something of another workspace.
+/// What a caller gets that names an object of another workspace.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Elsewhere {
-    /// NOT_FOUND.
+    /// The error NOT_FOUND.
     Hidden(Reason),
-    /// Nothing: it lists and watches its own workspaces only.
+    /// Nothing of it: the RPC lists and watches only the caller's workspaces.
     Unseen,
-    /// That it takes somebody who may act in every workspace: the RPC is about all principals, or works on all.
+    /// The error that only a caller of every workspace may do this: the RPC is about all principals, or works on all.
     Whole,
-    /// Nothing: the RPC is about no workspace.
+    /// No difference: the RPC is not about a workspace.
     Apart,
 }
 
-/// The workspaces of a caller.
+/// The workspaces in which a caller may act.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Reach {
     All,
@@ -53,7 +53,7 @@ const CONNECTION: Elsewhere = Hidden(Reason::ConnectionNotFound);
 const WORKSPACE: Elsewhere = Hidden(Reason::WorkspaceNotFound);
 const KEY: Elsewhere = Hidden(Reason::ApiKeyNotFound);
 
-/// Every RPC, the roles that may call it, and what they and strangers get.
+/// Every RPC, the roles that may call it, what an empty message gets, and what a caller of another workspace gets.
 const RPCS: &[(&str, &[Role], Empty, Elsewhere)] = &[
     ("TokenVault/StoreToken", &[Connector, Admin], Told, WORKSPACE),
     ("TokenVault/ExchangeToken", &[Connector, Admin], Told, CONNECTION),
@@ -82,7 +82,7 @@ const RPCS: &[(&str, &[Role], Empty, Elsewhere)] = &[
     ("VaultAdmin/GetVaultStatus", &[Viewer, Admin], Answered, Apart),
 ];
 
-/// Every method of every service of ours, as the descriptors have it.
+/// Every method of our services, as the descriptors list them.
 fn methods() -> BTreeSet<String> {
     let set = prost_types::FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).expect("descriptors decode");
     let ours = set.file.iter().filter(|file| file.package() == "tokenvault.v1");
@@ -246,7 +246,7 @@ async fn whoever_brings_nothing_good_is_nobody_to_every_rpc(backend: Backend) {
     bearer(&world, &signer.token(&good)).list().await.expect("the good token is let in");
 }
 
-/// Names something of another workspace, as the RPC does it. `None`: the RPC names nothing.
+/// Calls the RPC with an object of another workspace. `None`: the RPC names no object.
 async fn reach_for(
     rpc: &str,
     caller: &Caller,

@@ -1,4 +1,4 @@
-//! Callers with tokens of an OpenID Connect issuer: who may call as whom, and which tokens are refused.
+//! Callers with tokens of an OpenID Connect issuer: who may call under which name, and which tokens are refused.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const ROLES: &str = r#"[
     { value = "tv-admin", role = "admin" }
 ]"#;
 
-/// A vault that takes tokens of this issuer, and whose time the test moves.
+/// Starts a vault that accepts tokens of this issuer, and whose time the test moves.
 pub(crate) fn trusting(backend: Backend, issuer: &str) -> Builder {
     World::builder(backend)
         .moving_time()
@@ -25,7 +25,7 @@ pub(crate) fn trusting(backend: Backend, issuer: &str) -> Builder {
         .config("auth.oidc.workspaces_claim", "workspaces")
         .config("auth.oidc.leeway", "5s")
         .config("auth.oidc.refresh_at_most_every", "500ms")
-        // This test fails often, which would look like guessing.
+        // This test fails to authenticate often, which would look like guessing.
         .config("server.limits.failed_authentications_per_minute", "0")
 }
 
@@ -48,7 +48,7 @@ fn without(mut claims: Value, claim: &str) -> Value {
     claims
 }
 
-/// Who comes with this token.
+/// A caller that sends this token.
 pub(crate) fn bearer(world: &World, token: &str) -> Caller {
     world.know("a caller's token", token);
     world.know("a token's signature", token.rsplit('.').next().unwrap_or_default());

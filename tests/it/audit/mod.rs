@@ -1,5 +1,5 @@
-//! The audit log: who got which secret and who changed what is recorded first, and a record can't be changed
-//! unseen.
+//! The audit log: every hand-out of a secret and every change is recorded first, and nobody can change a record
+//! unnoticed.
 
 mod recorded;
 mod sink;
@@ -47,7 +47,7 @@ fn of_rpc<'a>(records: &'a [Value], rpc: &str) -> Vec<&'a Value> {
     records.iter().filter(|record| record["rpc"].as_str().is_some_and(|name| name.ends_with(&end))).collect()
 }
 
-/// Waits until the relay has nothing left.
+/// Waits until the relay has nothing left to write.
 async fn all_is_relayed(world: &World) {
     token_vault_tests::eventually_async("the outbox is empty", Duration::from_secs(60), async || {
         (world.database.count("SELECT count(*) FROM audit_outbox").await == 0).then_some(())

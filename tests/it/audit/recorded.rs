@@ -1,4 +1,4 @@
-//! What is recorded.
+//! Which calls are recorded, and what their records say.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -9,7 +9,8 @@ use token_vault_tests::{eventually_async, request_id};
 
 use super::*;
 
-/// What a call of each RPC leaves in the log: its kind and code, or nothing. An RPC that is not here fails the test.
+/// The record that a call of each RPC leaves in the log: its kind and code, or none. An RPC that is missing here fails
+/// the test.
 const EXPECTED: [(&str, Option<(&str, &str)>); 25] = [
     ("FetchAccessToken", Some(("handed_out", "OK"))),
     ("GetToken", None),
@@ -236,7 +237,7 @@ on_both_databases! {
             let flood = futures::future::join_all((0..50).map(|_| nobody.list()));
             flood.await.into_iter().for_each(|outcome| drop(outcome.unwrap_err()));
         }
-        // A hundred at once, and ten in each second.
+        // The limit is a hundred at once, and ten per second.
         let most = 103 + 10 * usize::try_from(began.elapsed().as_secs() + 1).unwrap();
         let count = |world: &World| {
             records_in(&log_of(world)).iter().filter(|record| record["kind"] == "refused").count()

@@ -131,7 +131,7 @@ async fn a_sink_that_hangs_is_given_up_in_bounded_time() {
     world.try_start_as(&launch).expect("a pipe takes the first lines");
     let admin = world.admin();
     let id = admin.connect(ACME, &world.person("ana").long_lived_token()).await;
-    // Nobody reads: after so many lines the pipe is full, and the next write hangs.
+    // Nobody reads from the pipe, so it is full after a number of lines, and the next write hangs.
     let refusal =
         token_vault_tests::eventually_async("the pipe is full", Duration::from_secs(120), async || {
             let start = Instant::now();

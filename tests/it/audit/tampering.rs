@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What the command says of a log with these bytes.
+/// What the command reports about a log with these bytes.
 fn verdict(world: &World, text: &[u8]) -> Value {
     fs::write(log_of(world), text).expect("the log is writable");
     let output = audit(world, &["verify", "--json"]);

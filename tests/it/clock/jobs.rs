@@ -14,7 +14,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 const LIMIT: Duration = Duration::from_secs(60);
 const DAILY: &str = "meta-token-expiry";
 
-/// The next run of a job that ends, after those that have.
+/// Waits for one more run of a job to end, after the `after` runs that it already had.
 async fn next_run(admin: &Caller, job: &str, after: usize) -> pb::JobRun {
     eventually_async(&format!("run {} of {job}", after + 1), LIMIT, async || {
         let mut runs = admin.runs(job).await;

@@ -10,10 +10,10 @@ use token_vault_sandbox::{ExchangeMood, User};
 use token_vault_tests::prelude::*;
 
 const DAY: Duration = Duration::from_secs(86_400);
-/// Past the moment of every first attempt on a token of sixty days, and before its warnings.
+/// A time after every first attempt on a token of sixty days, and before its warnings.
 const DUE: Duration = Duration::from_secs(43 * 86_400);
 
-/// One token, its feed, and who uses it.
+/// A token, the person it belongs to, its feed and a caller that fetches it.
 struct Cast {
     ana: User,
     id: String,
@@ -31,7 +31,7 @@ async fn cast(world: &World) -> Cast {
     Cast { ana, id, secret, feed, ingestion }
 }
 
-/// Rotates when it is due, in a mood of the provider's.
+/// Runs the renewal when it is due, while the provider behaves like `mood`.
 async fn rotate(world: &World, mood: ExchangeMood) -> pb::JobRun {
     world.sandbox.set_mood(mood);
     world.advance(DUE).await;
@@ -45,7 +45,7 @@ fn failure(event: &pb::ExpiryEvent) -> RotationFailed {
     }
 }
 
-/// The failure that the feed told; the old token is still handed out.
+/// Returns the failure that the feed announced, and asserts that the old token is still handed out.
 async fn asked_for_a_person(world: &World, cast: &Cast) -> RotationFailed {
     let event = cast.feed.first(&cast.id, Kind::RotationFailed).await;
     assert_eq!((event.severity(), event.usable), (Severity::Critical, true));
@@ -56,7 +56,8 @@ async fn asked_for_a_person(world: &World, cast: &Cast) -> RotationFailed {
 }
 
 on_both_databases! {
-    // The daily pass would observe, and the minute's slot would try, on their own: here the test says when.
+    // The jobs never run on schedule here, because the daily validation would observe, and the renewal would try, on
+    // their own.
     with |builder| builder
         .moving_time()
         .config("jobs.meta_token_expiry", "0 0 0 30 2 *")
@@ -64,7 +65,7 @@ on_both_databases! {
 
     async fn a_token_that_the_provider_extends_is_renewed_in_time(world: World) {
         let cast = cast(&world).await;
-        // Neither young nor far from its end: nothing is asked.
+        // The token is old enough but still far from its end, so the provider is not asked.
         world.advance(29 * DAY).await;
         assert_eq!(world.admin().run("rotation").await.done, 0);
         let before = world.viewer().await.get(&cast.id).await.unwrap();
@@ -113,7 +114,7 @@ on_both_databases! {
         let opened = cast.feed.first(&cast.id, Kind::RotationFailed).await.sequence;
         let next = failed.next_attempt_at.expect("it is tried again").seconds - world.sandbox.clock().now();
         assert!((86_400..30 * 86_400).contains(&next), "{next} s");
-        // Tried again, at the ceiling again: not said again.
+        // The second attempt fails at the ceiling too, and is not announced again.
         world.advance(Duration::from_secs(u64::try_from(next).unwrap() + 1)).await;
         assert_eq!(world.admin().run("rotation").await.done, 1);
         cast.feed.caught_up().await;

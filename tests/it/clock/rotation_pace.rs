@@ -12,7 +12,7 @@ use token_vault_tests::prelude::*;
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
-/// Past the moment of every first attempt on a token of sixty days, and before its warnings.
+/// A time after every first attempt on a token of sixty days, and before its warnings.
 const DUE: Duration = Duration::from_secs(43 * 86_400);
 const PASSWORD_CHANGED: &str =
     r#"{"error":{"message":"x","type":"OAuthException","code":190,"error_subcode":460}}"#;
@@ -39,7 +39,7 @@ async fn renewal_in(world: &World, id: &str) -> Duration {
 }
 
 on_both_databases! {
-    // No job runs by itself here: the test starts them, and time stands still between its steps.
+    // No job runs by itself here: the test starts the jobs, and time stands still between its steps.
     with |builder| builder
         .moving_time()
         .config("jobs.meta_token_expiry", "0 0 0 30 2 *")
@@ -153,7 +153,7 @@ on_both_databases! {
         let (connector, feed) = (world.connector().await, world.viewer().await.watch_all().await);
         let broken = connector.connect(ACME, &world.person("ana").long_lived_token()).await;
         let whole = connector.connect(ACME, &world.person("ben").long_lived_token()).await;
-        // Like a flipped bit: the secret of one row does not decrypt in another row.
+        // This has the effect of a flipped bit: the secret of one row does not decrypt in another row.
         let (from, to) = (world.database.uuid(&whole), world.database.uuid(&broken));
         let sealed = "(SELECT sealed FROM connection_secrets WHERE connection_id = ";
         let rot = format!("UPDATE connection_secrets SET sealed = {sealed}{from}) WHERE connection_id = {to}");
@@ -178,7 +178,7 @@ on_both_databases! {
         ana.changes_password();
         world.ingestion().await.report(&page, 1, 400, PASSWORD_CHANGED).await.unwrap();
         feed.first(&page, Kind::Invalidated).await;
-        // The person reconnects, but no longer manages the page.
+        // The person reconnects but no longer manages the page.
         let none = FaultKind::Set("/data".into(), serde_json::json!([]));
         world.sandbox.fault(Fault::on(Endpoint::Accounts).always().with(none));
         world.connector().await.connect(ACME, &ana.short_lived_token()).await;

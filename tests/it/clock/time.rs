@@ -1,4 +1,4 @@
-//! Time as an input: the vault's is the sandbox's where it is told so, in every process.
+//! Time as an input: every process of the vault follows the sandbox's clock if it is configured to.
 
 use std::time::{Duration, Instant};
 

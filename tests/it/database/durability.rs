@@ -12,7 +12,8 @@ use token_vault_tests::{eventually, request_id};
 /// How many stores run at the same time.
 const STORES: usize = 500;
 
-/// Each connection has exactly one current secret, of the id and version that its row says; no secret is left alone.
+/// Asserts that each connection has exactly one current secret, with the id and version in its row, and that every
+/// secret belongs to a connection.
 async fn nothing_is_half_written(world: &World) {
     let database = &world.database;
     let count = |sql: &'static str| database.count(sql);
@@ -40,7 +41,7 @@ on_both_databases! {
         let calls: Vec<_> = (0..STORES)
             .map(|n| {
                 let (connector, answered) = (connector.clone(), Arc::clone(&answered));
-                // Half of the stores are for a new person each, the others bring newer tokens of a few people.
+                // Half of the stores are each for a new person; the others bring newer tokens of a few people.
                 let person = if n % 2 == 0 { format!("person {n}") } else { format!("regular {}", n % 20) };
                 let workspace = format!("workspace-{}", n % 7);
                 let token = world.person(&person).long_lived_token();
@@ -86,7 +87,7 @@ on_both_databases! {
             let exact = fetched.token_version > *version || secret == *token;
             assert!(exact && brought.contains(&&secret), "{id} holds another secret");
         }
-        // Everything else decrypts too. A caller without a response repeats the call.
+        // All other tokens decrypt too. A caller that got no response repeats the call.
         let list = pb::ListTokensRequest { page_size: 1_000, ..Default::default() };
         for token in world.viewer().await.list_tokens(list).await.unwrap().tokens {
             assert!(brought.contains(&&ingestion.secret(&token.connection_id).await));

@@ -1,5 +1,5 @@
-//! Who can write to the database, row by row: what he edits is refused, or does what SECURITY.md says that it does and
-//! no more. Ciphertexts and wrapped keys, byte by byte, stand in `keys`.
+//! An attacker who can write to the database, row by row: each edit is refused, or does what SECURITY.md says and no
+//! more. The tests in `keys` cover ciphertexts and wrapped keys, byte by byte.
 
 use token_vault_tests::prelude::*;
 use token_vault_tests::{Database, request_id};
@@ -74,7 +74,7 @@ on_both_databases! {
         }
         let no = world.caller_with(ended.key(), &ended_id).list().await.expect_err("revoked_at cleared");
         assert_eq!(no.code(), Code::Unauthenticated, "{no:?}");
-        // The other key is refused as well, although the row has its hash.
+        // The vault refuses the other key as well, although the row has its hash.
         world.caller_with(reaching.key(), "").list().await.expect("its own row is whole");
         world.caller_with(alone.key(), "").list().await.expect("a row that nobody edited");
     }
@@ -202,7 +202,7 @@ on_both_databases! {
     }
 
     async fn a_blob_of_rubbish_in_any_table_gives_nobody_a_secret(world: World) {
-        // Columns without secrets are not authenticated. Rubbish in one may break only what that row is for.
+        // Columns without secrets are not authenticated. Rubbish in such a column may only break what its row is for.
         let id = world.connector().await.connect(ACME, &world.person("ana").long_lived_token()).await;
         let viewer = world.viewer().await;
         viewer.fetch(&id).await.expect_err("a viewer gets no secret");

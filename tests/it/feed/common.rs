@@ -35,7 +35,7 @@ pub(super) fn micros(at: Option<&prost_types::Timestamp>) -> i64 {
     at.seconds * 1_000_000 + i64::from(at.nanos) / 1_000
 }
 
-/// What every event of a connection must have.
+/// Asserts what holds for every event of a connection.
 pub(super) fn assert_sound(event: &ExpiryEvent) {
     let shown = format!("{event:#?}");
     let cursor = &event.cursor;

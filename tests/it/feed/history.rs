@@ -1,12 +1,13 @@
-//! Random histories against an independent model: no event is missing, doubled, early, late or out of order.
+//! Random histories against an independent model: no event is missing, repeated, early, late or out of order.
 //!
-//! Two replicas on one PostgreSQL database, or one on SQLite, live in this process, so that the test decides when
-//! each of them looks at the clock; the provider is the real sandbox over HTTP, whose time stands still unless a
-//! step moves it. After each step the feed is compared with what [`model`] says it must hold.
+//! Two replicas on one PostgreSQL database, or one on SQLite, live in this process, so that the test decides when each
+//! of them looks at the clock. The provider is the real sandbox over HTTP, whose time stands still unless a step moves
+//! it. After each step the test compares the feed with what [`model`] expects.
 //!
-//! Every seed of [`SEEDS`] is run each time. `TOKEN_VAULT_HISTORIES=500` adds as many new ones, and
-//! `TOKEN_VAULT_HISTORY=7` runs one seed alone. A history that fails is shrunk and shown with its seed; what it
-//! found is kept as steps in [`kept`], since seeds change their meaning when the steps do.
+//! Each run plays every seed of [`SEEDS`]. `TOKEN_VAULT_HISTORIES=500` adds that many new ones, and
+//! `TOKEN_VAULT_HISTORY=7` plays one seed alone. The test shrinks a history that fails, and shows it with its seed.
+//! Histories that found a mistake are kept as steps in [`kept`], because a seed leads to other steps whenever the
+//! generator changes.
 
 mod driver;
 mod kept;
@@ -25,11 +26,11 @@ use driver::World;
 use model::Kind;
 use steps::Step;
 
-/// Run each time.
+/// The seeds that every run plays.
 const SEEDS: [u64; 8] = [1, 2, 3, 5, 8, 13, 21, 34];
-/// Attempts to make a failing history shorter.
+/// How often the test tries to make a failing history shorter.
 const SHRINKS: u32 = 100;
-/// Histories at once: they wait more than they work.
+/// How many histories run at once: they wait more than they work.
 const AT_ONCE: usize = 4;
 
 #[test]
@@ -51,7 +52,7 @@ fn run(backend: Backend) {
         return drop(run_one(backend, seed));
     }
     let more = number("TOKEN_VAULT_HISTORIES").unwrap_or(0);
-    // New ones each time.
+    // The new seeds of this run.
     let first = uuid::Uuid::new_v4().as_u64_pair().0 >> 16;
     let seeds = SEEDS.into_iter().chain(first..first + more).map(Some);
     let plays = Mutex::new(std::iter::once(None).chain(seeds));
@@ -88,7 +89,7 @@ fn run_kept(backend: Backend) -> BTreeSet<Kind> {
     seen
 }
 
-/// Plays the history of a seed; gives the kinds of events that it brought.
+/// Plays the history of a seed, and returns the kinds of events that occurred.
 fn run_one(backend: Backend, seed: u64) -> BTreeSet<Kind> {
     let runtime = runtime();
     let mut bytes = [0; 32];

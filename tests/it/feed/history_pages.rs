@@ -21,7 +21,7 @@ on_both_databases! {
                 assert_eq!(cursor, all[5].cursor);
             }
         }
-        // What comes between two pages is on none of them, and follows the position.
+        // An event that is written between two pages is on neither of them, and follows the position.
         for oldest_first in [true, false] {
             let ask = |page_token| History { page_size: 4, oldest_first, page_token, ..Default::default() };
             let first = viewer.list_expiry_events(ask(String::new())).await.unwrap();

@@ -12,7 +12,7 @@ use token_vault_tests::{Process, eventually_async, request_id};
 use uuid::Uuid;
 
 const CONNECTIONS: usize = 10_000;
-/// Those of them with a token.
+/// How many of these connections have a token.
 const REAL: usize = 200;
 const KILLS: usize = 20;
 const SWEEP: &str = "meta-token-expiry";
@@ -39,7 +39,7 @@ impl<'w> Pair<'w> {
         self.processes.push(self.world.replica());
     }
 
-    /// Which one has a name.
+    /// Finds the replica with this name.
     async fn named(&self, name: &str) -> Option<usize> {
         for n in 0..self.processes.len() {
             let admin = self.admin(n);
@@ -80,7 +80,7 @@ fn by_connection(feed: &[(Kind, String)]) -> BTreeMap<&str, Vec<Kind>> {
     all
 }
 
-/// A watcher sees exactly what the feed holds.
+/// Checks that a watcher sees exactly what the feed holds.
 async fn is_told(caller: &Caller, feed: &[(Kind, String)]) {
     let (mut memory, last) = (Memory::default(), feed.len() as i64);
     memory.stay(caller, Instant::now() + LIMIT, |event| event.sequence == last).await;
@@ -110,7 +110,7 @@ async fn a_sweep_over_ten_thousand_ends_on_another_replica_and_tells_each_thing_
     for person in &people {
         person.forgets(["business_management"]);
     }
-    // Their ids lie between those of the real ones, in the order of the sweep.
+    // The ids of these connections lie between those of the real ones, in the order of the sweep.
     let crowd: Vec<Uuid> = real
         .iter()
         .map(|id| id.parse::<Uuid>().expect("an id").as_u128())
@@ -173,7 +173,7 @@ async fn ten_thousand_deadlines_are_announced_once_each_although_whoever_does_it
     let ends = world.sandbox.clock().now_micros() + 20 * DAY;
     Crowd { ids: &crowd, name: "crowd", ends: Some((ends, 0)), due_before: 7 * DAY }.plant(&world).await;
     let (mut dice, mut in_the_middle, began) = (Dice::new(3), 0, Instant::now());
-    // Into the last three days, and past the end.
+    // Move time into the last three days, and then past the end.
     for days in [18, 3] {
         world.sandbox.clock().advance(Duration::from_secs(days * 86_400));
         let now = world.sandbox.clock().now_micros();

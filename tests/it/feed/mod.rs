@@ -1,4 +1,4 @@
-//! The feed of expiry events: what it says, to whom, in which order, and what it survives.
+//! The feed of expiry events: its content, its watchers, its order, and what it survives.
 
 mod common;
 mod events;

@@ -1,4 +1,4 @@
-//! The feed's order: 1, 2, 3… for every watcher, whoever writes and whatever is rolled back.
+//! The feed's order: 1, 2, 3… for every watcher, whichever replica writes and whichever transactions are rolled back.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use uuid::Uuid;
 
 const WRITERS: usize = 16;
 const WATCHERS: usize = 20;
-/// Writes of each writer that are to stand; one that is rolled back comes after every fourth.
+/// How many writes of each writer must succeed. After every fourth comes one that is rolled back.
 const WRITES: usize = 80;
-/// Ends that the deadline job announces meanwhile.
+/// How many ends the deadline job announces meanwhile.
 const ENDS: usize = 800;
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// Makes PostgreSQL refuse what is written about some connections: one kind after the vault has drafted its event
-/// and opened its incident, so that the unit is rolled back to its savepoint; the other at COMMIT, when the events of
-/// the whole batch have their numbers. Sequences count both: they are not rolled back.
+/// Makes PostgreSQL refuse writes about some connections. For one kind it refuses after the vault has drafted the event
+/// and opened the incident, so that the unit is rolled back to its savepoint. For the other it refuses at COMMIT, when
+/// the events of the whole batch have their numbers. Sequences count both cases, because they are not rolled back.
 const TRAPS: &str = "
     CREATE SEQUENCE lost_units;
     CREATE SEQUENCE lost_commits;
@@ -39,13 +39,13 @@ async fn counted(world: &World, sequence: &str) -> u64 {
     world.database.count(&sql).await
 }
 
-/// Ends connections; every fifth is one that the database will not have ended.
+/// Revokes connections. The database refuses every fifth revocation.
 async fn write(caller: Caller, sound: Vec<Uuid>, trapped: Vec<Uuid>) {
     let mut trapped = trapped.into_iter();
     for (n, id) in sound.into_iter().enumerate() {
         let id = id.to_string();
         let started = Instant::now();
-        // A batch that is lost takes its other units with it; their callers are told to try again.
+        // When a batch is lost, its other units are lost too; their callers are told to try again.
         while let Err(refusal) = caller.revoke(&id).await {
             assert_eq!(refusal.code(), Code::Unavailable, "{refusal:?}");
             assert!(started.elapsed() < LIMIT, "{id} can't be ended: {refusal:?}");
@@ -57,14 +57,14 @@ async fn write(caller: Caller, sound: Vec<Uuid>, trapped: Vec<Uuid>) {
     }
 }
 
-/// Comes and goes, at one replica after another, until it has seen so many events as there are in the end.
+/// Watches for a while, at one replica after another, until it has seen as many events as there are in the end.
 async fn watch(everywhere: Vec<Caller>, mut dice: Dice, all: Arc<AtomicUsize>) -> (Memory, usize) {
     let (mut memory, mut stays, began) = (Memory::default(), 0, Instant::now());
     while memory.events.len() < all.load(Ordering::SeqCst) {
         assert!(began.elapsed() < LIMIT, "only {} events after {stays} stays", memory.events.len());
         stays += 1;
         let until = Instant::now() + dice.time(Duration::from_millis(1_500));
-        // It may go in the middle of an answer, and go on from an event of it.
+        // The watcher may leave in the middle of a message, and continue from an event in it.
         let mut patience = 1 + dice.below(400);
         let left = memory.stay(dice.pick(&everywhere), until, |_| {
             patience -= 1;
@@ -72,7 +72,7 @@ async fn watch(everywhere: Vec<Caller>, mut dice: Dice, all: Arc<AtomicUsize>) -
         });
         match left.await {
             Left::Went => {}
-            // A machine too busy for its database: whoever comes back loses nothing.
+            // The machine may be too busy for its database. A watcher that comes back has lost nothing.
             Left::Ended(Some(refusal)) if refusal.code() == Code::Unavailable => drop(refusal.has_retry()),
             Left::Ended(why) => panic!("a stream ended by itself: {why:?}"),
         }

@@ -19,7 +19,7 @@ const WRITERS: usize = 4;
 const CHANGES: usize = 240;
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// What health says, as it changes.
+/// The states that the health service reports, as they change.
 async fn follow_health(world: &World) -> Arc<Mutex<Vec<ServingStatus>>> {
     let health = Arc::new(Mutex::new(Vec::new()));
     let request = HealthCheckRequest { service: "tokenvault.v1.TokenVault".into() };
@@ -33,7 +33,7 @@ async fn follow_health(world: &World) -> Arc<Mutex<Vec<ServingStatus>>> {
     health
 }
 
-/// Ends connections, each until it is told that it is done.
+/// Revokes connections, and repeats each call until it succeeds.
 async fn write(caller: Caller, connections: Vec<Uuid>) {
     for id in connections {
         let began = Instant::now();
@@ -46,7 +46,7 @@ async fn write(caller: Caller, connections: Vec<Uuid>) {
     }
 }
 
-/// Watches to the event of a number, and comes back whenever it is told that the storage is away. Says how often.
+/// Watches up to the event with this number, and reconnects when the storage is away. Returns how often it did.
 async fn watch(caller: Caller, last: i64) -> (Memory, usize) {
     let (mut memory, mut returns) = (Memory::default(), 0);
     loop {
@@ -84,7 +84,7 @@ async fn fifty_watchers_lose_nothing_while_postgresql_goes_and_comes_back() {
         let status = admin.get_vault_status(pb::GetVaultStatusRequest {}).await.ok()?;
         Some(status.head_sequence)
     };
-    // The first outage lasts, the second is as short as can be.
+    // The first outage lasts a while, and the second is as short as possible.
     for (from, lasts) in [(last / 4, Duration::from_secs(5)), (last / 2, Duration::ZERO)] {
         eventually_async("some events", LIMIT, async || head().await.filter(|&head| head >= from)).await;
         world.cluster().down();
@@ -119,7 +119,7 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
     assert!(done.success());
 }
 
-/// What a watcher is told in the end, once it has seen so many events; an outage in between is no end.
+/// The denial that ends a watch which has seen this many events. An outage in between does not count as the end.
 async fn told_at_last(caller: Caller, seen: i64, at_head: Arc<tokio::sync::Barrier>) -> Denial {
     let mut memory = Memory::default();
     while (memory.events.len() as i64) < seen {
@@ -164,7 +164,7 @@ async fn told_at_last(caller: Caller, seen: i64, at_head: Arc<tokio::sync::Barri
     }
 }
 
-/// Puts an older copy of the database under two running replicas, with some pause in between.
+/// Replaces the database under two running replicas with an older copy, after some pause.
 async fn swap(pause: Duration) {
     let _turn = turn().await;
     let world = World::builder(Backend::Postgres)
@@ -199,7 +199,7 @@ async fn swap(pause: Duration) {
         .map(|caller| tokio::spawn(told_at_last(caller, seen, Arc::clone(&at_head))))
         .collect();
     at_head.wait().await;
-    // Both have it in their caches.
+    // Both replicas have it in their caches.
     for caller in [&here, &there] {
         assert!(caller.get(&bob).await.is_ok());
     }
@@ -217,7 +217,7 @@ async fn swap(pause: Duration) {
         eventually_async("what the older copy does not hold is gone", LIMIT, gone).await;
         assert!(caller.fetch(&ana).await.is_ok(), "what it holds works");
     }
-    // Caches follow the other replica's changes as before, although their numbers begin lower than the last one.
+    // The caches still follow the other replica's changes, although their numbers begin below the last one.
     for id in &kept[10..] {
         let id = id.to_string();
         assert_eq!(here.get(&id).await.unwrap().status(), Status::Active);

@@ -39,7 +39,7 @@ async fn a_watcher_at_one_replica_sees_at_once_what_another_did() {
     for id in &changed {
         // Idle for a random time, so that the changes do not follow the polls.
         tokio::time::sleep(Duration::from_millis(110) + dice.time(Duration::from_millis(200))).await;
-        // The time of a plain call to the watcher's replica is allowed on top of the event's.
+        // The time that a plain call to the watcher's replica takes is allowed in addition to the event's.
         let asked = Instant::now();
         world.admin().get(&id.to_string()).await.expect("it is there");
         slowness.push(asked.elapsed());
@@ -60,7 +60,7 @@ async fn a_watcher_at_one_replica_sees_at_once_what_another_did() {
     assert!(median < allowed, "in the median {median:?}, and not {allowed:?}");
 }
 
-/// How long a watch at one replica outlives its key, which is revoked at another.
+/// How long a watch at one replica continues after its key was revoked at another.
 async fn outlives(world: &World, there: &Caller) -> Duration {
     let viewer = world.caller(Role::Viewer, &[]).await;
     let watches: Vec<Feed> = vec![viewer.watch_all().await, viewer.watch_all().await];

@@ -18,9 +18,9 @@ const FAST: usize = 1_000;
 /// Fast watchers that share a connection.
 const TOGETHER: usize = 50;
 const SLOW: usize = 20;
-/// Events that exist before; only the slow watchers read them.
+/// Events that exist from the start. Only the slow watchers read them.
 const BACKLOG: usize = 2_000;
-/// Events of each of the two rounds, for everybody.
+/// The number of events in each of the two rounds, which all watchers read.
 const EVENTS: usize = 150;
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -31,7 +31,7 @@ fn memory(process: u32) -> u64 {
     line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
 }
 
-/// Starts a watch, and tries again if a thousand at once are too many.
+/// Starts a watch, and tries again if the vault can't start a thousand at once.
 async fn begin(caller: &Caller, watch: Watch) -> Streaming<WatchExpiryEventsResponse> {
     let begun = async || caller.stream(watch.clone()).await.ok();
     eventually_async("a watch begins", LIMIT, begun).await

@@ -135,7 +135,7 @@ on_both_databases! {
         let ingestion = world.ingestion().await;
         assert_eq!(ingestion.watch(named(None)).await.unwrap().caught_up().await, all[1..], "it is kept");
 
-        // A subscription belongs to its principal: another principal's with the same name is another one.
+        // A subscription belongs to its principal, so the same name of another principal is another subscription.
         let alerting = world.alerting().await;
         assert_eq!(alerting.watch(named(None)).await.unwrap().caught_up().await, []);
         let theirs = acknowledge(&alerting, "pipeline", &all[2].cursor, false).await.unwrap();
@@ -186,7 +186,7 @@ on_both_databases! {
             ("two connections", EventFilter { connection_ids: vec![there, calm], ..Default::default() }, &[3, 5, 6]),
             ("a provider", EventFilter { providers: vec!["meta".into()], ..Default::default() }, &[1, 2, 3, 4, 5, 6]),
             ("another provider", EventFilter { providers: vec!["tiktok".into()], ..Default::default() }, &[]),
-            // The restoration is neither INVALIDATED nor CRITICAL; it closes what is.
+            // The restoration is neither INVALIDATED nor CRITICAL, but it closes an event that is.
             ("a kind", EventFilter { kinds: vec![Invalidated.into()], ..Default::default() }, &[2, 4]),
             ("a severity", EventFilter { min_severity: Severity::Critical.into(), ..Default::default() }, &[2, 4]),
             (
@@ -246,7 +246,8 @@ on_both_databases! {
         let other = World::start(world.database.backend()).await;
         one_lives_and_one_is_dead(&other, ACME).await;
         let foreign = other.viewer().await.list().await.unwrap().cursor;
-        // Form, epoch, sequence and the event's identity: opaque to clients, and known to this test.
+        // The parts of a cursor: form, epoch, sequence and the event's identity. Clients must not know them, but this
+        // test does.
         let parts: Vec<&str> = good.split('.').collect();
         let [form, epoch, sequence, identity] = parts[..] else { panic!("{good}") };
         assert_eq!(sequence, last.sequence.to_string());

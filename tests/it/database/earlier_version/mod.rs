@@ -33,9 +33,9 @@ fn fixture(backend: Backend) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/before_wings").join(name)
 }
 
-/// A request with a `request_id`, and what a repeat of it is answered.
+/// A request with a `request_id`, and the answer that a repeat of it must get.
 struct Repeat {
-    /// Who sent it: `connector` or `admin`.
+    /// The sender: `connector` or `admin`.
     sender: String,
     rpc: String,
     message: Vec<u8>,
@@ -43,7 +43,7 @@ struct Repeat {
 }
 
 impl Repeat {
-    /// Sends it, and gives what says whether it is the same answer as before.
+    /// Sends it, and returns what identifies the answer.
     async fn send(&self, caller: &Caller) -> String {
         fn read<M: Message + Default>(bytes: &[u8]) -> M {
             M::decode(bytes).expect("a message of the protos")
@@ -88,17 +88,17 @@ impl Repeat {
     }
 }
 
-/// What the earlier version said.
+/// What the earlier version answered.
 struct Facts {
-    /// The vault's time when it was left, in seconds since 1970.
+    /// The vault's time when the earlier version stopped, in seconds since 1970.
     time: i64,
-    /// Its API keys, by who has them.
+    /// Its API keys, by the names of their owners.
     keys: BTreeMap<String, String>,
     /// The secret of each connection that has one, by its id.
     secrets: BTreeMap<String, String>,
-    /// Why each other connection gives none, by its id.
+    /// Why each of the other connections has no secret, by its id.
     without: BTreeMap<String, String>,
-    /// Every event: its place, its kind and its connection.
+    /// Every event: its sequence, its kind and its connection.
     events: Vec<String>,
     repeats: Vec<Repeat>,
     /// A run of a job.
@@ -160,7 +160,7 @@ async fn why_not(ingestion: &Caller, connection: &str) -> String {
     format!("{:?} {}", no.code(), no.reason())
 }
 
-/// Puts what is kept in place; the vault is not started yet.
+/// Puts the kept files and rows in place. It does not start the vault.
 async fn restored(backend: Backend, facts: &Facts) -> (World, Launch) {
     let world = World::builder(backend).moving_time().prepare().await;
     world.sandbox.clock().set(facts.time + 1);
@@ -219,7 +219,7 @@ async fn what_an_earlier_version_wrote_is_opened_and_served(backend: Backend) {
     let runs = caller("admin").list_job_runs(pb::ListJobRunsRequest::default()).await.unwrap().runs;
     assert!(runs.iter().any(|run| run.run_id == facts.run), "the run is gone: {runs:?}");
 
-    // It goes on from there: what is new stands beside what is old, in the feed and in the audit log.
+    // The new version goes on from there: new data joins the old data in the feed and in the audit log.
     let new = caller("connector").connect(ACME, &world.person("new").long_lived_token()).await;
     feed.first(&new, Kind::Connected).await;
     ingestion.fetch(&new).await.expect("it is handed out");

@@ -1,4 +1,4 @@
-//! The story that an earlier version plays, to leave something of every kind behind.
+//! The story that an earlier version plays, so that it leaves something of every kind behind.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use token_vault_tests::{eventually_async, request_id};
 
 use super::*;
 
-/// Those who call, and what they asked for under a `request_id`.
+/// The callers, and the requests that they sent with a `request_id`.
 struct Story<'w> {
     world: &'w World,
     admin: Caller,
@@ -51,7 +51,7 @@ impl Story<'_> {
         self.ask("connector", "RevokeToken", &request).await
     }
 
-    /// Tokens that come in, one better than the other.
+    /// Stores tokens, some of which replace a worse one.
     async fn tokens_come_in(&mut self) -> Vec<String> {
         let (ana, bob) = (self.world.person("ana"), self.world.person("bob"));
         let token = ana.long_lived_token();
@@ -84,7 +84,7 @@ impl Story<'_> {
         vec![first, second, third]
     }
 
-    /// Tokens that die and are ended.
+    /// Lets tokens die, and revokes some.
     async fn tokens_end(&mut self) -> Vec<String> {
         let dora = self.world.person("dora");
         let dead = self.store(ACME, &dora.long_lived_token()).await;
@@ -113,7 +113,7 @@ impl Story<'_> {
         vec![dead, here, there, gone, page]
     }
 
-    /// What admins do.
+    /// Does what admins do.
     async fn keys_and_jobs(&mut self) -> String {
         let create = pb::CreateApiKeyRequest {
             principal: "web".into(),
@@ -204,7 +204,7 @@ pub(super) async fn write(backend: Backend) {
     drop(feed);
     let keys = [("admin", &admin), ("connector", &connector), ("ingestion", &ingestion)];
     let keys = keys.map(|(name, caller)| (name.to_owned(), caller.key().to_owned()));
-    // The end is a power cut: what is not in the log yet stays in the outbox.
+    // The story ends with a power cut, so what is not in the log yet stays in the outbox.
     admin.revoke_api_key(pb::RevokeApiKeyRequest { key_id: "none".into(), ..Default::default() }).await.ok();
     let last = pb::CreateApiKeyRequest {
         principal: "last".into(),

@@ -1,4 +1,4 @@
-//! Histories that are played as they are: what chance brings too seldom, and what it found.
+//! Histories that are kept as steps: situations that chance rarely produces, and histories that found a mistake.
 
 use super::model::{Claim, DAY, Mood};
 use super::steps::Step::{
@@ -11,7 +11,7 @@ const ANA: (usize, usize) = (0, 0);
 const ANA_ELSEWHERE: (usize, usize) = (1, 0);
 const BEN: (usize, usize) = (0, 1);
 
-/// Each with what it is about.
+/// Each history, with a description.
 pub fn histories() -> [(&'static str, Vec<Step>); 7] {
     let days = |days: i64| Wait { seconds: days * DAY };
     let connect = |slot, days: i64| Connect { on: 0, slot, life: Life::Long { hours: days * 24 } };

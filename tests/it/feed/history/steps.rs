@@ -4,30 +4,31 @@ use proptest::prelude::*;
 
 use super::model::{Claim, DAY, Mood, PEOPLE, Slot, WORKSPACES};
 
-/// One step. Most name the replica that is asked; where there is one only, it is always that one.
+/// One step. Most steps name the replica that is asked. If there is only one replica, it is always that one.
 #[derive(Debug, Clone)]
 pub enum Step {
-    /// Time passes, and nobody looks.
+    /// Time passes, and no replica looks at the clock.
     Wait {
         seconds: i64,
     },
-    /// Everything due is announced, by one replica or by all at once.
+    /// One replica, or all at once, announce everything that is due.
     Announce {
         on: usize,
     },
     AnnounceEverywhere,
-    /// The vault is asked for something.
+    /// A caller sends a request to the vault.
     Ask {
         on: usize,
         act: Act,
     },
-    /// A person who can connects: in good standing at the provider, granting all that is asked for.
+    /// A person in good standing at the provider, who grants every scope, connects.
     Connect {
         on: usize,
         slot: Slot,
         life: Life,
     },
-    /// A person runs into a checkpoint, and a service reports the refusal; or comes through it, and it is looked.
+    /// A person runs into a checkpoint, and a service reports the refusal; or the person passes it, and the vault
+    /// validates.
     Stumbles {
         on: usize,
         slot: Slot,
@@ -36,27 +37,27 @@ pub enum Step {
         on: usize,
         slot: Slot,
     },
-    /// Two things, for different people, and the deadlines, all at once and on different replicas.
+    /// Two acts for different people, and the announcement of deadlines, all at once on different replicas.
     Together {
         first: Act,
         second: Act,
     },
-    /// One connection is examined by two replicas at once.
+    /// Two replicas validate one connection at once.
     ValidateTwice {
         slot: Slot,
     },
-    /// A process dies while it is asked, so many milliseconds later.
+    /// A process dies this many milliseconds after a request reached it.
     Die {
         on: usize,
         act: Act,
         after: u64,
     },
-    /// A process ends in order, or by a power cut, and another takes its place.
+    /// A process shuts down, or dies in a power cut, and another takes its place.
     Restart {
         on: usize,
         cut: bool,
     },
-    /// A job runs to its end; on all replicas at once, which must be one run.
+    /// A job runs to its end. If all replicas start it at once, it must be one run.
     Sweep {
         everywhere: bool,
     },
@@ -64,12 +65,12 @@ pub enum Step {
         everywhere: bool,
     },
     Retention,
-    /// Something happens at the provider.
+    /// Something changes at the provider.
     Outside {
         person: usize,
         event: Outside,
     },
-    /// The provider moves the end of what a connection holds.
+    /// The provider moves the end of the token that a connection holds.
     MoveEnd {
         slot: Slot,
         days: i64,
@@ -77,22 +78,22 @@ pub enum Step {
     Mood(Mood),
 }
 
-/// What one connection is asked for.
+/// A request about one connection.
 #[derive(Debug, Clone)]
 pub enum Act {
-    /// The person logs in, and the new token is pasted. A short one lives 90 minutes.
+    /// The person logs in and pastes the new token. A short-lived one lives 90 minutes.
     Paste {
         slot: Slot,
         life: Life,
     },
-    /// What was pasted there last is pasted again.
+    /// The person pastes the last token again.
     PasteAgain {
         slot: Slot,
     },
     Validate {
         slot: Slot,
     },
-    /// `success`: the reporter saw it work so many seconds ago.
+    /// `success`: how many seconds ago the reporter last saw the token work.
     Report {
         slot: Slot,
         claim: Claim,
@@ -126,10 +127,10 @@ pub enum Life {
     Long { hours: i64 },
 }
 
-/// What people do, and what is done to them.
+/// What people do, and what happens to them.
 #[derive(Debug, Clone, Copy)]
 pub enum Outside {
-    /// All tokens so far die, with this sub-code.
+    /// All tokens so far die with this sub-code.
     Dies(u32),
     Checkpoint,
     Heals,
@@ -137,7 +138,7 @@ pub enum Outside {
     GetsScope(&'static str),
     LosesAccount(usize),
     GetsAccount(usize),
-    /// Data access ended yesterday; or is good for 90 days again.
+    /// Data access ended yesterday, or is good for 90 days again.
     AccessLapses,
     Returns,
 }
@@ -231,7 +232,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A history. It begins with people who connect, so that there is something to speak of.
+/// Generates a history. It begins with people who connect, so that the later steps have connections to act on.
 pub fn history() -> impl Strategy<Value = Vec<Step>> {
     use proptest::collection::vec;
     (vec(connect(), 3..6), vec(step(), 25..50)).prop_map(|(births, steps)| [births, steps].concat())

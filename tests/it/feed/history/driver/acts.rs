@@ -1,4 +1,4 @@
-//! Asks vaults and models for the same, and keeps the models that answer alike.
+//! Sends the same request to a vault and to its models, and keeps the models that give the same answer.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,18 +17,18 @@ use super::super::steps::{Act, Life};
 use super::replica::origin;
 use super::{NAMES, World, meta, workspace};
 
-/// An act with all that it needs.
+/// An act with everything that it needs.
 #[derive(Clone)]
 pub(super) struct Ready {
     act: Act,
-    /// The token to be pasted.
+    /// The token to paste.
     token: Option<(usize, String)>,
     target: Option<(ConnectionId, SecretId)>,
     now: i64,
 }
 
 impl World {
-    /// What an act needs; `None`: there is no connection that it could be about.
+    /// Collects what an act needs. `None`: there is no connection that it could be about.
     pub(super) fn prepare(&mut self, act: &Act) -> Option<Ready> {
         let slot = act.slot();
         let token = match act {
@@ -63,7 +63,7 @@ impl World {
         self.conclude(&ready, &outcome).await
     }
 
-    /// Asks a vault, and gives its answer in a word.
+    /// Sends the request to a vault, and returns its answer as one word.
     pub(super) async fn ask(&self, on: usize, ready: &Ready) -> String {
         if let Act::Revoke { slot, at_provider: true } = ready.act {
             self.coherent(on, slot).await;
@@ -72,7 +72,7 @@ impl World {
         self.replica(on).run(|vault| perform(vault, caller, ready)).await
     }
 
-    /// The models that would have answered the same.
+    /// Keeps the models that would have answered the same.
     pub(super) async fn conclude(&mut self, ready: &Ready, outcome: &str) -> Result<(), String> {
         let mut wanted = BTreeSet::new();
         self.models.retain_mut(|model| {
@@ -94,7 +94,7 @@ impl World {
         let (Some(one), Some(other)) = (self.prepare(first), self.prepare(second)) else { return Ok(()) };
         let (answer, other_answer, ..) =
             tokio::join!(self.ask(0, &one), self.ask(1, &other), self.announce(0), self.announce(1));
-        // What one of the two held locked while the deadlines were announced is announced by the next look.
+        // A connection that an act held locked during the first announcement is announced now.
         self.announce(0).await;
         self.models.iter_mut().for_each(Model::announce);
         self.conclude(&one, &answer).await?;
@@ -102,9 +102,9 @@ impl World {
         Ok(())
     }
 
-    /// A process dies while it works. What it had committed by then stands, and nothing else does.
+    /// Lets a process die while it works. Everything that it had committed stays, and nothing else does.
     pub(super) async fn die(&mut self, on: usize, act: &Act, after: u64) {
-        // A claim on an exchange outlives its owner by 25 s of real time: too long for here.
+        // A claim on an exchange outlives its owner by 25 s of real time, which is too long for this test.
         if matches!(act, Act::Lengthen { .. } | Act::Revoke { at_provider: true, .. }) {
             return;
         }
@@ -115,7 +115,7 @@ impl World {
         runtime.spawn(origin().scope(perform(vault, caller, ready.clone())));
         tokio::time::sleep(Duration::from_millis(after)).await;
         self.replicas[on].cut();
-        // A COMMIT that was sent is carried out although nobody waits for it.
+        // The database carries out a COMMIT that was sent, although nobody waits for it.
         tokio::time::sleep(Duration::from_millis(200)).await;
         self.open(on).await;
         let mut possible = Vec::new();
@@ -139,7 +139,7 @@ impl World {
     }
 }
 
-/// The model does what the vault was asked for.
+/// Does in the model what the vault was asked to do.
 fn apply(model: &mut Model, ready: &Ready) -> &'static str {
     match &ready.act {
         Act::Paste { slot, .. } | Act::PasteAgain { slot } => {
@@ -160,7 +160,7 @@ fn apply(model: &mut Model, ready: &Ready) -> &'static str {
     }
 }
 
-/// A refusal that says something of the token, in a word; any other is told as it is.
+/// Names a refusal that says something about the token in one word, and any other by its own text.
 fn refused(error: &VaultError) -> String {
     match error {
         VaultError::ProviderRefusedToken { .. }

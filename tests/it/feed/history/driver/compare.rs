@@ -1,4 +1,4 @@
-//! Compares the feed with what the models say that it holds.
+//! Compares the feed with what the models expect.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::replica::lock;
 use super::{LIMIT, World};
 
 impl World {
-    /// Compares the feed with the models, and the vault's next attempts to renew with what they may be.
+    /// Compares the feed with the models, and checks that the vault's next attempts to renew are at allowed times.
     pub(super) async fn check(&mut self) -> Result<(), String> {
         self.known = self.connections(self.played).await;
         let since = self.log.last().map(|event| event.recorded_at);
@@ -58,7 +58,7 @@ impl World {
         Ok(())
     }
 
-    /// Every watch has seen the whole feed, as it is listed, and nothing else.
+    /// Checks that every watch has seen exactly the feed that is listed.
     pub(super) async fn check_watches(&self) -> Result<(), String> {
         for (on, replica) in self.replicas.iter().enumerate() {
             let kept = usize::try_from(self.oldest - 1).expect("a place in the log");
@@ -78,7 +78,7 @@ impl World {
         Ok(())
     }
 
-    /// The feed in the model's words, by connection.
+    /// The feed in the model's terms, by connection.
     pub(super) fn as_said(&self) -> Result<BTreeMap<Slot, Vec<Announced>>, String> {
         let slots: BTreeMap<ConnectionId, Slot> =
             self.known.iter().map(|(slot, connection)| (connection.id, *slot)).collect();
@@ -101,13 +101,13 @@ impl World {
     }
 }
 
-/// Whether two stretches of the feed are the same events.
+/// Whether two parts of the feed have the same events.
 fn same(one: &[Arc<Event>], other: &[Arc<Event>]) -> bool {
     let key = |event: &Arc<Event>| (event.sequence, event.identity, event.recorded_at, event.word.clone());
     one.len() == other.len() && one.iter().zip(other).all(|(one, other)| key(one) == key(other))
 }
 
-/// The first difference.
+/// Describes the first difference.
 fn differs(model: &Model, real: &BTreeMap<Slot, Vec<Announced>>) -> Option<String> {
     let slots: BTreeSet<Slot> = model.slots().into_iter().chain(real.keys().copied()).collect();
     slots.into_iter().find_map(|slot| {
@@ -124,7 +124,7 @@ fn differs(model: &Model, real: &BTreeMap<Slot, Vec<Announced>>) -> Option<Strin
     })
 }
 
-/// Whole seconds; every instant of a history is one.
+/// Converts a time to whole seconds, which every time in a history is.
 fn seconds(at: Timestamp) -> i64 {
     assert_eq!(at.as_micros() % 1_000_000, 0, "{at} is no instant of this history");
     at.as_micros() / 1_000_000
@@ -175,7 +175,7 @@ fn in_words(event: &Event, closes: BTreeSet<usize>) -> Option<Announced> {
     })
 }
 
-/// The kind in the model's words.
+/// The kind in the model's terms.
 pub(super) fn kind(kind: EventKind) -> Option<Kind> {
     Some(match kind {
         EventKind::Connected => Kind::Connected,
@@ -192,7 +192,7 @@ pub(super) fn kind(kind: EventKind) -> Option<Kind> {
         EventKind::DataAccessExpired => Kind::DataAccessExpired,
         EventKind::Revoked => Kind::Revoked,
         EventKind::DeadlinesChanged => Kind::DeadlinesChanged,
-        // No history brings a provider's outage, a throttled token or overdue work.
+        // No history contains a provider's outage, a throttled token or overdue work.
         _ => return None,
     })
 }

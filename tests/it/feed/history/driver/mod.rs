@@ -21,13 +21,13 @@ use super::steps::{Act, Outside, Step};
 use compare::kind;
 use replica::Replica;
 
-/// When every history begins.
+/// The time at which every history begins.
 const START: i64 = 1_800_000_000;
-/// Events are kept so long.
+/// How long events are kept.
 const RETENTION: i64 = 90 * DAY;
-/// How long a test waits for what must come; a failure costs as much.
+/// How long a test waits for a condition. A failure takes this long to be noticed.
 const LIMIT: Duration = Duration::from_secs(60);
-/// So many steps between two looks at what the watches have seen.
+/// How many steps pass between two checks of what the watches have seen.
 const WATCHED_EVERY: usize = 8;
 
 const WORKSPACE_NAMES: [&str; super::model::WORKSPACES] = ["acme", "globex"];
@@ -43,14 +43,14 @@ pub struct World {
     replicas: Vec<Replica>,
     now: i64,
     played: usize,
-    /// All that may have happened: more than one only after a process has died in the middle of something.
+    /// All states that are possible. There are several only after a process died in the middle of something.
     models: Vec<Model>,
     /// Pasted tokens, by the model's numbers.
     texts: Vec<String>,
     pasted: BTreeMap<Slot, usize>,
     /// Connections as the database has them.
     known: BTreeMap<Slot, Connection>,
-    /// The whole feed, also what retention has deleted since.
+    /// The whole feed, including the events that retention has deleted since.
     log: Vec<Arc<Event>>,
     oldest: i64,
 }
@@ -120,7 +120,7 @@ impl World {
         world
     }
 
-    /// Makes a person who does everything right.
+    /// Makes a person whose account, scopes and ad accounts are in order.
     fn enter(&self, person: usize) -> Person {
         let user = self.sandbox.user(NAMES[person]).grants(SCOPES);
         let accounts = [0, 1].map(|number| account(person, number));
@@ -145,9 +145,9 @@ impl World {
         &self.replicas[on % self.replicas.len()]
     }
 
-    /// Plays a step, and compares.
+    /// Plays a step, and compares the result with the models.
     pub async fn play(&mut self, step: &Step) -> Result<(), String> {
-        // Every step has an instant of its own.
+        // Every step has its own time.
         self.now += 1;
         if let Step::Wait { seconds } = step {
             self.now += seconds;
@@ -161,8 +161,8 @@ impl World {
         if self.played.is_multiple_of(WATCHED_EVERY) { self.check_watches().await } else { Ok(()) }
     }
 
-    /// The history is over: what is still due is announced, and everything is compared once more. Gives the kinds
-    /// that there were.
+    /// Ends the history: announces what is still due, and compares everything once more. Returns the kinds of events
+    /// that occurred.
     pub async fn end(mut self) -> Result<BTreeSet<Kind>, String> {
         self.play(&Step::AnnounceEverywhere).await?;
         self.check_watches().await?;
@@ -219,7 +219,7 @@ impl World {
                 self.models.iter_mut().for_each(Model::sweep);
             }
             Step::Renew { everywhere } => {
-                // Which are due is taken from the vault: `may_renew_at` has judged its dates.
+                // The vault says which are due, because `may_renew_at` has already checked its dates.
                 let now = Timestamp::from_unix_seconds(self.now);
                 let due =
                     |connection: &Connection| connection.schedule.next_renewal_at.is_some_and(|at| at <= now);
@@ -231,7 +231,7 @@ impl World {
                 }
             }
             Step::Retention => {
-                // A watch that is behind may lose its place.
+                // A watch that is behind may lose its position.
                 self.check_watches().await?;
                 self.job("event-retention", false).await?;
                 let before = Timestamp::from_unix_seconds(self.now - RETENTION);
@@ -324,7 +324,7 @@ impl World {
         }
     }
 
-    /// A person's other connections are asked about in the background: waits until that is done.
+    /// Waits until the vault has asked about a person's other connections, which it does in the background.
     async fn settle(&self) {
         let replicas = 0..self.replicas.len();
         let idle = eventually_async("all work in the background is done", LIMIT, async || {
@@ -361,7 +361,7 @@ impl World {
         Ok(())
     }
 
-    /// Connections as the database has them now.
+    /// The connections that the database has now.
     async fn connections(&self, on: usize) -> BTreeMap<Slot, Connection> {
         let (caller, mut known) = (self.caller(), BTreeMap::new());
         let query = ListTokens {
@@ -377,7 +377,7 @@ impl World {
             let workspace = WORKSPACE_NAMES.iter().position(|name| *name == connection.workspace.as_str());
             let person = ids.iter().position(|id| *id == connection.subject.id);
             let slot = (workspace.expect("a known workspace"), person.expect("a known person"));
-            // One that moves from one standing to another while they are listed may come twice, or not at all.
+            // A connection whose status changes while the pages are read may come twice, or not at all.
             let id = connection.id;
             let other = known.insert(slot, connection);
             assert!(other.is_none_or(|other| other.id == id), "two connections for {slot:?}");
@@ -385,7 +385,7 @@ impl World {
         known
     }
 
-    /// Waits until a replica's cache has what the database has.
+    /// Waits until a replica's cache agrees with the database.
     async fn coherent(&self, on: usize, slot: Slot) -> Target {
         let (id, revision) = (self.known[&slot].id, self.known[&slot].revision);
         let target = || Target { connection: id, workspace: None };
@@ -399,7 +399,7 @@ impl World {
         target()
     }
 
-    /// A part of the feed, as a replica lists it.
+    /// Part of the feed, as a replica lists it.
     async fn listed(&self, on: usize, since: Option<Timestamp>) -> Vec<Arc<Event>> {
         let mut query = ListEvents { since, oldest_first: true, page_size: 1_000, ..ListEvents::default() };
         let mut events = Vec::new();

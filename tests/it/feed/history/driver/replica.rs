@@ -1,4 +1,4 @@
-//! One process, as far as it can be played inside this one.
+//! One process of the vault, imitated inside this process.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,13 +25,13 @@ pub(super) struct Watched {
     pub(super) ended: Option<String>,
 }
 
-/// One process, as far as it can be played inside this one: a runtime of its own, which can be cut off.
+/// One process of the vault, imitated inside this one: its own runtime, which the test can cut off.
 pub(super) struct Replica {
     pub(super) running: Option<(Runtime, Arc<Vault>)>,
     pub(super) watched: Arc<Mutex<Watched>>,
 }
 
-/// On whose behalf a history changes something: a change that names nobody is refused.
+/// The origin of every change in a history, because the vault refuses a change without one.
 pub(super) fn origin() -> Arc<Origin> {
     Arc::new(Origin::system("history"))
 }
@@ -41,7 +41,7 @@ impl Replica {
         Arc::clone(&self.running.as_ref().expect("the replica runs").1)
     }
 
-    /// Runs something inside the replica: its timers and sockets are those of its own runtime.
+    /// Runs something inside the replica, so that its timers and sockets belong to the replica's own runtime.
     pub(super) async fn run<T, F>(&self, act: impl FnOnce(Arc<Vault>) -> F) -> T
     where
         T: Send + 'static,
@@ -51,7 +51,7 @@ impl Replica {
         runtime.spawn(origin().scope(act(Arc::clone(vault)))).await.expect("no panic inside the vault")
     }
 
-    /// A power cut: every task stops where it stands.
+    /// Imitates a power cut: every task stops where it is.
     pub(super) fn cut(&mut self) {
         let (runtime, vault) = self.running.take().expect("the replica runs");
         drop(vault);
@@ -125,7 +125,7 @@ impl World {
     pub(super) async fn open(&mut self, on: usize) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime starts");
-        // After a power cut the file is free a moment later.
+        // After a power cut, it takes a moment until the file is free.
         let vault = eventually_async("the vault opens", LIMIT, async || {
             let (config, providers, clock) = (self.config(), self.providers(), self.clock.clone());
             let opened = runtime.spawn(Vault::open(config, providers, clock)).await.expect("no panic");
@@ -147,7 +147,7 @@ impl World {
         self.watch(on).await;
     }
 
-    /// Follows the feed from where this replica's watch was, which at first is its beginning.
+    /// Follows the feed from the last position of this replica's watch, which at first is the beginning.
     pub(super) async fn watch(&self, on: usize) {
         let (caller, watched) = (self.caller(), Arc::clone(&self.replicas[on].watched));
         let start = match lock(&watched).cursor.as_str() {

@@ -1,4 +1,4 @@
-//! What the vault must know of a connection, and what it must announce when that changes.
+//! What the vault must know about a connection, and what it must announce when that changes.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use super::{
 };
 
 const OPTIONAL: [&str; 1] = ["business_management"];
-/// How long before an end it is warned of.
+/// How long before an end the vault warns.
 const THRESHOLDS: [i64; 3] = [7 * DAY, 3 * DAY, DAY];
 
 fn differs(one: End, other: End) -> bool {
@@ -33,13 +33,13 @@ impl Held {
         matches!(self.status(now), Status::Active | Status::Expiring)
     }
 
-    /// The provider said that it is in order.
+    /// The provider accepted the token.
     pub(super) fn learn(&mut self, word: Word, now: i64) {
         (self.end, self.access, self.scopes, self.issued) = (word.end, word.access, word.scopes, word.issued);
         (self.standing, self.good) = (Standing::Live, Some(now));
     }
 
-    /// The vault got another one for it; the same string is the same version.
+    /// The vault received another token for it. If the string is the same, so is the version.
     pub(super) fn hold(&mut self, token: usize, word: Word, now: i64) {
         self.version += i32::from(self.token != Some(token));
         (self.token, self.rotated) = (Some(token), Some(now));
@@ -72,7 +72,7 @@ impl Connection {
         self.open.iter().any(|open| open.kind == kind && open.version == self.held.version)
     }
 
-    /// `at` is the true moment; it is said at the model's now, which decides the status.
+    /// `at` is the true moment of the event. The announcement happens at the model's `now`, which decides the status.
     pub(super) fn say(
         &mut self,
         now: i64,
@@ -136,8 +136,8 @@ impl Connection {
         self.say(now, kind, now, severity, closed.iter().map(|open| open.place).collect(), detail);
     }
 
-    /// What time alone brings: of several warnings that were missed only the tightest, and nothing at all about a
-    /// token that is dead.
+    /// Announces what follows from time alone: of several missed warnings only the tightest, and nothing at all about a
+    /// dead token.
     pub(super) fn time_passes(&mut self, now: i64) {
         if self.held.standing != Standing::Live {
             return;
@@ -173,7 +173,7 @@ impl Connection {
         }
     }
 
-    /// The facts change, and it is said what that means.
+    /// Changes the facts, and announces what follows.
     pub(super) fn change(&mut self, now: i64, cause: Cause, edit: impl FnOnce(&mut Held)) {
         self.time_passes(now);
         let before = self.held.clone();
@@ -231,7 +231,7 @@ impl Connection {
     }
 
     pub(super) fn accounts_changed(&mut self, now: i64, accounts: BTreeSet<String>) {
-        // The first listing is no change: nothing was known before.
+        // The first listing is not a change, because nothing was known before.
         if let Some(before) = self.held.accounts.replace(accounts.clone())
             && before != accounts
         {
@@ -241,7 +241,7 @@ impl Connection {
         }
     }
 
-    /// A loss is open until the next change of its kind.
+    /// A loss stays open until the next change of its kind.
     pub(super) fn came_and_went(
         &mut self,
         kind: Kind,

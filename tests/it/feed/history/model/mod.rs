@@ -1,8 +1,8 @@
-//! What the feed must say, worked out from the promises alone. This is the second opinion: it shares no code and
-//! no types with the server, and is kept so small that it can be read at a sitting.
+//! What the feed must contain, derived only from the promises. This is a second opinion: it shares no code and no types
+//! with the server, and it is small enough to read in one go.
 //!
-//! Time is in whole seconds. One half mirrors what the provider knows (people, tokens), the other what the vault
-//! must have concluded and said about each connection.
+//! Time is in whole seconds. One half mirrors what the provider knows (people, tokens). The other half is what the
+//! vault must have concluded and announced about each connection.
 
 mod connection;
 mod provider;
@@ -15,12 +15,12 @@ pub const DAY: i64 = 86_400;
 pub const PEOPLE: usize = 3;
 pub const WORKSPACES: usize = 2;
 pub const REQUIRED: [&str; 2] = ["ads_read", "ads_management"];
-/// Ends that are closer are one end told twice.
+/// Two ends that differ by less than this are the same end, reported twice.
 const NOISE: i64 = 60;
 
-/// A connection: whose workspace, and which person.
+/// Identifies a connection: its workspace and its person.
 pub type Slot = (usize, usize);
-/// `None` is never.
+/// `None` means never.
 pub type End = Option<i64>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,7 +76,7 @@ pub enum Severity {
     Critical,
 }
 
-/// What belongs to some kinds alone.
+/// Details that only some kinds of events have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Detail {
     None,
@@ -99,7 +99,7 @@ pub struct Announced {
     pub usable: bool,
     pub end: End,
     pub reason: Option<&'static str>,
-    /// Places, in the connection's own events, of those that it settles.
+    /// The events that it closes, by their index among the connection's own events.
     pub closes: BTreeSet<usize>,
     pub detail: Detail,
 }
@@ -119,7 +119,7 @@ pub enum Mood {
 pub struct Person {
     pub scopes: BTreeSet<String>,
     pub accounts: BTreeSet<String>,
-    /// The sub-code with which all tokens are refused, for as long as it lasts.
+    /// The sub-code with which the provider refuses all tokens, while the trouble lasts.
     pub trouble: Option<u32>,
     pub access_end: i64,
 }
@@ -133,7 +133,7 @@ struct Token {
     dead: Option<u32>,
 }
 
-/// The provider's word on a token that it accepts.
+/// What the provider says about a token that it accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Word {
     end: End,
@@ -150,7 +150,7 @@ enum Standing {
     Revoked { at: i64 },
 }
 
-/// What the vault must know of a connection.
+/// What the vault must know about a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Held {
     version: i32,
@@ -161,16 +161,16 @@ struct Held {
     scopes: BTreeSet<String>,
     issued: Option<i64>,
     standing: Standing,
-    /// Last seen to work.
+    /// When it was last seen to work.
     good: Option<i64>,
     rotated: Option<i64>,
-    /// `None` until they were listed.
+    /// `None` until they have been listed.
     accounts: Option<BTreeSet<String>>,
-    /// An attempt to renew it as it is failed.
+    /// Whether an attempt to renew this version failed.
     tried: bool,
 }
 
-/// An event that is not settled.
+/// An event that is still open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Open {
     kind: Kind,
@@ -179,7 +179,7 @@ struct Open {
     place: usize,
 }
 
-/// A connection, what was said of it, and what of that is open.
+/// A connection, the events about it, and those of them that are open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Connection {
     held: Held,
@@ -195,25 +195,25 @@ enum Cause {
     Observation,
 }
 
-/// What was reported of a token.
+/// What a service reported about a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
     /// The provider refused it as dead.
     Dead,
-    /// The same, of a secret that is no longer held.
+    /// The provider refused as dead a secret that the vault no longer holds.
     DeadBefore,
-    /// Too many calls.
+    /// The provider received too many calls.
     Throttled,
 }
 
-/// Everything.
+/// The state of the provider and of the vault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Model {
     pub now: i64,
     pub mood: Mood,
     people: Vec<Person>,
     tokens: BTreeMap<usize, Token>,
-    /// Tokens that the provider made by itself.
+    /// The number of tokens that the provider made by itself.
     minted: usize,
     connections: BTreeMap<Slot, Connection>,
 }

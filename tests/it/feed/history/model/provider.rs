@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{DAY, Model, Mood, Person, REQUIRED, Slot, Token, Word};
 
-/// What the sandbox gives when it gives a fresh life.
+/// The life of a token that the sandbox renews.
 const LONG_LIFE: i64 = 60 * DAY;
 
 /// Why the provider refuses a token, by its sub-code.
@@ -25,7 +25,7 @@ impl Model {
         Self { now, mood: Mood::SameDay, people, tokens, minted: 1_000_000, connections }
     }
 
-    /// A person logs in and gets a token.
+    /// Gives a token to a person who logs in.
     pub fn mint(&mut self, token: usize, person: usize, long: bool, life: i64) {
         let end = Some(self.now + life);
         self.tokens.insert(token, Token { person, long, issued: self.now, end, dead: None });
@@ -35,14 +35,14 @@ impl Model {
         &mut self.people[person]
     }
 
-    /// All tokens that a person has so far die.
+    /// Ends all tokens that a person has so far.
     pub fn kill_all(&mut self, person: usize, subcode: u32) {
         for token in self.tokens.values_mut().filter(|token| token.person == person) {
             token.dead.get_or_insert(subcode);
         }
     }
 
-    /// The end of the token that a connection holds moves, by the provider's doing.
+    /// Moves the end of the token that a connection holds, as the provider may do.
     pub fn move_end(&mut self, slot: Slot, end: i64) {
         let held = self.connections[&slot].held.token;
         self.tokens.get_mut(&held.expect("a usable token is held")).expect("it is known").end = Some(end);
@@ -57,7 +57,7 @@ impl Model {
         if token.end.is_some_and(|end| end <= self.now) {
             return Err(reason_of(463));
         }
-        // Only of long-lived tokens the day of issue is told.
+        // The provider tells the day of issue of long-lived tokens only.
         let issued = token.long.then_some(token.issued);
         let short = token.end.is_some_and(|end| end - issued.unwrap_or(self.now) < DAY);
         let (access, scopes) = (person.access_end, person.scopes.clone());
@@ -85,7 +85,7 @@ impl Model {
         Ok(self.minted)
     }
 
-    /// The ad accounts that a token reaches; `None`: they can't be listed.
+    /// The ad accounts that a token reaches. `None`: they can't be listed.
     pub(super) fn accounts(&self, token: usize) -> Option<BTreeSet<String>> {
         let person = &self.people[self.tokens[&token].person];
         REQUIRED.iter().any(|scope| person.scopes.contains(*scope)).then(|| person.accounts.clone())

@@ -7,7 +7,7 @@ use super::{
     Standing, Status, WORKSPACES, Word,
 };
 
-/// How a word on a token is written: with what follows for others, or alone.
+/// Writes what the provider said about a token: with the consequences for other connections, or without.
 type Write = fn(&mut Model, Slot, Result<Word, &'static str>, Option<BTreeSet<String>>, Option<i64>);
 
 fn is_later(new: End, old: End) -> bool {
@@ -17,7 +17,7 @@ fn is_later(new: End, old: End) -> bool {
     }
 }
 
-/// Each says what the vault must answer.
+/// Each method that stands for a request returns what the vault must answer.
 impl Model {
     pub fn slots(&self) -> Vec<Slot> {
         self.connections.keys().copied().collect()
@@ -31,7 +31,7 @@ impl Model {
         self.connections.get(&slot).is_some_and(|connection| connection.held.is_usable(self.now))
     }
 
-    /// Everything that is due by time is said.
+    /// Announces everything that is due by time.
     pub fn announce(&mut self) {
         for connection in self.connections.values_mut() {
             connection.time_passes(self.now);
@@ -40,7 +40,7 @@ impl Model {
 
     pub fn store(&mut self, slot: Slot, token: usize) -> &'static str {
         let (outcome, token) = self.save(slot, token);
-        // The doctor looks at what was stored: only ad accounts can be news, so soon.
+        // The vault then examines what it stored. So soon, only the ad accounts can be new.
         if let Some(token) = token {
             let (word, accounts) = (self.inspect(token), self.accounts(token));
             self.record(slot, word, accounts, None);
@@ -48,7 +48,7 @@ impl Model {
         outcome
     }
 
-    /// Stores a token and examines nothing: the place where a process may die in between.
+    /// Stores a token without examining it, because a process may die in between.
     pub fn save(&mut self, slot: Slot, pasted: usize) -> (&'static str, Option<usize>) {
         let Ok(mut word) = self.inspect(pasted) else { return ("Refused", None) };
         let mut token = pasted;
@@ -91,7 +91,7 @@ impl Model {
         self.validate_with(slot, Self::record);
     }
 
-    /// The same, and the process dies before it asks about the person's other connections.
+    /// Validates, but the process dies before it asks about the person's other connections.
     pub fn validate_only(&mut self, slot: Slot) {
         self.validate_with(slot, Self::note);
     }
@@ -103,7 +103,7 @@ impl Model {
         write(self, slot, word, accounts, None);
     }
 
-    /// The daily pass: everything that may still change is asked about.
+    /// The daily validation: asks about everything that may still change.
     pub fn sweep(&mut self) {
         for slot in self.slots() {
             if self.connections[&slot].held.status(self.now) != Status::Expired {
@@ -112,12 +112,12 @@ impl Model {
         }
     }
 
-    /// A service saw the provider refuse a token, and last saw it work at `last_success`.
+    /// A service reports that the provider refused a token, and that it last saw the token work at `last_success`.
     pub fn report(&mut self, slot: Slot, claim: Claim, last_success: Option<i64>) -> &'static str {
         self.report_with(slot, claim, last_success, Self::record)
     }
 
-    /// The same, and the process dies before it asks about the person's other connections.
+    /// Reports, but the process dies before it asks about the person's other connections.
     pub fn report_only(&mut self, slot: Slot, claim: Claim, last_success: Option<i64>) -> &'static str {
         self.report_with(slot, claim, last_success, Self::note)
     }
@@ -145,7 +145,7 @@ impl Model {
         verdict
     }
 
-    /// Live connections of the same person elsewhere.
+    /// The person's live connections in other workspaces.
     pub fn siblings(&self, (workspace, person): Slot) -> Vec<Slot> {
         let others = (0..WORKSPACES).filter(|other| *other != workspace).map(|other| (other, person));
         others
@@ -158,7 +158,7 @@ impl Model {
         if let Some(token) = held.token.filter(|_| at_provider)
             && self.inspect(token).is_ok()
         {
-            // Meta knows no end of one token: the person's permissions for the app are taken back.
+            // Meta can't end a single token: it removes the person's permissions for the app instead.
             self.kill_all(slot.1, 458);
         }
         let connection = self.connections.get_mut(&slot).expect("it is connected");
@@ -171,7 +171,7 @@ impl Model {
         }
     }
 
-    /// A caller asks for a longer life.
+    /// A caller asks the vault to exchange a token for one that lasts longer.
     pub fn lengthen(&mut self, slot: Slot) -> &'static str {
         let held = self.connections[&slot].held.clone();
         let (Some(token), Some(end), true) = (held.token, held.end, held.is_usable(self.now)) else {
@@ -243,8 +243,8 @@ impl Model {
         }
     }
 
-    /// Whether the vault may have set its next attempt to renew a token to `at`. The first lies in the first half
-    /// of its window, at a moment that only the vault knows; how long it waits after a failure is its own affair.
+    /// Whether the vault may have scheduled its next attempt to renew a token for `at`. The first attempt lies in the
+    /// first half of its window, at a moment that only the vault knows. After a failure, any wait is allowed.
     pub fn may_renew_at(&self, slot: Slot, at: Option<i64>) -> bool {
         let Connection { held, created, .. } = &self.connections[&slot];
         let (Standing::Live, Some(end)) = (held.standing, held.end) else { return at.is_none() };
@@ -254,12 +254,12 @@ impl Model {
         match at {
             None => held.tried || opens >= end,
             Some(at) if held.tried => at < end,
-            // The moment is told in whole seconds, rounded down.
+            // The vault reports the moment in whole seconds, rounded down.
             Some(at) => (opens..=closes + 1).contains(&at) && at < end,
         }
     }
 
-    /// What was learned of a token. Of a death, the person's other connections are asked about at once.
+    /// Writes what was learned about a token. If it died, the vault asks about the person's other connections at once.
     fn record(
         &mut self,
         slot: Slot,
@@ -278,7 +278,7 @@ impl Model {
         }
     }
 
-    /// What was learned of one token, and of no other.
+    /// Writes what was learned about one token, and about no other.
     fn note(
         &mut self,
         slot: Slot,
@@ -290,7 +290,7 @@ impl Model {
         let connection = self.connections.get_mut(&slot).expect("it is connected");
         connection.change(now, Cause::Observation, |held| match word {
             Ok(word) => held.learn(word, now),
-            // Who is past its end, or known to be dead, dies no second death.
+            // A token that has expired, or that is known to be dead, does not die again.
             Err(reason) if held.is_usable(now) => {
                 held.standing = Standing::Invalid { since: now, reason };
                 held.good = held.good.max(last_success);
