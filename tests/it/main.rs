@@ -1,4 +1,4 @@
-//! The promises of Token Vault, grouped by what they are about. Everything runs against the real binary.
+//! The promises of Token Vault, grouped by subject. Everything runs against the real binary.
 
 mod access;
 mod audit;

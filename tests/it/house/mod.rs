@@ -1,4 +1,4 @@
-//! The source and its documents: who may use whom, and whether what the documents say is true.
+//! The source and its documents: which modules may use which, and whether the documents are true.
 
 mod architecture;
 mod documents;

@@ -1,4 +1,4 @@
-//! SECURITY.md names the test behind each promise; here is what keeps those names true.
+//! SECURITY.md names the test behind each promise. This test checks that each of them exists.
 
 use std::fs;
 use std::path::Path;
@@ -22,7 +22,7 @@ fn named(text: &str) -> Vec<(&str, &str)> {
         .collect()
 }
 
-/// The source of a place: a module of these tests, with all that stands in its folder, or a file of the workspace.
+/// The source at a path: a module of these tests with everything in its folder, or a file of the workspace.
 fn source(root: &Path, place: &str) -> String {
     let files = if place.ends_with(".rs") {
         vec![root.join(place)]

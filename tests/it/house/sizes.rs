@@ -1,4 +1,4 @@
-//! How long a file may be, and how many names a folder may have: as much as can be taken in at a sitting.
+//! Limits on the length of a file and on the number of names in a folder, so that each can be read in one go.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,7 @@ const SOURCE: [&str; 6] = ["client", "fuzz/src", "proto/src", "sandbox", "server
 const LINES: usize = 450;
 const NAMES: usize = 14;
 
-/// What is larger, and why it stays whole.
+/// Larger files, and why they stay in one piece.
 const LARGER: [(&str, &str); 5] = [
     ("sandbox/src", "one file for each thing that the Graph API knows"),
     ("server/src", "one name for each floor and for each entry"),
@@ -20,7 +20,7 @@ const LARGER: [(&str, &str); 5] = [
     ("server/src/vault", "the wings, and what they share"),
 ];
 
-/// How long each file of Rust is, and how many names each folder has, by path.
+/// The number of lines of each Rust file, and the number of names in each folder, by path.
 fn sizes(root: &Path) -> (BTreeMap<String, usize>, BTreeMap<String, usize>) {
     let (mut files, mut folders) = (BTreeMap::new(), BTreeMap::<String, usize>::new());
     let mut names = std::collections::BTreeSet::new();

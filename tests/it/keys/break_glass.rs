@@ -33,7 +33,7 @@ fn pair(world: &World, name: &str) -> (PathBuf, PathBuf) {
 
 on_both_databases! {
     async fn with_the_break_glass_key_every_secret_is_read_again_after_the_master_key_is_lost(world: World) {
-        // Keys from before there was a break-glass key get their second wrap by the back-fill.
+        // Keys that are older than the break-glass key get their second wrap from the back-fill.
         let admin = world.admin();
         let ana = admin.connect(ACME, &world.person("ana").long_lived_token()).await;
         let mut secrets = vec![(ana.clone(), admin.secret(&ana).await)];
@@ -52,7 +52,7 @@ on_both_databases! {
         }).await;
         let run = admin.runs("break-glass").await.remove(0);
         assert_eq!(run.failed, 0, "{run:?}");
-        // A rotation keeps the second wrap usable.
+        // After a rotation, the second wrap still works.
         admin.rotate_key(pb::RotateKeyRequest {
             key: Some(pb::rotate_key_request::Key::WorkspaceId(ACME.into())),
             ..Default::default()
@@ -90,7 +90,7 @@ on_both_databases! {
         admin.connect("initech", &world.person("eve").long_lived_token()).await;
         let status = admin.get_vault_status(Default::default()).await.unwrap();
         assert_eq!(status.master_keys[0].key_id, "k-new");
-        // Its use is in the audit log.
+        // The audit log has a record of its use.
         eventually_async("the recovery is recorded", Duration::from_secs(60), async || {
             let text = fs::read_to_string(world.data().join("audit.jsonl")).unwrap();
             text.lines().any(|line| {

@@ -16,7 +16,7 @@ use token_vault_tests::tools::bao;
 use token_vault_tests::{Launch, eventually, eventually_async, request_id};
 
 const LIMIT: Duration = Duration::from_secs(60);
-/// What the vault may do there, and nothing else.
+/// The permissions of the vault in OpenBao, and no others.
 const POLICY: &str = r#"
 path "transit/keys/token-vault" { capabilities = ["read"] }
 path "transit/encrypt/token-vault" { capabilities = ["update"] }
@@ -114,7 +114,7 @@ impl Bao {
         })
     }
 
-    /// Unseals it, and waits until it answers.
+    /// Unseals the server, and waits until it answers.
     fn open(&self) {
         eventually("OpenBao is unsealed", LIMIT, || {
             self.cli(&["operator", "unseal", &self.unseal], None).status.success()
@@ -137,7 +137,7 @@ impl Bao {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// A file with a token of that policy.
+    /// Writes a file with a token of that policy.
     fn token_file(&self, world: &World) -> PathBuf {
         let made = json(&self.run(&["token", "create", "-policy=token-vault", "-format=json"]));
         let token = made["auth"]["client_token"].as_str().expect("a token");
@@ -147,7 +147,7 @@ impl Bao {
         file
     }
 
-    /// The settings of the vault for this server.
+    /// The vault's settings for this server.
     fn launch(&self, launch: Launch, token_file: &Path) -> Launch {
         launch
             .env("TOKEN_VAULT__KEYS__TRANSIT__ADDRESS", self.address())
@@ -237,7 +237,8 @@ async fn a_master_key_in_the_key_service_wraps_rotates_and_may_be_away_for_a_whi
     let admin = world.admin();
     assert_eq!(admin.secret(&ana).await, secret);
 
-    // While it is down, keys in use still work and new keys can't be made. No restart is needed when it is back.
+    // While the server is down, keys in use still work, but new keys can't be made. When it is back, no restart is
+    // needed.
     bao.down();
     assert_eq!(admin.secret(&ana).await, secret);
     let bob = admin.connect(ACME, &world.person("bob").long_lived_token()).await;
@@ -315,7 +316,7 @@ async fn a_vault_moves_from_a_key_file_to_the_key_service_and_logs_in_anew_when_
     }
     world.stop();
 
-    // The key that was in the environment is not needed any more.
+    // The key in the environment is no longer needed.
     let without = launch.clone().env("TOKEN_VAULT_MASTER_KEY", "");
     world.try_start_as(&without).unwrap();
     let admin = world.admin();
@@ -333,7 +334,7 @@ async fn a_vault_moves_from_a_key_file_to_the_key_service_and_logs_in_anew_when_
         "{}",
         ended.stderr
     );
-    // Neither is one address without a login.
+    // An address without a login is refused too.
     let half = world.launch().env("TOKEN_VAULT__KEYS__TRANSIT__ADDRESS", bao.address());
     let ended = world.try_start_as(&half).unwrap_err();
     assert_eq!(ended.code, Some(2));

@@ -190,7 +190,7 @@ on_both_databases! {
             world.start_again();
             assert!(world.ingestion().await.fetch(&ana).await.is_ok(), "{case}: put right again");
         }
-        // A deleted key is missing, and without the vault's own key, once edited, nobody gets in.
+        // After a key was deleted, it is missing. After the vault's own key was edited, no caller gets in.
         world.stop();
         database.execute(format!("DELETE FROM workspace_keys WHERE {}", data(ACME))).await;
         world.start_again();
@@ -214,7 +214,7 @@ on_both_databases! {
     }
 }
 
-/// Flips every byte of a ciphertext, one byte per connection. Also rows that are swapped and put back.
+/// Flips every byte of a ciphertext, one byte per connection. It also swaps rows and puts them back.
 async fn no_tampered_row_opens(backend: Backend) {
     let world = World::builder(backend).config("log.level", "info").prepare().await;
     let line = master_key_line("k1");
@@ -226,7 +226,7 @@ async fn no_tampered_row_opens(backend: Backend) {
     let mut flipped = 0;
     for (at, (id, _)) in planted.iter().enumerate() {
         let mut bytes = hex::decode(sealed(&world.database, id).await).unwrap();
-        // One row stays as it is, and still decrypts.
+        // One row is left unchanged, and still decrypts.
         if at > 0
             && let Some(byte) = bytes.get_mut(at - 1)
         {

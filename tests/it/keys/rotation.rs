@@ -16,7 +16,7 @@ pub(super) fn id_of(line: &str) -> String {
     line.split(':').nth(1).expect("tvk1:id:key").to_owned()
 }
 
-/// A key file of the test's own, and how to start a vault with it.
+/// The test's own key file, and how to start a vault with it.
 pub(super) fn with_key_file(world: &World, name: &str, lines: &[&str]) -> (PathBuf, Launch) {
     let file = world.folder().join(name);
     write_keys(world, &file, lines);
@@ -41,7 +41,7 @@ pub(super) fn rotate(key: Key) -> pb::RotateKeyRequest {
     pb::RotateKeyRequest { key: Some(key), request_id: request_id() }
 }
 
-/// Begins a rotation, and waits for its end.
+/// Starts a rotation, and waits for its end.
 async fn rotated(admin: &Caller, key: Key) -> pb::JobRun {
     let run = admin.rotate_key(rotate(key)).await.expect("it begins").run.expect("a run");
     ended(admin, &run).await
@@ -80,7 +80,7 @@ on_both_databases! {
         assert_eq!(world.database.texts(versions).await, ["acme 2", "globex 1"], "the old key is gone");
         let known = admin.get_workspace(pb::GetWorkspaceRequest { workspace_id: ACME.into() }).await.unwrap();
         assert_eq!(known.workspace.map(|known| (known.data_key_version, known.token_count)), Some((2, 2)));
-        // The same secret is seen to be the same: the index key did not change.
+        // The vault still recognises the same secret, because the index key did not change.
         let again = admin.store(ACME, &secrets[0]).await.unwrap();
         assert_eq!(again.outcome(), pb::intake_result::Outcome::Unchanged);
         assert_eq!(again.token.unwrap().connection_id, ana);
@@ -123,7 +123,7 @@ async fn a_new_master_key_takes_over(backend: Backend) {
         .is(Code::InvalidArgument, Reason::FieldInvalid)
         .field("key");
 
-    // The vault takes it without a restart.
+    // The vault picks the new key up without a restart.
     write_keys(&world, &file, &[&old, &new]);
     let request = rotate(Key::Master(true));
     let run = admin.rotate_key(request.clone()).await.unwrap().run.unwrap();
@@ -240,7 +240,7 @@ async fn a_replica_that_lacks_the_new_key_is_named_and_one_that_has_it_follows()
         assert!(caller.fetch(&bob).await.is_ok());
         assert_eq!(active(caller).await, ["k2"]);
     }
-    // Without the new key no replica starts any more.
+    // Without the new key, no replica starts any more.
     let (_, behind) = with_key_file(&world, "keys-3", &[&old]);
     let ended = behind.serve(world.folder(), "behind").expect_err("it lacks the key");
     assert!(ended.stderr.contains("k2"), "{}", ended.stderr);

@@ -1,4 +1,4 @@
-//! Keys that are rotated while everything that they encrypt is read, and processes are killed.
+//! Keys that are rotated while everything that they encrypt is read and while processes are killed.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -123,7 +123,7 @@ pub(super) async fn plant(world: &World, count: usize, master: &str) -> Vec<(Str
     planted
 }
 
-/// What readers saw.
+/// What the readers saw.
 #[derive(Default)]
 struct Seen {
     reads: AtomicU64,
@@ -151,7 +151,7 @@ async fn read(
                     seen.wrong.lock().expect("no test panics here").push(format!("{id}: another secret"));
                 }
             }
-            // The process was killed, is starting, or its predecessor still holds the database.
+            // The process was killed, or is starting, or its predecessor still holds the database.
             Err(no) if no.code() == Code::Unavailable || no.reason().is_empty() => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -167,7 +167,7 @@ fn token_of(answer: &pb::FetchAccessTokenResponse) -> Option<&String> {
     }
 }
 
-/// The runs that go on.
+/// The runs that are still in progress.
 async fn running(admin: &Caller) -> Option<Vec<pb::JobRun>> {
     let mut all = Vec::new();
     for job in ["master-key-rotation", "data-key-rotation"] {
@@ -257,7 +257,7 @@ async fn rotation_under_fire(backend: Backend, processes: usize) {
         let left = format!("SELECT count(*) FROM {table} WHERE master_key_id <> '{newest}'");
         assert_eq!(world.database.count(&left).await, 0, "{table} has rows under an old master key");
     }
-    // The old master keys can go.
+    // The old master keys can be removed now.
     drop(fleet);
     write_keys(&world, &file, &[lines.last().expect("a key")]);
     let last = world.replica_as(&launch);

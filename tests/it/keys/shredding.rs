@@ -89,7 +89,7 @@ on_both_databases! {
             fs::read_to_string(&ledger).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), 1);
         assert_eq!((&lines[0]["workspace_id"], &lines[0]["shredded_by"]), (&ACME.into(), &"bootstrap-admin".into()));
-        // The ledger beside the database is restored from it.
+        // If the ledger is missing, the vault restores it from the database.
         world.stop();
         fs::remove_file(&ledger).unwrap();
         world.start_again();

@@ -1,4 +1,4 @@
-//! The command line: where a command looks for the vault, and what it never does by mistake.
+//! The command line: where a command looks for the vault, and mistakes that it must not make.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -15,7 +15,7 @@ use token_vault_tests::certificates::{Authority, Secured, replace};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// An address of this machine at which nobody listens.
+/// An address of this machine at which nothing listens.
 fn free_address() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
@@ -111,7 +111,7 @@ fn no_key_goes_in_the_clear_to_a_port_that_speaks_tls() {
     const ALERT: &[u8] = &[0x15, 3, 3, 0, 2, 2, 22];
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    // As a server with TLS does it: an alert, and whatever else comes is read to its end.
+    // A server with TLS behaves like this: it sends an alert, and reads the rest of the input to its end.
     let heard = std::thread::spawn(move || {
         let mut heard = Vec::new();
         listener.set_nonblocking(false).unwrap();
@@ -148,7 +148,7 @@ async fn a_mistake_is_told_in_the_words_of_the_command_line() {
     assert!(watch.stderr.contains("--workspace") && !watch.stderr.contains("workspace_ids"), "{watch:?}");
 }
 
-/// A demo in a folder of its own, while its vault runs.
+/// A demo in its own folder, while its vault runs.
 struct Demo {
     process: Child,
     folder: tempfile::TempDir,
@@ -177,7 +177,7 @@ impl Demo {
         token_vault_tests::files_below(self.folder.path())
     }
 
-    /// Whether a process has the folder among its arguments: the vault has.
+    /// Whether any process has the folder among its arguments, as the vault has.
     fn vault_runs(&self) -> bool {
         let folder = self.folder.path().display().to_string();
         let processes = fs::read_dir("/proc").unwrap().filter_map(Result::ok);

@@ -1,5 +1,5 @@
-//! What the process does to keep its secrets: from other processes, from core files, from arguments; and what it does
-//! when the disk below its database is full.
+//! How the process protects its secrets from other processes, core files and arguments, and what it does when the disk
+//! below its database is full.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -13,10 +13,10 @@ use token_vault_tests::prelude::*;
 use token_vault_tests::{SmallDisk, eventually_async, master_key_line, token_vault};
 
 const MASTER: &str = "TOKEN_VAULT_MASTER_KEY";
-/// The user nobody, on every Linux.
+/// The id of the user `nobody`, which is the same on every Linux.
 const NOBODY: u32 = 65_534;
 
-/// Ends what it holds.
+/// Ends its process when it is dropped.
 struct Ending(Child);
 
 impl Drop for Ending {
@@ -36,7 +36,7 @@ fn unprivileged(program: &Path) -> Command {
     command
 }
 
-/// What that user can read of a file, or the error message.
+/// The content of a file as that user can read it, or the error message.
 fn seen(file: &str) -> Result<Vec<u8>, String> {
     let done = unprivileged(Path::new("/bin/cat")).arg(file).output().expect("cat runs");
     if done.status.success() {
@@ -58,11 +58,11 @@ fn another_process_of_the_same_user_reads_neither_memory_nor_environment() {
     let line = master_key_line("from-environment");
     let secret = line.rsplit(':').next().unwrap().as_bytes();
 
-    // A process that is dumpable can be read. This proves that the check below can fail at all.
+    // Other processes can read a dumpable process. This proves that the check below can fail at all.
     let mut open = unprivileged(Path::new("/bin/sleep"));
     let open = Ending(open.arg("600").env(MASTER, &line).spawn().unwrap());
     let environment = format!("/proc/{}/environ", open.0.id());
-    // Before its exec the child still is a copy of this test.
+    // Before its exec, the child is still a copy of this test.
     token_vault_tests::eventually("sleep shows its environment", Duration::from_secs(60), || {
         seen(&environment).is_ok_and(|shown| shown.windows(secret.len()).any(|part| part == secret))
     });
@@ -80,7 +80,7 @@ fn another_process_of_the_same_user_reads_neither_memory_nor_environment() {
         let why = seen(&format!("/proc/{id}/{name}")).expect_err(name);
         assert!(why.contains("Permission denied"), "{name}: {why}");
     }
-    // What everybody may read is harmless.
+    // It is harmless to read a file that everybody may read.
     let arguments = seen(&format!("/proc/{id}/cmdline")).unwrap();
     assert!(!arguments.windows(secret.len()).any(|part| part == secret));
 }
@@ -118,7 +118,7 @@ async fn secret_files_that_others_may_read_are_warned_about_by_name() {
     let bootstrap = world.folder().join("first.key");
     let master = world.folder().join("wide.key");
     let key = {
-        // A well-formed key of another vault.
+        // This is a well-formed key of another vault.
         let other = World::start(Backend::Sqlite).await;
         other.bootstrap_key()
     };
@@ -170,7 +170,7 @@ async fn a_full_disk_below_the_database_refuses_changes_loses_nothing_and_is_ove
     }
     let world = World::builder(Backend::Sqlite).prepare().await;
     let disk = SmallDisk::at(&world.data(), 4 * 1_024);
-    // The audit log is on another disk, because another test covers a full disk below it.
+    // The audit log is on another disk, because another test covers a full disk below the log.
     let log = world.folder().join("audit.jsonl");
     let launch = world.launch().env("TOKEN_VAULT__AUDIT__FILE", log.display().to_string());
     world.try_start_as(&launch).expect("there is room");
@@ -213,7 +213,7 @@ async fn a_limit_on_the_size_of_files_is_a_full_disk_and_not_the_end() {
     let limit =
         |current| prlimit(pid, Resource::Fsize, Rlimit { current, maximum: None }).expect("it is ours");
     limit(Some(0));
-    // No file can grow, the log and the audit log included.
+    // No file can grow, including the log and the audit log.
     for number in 0..3 {
         let no =
             admin.store(ACME, &world.person(&format!("late{number}")).long_lived_token()).await.unwrap_err();

@@ -1,5 +1,5 @@
-//! No secret of a run stands in clear, base64 or hexadecimal in anything that the vault leaves behind: logs at
-//! their most talkative, the data folder, the files and the log of the database.
+//! No secret of a run appears in clear, base64 or hexadecimal in anything that the vault leaves behind: logs at the
+//! most verbose level, the data folder, and the database's files and log.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,7 +14,7 @@ use token_vault_tests::{Cluster, Finding, Hunter, files_below, request_id};
 /// The files whose purpose is to hold a secret. No other file may hold one.
 const KEY_FILES: [&str; 2] = ["master.key", "bootstrap-admin.key"];
 
-/// Everything that the vault and its database wrote, but for the key files.
+/// Every file that the vault and its database wrote, except the key files.
 fn left_behind(world: &World) -> Vec<PathBuf> {
     let mut files = files_below(world.folder());
     if world.database.backend() == Backend::Postgres {
@@ -23,16 +23,16 @@ fn left_behind(world: &World) -> Vec<PathBuf> {
     }
     files.retain(|file| {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
-        // `app.secret` is the test's own, which the vault reads.
+        // The vault reads `app.secret`, which the test itself wrote.
         !KEY_FILES.contains(&name.as_ref()) && name != "app.secret"
     });
     files
 }
 
-/// A day in the vault's life with every kind of secret, and every kind of mistake that could make it talk.
+/// A day of the vault with every kind of secret, and every kind of mistake that could make the vault reveal one.
 async fn a_rich_run(world: &World) {
     let (admin, connector, ingestion) = (world.admin(), world.connector().await, world.ingestion().await);
-    // Its responses are searched as well.
+    // The test searches the vault's responses as well.
     let feed = world.alerting().await.watch_all().await;
     let (ana, bob, eve) = (world.person("ana").with_ad_accounts(2), world.person("bob"), world.person("eve"));
     let say = |name: &str, token: String| {
@@ -47,7 +47,7 @@ async fn a_rich_run(world: &World) {
         say("proof", appsecret_proof(&world.sandbox.app().secrets[0], &secret));
         connector.validate(connection).await.expect("it can be examined");
     }
-    // The same call twice: what is stored for repeats must not hold a secret either.
+    // The same call twice: the outcome that is stored for repeats must not hold a secret either.
     let again = pb::StoreTokenRequest {
         request_id: request_id(),
         ..world.pasted(ACME, &say("repeated token", eve.short_lived_token()))
@@ -82,7 +82,7 @@ async fn a_rich_run(world: &World) {
     let run = pb::RunJobRequest { job: misplaced.clone(), request_id: String::new() };
     admin.run_job(run).await.expect_err("a token in place of a job");
 
-    // A provider that repeats secrets in its errors, and one that does not answer.
+    // The provider repeats secrets in its errors, or does not answer.
     let repeats = FaultKind::Text {
         status: 400,
         text: format!("{{\"error\":{{\"message\":\"{short} is bad\",\"code\":1}}}}"),
@@ -95,7 +95,7 @@ async fn a_rich_run(world: &World) {
     connector.store(ACME, &late).await.expect_err("the provider is away");
     world.sandbox.clear_faults();
 
-    // A report that repeats the secret, as a careless client's log does.
+    // The report repeats the secret, like the log of a careless client.
     ana.changes_password();
     let held = connector.get(&id).await.expect("it is there").token_version;
     let body =
@@ -176,8 +176,7 @@ fn hunt(world: &World, when: &str) -> Vec<Finding> {
     found
 }
 
-/// What the system shows of a process to all of its users: the arguments. And what its children inherit, of which there
-/// are none.
+/// What the system shows of a process to all users: its arguments. And what its children would inherit; there are none.
 fn told_to_the_system(world: &World) -> Vec<Finding> {
     let pid = world.process(|process| process.id());
     let process = PathBuf::from(format!("/proc/{pid}"));
@@ -187,7 +186,7 @@ fn told_to_the_system(world: &World) -> Vec<Finding> {
     let mut found = world.secrets().search("/proc/PID/cmdline", &arguments);
     found.extend(world.secrets().search("/proc/PID/comm", &name));
     for task in fs::read_dir(process.join("task")).expect("a process has threads").flatten() {
-        // A thread that has ended has no children any more.
+        // A thread that has ended no longer has children.
         let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
         assert_eq!(children.trim(), "", "the vault starts no process");
     }
@@ -250,7 +249,7 @@ fn the_hunter_finds_a_planted_secret_in_every_form_and_nothing_in_its_absence() 
     fs::create_dir_all(file.parent().unwrap()).unwrap();
     let mut forms = vec![secret.to_owned(), hex::encode(secret), hex::encode_upper(secret)];
     for offset in 0..3 {
-        // It is found at each of the three alignments of base64, whatever surrounds it.
+        // The search finds it at each of the three alignments of base64, whatever surrounds it.
         let around = format!("{}{secret}{}", &"<<<"[..offset], ">>>>");
         forms.extend([
             STANDARD.encode(&around),
@@ -259,7 +258,7 @@ fn the_hunter_finds_a_planted_secret_in_every_form_and_nothing_in_its_absence() 
         ]);
     }
     for form in forms {
-        // Among other bytes, across the border of two database pages.
+        // The secret is among other bytes, across the border of two database pages.
         let mut bytes = vec![0xfe; 4_090];
         bytes.extend_from_slice(form.as_bytes());
         bytes.extend_from_slice(&[0; 100]);

@@ -1,4 +1,4 @@
-//! The process: how it starts, ends and outlives its database, and what its commands say.
+//! The process: how it starts and ends, how it survives an outage of its database, and what its commands print.
 
 use std::fs;
 use std::time::{Duration, Instant};

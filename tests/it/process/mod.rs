@@ -1,4 +1,4 @@
-//! The process: how it starts and ends, what its commands say, and what it keeps to itself.
+//! The process: how it starts and ends, what its commands print, and how it protects its secrets.
 
 mod command_line;
 mod hardening;

@@ -1,4 +1,4 @@
-//! What commands show: whole words on lines that fit the terminal.
+//! The output of commands: whole words, on lines that fit the terminal.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use token_vault_tests::{Ended, Launch, eventually};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Asserts that no line is longer than `width` and that every word of `text` is whole: it stands in `whole`, which was
-/// written without bounds.
+/// Asserts that no line is longer than `width`, and that no word of `text` is broken: each word is in `whole`, which is
+/// the same output without a limit.
 fn fits(what: &str, text: &str, width: usize, whole: &str) {
     let words: BTreeSet<_> = whole.split_whitespace().collect();
     for line in text.lines() {

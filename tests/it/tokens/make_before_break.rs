@@ -1,4 +1,4 @@
-//! Make before break: a new token never takes the place of a better one silently.
+//! Make before break: a new token never replaces a better one silently.
 
 use token_vault_tests::prelude::*;
 

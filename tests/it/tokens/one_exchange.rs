@@ -61,7 +61,7 @@ async fn exchanges_of_one_token_asked_for_at_two_replicas_never_overlap_at_the_p
     assert!(counts.iter().all(|(done, refused)| *done >= 1 && *refused >= 20), "no race: {counts:?}");
     assert!(done >= 5, "{counts:?}");
     let shortest = asked.windows(2).map(|two| two[1] - two[0]).min().unwrap_or(0);
-    // Each was held for so long before it was answered.
+    // The provider held each exchange for this long before it answered.
     assert!(u128::try_from(shortest).unwrap_or(0) >= STALL.as_micros(), "{shortest} µs apart: {asked:?}");
 }
 

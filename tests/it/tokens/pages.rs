@@ -1,4 +1,4 @@
-//! Pages of a person: connections of their own, whose tokens follow the person's.
+//! Pages of a person: each page is its own connection, whose token follows the person's.
 
 use token_vault_proto::v1::check;
 use token_vault_proto::v1::expiry_event::Kind;
@@ -25,7 +25,7 @@ on_both_databases! {
         assert_eq!((subject.id.as_str(), subject.name.as_str(), subject.r#type()), (&*shop, "Shop", Type::Page));
         assert_eq!(token.workspace_id, ACME);
         assert!(token.usable && world.ingestion().await.fetch(page).await.is_ok());
-        // A token that is stored without `connect_pages` connects none.
+        // Storing a token without `connect_pages` connects no pages.
         let ben = world.person("ben");
         ben.page("Other");
         assert!(world.connector().await.store(ACME, &ben.long_lived_token()).await.unwrap().page_connection_ids.is_empty());

@@ -1,4 +1,4 @@
-//! Every error of the provider's own table: whether it is about the token, about our setup, or about neither.
+//! Every error in the provider's own table: whether it is about the token, about our setup, or about neither.
 
 use std::time::Duration;
 
@@ -27,8 +27,8 @@ fn body(code: i64, subcode: Option<u32>, message: &str) -> String {
     )
 }
 
-/// Rows of the reference's table of codes that say nothing of the token itself: code, sub-code, text, and what a
-/// report of it comes to.
+/// Rows of the reference's table of codes that say nothing about the token itself: code, sub-code, text, and the
+/// verdict and advice for a report of it.
 const NOT_THE_TOKEN: &[(i64, Option<u32>, &str, Verdict, Advice)] = {
     use Advice as A;
     use Verdict as V;
@@ -83,7 +83,7 @@ const NOT_THE_TOKEN: &[(i64, Option<u32>, &str, Verdict, Advice)] = {
     ]
 };
 
-/// Rows of the reference's table of dead tokens: sub-code of 190, and the reason that people are told.
+/// Rows of the reference's table of dead tokens: the sub-code of 190, and the reason that people see.
 const DEAD: &[(u32, pb::RefusalReason)] = &[
     (452, pb::RefusalReason::Unknown),
     (456, pb::RefusalReason::Malformed),
@@ -150,7 +150,7 @@ on_both_databases! {
         world.sandbox.fault(Fault::on(Endpoint::DebugToken).with(slow));
         let reports = (0..20).map(|n| {
             let (caller, id) = (if n % 2 == 0 { one.clone() } else { other.clone() }, id.clone());
-            // Another refusal each time, because a caller may report whatever it likes.
+            // Each refusal is different, because a caller may report whatever it likes.
             tokio::spawn(async move { caller.report(&id, 1, 400, &body(190, Some(460 + n), "x")).await })
         });
         for report in reports.collect::<Vec<_>>() {
@@ -159,7 +159,7 @@ on_both_databases! {
             assert!(report.retry_after.is_some_and(|after| after.seconds <= 30), "{:?}", report.retry_after);
         }
         assert_eq!(asked() - before, 1, "all of them have the answer of one question");
-        // Within the retry delay the verdict is the same, but after it the provider is asked again.
+        // Within the retry delay the verdict stays the same. After it, the vault asks the provider again.
         ana.changes_password();
         world.advance(Duration::from_secs(11)).await;
         let report = one.report(&id, 1, 400, &body(190, Some(460), "x")).await.unwrap();
@@ -189,7 +189,8 @@ on_both_databases! {
             let healed = ingestion.validate(&id).await.unwrap().token.unwrap();
             assert_eq!(healed.status(), Status::Active, "190/{subcode} healed");
         }
-        // Codes that mean the same, and a body without a sub-code: the verdict holds, the provider says why.
+        // Codes with the same meaning, and a body without a sub-code: the verdict holds, and the provider gives the
+        // reason.
         ana.falls_into(460);
         for code in [0, 102, 190, 452, 459, 415] {
             let report = ingestion.report(&id, 1, 401, &body(code, None, "x")).await.unwrap();

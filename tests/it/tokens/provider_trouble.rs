@@ -1,4 +1,4 @@
-//! Faults between the vault and the provider: stored tokens keep working, and the vault guesses nothing.
+//! Faults between the vault and the provider: stored tokens keep working, and the vault does not guess.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ pub(crate) async fn furnished(world: &World) -> (String, String, Contents) {
     (id, secret, world.database.contents().await)
 }
 
-/// Stores a short-lived token while a fault is on; nothing may change.
+/// Stores a short-lived token while the provider has a fault. Nothing may change.
 pub(crate) async fn refused(
     world: &World,
     held: &(String, String, Contents),
@@ -208,7 +208,7 @@ on_both_databases! {
         );
         assert_eq!(token.invalid_reason(), pb::RefusalReason::PasswordChanged);
 
-        // A single refusal that the provider does not repeat does not invalidate a token.
+        // A single refusal does not invalidate a token if the provider does not repeat it.
         world.sandbox.fault(Fault::on(Endpoint::Insights).with(FaultKind::error_with_subcode(400, 190, 460)));
         let intake = connector.store(ACME, &world.person("eve").short_lived_token()).await.unwrap();
         assert_eq!(intake.token.unwrap().status(), Status::Active);

@@ -1,4 +1,4 @@
-//! Frames and messages that break the rules: they harm nobody but who sends them.
+//! Frames and messages that break the rules harm only their sender.
 
 use std::io::Write;
 use std::pin::Pin;
@@ -55,13 +55,13 @@ async fn a_message_that_is_too_large_is_refused_and_the_connection_goes_on() {
     steady.end().await;
 }
 
-/// Frames of HTTP/2 that break its rules, or are too many.
+/// HTTP/2 frames that break the rules, or that are too many.
 fn broken_frames() -> Vec<(&'static str, Vec<u8>)> {
     let call = |stream: u32| frame(1, 4, stream, &headers(LIST));
     let reset = |stream: u32| frame(3, 0, stream, &8_u32.to_be_bytes());
     let many = |count: u32, one: &dyn Fn(u32) -> Vec<u8>| (0..count).flat_map(one).collect::<Vec<u8>>();
     let mut bomb = headers(LIST);
-    // One entry in the table, and then thousands of references to it, of two bytes each.
+    // The table gets one entry, and then thousands of references to it, of two bytes each.
     bomb.extend([0x40, 1, b'a', 127, 0xa1, 0x1e]);
     bomb.extend(std::iter::repeat_n(b'x', 4_000));
     bomb.extend(std::iter::repeat_n(0xbe, 12_000));
@@ -118,7 +118,7 @@ async fn frames_that_break_the_rules_harm_nobody_but_their_sender() {
             let mut socket = dial(&world).await;
             let all = if begun { [PREFACE, SETTINGS, &bytes].concat() } else { bytes.clone() };
             let (mut reads, mut writes) = socket.split();
-            // It may hang up in the middle, and what it answers must be taken or it would wait for us.
+            // The vault may hang up in the middle. Read its answers, because otherwise it would wait for us.
             let writing = async { drop(writes.write_all(&all).await) };
             let reading = async {
                 let mut sink = vec![0; 64 * 1024];
@@ -134,7 +134,7 @@ async fn frames_that_break_the_rules_harm_nobody_but_their_sender() {
     steady.end().await;
 }
 
-/// A body of these bytes.
+/// A request body with these bytes.
 struct Raw(Option<Bytes>);
 
 impl Body for Raw {
@@ -149,7 +149,7 @@ impl Body for Raw {
     }
 }
 
-/// Sends these bytes as the body of a call, and gives the status that comes back.
+/// Sends these bytes as the body of a call, and returns the status of the answer.
 async fn send_raw(
     caller: &Caller,
     mut channel: Channel,
@@ -172,7 +172,7 @@ async fn send_raw(
     Denial::from(status)
 }
 
-/// A message with its prefix.
+/// A message with its length prefix.
 fn message(compressed: u8, length: u32, bytes: &[u8]) -> Vec<u8> {
     let mut message = vec![compressed];
     message.extend(length.to_be_bytes());

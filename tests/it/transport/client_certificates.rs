@@ -1,4 +1,4 @@
-//! Callers who show a certificate: who they are, and when that ends.
+//! Callers with a client certificate: which principal each of them is, and when that ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,14 +11,14 @@ use token_vault_tests::{Steady, eventually, eventually_async};
 
 use super::tls::{INGESTION, LIMIT, admin, unheard};
 
-/// Who comes with which certificate.
+/// Which principal each certificate belongs to.
 const CERTIFICATES: &str = r#"[
     { san = "spiffe://acme/ingestion", principal = "ingestion", role = "ingestion", workspaces = ["acme"] },
     { san = "ops.acme.example", principal = "ops", role = "admin", workspaces = "all" },
     { san = "spiffe://acme/brief", principal = "brief", role = "viewer", workspaces = "all" }
 ]"#;
 
-/// A vault whose clients show a certificate, and the roots of both.
+/// A vault whose clients send a certificate, and the authorities of the servers and of the clients.
 pub(super) async fn mutual(backend: Backend, client_auth: &str) -> (Secured, Authority, Authority) {
     let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));
     let secured = Secured::prepare(backend, &servers.server(), Some((&clients, client_auth))).await;
@@ -27,7 +27,7 @@ pub(super) async fn mutual(backend: Backend, client_auth: &str) -> (Secured, Aut
     (secured, servers, clients)
 }
 
-/// Somebody who brings nothing but a certificate.
+/// A caller that sends only a certificate.
 fn certified(secured: &Secured, servers: &Authority, pair: &Pair) -> Caller {
     secured.world.admin().saying(None).through(secured.channel(servers, Some(pair)))
 }
@@ -50,7 +50,7 @@ async fn certificates_act_in_their_role_and_workspaces_only(backend: Backend) {
     let feed = ingestion.watch(Watch::default()).await.expect("it may watch");
     feed.caught_up().await;
 
-    // DNS names know no case; one of several names is enough.
+    // DNS names ignore case, and one of several names is enough.
     let ops = clients.client(&["elsewhere.example", "OPS.acme.Example"]);
     let ops = certified(&secured, &servers, &ops);
     assert_eq!(ops.list().await.expect("an admin of all").tokens.len(), 2);
@@ -77,7 +77,7 @@ async fn a_certificate_that_is_nobodys_or_two_principals_is_told_so() {
         let no = stranger.list().await.unwrap_err();
         no.is(Code::Unauthenticated, Reason::ApiKeyInvalid).words("auth.certificates");
     }
-    // Upper and lower case differ in a URI, and a prefix is another name.
+    // Upper and lower case differ in a URI, and a prefix is a different name.
     for near in ["spiffe://acme/Ingestion", "spiffe://acme/ingestion/x"] {
         let no = certified(&secured, &servers, &clients.client(&[near])).list().await.unwrap_err();
         no.is(Code::Unauthenticated, Reason::ApiKeyInvalid);
@@ -90,7 +90,7 @@ async fn a_certificate_that_is_nobodys_or_two_principals_is_told_so() {
 async fn a_certificate_that_has_ended_or_has_another_root_makes_no_connection() {
     let (secured, servers, clients) = mutual(Backend::Sqlite, "optional").await;
     let forged = Authority::new("clients").client(&[INGESTION]);
-    // A server's certificate is no client's.
+    // A server's certificate is not valid for a client.
     let cases = [
         (clients.client_until(&[INGESTION], End::Past), "expired"),
         (forged, "invalid peer certificate: "),
@@ -132,7 +132,7 @@ async fn with_both_the_key_decides_and_must_be_the_certificates_principals() {
     both.fetch(&id).await.unwrap_err().is(Code::PermissionDenied, Reason::RoleInsufficient);
     let no = over(&another).list().await.unwrap_err();
     no.is(Code::Unauthenticated, Reason::ApiKeyInvalid).words("belong to different principals");
-    // A key that is no good is not made good by a certificate.
+    // A certificate does not make an invalid key valid.
     for bad in ["Bearer nonsense", "Basic dXNlcjpwYXNz", ""] {
         let no = over(&mine.saying(Some(bad))).list().await.unwrap_err();
         no.is(Code::Unauthenticated, Reason::ApiKeyInvalid);
@@ -179,7 +179,7 @@ async fn a_client_ca_that_is_taken_away_ends_the_trust_in_its_certificates_and_a
     let fresh = |pair: &Pair| certified(&secured, &servers, pair);
     unheard(fresh(&by_new).list().await);
 
-    // Both for a while, as an operator would.
+    // The vault accepts both for a while, as an operator would configure it.
     replace(&secured.file("clients.pem"), &format!("{}{}", old.pem(), new.pem()));
     eventually_async("trust in the new CA", LIMIT, async || fresh(&by_new).list().await.ok()).await;
     fresh(&by_old).list().await.expect("and still in the old one");

@@ -1,5 +1,5 @@
-//! Connections that are many, idle or never finished: they get their share of the vault and no more, and callers who
-//! behave well are answered all the while.
+//! Connections that are many, idle or incomplete: they get only their share of the vault, and well-behaved callers are
+//! answered throughout.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +15,11 @@ use tokio::net::TcpStream;
 
 use super::abuse::{LIMIT, LIST, admin_with_key, dial, memory};
 
-/// Reads until the vault closes the connection; in vain when it does not.
+/// Reads until the vault closes the connection. Returns false if it does not close in time.
 async fn closed(mut socket: TcpStream) -> bool {
     let mut sink = vec![0; 16 * 1024];
     let reading = async {
-        // An error is an end too.
+        // An error counts as the end too.
         while matches!(socket.read(&mut sink).await, Ok(read) if read > 0) {}
     };
     tokio::time::timeout(LIMIT, reading).await.is_ok()
@@ -39,13 +39,13 @@ async fn handshakes_that_are_never_finished_are_ended_and_hold_nobody_up() {
     let mut open = Vec::new();
     for number in 0..300 {
         let mut socket = dial(&secured.world).await;
-        // Nothing at all, or the beginning of a ClientHello.
+        // These connections send nothing at all, or the beginning of a ClientHello.
         if number % 2 == 0 {
             socket.write_all(&[22, 3, 1, 2, 0, 1, 0]).await.expect("the vault listens");
         }
         open.push(tokio::spawn(closed(socket)));
     }
-    // One that sends a byte now and then.
+    // This connection sends a byte now and then.
     let mut drip = dial(&secured.world).await;
     let dripping = tokio::spawn(async move {
         for byte in std::iter::once(22).chain(std::iter::repeat_n(3, 1_000)) {
@@ -105,7 +105,7 @@ async fn words_of_http2_that_are_never_finished_are_ended_and_hold_nobody_up() {
 async fn ten_thousand_idle_connections_cost_little_and_hold_nobody_up() {
     const WANTED: u64 = 10_000;
     let _turn = turn().await;
-    // Both ends of a connection are files, one in this process and one in the vault's, with the same limit.
+    // Each connection takes a file in this process and one in the vault's, and both have the same limit.
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -124,7 +124,7 @@ async fn ten_thousand_idle_connections_cost_little_and_hold_nobody_up() {
         socket.write_all(&[PREFACE, SETTINGS].concat()).await.expect("the vault listens");
         open.push(socket);
     }
-    // The last one is served as well: its settings are answered.
+    // The last connection is served as well: the vault answers its settings.
     let mut answer = [0; 9];
     open.last_mut().unwrap().read_exact(&mut answer).await.expect("the vault speaks HTTP/2");
     steady.goes_on(100).await;
@@ -148,7 +148,7 @@ async fn when_connections_run_out_the_idle_ones_make_room() {
         let _ = socket.write_all(&[PREFACE, SETTINGS].concat()).await;
         open.push(tokio::spawn(closed(socket)));
     }
-    // Those idle ones stand in the way for a moment only.
+    // The idle connections are in the way only for a moment.
     let endpoint = world.endpoint();
     for _ in 0..20 {
         let fresh = async || world.admin().through(World::channel_to(&endpoint)).list().await.ok();

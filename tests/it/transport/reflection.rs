@@ -14,7 +14,7 @@ use token_vault_tests::tools::{buf, grpcurl};
 /// How long a test waits for what must come.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Every RPC, in the order in which a story calls them.
+/// Every RPC, in the order in which the story calls them.
 const RPCS: [&str; 25] = [
     "VaultAdmin/CreateApiKey",
     "VaultAdmin/ListApiKeys",
@@ -54,20 +54,20 @@ struct Tool<'w> {
     buf: bool,
 }
 
-/// A call that goes on, and what it has printed so far. Dropping it ends it.
+/// A call that is still running, and its output so far. Dropping it ends the call.
 struct Watching {
     child: Child,
     printed: PathBuf,
 }
 
 impl Watching {
-    /// The answers so far. The last one may be half printed.
+    /// The messages so far. The last one may be incomplete.
     fn answers(&self) -> Vec<Value> {
         let printed = fs::read(&self.printed).expect("the file is there");
         serde_json::Deserializer::from_slice(&printed).into_iter().map_while(Result::ok).collect()
     }
 
-    /// Waits until an event of this kind and connection is printed; a person reads what it says.
+    /// Waits until it has printed an event of this kind about this connection, and returns what a person would read.
     fn shows(&self, kind: &str, connection: &Value) -> Value {
         let began = Instant::now();
         loop {
@@ -131,7 +131,7 @@ impl Tool<'_> {
             let address = self.world.process(|process| process.grpc()).to_string();
             command.args(["-plaintext", "-H", &key, "-d", &body, &address, rpc]);
         }
-        // Nowhere near any proto file or configuration.
+        // This folder is far from any proto file or configuration.
         command.current_dir(self.world.folder());
         command
     }
@@ -147,9 +147,9 @@ impl Tool<'_> {
             .unwrap_or_else(|error| panic!("{rpc}: {error}: {}", text(&done.stdout)))
     }
 
-    /// Calls every RPC, each for what it is there for.
+    /// Calls every RPC for its real purpose.
     fn tell_a_story(&self) {
-        // The watch goes on beside the other calls.
+        // The watch runs beside the other calls.
         let mut called = vec!["TokenVault/WatchExpiryEvents".to_owned()];
         let mut ask = |rpc: &str, body: Value| {
             called.push(rpc.to_owned());

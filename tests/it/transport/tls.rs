@@ -1,4 +1,4 @@
-//! The way in: TLS, and what happens to it while calls go on.
+//! TLS on the gRPC port, and what happens when certificates change while calls are running.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -18,13 +18,13 @@ use super::client_certificates::mutual;
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
 pub(super) const INGESTION: &str = "spiffe://acme/ingestion";
 
-/// The admin over TLS.
+/// The admin, over TLS.
 pub(super) fn admin(secured: &Secured, servers: &Authority) -> Caller {
     secured.world.admin().through(secured.channel(servers, None))
 }
 
-/// There was no connection. With TLS 1.3 a client learns only afterwards that its certificate was not taken, and its
-/// library has several words for that; the vault's own refusals have a reason.
+/// Asserts that there was no connection. With TLS 1.3, a client learns only afterwards that the vault rejected its
+/// certificate, and its library reports that in several ways. The vault's own denials always have a reason.
 #[track_caller]
 pub(super) fn unheard<T: std::fmt::Debug>(outcome: Result<T, Denial>) {
     let no = outcome.expect_err("nobody answers");
@@ -72,7 +72,7 @@ async fn who_speaks_plaintext_to_tls_or_tls_to_plaintext_fails_at_once_and_harms
     let servers = Authority::new("servers");
     let secured = Secured::start(Backend::Sqlite, &servers.server(), None).await;
     let began = Instant::now();
-    // What it gets is an alert of TLS, which its HTTP/2 can't read.
+    // The caller gets a TLS alert, which it can't read as HTTP/2.
     unheard(secured.world.admin().list().await);
     admin(&secured, &servers).list().await.expect("others are answered");
 
@@ -230,7 +230,7 @@ async fn off_loopback_nothing_is_served_in_the_clear_unless_told() {
         assert!(ended.stderr.contains(words), "{}", ended.stderr);
     };
     let open = |launch: Launch| launch.arg("--listen").arg("0.0.0.0:0");
-    // The flag of the world's own launch stands first; the environment loses to it.
+    // The usual launch of the world sets the address by a flag, which would win over the environment.
     let data = world.data();
     let bare = || Launch::new(["serve", "--data-dir"]).arg(&data);
     refused(open(bare()), "server.tls.cert_file");
@@ -259,7 +259,8 @@ async fn connections_end_at_their_age_without_a_failed_call_and_watches_are_told
     while began.elapsed() < Duration::from_secs(4) {
         match stays.list().await {
             Ok(_) => calls += 1,
-            // The library's own: it had queued the call on a connection that was about to close, and never sent it.
+            // This error is the library's own: it had queued the call on a connection that was about to close, and
+            // never sent it.
             Err(no) => {
                 unheard(Err::<(), _>(no));
                 unsent += 1;
@@ -272,7 +273,7 @@ async fn connections_end_at_their_age_without_a_failed_call_and_watches_are_told
     watcher.watch(Watch::default()).await.expect("it resumes over a new connection");
 }
 
-/// One handshake with these versions and words of ALPN, and what it came to.
+/// Does one handshake with these versions and ALPN protocols, and returns its outcome.
 async fn shake(
     secured: &Secured,
     config: &Arc<rustls::ClientConfig>,
@@ -282,7 +283,8 @@ async fn shake(
     let socket = tokio::net::TcpStream::connect(address).await?;
     let name = "localhost".try_into().expect("a name");
     let mut stream = tokio_rustls::TlsConnector::from(Arc::clone(config)).connect(name, socket).await?;
-    // The first words of HTTP/2, so that what the vault sends after the handshake, tickets too, has come.
+    // Send the beginning of HTTP/2, so that everything that the vault sends after the handshake has arrived, including
+    // tickets.
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await?;
     stream.read_exact(&mut [0; 9]).await?;
     let session = stream.get_ref().1;

@@ -1,5 +1,5 @@
-//! Who may use whom: read out of the source itself, since the compiler allows every module of a crate to use
-//! every other.
+//! Which module may use which. The test reads this out of the source, because the compiler lets every module of a crate
+//! use every other.
 
 mod source;
 
@@ -10,8 +10,8 @@ use std::sync::OnceLock;
 
 use source::{Source, Target};
 
-/// Each module of the server, and those of ours that it may use. `main.rs` and `lib.rs` are left out: they
-/// hold everything.
+/// Each module of the server, and the modules of ours that it may use. `main.rs` and `lib.rs` are left out, because
+/// they hold everything.
 const MODULES: [(&str, &[&str]); 16] = [
     ("backoff", &[]),
     ("http_client", &[]),
@@ -23,10 +23,10 @@ const MODULES: [(&str, &[&str]); 16] = [
     ("oidc", &["http_client", "model"]),
     ("telemetry", &[]),
     ("vault", &["audit", "crypto", "model", "oidc", "provider", "store"]),
-    // Of `provider`, its words only: what a caller reports, and what belongs to a request.
+    // It uses only the types of `provider`: what a caller reports, and what belongs to a request.
     ("api", &["backoff", "model", "provider", "vault"]),
     ("jobs", &["model", "vault"]),
-    // What `api` and the others are configured with is theirs to say.
+    // `api` and the others define the types of their own configuration.
     ("config", &["api", "audit", "model", "oidc", "provider", "telemetry", "vault"]),
     ("serve", &["api", "config", "jobs", "model", "provider", "vault"]),
     ("cli", &["audit", "config", "crypto", "model", "serve", "telemetry", "vault"]),
@@ -34,7 +34,7 @@ const MODULES: [(&str, &[&str]); 16] = [
     ("fuzzing", &["api", "config", "crypto", "model", "oidc", "provider", "vault"]),
 ];
 
-/// Crates of others and of ours that stay behind one door, and which doors those are.
+/// External crates, and crates of ours, that only some modules may use, with those modules.
 const CRATES: [(&str, &[&str]); 29] = [
     ("sqlx", &["store"]),
     ("reqwest", &["crypto", "http_client", "oidc", "provider"]),
@@ -67,13 +67,13 @@ const CRATES: [(&str, &[&str]); 29] = [
     ("token_vault_sandbox", &["cli", "provider"]),
 ];
 
-/// Each crate of the workspace by its folder, and those of ours that it may depend on.
+/// Each crate of the workspace by its folder, and the crates of ours that it may depend on.
 const MANIFESTS: [(&str, &[&str]); 6] = [
     ("proto", &[]),
     ("sandbox", &[]),
     ("client", &["token-vault-proto"]),
     ("server", &["token-vault-client", "token-vault-proto", "token-vault-sandbox"]),
-    // The server itself only for histories, which need its clock and its hands on two replicas at once.
+    // The tests use the server itself only for histories, which need its clock and direct access to two replicas.
     ("tests", &["token-vault", "token-vault-proto", "token-vault-sandbox"]),
     ("fuzz", &["token-vault"]),
 ];
@@ -82,7 +82,7 @@ fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate stands in the workspace").to_path_buf()
 }
 
-/// What the modules of a source use and may not.
+/// The modules that a source uses although it may not.
 fn violations(source: &Source) -> Vec<String> {
     let mut wrong = Vec::new();
     for path in source.modules.keys() {
@@ -111,8 +111,8 @@ fn violations(source: &Source) -> Vec<String> {
     wrong
 }
 
-/// Where a wing of the floor `floor` uses one that stands above it. `wings` names them from top to bottom; what stands
-/// in the floor's own `mod.rs` belongs to all of them.
+/// Finds where a wing of the folder `floor` uses a wing above it. `wings` names them from top to bottom. The contents
+/// of the folder's own `mod.rs` belong to all of them.
 fn arrows_upwards(source: &Source, floor: &str, wings: &[&str]) -> Vec<String> {
     let height = |path: &[String]| match path {
         [first, wing, ..] if first == floor => {
@@ -137,10 +137,10 @@ fn arrows_upwards(source: &Source, floor: &str, wings: &[&str]) -> Vec<String> {
 const PLATFORMS: [&str; 1] = ["meta"];
 /// The name of the daily job is part of the contract, though the job asks every provider.
 const JOB_NAMES: [&str; 3] = ["meta_token_expiry", "MetaTokenExpiry", "meta-token-expiry"];
-/// Who may name a platform: its module, its configuration, and the demo, which plays with its sandbox.
+/// The modules that may name a platform: its own, its configuration, and the demo, which uses its sandbox.
 const PLATFORM_DOORS: [&[&str]; 3] = [&["provider"], &["config"], &["cli", "demo"]];
 
-/// The modules that name a platform and may not, in an identifier or in a text.
+/// The modules that name a platform in an identifier or in a text, although they may not.
 fn platform_names(source: &Source) -> Vec<String> {
     let mut wrong = Vec::new();
     for (path, module) in source.modules.iter().filter(|(_, module)| !module.in_tests) {
@@ -157,7 +157,7 @@ fn platform_names(source: &Source) -> Vec<String> {
     wrong
 }
 
-/// The words of a text or identifier, in lower case: those of `MetaConfig` are `meta` and `config`.
+/// Splits a text or identifier into its words, in lower case: `MetaConfig` into `meta` and `config`.
 fn words_of(text: &str) -> impl Iterator<Item = String> {
     let mut spaced = String::new();
     for character in text.chars() {
@@ -177,7 +177,7 @@ fn server() -> &'static Source {
     source
 }
 
-/// The wings of the vault, and what they share, from top to bottom: each uses only what stands below it.
+/// The wings of the vault, and the modules that they share, from top to bottom: each uses only those below it.
 const WINGS: [&str; 16] = [
     "fuzzing",
     "opening",
@@ -208,7 +208,7 @@ fn dependencies(manifest: &str) -> BTreeSet<String> {
             found.extend(named.map(str::to_owned));
         } else if section.contains("dependencies") && line.contains("token-vault") {
             let name = line.split(['.', ' ', '=']).next().unwrap_or_default().trim_matches('"');
-            // A crate may hide behind another name: `vault = { package = "token-vault" }`.
+            // A manifest may rename a crate: `vault = { package = "token-vault" }`.
             let package = line.split('"').find(|part| part.starts_with("token-vault"));
             found.insert(package.filter(|_| line.contains("package")).unwrap_or(name).to_owned());
         }
@@ -244,7 +244,7 @@ fn only_its_module_and_its_configuration_know_a_platform() {
     }
 }
 
-/// Calls of each other's methods on `Vault` are not seen: no path names where they stand.
+/// This does not see calls of methods on `Vault`, because no path names the file that defines a method.
 #[test]
 fn every_wing_of_the_vault_uses_only_what_stands_below_it() {
     let upwards = arrows_upwards(server(), "vault", &WINGS);

@@ -1,4 +1,4 @@
-//! The source of a crate, parsed: its modules, what each of them defines, and which paths each of them uses.
+//! The parsed source of a crate: its modules, what each of them defines, and which paths each of them uses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,18 +11,18 @@ use syn::{Attribute, ExprPath, Ident, Item, ItemMod, ItemUse, LitStr, Meta, QSel
 /// The segments of a path: `vault::token` is `["vault", "token"]`.
 pub(super) type Segments = Vec<String>;
 
-/// A module, and what its source says.
+/// A module, and the facts that its source gives.
 #[derive(Debug, Default)]
 pub(super) struct Module {
-    /// The names of what it defines, its child modules included.
+    /// The names that it defines, including its child modules.
     items: BTreeSet<String>,
-    /// What `use` brings into it, by the name that it has here.
+    /// The paths that `use` imports, by their names in this module.
     imports: BTreeMap<String, Segments>,
-    /// Whose names a `use …::*` brings into it.
+    /// The modules whose names a `use …::*` imports.
     globs: Vec<Segments>,
-    /// Every path that it uses, as it is written.
+    /// Every path that it uses, as written.
     paths: BTreeSet<Segments>,
-    /// Every identifier and every text.
+    /// Every identifier and every string.
     pub(super) words: BTreeSet<String>,
     /// Whether it is compiled for tests only.
     pub(super) in_tests: bool,
@@ -34,23 +34,23 @@ pub(super) struct Source {
     pub(super) modules: BTreeMap<Segments, Module>,
 }
 
-/// What a path leads to.
+/// The target of a path.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Target {
-    /// Something of this crate, by its path from the root.
+    /// An item of this crate, by its path from the root.
     Inside(Segments),
-    /// Something of a crate of this name.
+    /// An item of the crate with this name.
     Outside(String),
 }
 
-/// What a name is.
+/// What a name stands for.
 enum Found {
     Module(Segments),
-    /// Anything else; the module that defines it.
+    /// Any other item, with the module that defines it.
     Item(Segments),
 }
 
-/// How many re-exports are followed before the search for a name is given up.
+/// How many re-exports the search for a name follows before it gives up.
 const HOPS: usize = 16;
 
 impl Source {
@@ -65,7 +65,7 @@ impl Source {
         Self::parse(texts)
     }
 
-    /// Parses files, which are given as their paths below the root and their contents.
+    /// Parses files, given by their paths below the root and their contents.
     pub(super) fn parse<N: AsRef<str>, T: AsRef<str>>(files: impl IntoIterator<Item = (N, T)>) -> Self {
         let mut source = Self::default();
         let mut in_tests = BTreeSet::new();
@@ -85,13 +85,13 @@ impl Source {
         source
     }
 
-    /// What a module uses, as it is written: a re-export counts for the module that it stands in.
+    /// The targets that a module uses, as written: a re-export counts as the module that contains it.
     pub(super) fn uses(&self, at: &[String]) -> BTreeSet<Target> {
         let paths = &self.modules[at].paths;
         paths.iter().filter_map(|path| self.target(at, path)).collect()
     }
 
-    /// The modules of this crate that a module uses, each re-export followed to where the name is defined.
+    /// The modules of this crate that a module uses. Each re-export is followed to the module that defines the name.
     pub(super) fn modules_used(&self, at: &[String]) -> BTreeSet<Segments> {
         let inside = self.uses(at).into_iter().filter_map(|target| match target {
             Target::Inside(path) => Some(path),
@@ -100,7 +100,7 @@ impl Source {
         inside.map(|path| self.home(&path, HOPS)).collect()
     }
 
-    /// Where a path leads that is written in the module `at`. `None`: to what a `use` already brought in.
+    /// The target of a path that is written in the module `at`. `None`: an item that a `use` has already imported.
     fn target(&self, at: &[String], path: &[String]) -> Option<Target> {
         let (first, rest) = path.split_first()?;
         let from = |start: &[String]| Some(Target::Inside([start, rest].concat()));
@@ -122,7 +122,7 @@ impl Source {
         }
     }
 
-    /// The module that defines what a path from the root names.
+    /// The module that defines the item at this path from the root.
     fn home(&self, path: &[String], hops: usize) -> Segments {
         let mut at = Segments::new();
         for name in path {
@@ -135,7 +135,7 @@ impl Source {
         at
     }
 
-    /// What a name is in a module, re-exports included.
+    /// What a name stands for in a module, including re-exports.
     fn find(&self, at: &[String], name: &str, hops: usize) -> Option<Found> {
         let (module, hops) = (self.modules.get(at)?, hops.checked_sub(1)?);
         let child = [at, &[name.to_owned()]].concat();
@@ -159,7 +159,7 @@ impl Source {
     }
 }
 
-/// The path of the module that a file holds: `vault/keys.rs` is `["vault", "keys"]`.
+/// The path of the module in a file: `vault/keys.rs` is `["vault", "keys"]`.
 fn module_of(file: &str) -> Segments {
     let mut path: Segments = file.trim_end_matches(".rs").split('/').map(str::to_owned).collect();
     let at_root = path.len() == 1 && ["lib", "main"].contains(&path[0].as_str());
@@ -169,17 +169,17 @@ fn module_of(file: &str) -> Segments {
     path
 }
 
-/// Collects what a module and those inside it say.
+/// Collects the facts about a module and the modules inside it.
 struct Reader<'a> {
     source: &'a mut Source,
-    /// The modules that are declared for tests only, wherever their files stand.
+    /// The modules that are declared for tests only, in whatever file they are.
     in_tests: &'a mut BTreeSet<Segments>,
-    /// The module whose source this is.
+    /// The module in the file that is being read.
     at: Segments,
 }
 
 impl Reader<'_> {
-    /// The module that is being read.
+    /// The module that is being read now.
     fn module(&mut self) -> &mut Module {
         self.source.modules.entry(self.at.clone()).or_default()
     }
@@ -193,14 +193,14 @@ impl Reader<'_> {
         }
     }
 
-    /// A path of one segment may be anything: a variable, a type from a `use`.
+    /// Ignores a path with one segment, because it may be anything: a variable, or a type from a `use`.
     fn path(&mut self, segments: Segments) {
         if segments.len() > 1 {
             self.module().paths.insert(segments);
         }
     }
 
-    /// Of `<A as b::C>::D` the path is `b::C`, and of `<A>::D` there is none.
+    /// The path of `<A as b::C>::D` is `b::C`, and `<A>::D` has none.
     fn qualified(&mut self, qself: &QSelf, path: &syn::Path) {
         self.visit_qself(qself);
         let segments = path.segments.iter();
@@ -208,7 +208,7 @@ impl Reader<'_> {
         segments.for_each(|segment| self.visit_path_segment(segment));
     }
 
-    /// The tree of a `use`, below the segments that stand before it.
+    /// Collects the tree of a `use`, below the segments before it.
     fn import(&mut self, tree: &UseTree, mut before: Segments) {
         let (name, path) = match tree {
             UseTree::Path(path) => {
@@ -240,12 +240,13 @@ impl Reader<'_> {
         }
     }
 
-    /// The paths of what a macro is given, which is not parsed: names with `::` between them, and groups behind them.
+    /// Collects the paths among the arguments of a macro, which are not parsed: names joined by `::`, and groups after
+    /// them.
     fn tokens(&mut self, tokens: TokenStream, before: &[String]) {
         let mut path = before.to_vec();
-        // Whether `::` was just read, and whether what stands before it is the end of a type: `<A>::`.
+        // Whether `::` was just read, and whether the tokens before it end a type: `<A>::`.
         let (mut colons, mut type_ended) = (!before.is_empty(), false);
-        // In `$name:kind` of a macro's own rules, the kind is no word of ours.
+        // In `$name:kind` of a macro's own rules, `kind` is not a name of ours.
         let mut is_kind = false;
         let mut tokens = tokens.into_iter();
         while let Some(token) = tokens.next() {
@@ -301,7 +302,7 @@ impl Reader<'_> {
     }
 }
 
-/// The name that an item has in its module. Those of a `use` are imports, and an `impl` has none.
+/// The name that an item has in its module. The names of a `use` are imports, and an `impl` has none.
 fn name_of(item: &Item) -> Option<String> {
     let ident = match item {
         Item::Const(item) => &item.ident,

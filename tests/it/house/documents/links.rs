@@ -1,4 +1,4 @@
-//! Where documents point: links lead somewhere, and files that the guides for contributors name are there.
+//! The targets of links in documents: each must exist, and so must the files that the guides for contributors name.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,13 +7,13 @@ use token_vault_tests::files_below;
 
 use super::{documents, root};
 
-/// The targets of `[text](target)`, without those on the web.
+/// The targets of `[text](target)`, except those on the web.
 fn links(text: &str) -> impl Iterator<Item = &str> {
     let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
     targets.filter(|target| !target.starts_with("http"))
 }
 
-/// The name by which a heading is linked.
+/// The anchor of a heading.
 fn anchor(heading: &str) -> String {
     let kept = heading.trim_start_matches('#').trim().to_lowercase();
     kept.chars()
@@ -35,7 +35,7 @@ fn broken(document: &Path, target: &str) -> bool {
     !text.lines().filter(|line| line.starts_with('#')).any(|heading| anchor(heading) == wanted)
 }
 
-/// The texts between backquotes that are paths, or names of source files.
+/// The texts between backquotes that look like paths or names of source files.
 fn paths(text: &str) -> impl Iterator<Item = &str> {
     let quoted = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
     quoted.filter(|word| {
@@ -45,7 +45,7 @@ fn paths(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Guides name files as they stand in the workspace, in the server's source, or alone.
+/// Finds a file that a guide names from the workspace, from the server's source, or by its name alone.
 fn is_there(path: &str, all: &[PathBuf]) -> bool {
     let from_the_top = root().join(path).exists() || root().join("server/src").join(path).exists();
     from_the_top || (!path.contains('/') && all.iter().any(|file| file.ends_with(path)))

@@ -1,4 +1,4 @@
-//! The fenced blocks of a Markdown document, and what a comment above a block says about running it.
+//! The fenced blocks of a Markdown document, and the comments above them that say how to run them.
 
 use std::fs;
 use std::path::Path;
@@ -6,15 +6,16 @@ use std::path::Path;
 /// How a block is run.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Run {
-    /// To its end.
+    /// The block runs to its end.
     ToItsEnd,
-    /// In a terminal of its own, where it stays up. The document goes on once it has printed this.
+    /// The block stays up in its own terminal. The document goes on once the block has printed this text.
     StaysUp { after: String, elsewhere: bool },
-    /// In the reader's terminal, until it has printed this (or what the document shows); then Ctrl-C.
+    /// The block runs in the reader's terminal until it has printed this text (or what the document shows), then gets
+    /// Ctrl-C.
     UntilCtrlC { after: String },
     /// The block is the content of this file.
     SavedAs(String),
-    /// Not at all, for this reason.
+    /// The block does not run, for this reason.
     Not(String),
 }
 
@@ -26,7 +27,7 @@ pub(super) struct Block {
     pub(super) text: String,
 }
 
-/// What a document holds, in order.
+/// The parts of a document, in order.
 #[derive(Debug)]
 pub(super) enum Part {
     Block(Block),
@@ -54,8 +55,8 @@ pub(super) fn parts(document: &Path) -> Vec<Part> {
     parts
 }
 
-/// Reads the line above a block; `None` if it is a comment that says nothing known. A block inside of a comment is one
-/// that only the test sees: its comment opens above the block and is closed below it.
+/// Reads the line above a block. `None`: it is a comment of an unknown form. A block inside a comment is visible only
+/// to the test: the comment opens above the block and closes below it.
 fn how(above: &str) -> Option<Run> {
     let Some(comment) = above.strip_prefix("<!--") else { return Some(Run::ToItsEnd) };
     let comment = comment.trim_end_matches("-->").trim();
@@ -76,7 +77,7 @@ fn how(above: &str) -> Option<Run> {
     }
 }
 
-/// The commands of a `console` block, each with the output that the document shows for it.
+/// The commands of a `console` block, each with the output that the document shows.
 pub(super) fn commands(console: &str) -> Vec<(String, String)> {
     let mut commands: Vec<(String, String)> = Vec::new();
     for line in console.lines() {
@@ -93,8 +94,9 @@ pub(super) fn commands(console: &str) -> Vec<(String, String)> {
     commands
 }
 
-/// The first word of what a document shows that the output lacks. Documents lay JSON out in their own way, leave parts
-/// out (`…`), and show ids and times of another day: so words are compared, in order, without those that hold a digit.
+/// Returns the first word that the document shows and the output lacks. Documents format JSON in their own way, leave
+/// parts out (`…`), and show ids and times of another day. So this compares words in order, and skips words with a
+/// digit.
 pub(super) fn lacking<'t>(shown: &'t str, output: &str) -> Option<&'t str> {
     fn words(text: &str) -> impl Iterator<Item = &str> {
         text.split(|c: char| c.is_whitespace() || "{}[],:\"".contains(c)).filter(|word| !word.is_empty())

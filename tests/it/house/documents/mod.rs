@@ -1,7 +1,7 @@
-//! The documents are true: every block of commands, output, configuration and code is run as it is printed.
+//! The documents are true: the test runs every block of commands, output, configuration and code as it is printed.
 //!
-//! A block that can't be run here carries a comment with the reason, which readers of the rendered document do not see:
-//! `<!-- not run: needs Meta -->`. `markdown.rs` says what else such a comment may say.
+//! A block that can't run here carries a comment with the reason, which readers of the rendered document do not see:
+//! `<!-- not run: needs Meta -->`. `markdown.rs` describes the other forms of such a comment.
 
 mod links;
 mod markdown;
@@ -19,11 +19,11 @@ use tokio::sync::Mutex;
 use markdown::{Block, Part, Run, commands, lacking, parts};
 use terminal::{Desk, Terminal};
 
-/// The ports that the documents name. One document at a time has them.
+/// The ports that the documents name. Only one document may use them at a time.
 const PORTS: [u16; 3] = [7443, 7444, 7500];
 static DESK: Mutex<()> = Mutex::const_new(());
 
-/// Readers type `cargo run`; the test has built everything already.
+/// Readers type `cargo run`. The test has already built the binaries.
 const CARGO: &str = r#"#!/bin/sh
 [ "$1" = run ] || { echo "the test knows only cargo run, not: $*" >&2; exit 2; }
 shift
@@ -52,7 +52,7 @@ struct Reader {
     folder: PathBuf,
     desk: Desk,
     terminal: Terminal,
-    /// Those in which something stays up.
+    /// The terminals in which something stays up.
     others: Vec<Terminal>,
     run: usize,
     not_run: Vec<String>,
@@ -129,7 +129,7 @@ impl Reader {
         done.unwrap_or_else(|output| panic!("{place} fails:\n{output}"));
     }
 
-    /// In a terminal of its own. What comes after it is typed into a new one.
+    /// Runs a block in its own terminal. The blocks after it are typed into a new one.
     fn stay_up(&mut self, text: &str, after: &str, elsewhere: bool) -> Result<(), String> {
         let folder = if elsewhere { self.folder.join("elsewhere") } else { self.folder.clone() };
         fs::create_dir_all(&folder).expect("the test's folder is writable");
@@ -159,7 +159,7 @@ impl Reader {
         }
     }
 
-    /// Saves the file, and lets the real binary judge it.
+    /// Saves the file, and checks it with the real binary.
     fn configuration(&mut self, place: &str, file: &str, text: &str) {
         if file.starts_with("Cargo.toml") {
             let manifest = fs::read_to_string(root().join("client/Cargo.toml")).expect("the client is there");
@@ -177,14 +177,14 @@ impl Reader {
     }
 }
 
-/// `cargo test` compiles what the client crate takes into its documentation.
+/// Checks that the client crate includes the README in its documentation, so that `cargo test` compiles its program.
 fn compiled_as_a_doc_test(document: &str) {
     let library = fs::read_to_string(root().join("client/src/lib.rs")).expect("the client is there");
     let included = format!("#[doc = include_str!(\"../../{document}\")]");
     assert!(library.contains(&included), "client/src/lib.rs does not say {included}");
 }
 
-/// Reads one document in a folder of its own.
+/// Follows one document in its own folder.
 async fn read(document: &Path) {
     let parts = parts(document);
     if !parts.iter().any(|part| matches!(part, Part::Block(_))) {

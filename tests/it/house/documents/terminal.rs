@@ -10,25 +10,25 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-/// A step that takes longer hangs.
+/// The longest time that a step may take.
 const LIMIT: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(10);
 
-/// What every terminal of a document shares.
+/// What the terminals of a document share.
 pub(super) struct Desk {
-    /// Where the scripts and their output go, out of the reader's sight.
+    /// The folder of the scripts and their output, which the reader does not see.
     notes: PathBuf,
     environment: Vec<(String, String)>,
     steps: u32,
 }
 
-/// A shell that reads its commands from a pipe. Dropping it ends it and all that it started.
+/// A shell that reads its commands from a pipe. Dropping it ends the shell and all processes that it started.
 pub(super) struct Terminal {
     shell: Child,
     stdin: ChildStdin,
 }
 
-/// One step: a script, and where its output and its exit code go.
+/// One step: a script, and the files for its output and its exit code.
 struct Step {
     script: PathBuf,
     output: PathBuf,
@@ -40,7 +40,7 @@ impl Step {
         String::from_utf8_lossy(&fs::read(&self.output).unwrap_or_default()).into_owned()
     }
 
-    /// The exit code, once it is there.
+    /// The exit code, once the step has ended.
     fn code(&self) -> Option<i32> {
         fs::read_to_string(&self.code).ok()?.strip_suffix('\n')?.parse().ok()
     }
@@ -71,7 +71,7 @@ impl Desk {
 }
 
 impl Terminal {
-    /// Runs all commands; gives the output, or what it was when one of them failed.
+    /// Runs all commands. Returns their output, which is an error if one of them failed.
     pub(super) fn run(&mut self, desk: &mut Desk, commands: &str) -> Result<String, String> {
         let step = desk.step(&format!("set -e\n{commands}"));
         self.send(&step);
@@ -81,14 +81,14 @@ impl Terminal {
         }
     }
 
-    /// Runs one command; gives its exit code and its output.
+    /// Runs one command. Returns its exit code and its output.
     pub(super) fn call(&mut self, desk: &mut Desk, command: &str) -> (i32, String) {
         let step = desk.step(&format!("set +e\n{command}"));
         self.send(&step);
         (self.ended(&step).expect("a command does not end the shell"), step.output())
     }
 
-    /// Runs commands until their output is as wanted, or until they end; then leaves them running.
+    /// Runs commands until their output is as wanted, and leaves them running. It is an error if they end before that.
     pub(super) fn start(
         &mut self,
         desk: &mut Desk,
@@ -107,15 +107,16 @@ impl Terminal {
         Ok(())
     }
 
-    /// What Ctrl-C does: a signal to all that the shell runs, but not to the shell; then waits for their end.
+    /// Does what Ctrl-C does: sends a signal to every process that the shell runs, but not to the shell, and waits for
+    /// their end.
     pub(super) fn press_ctrl_c(&self) {
         assert!(self.ends_by(Signal::INT), "Ctrl-C does not end {:?}", descendants(self.shell.id()));
     }
 
-    /// Whether all that the shell runs ends by this signal.
+    /// Whether all processes of the shell end after this signal.
     fn ends_by(&self, signal: Signal) -> bool {
         for pid in descendants(self.shell.id()) {
-            // One that has just ended by itself is no loss.
+            // A process may just have ended by itself.
             let _ = kill_process(pid, signal);
         }
         let began = Instant::now();

@@ -1,17 +1,17 @@
-//! A hundred thousand connections, each of which follows from its number.
+//! A hundred thousand connections. The number of a connection determines everything about it.
 
 use token_vault_proto::v1::token::Status;
 use token_vault_tests::Database;
 use token_vault_tests::prelude::*;
 
-/// How many.
+/// The number of connections.
 pub(super) const COUNT: i64 = 100_000;
 pub(super) const DAY: i64 = 86_400;
-/// Connections of one ad account.
+/// How many connections reach the ad account.
 pub(super) const OF_ACCOUNT: i64 = 100;
 pub(super) const ACCOUNT: &str = "act_4711000815";
 
-/// The planted connection number `n`. `SQL` says the same to the database.
+/// The planted connection number `n`. `SQL` describes the same connections to the database.
 pub(super) struct Planted(pub(super) i64);
 
 impl Planted {
@@ -23,7 +23,7 @@ impl Planted {
         (self.0 % 49_999).to_string()
     }
 
-    /// Seconds from now to the end; `None` where there is none, or none is known.
+    /// Seconds from now to the end. `None`: there is no end, or it is not known.
     pub(super) fn life_left(&self) -> Option<i64> {
         let spread = self.0 * 7_919 % 100_003;
         match self.0 % 7 {
@@ -57,7 +57,7 @@ impl Planted {
     }
 }
 
-/// Inserts them all, straight into the tables.
+/// Inserts all connections straight into the tables.
 pub(super) async fn plant(database: &Database, now: i64) {
     let (series, id, analyze) = match database.backend() {
         Backend::Sqlite => (
