@@ -32,8 +32,8 @@ impl FieldViolation {
     }
 }
 
-/// What a verb of the vault answers when it does not do it. Carries facts, never a secret.
-/// `api/status.rs` gives each its code, reason and remedy.
+/// Why a verb of the vault did not do what was asked. Carries facts, never a secret. `api/status.rs` gives each variant
+/// its code, reason and remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VaultError {
     /// All fields that break their rules.
@@ -58,7 +58,7 @@ pub enum VaultError {
         /// The request's field.
         field: &'static str,
     },
-    /// The position is in the feed of another vault, or of another state of this database.
+    /// The position is from the feed of another vault, or from before a backup of this database was restored.
     #[error("the position is of another feed than this one")]
     FeedReplaced {
         /// This feed's epoch.
@@ -66,7 +66,7 @@ pub enum VaultError {
         /// The position's epoch.
         theirs: Uuid,
     },
-    /// The events after the position are deleted.
+    /// The events after the position were deleted.
     #[error("the events after the position are no longer kept")]
     EventsCompacted {
         /// Sequence of the oldest event that is kept.
@@ -148,7 +148,7 @@ pub enum VaultError {
         expected: String,
         actual: String,
     },
-    /// Revoking it at the provider would end the tokens of other workspaces, too.
+    /// Revoking the token at the provider would also end the tokens of other workspaces.
     #[error("the token is shared with {connections} other connections")]
     TokenShared { connection: ConnectionId, connections: u32 },
     #[error("the exchange is not possible: {why}")]
@@ -194,13 +194,13 @@ pub enum VaultError {
     },
     #[error("the vault is shutting down")]
     ShuttingDown,
-    /// A stored secret does not decrypt: its row was altered, or is from another state of the database.
+    /// A stored secret does not decrypt: its row was altered, or comes from another copy of the database.
     #[error("the stored secret of {connection} does not open")]
     CiphertextCorrupt { connection: ConnectionId, version: TokenVersion },
     /// A workspace's keys do not unwrap: their rows were altered.
     #[error("the keys of workspace {0} do not open")]
     WorkspaceKeysCorrupt(WorkspaceId),
-    /// A workspace's keys changed while something was encrypted by them. The work starts over.
+    /// A workspace's keys changed while something was being encrypted with them. The work starts over.
     #[error("the keys of workspace {0} changed meanwhile")]
     KeysChanged(WorkspaceId),
     #[error("the key service can't be reached")]
@@ -212,12 +212,12 @@ pub enum VaultError {
         replicas: Vec<String>,
         why: &'static str,
     },
-    /// There is no API key, or an unknown or a revoked one.
+    /// The call has no API key, or its key is unknown or revoked.
     #[error("the API key is missing or not known")]
     ApiKeyInvalid,
     #[error("the API key expired at {at}")]
     ApiKeyExpired { at: Timestamp },
-    /// The certificate is valid, and its names are mapped to no principal, or to several.
+    /// The certificate is valid, but its names are mapped to no principal, or to several.
     #[error("the certificate's names are mapped to no principal")]
     CertificateUnknown,
     /// The connection has outlived its certificate.
@@ -225,12 +225,12 @@ pub enum VaultError {
     CertificateExpired { at: Timestamp },
     #[error("the certificate and the API key are of different principals")]
     CertificateOfAnother,
-    /// The caller's token is not valid, not of the configured issuer, or not for this vault.
+    /// The caller's token is invalid, was issued by another issuer, or is not meant for this vault.
     #[error("the caller's token is not accepted")]
     TokenRejected,
     #[error("the caller's token expired at {at}")]
     CallerTokenExpired { at: Timestamp },
-    /// The token is valid, and its claims give the caller no name, role or workspace here.
+    /// The token is valid, but its claims give the caller no name, role or workspace here.
     #[error("the token's claims are mapped to no principal")]
     TokenUnmapped,
     /// The issuer's keys could not be fetched, so the token can't be verified.
@@ -271,8 +271,8 @@ impl VaultError {
     /// How long to wait when a refusal names no time.
     pub(super) const WAIT: Duration = Duration::from_secs(30);
 
-    /// Whether the database, the key service or the audit log is unavailable. A run that meets an outage goes on once it
-    /// is over.
+    /// Whether the database, the key service or the audit log is unavailable. A run that meets an outage continues
+    /// after it.
     pub(super) const fn is_outage(&self) -> bool {
         matches!(self, Self::StorageUnavailable | Self::KeyServiceUnavailable | Self::AuditUnavailable)
     }

@@ -1,12 +1,12 @@
-//! The vault: what callers ask for, and what time brings. Each file of a wing is one `impl Vault` block: a verb, with its
-//! command and its outcome on top.
+//! The vault: what it does for callers, and what it does on a schedule. Each file of a wing is one `impl Vault` block:
+//! a verb, with its command and its outcome at the top.
 //!
 //! - `state`: what a process remembers between calls. `Vault` itself is here.
 //! - `token`: storing, fetching, validating, exchanging, reporting, listing and revoking tokens.
 //! - `feed`: watching the events, paging through them, and subscriptions.
-//! - `jobs`: the work that is done by the clock or begun by a change, one file per job; `timetable` names the jobs.
+//! - `jobs`: work that starts on a schedule or after a change, one file per job; `timetable` names the jobs.
 //! - `keys`: master keys and workspaces' keys, as they are used.
-//! - `access`: who calls, and the API keys.
+//! - `access`: authenticating callers, and managing API keys.
 //! - `workspace`: listing workspaces, and shredding one.
 //! - `once`: a repeated or concurrent request does its work once.
 //! - `audit`: what is written to the audit log, and when.

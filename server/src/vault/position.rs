@@ -1,4 +1,4 @@
-//! Positions that callers hand back: page tokens in lists, and cursors in the feed. Opaque to callers, and checked.
+//! Positions that callers send back: page tokens in lists, and cursors in the feed. The vault checks each of them.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -17,7 +17,7 @@ const HASH: usize = 16;
 const PURPOSE: &str = "page-token";
 
 impl Vault {
-    /// Hashes a query together with its caller: a page token is good for the same query of the same caller only.
+    /// Hashes a query together with its caller: a page token is valid only for the same query by the same caller.
     pub(super) fn query_hash(&self, caller: &Principal, rpc: &str, parts: &[&[u8]]) -> QueryHash {
         let visible = match &caller.workspaces {
             WorkspaceSet::All => "*".to_owned(),
@@ -106,7 +106,8 @@ impl Vault {
 /// The version of the cursor's format.
 const FORMAT: &str = "1";
 
-/// A cursor: format, the feed's epoch, the event's sequence, and its identity, which shows whether the feed is the same.
+/// Writes a cursor: format, the feed's epoch, the event's sequence and its identity. The identity shows whether the
+/// feed is still the same.
 pub(super) fn write_cursor(epoch: Uuid, position: FeedPosition) -> String {
     let FeedPosition { sequence, identity } = position;
     format!("{FORMAT}.{}.{sequence}.{identity:x}", epoch.simple())

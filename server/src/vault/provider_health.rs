@@ -1,4 +1,5 @@
-//! How each provider stands: its circuit, which all replicas share, and the brake on too many dead tokens at once.
+//! The health of each provider: its circuit, which all replicas share, and the limit on how many tokens may die at
+//! once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,17 +15,18 @@ pub struct ProviderState {
     pub provider: ProviderId,
     /// The version of its API that the vault speaks.
     pub api_version: String,
-    /// Calls are held back, since the provider does not answer.
+    /// Whether calls are held back because the provider does not answer.
     pub circuit_open: bool,
     /// What is wrong, and since when.
     pub trouble: Option<(ProviderTrouble, Timestamp)>,
 }
 
-/// More deaths than this within [`DEATHS_WITHIN`], and more than one token in [`ONE_IN`], are not believed at first.
+/// If more tokens than this die within [`DEATHS_WITHIN`], and more than one in [`ONE_IN`], the vault doubts it at
+/// first.
 const DEATHS: i64 = 20;
 const DEATHS_WITHIN: Duration = Duration::from_secs(10 * 60);
 const ONE_IN: i64 = 20;
-/// How long verdicts are then held back. After that they are believed for [`BELIEVED`].
+/// How long the vault then holds verdicts back. Afterwards it believes them for [`BELIEVED`].
 const HELD: Duration = Duration::from_secs(15 * 60);
 const BELIEVED: Duration = Duration::from_secs(60 * 60);
 
@@ -74,8 +76,8 @@ pub(super) async fn raise(
     Ok(())
 }
 
-/// Whether the news that a token is dead is believed now. One wrong app secret must not invalidate the token of every
-/// customer: when too many die at once, verdicts are held back for a while, and then believed.
+/// Whether to believe now that a token is dead. One wrong app secret must not invalidate every customer's token: when
+/// too many tokens seem to die at once, the vault holds verdicts back for a while, and then believes them.
 pub(super) async fn believes_death(
     tx: &mut Tx,
     connection: &Connection,

@@ -12,7 +12,7 @@ pub struct VaultStatus {
     pub server_time: Timestamp,
     /// `sqlite` or `postgres`.
     pub backend: &'static str,
-    /// The name of this process; empty for a caller of some workspaces only.
+    /// The name of this process; empty for a caller that may not act in all workspaces.
     pub replica: String,
     /// The feed's position.
     pub cursor: String,
@@ -32,12 +32,12 @@ pub struct VaultStatus {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplicaState {
     pub name: String,
-    /// The version of its program.
+    /// The version of the program that it runs.
     pub version: String,
     pub started_at: Timestamp,
-    /// Microseconds that its clock is ahead of the database's.
+    /// How many microseconds its clock is ahead of the database's.
     pub clock_offset: i64,
-    /// It is the one that answers this call.
+    /// Whether this replica answers this call.
     pub is_this_one: bool,
 }
 
@@ -45,7 +45,7 @@ impl Vault {
     /// # Errors
     /// `StorageUnavailable`.
     pub async fn status(&self, caller: &Principal) -> Result<VaultStatus, VaultError> {
-        // A caller of some workspaces gets nothing about the whole vault.
+        // A caller limited to some workspaces learns nothing about the whole vault.
         let reaches_all = caller.reaches_all_workspaces();
         let master_keys = if reaches_all { self.master_key_states().await? } else { Vec::new() };
         let mut session = self.store.read().await?;

@@ -21,11 +21,11 @@ pub enum JobKind {
     Housekeeping,
     /// Recomputes the dates of every connection. Started by a change of the policy in force.
     PolicyChange,
-    /// Wraps every key by the active master key. Started when another one becomes active.
+    /// Wraps every key with the active master key. Started when another key becomes the active one.
     MasterKeyRotation,
-    /// Encrypts secrets by their workspace's newest data key. Started when a workspace gets a new one.
+    /// Encrypts secrets with their workspace's newest data key. Started when a workspace gets a new one.
     DataKeyRotation,
-    /// Seals keys to the break-glass key. Started when there are keys without that seal.
+    /// Seals keys to the break-glass key. Started when some keys lack that seal.
     BreakGlass,
     /// Ends the connections of shredded workspaces. Started by shredding.
     Shredding,

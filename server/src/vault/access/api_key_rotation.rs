@@ -1,4 +1,4 @@
-//! RotateApiKey: a new key in place of an old one, with an overlap.
+//! RotateApiKey: replaces a key by a new one. Both work for a while.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub struct RotateApiKey {
     pub key: ApiKeyId,
     /// How long the replaced key keeps working; `None`: a day.
     pub overlap: Option<Duration>,
-    /// The new key's end; `None`: it gets the lifetime that the replaced one was created with.
+    /// When the new key expires. `None`: it gets the same lifetime as the replaced key.
     pub expires_at: Option<Timestamp>,
 }
 
@@ -65,7 +65,7 @@ impl Vault {
             let (key, record, replaced) =
                 self.replace_api_key(caller, &command, &old, now + overlap, claim).await?;
             tracing::info!(api_key = %record.id, replaces = %replaced.id, principal = record.principal, by = caller.name, "API key rotated");
-            // The key is shown only this once, and not before the log has its record.
+            // The response shows the key, only this once, so the audit log must hold its record first.
             self.wait_until_recorded().await?;
             Ok(RotatedApiKey { new: NewApiKey { api_key: record, key: Some(key) }, replaced })
         };
@@ -119,7 +119,7 @@ impl Vault {
                 let (id, record, authorization) = (id.clone(), record.clone(), authorization.clone());
                 let claim = claim.clone();
                 Box::pin(async move {
-                    // Read and checked again under the lock: only a row of the vault's own gets a new MAC.
+                    // Read and check the row again under the lock: only a row that the vault wrote gets a new MAC.
                     let known = tx.lock_api_key(&id).await?;
                     let own = |key: &ApiKeyRecord| {
                         row_mac(&authorization, &key.api_key, &key.hash).as_slice() == key.mac

@@ -1,4 +1,4 @@
-//! The MAC of an API key's row: somebody who can write to the database still can't make a key.
+//! The MAC over an API key's row: write access to the database is not enough to make a key.
 
 use crate::crypto::MacKey;
 use crate::model::{Timestamp, WorkspaceSet};
@@ -26,7 +26,7 @@ pub fn row_mac(authorization: &MacKey, key: &ApiKeyFacts, hash: &[u8]) -> [u8; 3
         &expires_at,
         &revoked_at,
     ];
-    // Only if set, so that the MACs of rows from before this column stay valid.
+    // Included only if set, so that the MACs of rows from before this column stay valid.
     parts.extend(key.replaced_by.iter().map(|by| by.as_str().as_bytes()));
     authorization.mac("api-key", &parts)
 }

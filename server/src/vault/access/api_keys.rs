@@ -27,7 +27,7 @@ pub struct CreateApiKey {
 #[derive(Debug)]
 pub struct NewApiKey {
     pub api_key: ApiKeyFacts,
-    /// The key itself, this once. A repeat of the request gets the facts only.
+    /// The key itself. Only the first response holds it; a repeated request gets only the facts.
     pub key: Option<Secret>,
 }
 
@@ -88,7 +88,7 @@ impl Vault {
                 })
                 .await?;
             tracing::info!(api_key = %api_key.id, principal = api_key.principal, role = api_key.role.as_str(), by = caller.name, "API key created");
-            // The key is shown only this once, and not before the log has its record.
+            // The response shows the key, only this once, so the audit log must hold its record first.
             self.wait_until_recorded().await?;
             Ok(NewApiKey { api_key, key: Some(key) })
         };
@@ -99,8 +99,8 @@ impl Vault {
         self.once(caller, request, work, repeat).await
     }
 
-    /// A principal's name carries its subscriptions and its requests, so an admin of some workspaces must not make keys
-    /// in the name of a principal that reaches further.
+    /// Subscriptions and requests belong to a principal's name, so an admin of some workspaces must not make keys for a
+    /// principal that reaches further.
     pub(super) async fn check_principal_is_reachable(
         &self,
         caller: &Principal,
@@ -210,7 +210,7 @@ impl Vault {
         })
     }
 
-    /// Revokes a key, everywhere within a second. Revoking it twice is no error.
+    /// Revokes a key. It stops working on every replica within a second. Revoking it twice is no error.
     ///
     /// # Errors
     /// `ApiKeyNotFound`.
@@ -240,7 +240,7 @@ impl Vault {
                 let (id, authorization, claim) = (id.clone(), authorization.clone(), claim.clone());
                 let reach = reach.clone();
                 Box::pin(async move {
-                    // To the caller, a key that reaches further than itself does not exist.
+                    // Hide a key that reaches further than the caller, as if it did not exist.
                     let known =
                         tx.lock_api_key(&id).await?.filter(|record| reach.covers(&record.api_key.workspaces));
                     let Some(mut record) = known else {

@@ -1,4 +1,4 @@
-//! Who calls: the principal of an API key, an issuer's token or a client certificate.
+//! Authentication: finds the principal of an API key, an issuer's token or a client certificate.
 
 use std::sync::Arc;
 
@@ -70,9 +70,9 @@ impl Vault {
         }
     }
 
-    /// The principal of a key or token on a connection with a client certificate. The key alone says what the caller
-    /// may do. A certificate that is mapped to a principal restricts where keys may come from: only that principal's
-    /// are accepted. One that is mapped to nobody restricts nothing.
+    /// The principal of a key or token on a connection with a client certificate. The key alone decides what the caller
+    /// may do. If the certificate is mapped to a principal, only that principal's keys are accepted; otherwise the
+    /// certificate restricts nothing.
     ///
     /// # Errors
     /// Those of [`Vault::authenticate`]; `CertificateExpired`; `CertificateOfAnother`.
@@ -94,7 +94,8 @@ impl Vault {
         !self.access.certificates.iter().any(|rule| certificate.names.contains(&rule.san))
     }
 
-    /// The principal of a credential as it stands now. `None`: unchanged, since a token's claims hold until its end.
+    /// The current principal of a credential. `None`: it has not changed, because a token's claims are valid until its
+    /// end.
     ///
     /// # Errors
     /// As [`Vault::authenticate`] and [`Vault::authenticate_certificate`].
@@ -154,8 +155,8 @@ impl Vault {
         });
     }
 
-    /// Whether authenticating this costs next to nothing: a key of this id exists, or it is a token, which its signature
-    /// proves. It tells callers from guessers for the rate limits, and proves nothing.
+    /// Whether this credential is cheap to check: a key with its id exists, or it is a token, whose signature can be
+    /// checked. The rate limits use this to tell callers from guessers; it proves nothing.
     pub fn is_cheap_to_judge(&self, key: &Secret) -> bool {
         if self.access.issuer.is_some() && Issuer::could_be_token(key) {
             return true;

@@ -1,4 +1,4 @@
-//! Who calls: authentication, and the API keys that admins manage.
+//! Authentication of callers, and the API keys that admins manage.
 
 pub(super) mod api_key_rotation;
 pub(super) mod api_key_row;
@@ -8,7 +8,7 @@ pub(super) mod authenticate;
 use crate::model::Principal;
 use crate::vault::error::VaultError;
 
-/// What belongs to no workspace, or to all of them, is only for callers that may act in all.
+/// Denies callers that may not act in all workspaces. For whatever belongs to no workspace, or to all of them.
 pub(super) fn require_all_workspaces(caller: &Principal) -> Result<(), VaultError> {
     if caller.reaches_all_workspaces() {
         Ok(())

@@ -1,5 +1,5 @@
-//! What is recorded in the audit log, and when: a secret before it leaves, a change with its transaction, a denial as
-//! it happens. While the log can't be written, nothing is handed out and no change begins.
+//! What the audit log records, and when: a hand-out before the secret leaves, a change with its transaction, a denial
+//! at once. While the log can't be written, the vault hands out no secret and begins no change.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ impl From<AuditUnavailable> for VaultError {
 }
 
 impl Vault {
-    /// Must be asked before every change.
+    /// Call this before every change.
     ///
     /// # Errors
     /// `AuditUnavailable`: the log can't be written, so nothing may begin.
@@ -54,7 +54,7 @@ impl Vault {
         tokio::time::timeout(RELAY_WAIT, origin.relayed()).await.map_err(|_| VaultError::AuditUnavailable)
     }
 
-    /// Records how a call ended that could have changed something and did not. A change is recorded by its transaction.
+    /// Records how a call ended that could have changed something but did not. A change is recorded by its transaction.
     ///
     /// # Errors
     /// `AuditUnavailable`.
@@ -74,7 +74,7 @@ impl Vault {
     }
 
     /// Records that a caller hung up, or ran out of time, on a call that could have changed something. The call's work
-    /// may go on without its caller: the record is written once that has ended, if it changed nothing.
+    /// may continue without its caller: this waits for its end, and writes the record if it changed nothing.
     pub fn record_abandoned(self: &Arc<Self>, origin: Arc<Origin>) {
         if !self.audit.log.is_on() {
             return;
@@ -87,7 +87,7 @@ impl Vault {
             if origin.is_recorded() {
                 return;
             }
-            // Hanging up costs the caller nothing, so these count against the budget of denials.
+            // Hanging up costs the caller nothing, so these records count against the same budget as denials.
             let Some(suppressed) = vault.audit.denials.take() else { return };
             let mut record = origin.record(AuditKind::Unchanged, vault.clock.now());
             (record.code, record.suppressed) =
@@ -108,7 +108,7 @@ impl Vault {
         let _ = self.audit.log.append(vec![body(&record)]).await;
     }
 
-    /// Does work of the vault's own, recorded as `system:<job>`.
+    /// Runs the vault's own work, which is recorded as `system:<job>`.
     pub(in crate::vault) async fn as_system<T>(
         &self,
         job: &'static str,

@@ -16,11 +16,11 @@ use crate::vault::error::VaultError;
 
 /// How often the database learns how far the log has come.
 const ANCHOR_EVERY: Duration = Duration::from_secs(1);
-/// Records that dead processes left are looked for at every so many anchors.
+/// The relay looks for the records of dead processes once in this many anchors.
 const ADOPT_EVERY: u32 = 5;
 /// Pause before a failed write is retried.
 const RETRY: Duration = Duration::from_millis(200);
-/// Records that go to the log in one write.
+/// The most records in one write to the log.
 const BATCH: usize = 500;
 
 pub struct Relay {
@@ -34,7 +34,7 @@ pub struct Relay {
 type Record = (Uuid, String, Option<Arc<Origin>>);
 
 impl Relay {
-    /// Runs until `stop`, then writes what it can of the rest and closes the log.
+    /// Runs until `stop`, then writes as many of the remaining records as it can, and closes the log.
     pub async fn run(self, mut outgoing: UnboundedReceiver<Outgoing>) {
         let mut waiting: VecDeque<Record> = VecDeque::new();
         let (mut relayed, mut doubtful, mut surplus) = (Vec::new(), Vec::new(), Vec::new());
@@ -113,7 +113,7 @@ impl Relay {
                 // Another replica was first.
                 Ok(records) if records.is_empty() => return,
                 Ok(records) => waiting.extend(records.into_iter().map(|(id, body)| (id, body, None))),
-                // The commit may have succeeded, and then no other replica takes them.
+                // The commit may have succeeded, and then no other replica will take these records.
                 Err(_) => return doubtful.extend(left),
             }
         }
@@ -134,7 +134,8 @@ impl Relay {
         }
     }
 
-    /// Notes in the database how far the log is on disk, and deletes what the log holds from the outbox.
+    /// Notes in the database how much of the log is on disk, and deletes the records that the log holds from the
+    /// outbox.
     async fn anchor(
         &self,
         relayed: &mut Vec<(Uuid, u64)>,
@@ -176,7 +177,7 @@ impl Relay {
             *anchored = Some(head);
             relayed.retain(|(_, number)| *number > head.number);
             for Surplus { file, .. } in surplus.drain(..) {
-                // It is reported as surplus again at the next rotation of the file.
+                // The next rotation of the file reports this file as surplus again.
                 if let Err(error) = tokio::fs::remove_file(&file).await {
                     tracing::warn!(%error, file = %file.display(), "an old audit file could not be deleted");
                 }

@@ -25,8 +25,8 @@ fn allows<T: Ord>(allowed: &BTreeSet<T>, value: Option<&T>) -> bool {
 }
 
 impl EventFilter {
-    /// Whether an event passes. An event that closes another one passes wherever that one did, so that nobody
-    /// who saw a problem misses its recovery.
+    /// Whether an event passes. An event that closes another one passes if that one did, so that a watcher that saw a
+    /// problem also sees its recovery.
     pub fn passes(&self, word: &EventWord) -> bool {
         let wanted = |kind: EventKind, severity: Severity| {
             (self.kinds.is_empty() || self.kinds.contains(&kind))
@@ -47,7 +47,7 @@ impl EventFilter {
             && allows(&self.connections, Some(&connection.id))
     }
 
-    /// Denies a filter that names a workspace of somebody else.
+    /// Denies a filter that names a workspace that the caller may not see.
     pub(super) fn check_workspaces(&self, caller: &Principal) -> Result<(), VaultError> {
         match self.workspaces.iter().find(|workspace| !caller.workspaces.contains(workspace)) {
             Some(hidden) => Err(VaultError::WorkspaceNotFound(hidden.clone())),

@@ -12,7 +12,7 @@ use crate::vault::state::Vault;
 
 /// About how many bytes of events a page may hold.
 const PAGE_BYTES: usize = 2 * 1024 * 1024;
-/// How many reads a page may take. A page that the filter leaves empty after so many ends short.
+/// The most reads for one page. A page that the filter leaves empty after that many ends short.
 const READS: usize = 20;
 
 #[derive(Debug, Clone, Default)]
@@ -46,7 +46,7 @@ pub struct SeenEvent {
     pub cursor: String,
 }
 
-/// The sequences that are left to list. Travels in the page token, under these names.
+/// The sequences that are still to be listed. The page token holds them under these field names.
 #[derive(Serialize, Deserialize)]
 struct HistoryPosition {
     cursor: String,

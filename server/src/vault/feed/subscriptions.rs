@@ -31,7 +31,7 @@ pub struct Subscription {
     /// When it was last moved.
     pub acknowledged_at: Timestamp,
     pub created_at: Timestamp,
-    /// Its position can't be resumed from: the events after it are deleted, or the feed is another one.
+    /// Whether a watch can't resume from its position: the events after it were deleted, or the feed was replaced.
     pub compacted: bool,
 }
 

@@ -1,5 +1,5 @@
-//! WatchExpiryEvents: following the feed. A watcher is a position and nothing more: it reads the recent events that
-//! all watchers share, or the table when it is further behind, as fast as its caller reads.
+//! WatchExpiryEvents: follows the feed. A watcher is only a position: it reads the recent events, which all watchers
+//! share in memory, or the table if it is further behind, as fast as its caller reads.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,9 +21,9 @@ use crate::vault::token::view::TokenView;
 const BATCH: usize = 1_000;
 /// Most tokens in one page of a snapshot.
 const SNAPSHOT_PAGE: i64 = 250;
-/// A watcher at the head gets events at most this often. Under load, those that gather meanwhile are one message.
+/// Shortest time between two messages to a watcher at the head. Events that arrive in between share one message.
 const PACE: Duration = Duration::from_millis(100);
-/// The heartbeat interval where the caller names none.
+/// The heartbeat interval if the caller names none.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Clone, Default)]
@@ -88,7 +88,7 @@ pub struct Watch {
     live: watch::Receiver<Live>,
     generation: u64,
     snapshot: Option<Snapshot>,
-    /// The first heartbeat was sent.
+    /// Whether the first heartbeat was sent.
     greeted: bool,
     sent_at: Instant,
     sent_position: FeedPosition,
@@ -98,7 +98,7 @@ pub struct Watch {
     _seat: Seat,
 }
 
-/// How far a snapshot is: it walks over connections, by id.
+/// The progress of a snapshot, which walks over connections by id.
 struct Snapshot {
     /// `None`: connections of all workspaces.
     workspaces: Option<Vec<WorkspaceId>>,
@@ -170,7 +170,7 @@ impl Vault {
             };
             match kept {
                 Ok(()) => return Ok(Some(bookmark.position)),
-                // Asking for a snapshot is the way out of a position that is lost.
+                // The caller asks for a snapshot if its position is lost, and gets one.
                 Err(VaultError::FeedReplaced { .. } | VaultError::EventsCompacted { .. })
                     if command.start == WatchStart::Snapshot => {}
                 Err(error) => return Err(error),
@@ -231,7 +231,7 @@ impl Watch {
                 let events = events.into_iter().map(|event| self.vault.seen(event)).collect();
                 return Ok(self.message(WatchItem::Events(events)));
             }
-            // A watcher that reached the head without a matching event must hear that it has.
+            // Tell a watcher that it has reached the head, even if no event matched.
             let first_time = !self.caught_up && self.is_at_head();
             self.caught_up |= first_time;
             if self.sent_at.elapsed() >= self.heartbeat || first_time && self.sent_position != self.position {
@@ -244,7 +244,7 @@ impl Watch {
     /// Whether the caller may still watch.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason why it may not.
     pub fn check_permission(&self) -> Result<(), VaultError> {
         self.permission.borrow().clone().map_or(Ok(()), Err)
     }
@@ -304,7 +304,7 @@ impl Watch {
 
     /// Waits until there may be something to send, or the permission has ended.
     async fn wait(&mut self) {
-        // The last batch held nothing for this caller, and more are there.
+        // Nothing in the last batch matched, and there are more events to read.
         if !self.is_at_head() {
             return;
         }

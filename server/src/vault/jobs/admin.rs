@@ -13,7 +13,7 @@ use crate::vault::jobs::run::StartedRun;
 use crate::vault::state::Vault;
 use crate::vault::timetable::JobKind;
 
-/// How often to look for a run in progress, or for room for a new one, and the pause between two tries.
+/// How many times to look for a run in progress or try to begin one, and the pause between two tries.
 const TRIES: u32 = 100;
 const RETRY: Duration = Duration::from_millis(50);
 
@@ -61,7 +61,7 @@ impl Vault {
             jobs.push(Job {
                 name: job.as_str(),
                 cron: match (job, cron) {
-                    // It always runs; this is what that amounts to.
+                    // This job runs all the time, so show the expression that comes closest.
                     (JobKind::ExpiryDeadlines, _) => "* * * * * *".to_owned(),
                     (_, cron) => cron.map_or_else(String::new, ToString::to_string),
                 },
@@ -98,7 +98,7 @@ impl Vault {
 
     /// Begins a run, or finds the one in progress.
     async fn run_now(self: &Arc<Self>, job: JobKind) -> Result<JobRun, VaultError> {
-        // The run in progress may end between the two checks; the next round then begins this one.
+        // The run in progress may end between the two checks; then the next try begins a new one.
         for _ in 0..TRIES {
             if let Some(in_flight) = self.jobs.runs.enter(job.as_str())
                 && let Some(run) = self.begin_run(job, self.clock.now(), RunCause::Request).await?
@@ -147,7 +147,7 @@ impl Vault {
     }
 }
 
-/// A run as this caller may see it: its replica, its counts and its error are about the whole vault.
+/// Removes what concerns the whole vault from a run, if the caller must not see that: replica, counts and error.
 fn visible_to(caller: &Principal, run: JobRun) -> JobRun {
     if caller.reaches_all_workspaces() {
         return run;

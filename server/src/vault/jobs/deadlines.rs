@@ -1,5 +1,5 @@
-//! Deadlines: warnings before a token's end, and the end itself, announced as time passes. And the watchdog over work that
-//! was not done in time.
+//! Deadlines: announces warnings before a token's end, and the end itself, as time passes. Also the watchdog, which
+//! announces overdue work.
 
 use std::sync::Arc;
 
@@ -10,17 +10,17 @@ use crate::vault::state::Vault;
 
 /// Connections announced in one transaction.
 const BATCH: i64 = 500;
-/// Overdue connections that the watchdog looks at.
+/// The most overdue connections that the watchdog looks at.
 const WATCHED: i64 = 1_000;
 
 impl Vault {
-    /// Announces everything that is due by now, on every replica: what is announced stays announced. Returns the number
-    /// of events.
+    /// Announces everything that is due by now. Every replica does this, and each event is announced once. Returns the
+    /// number of events.
     ///
     /// # Errors
     /// `StorageUnavailable`.
     pub async fn announce_due(&self) -> Result<usize, VaultError> {
-        // Also while the audit log fails: the deadline has passed all the same, and the records wait in the outbox.
+        // This runs even while the audit log fails: the deadline has passed anyway, and the records wait in the outbox.
         Arc::new(Origin::system("expiry-deadlines")).scope(self.announce_all_due()).await
     }
 
@@ -72,8 +72,8 @@ impl Vault {
         }
     }
 
-    /// The watchdog: announces every token whose due work has waited for too long, and that it is over once the work is
-    /// done. Not while a provider does not answer: then no work on its tokens can be done.
+    /// The watchdog: announces every token whose due work has waited for too long, and announces the recovery once the
+    /// work is done. Pauses while a provider does not answer, because then no work on its tokens is possible.
     ///
     /// # Errors
     /// `StorageUnavailable`.

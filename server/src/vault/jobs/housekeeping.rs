@@ -1,4 +1,4 @@
-//! The jobs `event-retention` and `housekeeping`: what is kept for a time is deleted after it.
+//! The jobs `event-retention` and `housekeeping`: they delete events, requests and runs that were kept long enough.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ impl Vault {
         let before = self.clock.now() - self.policy().event_retention;
         let now = self.clock.now();
         loop {
-            // Events that a wrong clock deletes are lost. The run goes on once the clock is right.
+            // A wrong clock would delete events for good. The run continues once the clock is right.
             if !self.store.trusts_clock() {
                 return Err(RunFailed::Stopped);
             }

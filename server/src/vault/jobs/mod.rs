@@ -1,5 +1,5 @@
-//! Jobs: the work that is done by the clock or begun by a change. `start` finds the runs that are due and executes them,
-//! `run` is the row of a run, `admin` is what callers ask about jobs. `timetable` names every job.
+//! Jobs: work that starts on a schedule or after a change. `start` finds the runs that are due and executes them, `run`
+//! is the row of a run, and `admin` answers callers' requests about jobs. `timetable` names every job.
 
 pub(super) mod admin;
 pub(super) mod deadlines;

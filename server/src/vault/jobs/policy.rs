@@ -69,7 +69,7 @@ impl From<Document> for Policy {
 }
 
 impl Vault {
-    /// Puts the configured policy in force when a process starts, if another one was. A run of `policy-change` follows.
+    /// When a process starts: puts the configured policy in force if it differs. A run of `policy-change` follows.
     pub(in crate::vault) async fn put_policy_in_force(&self) -> Result<(), VaultError> {
         let ours = self.policy();
         let text = serde_json::to_string(&Document::from(&*ours)).map_err(|_| VaultError::Internal)?;
@@ -117,8 +117,9 @@ impl Vault {
         Ok(())
     }
 
-    /// Recomputes every connection's dates, from the run's position on. A new threshold that has passed already is marked
-    /// as announced without an event. After an upgrade, with no earlier policy, what has passed is announced.
+    /// Recomputes every connection's dates, from the run's position on. A new threshold that has already passed is
+    /// marked as announced, without an event. After an upgrade there is no earlier policy; then passed thresholds are
+    /// announced.
     pub(super) async fn recompute_dates(
         &self,
         run: &mut JobRun,

@@ -1,4 +1,4 @@
-//! Watching over the providers: their circuits, alarms and recoveries.
+//! Monitors the providers: their circuits, alarms and recoveries.
 
 use crate::model::{ProviderId, ProviderTrouble};
 use crate::store::{Abort, RunCause, Scope};
@@ -25,7 +25,7 @@ impl Vault {
                     self.alarm(id, app_id, found).await?;
                     gate.set_open(found == ProviderTrouble::Unreachable);
                 }
-                // Whatever else is wrong with it, calls to a provider that does not answer are held back.
+                // Hold calls back while the provider does not answer, whatever else is wrong with it.
                 (Some(ProviderTrouble::Unreachable), Some(_)) if !open => {
                     self.hold_back(id, app_id).await?;
                     gate.set_open(true);
@@ -40,7 +40,7 @@ impl Vault {
                         self.begin_run(JobKind::MetaTokenExpiry, now, RunCause::Request).await?;
                     }
                 }
-                // A probe can't show that a problem is over which only calls with a token meet.
+                // A probe can't clear a problem that only calls with a token run into.
                 (_, Some(trouble)) if probe && !open && gate.met_lately(trouble) => {}
                 (_, Some(trouble)) if probe => match provider.probe().await {
                     Ok(()) => {

@@ -1,5 +1,5 @@
-//! The job `data-key-rotation`: the secrets of a workspace that got a new data key are encrypted by that. What is left to
-//! do is always seen from the rows; what the old key encrypted stays readable until nothing of it is left.
+//! The job `data-key-rotation`: encrypts the secrets of a workspace with its new data key. The rows always show what is
+//! left to do; the old key is kept until no secret needs it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ const CONNECTIONS_AT_ONCE: i64 = 200;
 const REPLICA_CHECK: Duration = Duration::from_millis(200);
 
 impl Vault {
-    /// Encrypts the secrets of every workspace with two data keys by the newer one, and deletes the older one.
+    /// Encrypts the secrets of every workspace with two data keys with the newer key, and deletes the older one.
     pub(super) async fn reencrypt(&self, run: &mut JobRun, progress: &Progress<'_>) -> Result<(), RunFailed> {
         let mut stuck = BTreeSet::new();
         run.done -= std::mem::take(&mut run.failed);
@@ -88,7 +88,7 @@ impl Vault {
                 .map_err(VaultError::from)?
                 .0;
             if left > 0 {
-                // Secrets that were sealed meanwhile are done in another round. Those that do not open stay.
+                // Another round seals secrets that were stored meanwhile. Secrets that do not open stay as they are.
                 let behind = self.store.read().await?.count_old_secrets(&workspace, newest).await?;
                 if behind <= run.failed {
                     tracing::error!(%workspace, behind, "secrets do not open and keep their old data key: the database was altered");
@@ -100,7 +100,7 @@ impl Vault {
         }
     }
 
-    /// Waits until every living replica has applied what is committed now.
+    /// Waits until every living replica has applied all changes committed so far.
     async fn wait_for_replicas(&self) -> Result<(), RunFailed> {
         let target = self.store.read().await?.last_revision().await?;
         loop {
@@ -116,7 +116,7 @@ impl Vault {
     }
 }
 
-/// Seals the old secrets of connections by the newest data key. Returns how many were sealed, and how many did not open.
+/// Seals connections' old secrets with the newest data key. Returns how many were sealed, and how many did not open.
 async fn reseal(
     tx: &mut Tx,
     workspace: &WorkspaceId,

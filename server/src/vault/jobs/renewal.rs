@@ -1,5 +1,6 @@
-//! Renewal, job `rotation`: a token is exchanged before it ends, and the new one replaces it once it has proved to live
-//! longer. Where the provider does not renew, a person is asked in time. When a renewal is due: `model/token/renewal.rs`.
+//! Renewal, job `rotation`: exchanges a token before it ends, and replaces it once the new one has proved to live
+//! longer. If the provider does not renew it, a person is asked in time. `model/token/renewal.rs` computes when a
+//! renewal is due.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -25,34 +26,34 @@ use crate::vault::token::store::save::check_replaces;
 
 /// Due connections taken in one batch.
 const BATCH: i64 = 64;
-/// Exchanges at once in this process.
+/// The most exchanges at once in this process.
 const AT_ONCE: usize = 4;
-/// Wait until the next attempt while the operator corrects our configuration.
+/// The wait before the next attempt while the operator corrects our configuration.
 const LONG_WAIT: Duration = Duration::from_secs(15 * 60);
-/// Wait until the next attempt where the provider could not be asked.
+/// The wait before the next attempt if the provider could not be asked.
 const SHORT_WAIT: Duration = Duration::from_secs(5 * 60);
-/// Wait until the provider is asked again for an end that it did not name. An hour is promised.
+/// The wait before asking the provider again for an expiry that it did not name. We promise to ask every hour.
 const ASK_AGAIN: Duration = Duration::from_secs(50 * 60);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Attempt {
-    /// The end moved, or there was nothing to do.
+    /// The expiry moved, or there was nothing to do.
     Done,
     Failed,
     /// Another task or replica is renewing the token.
     Busy,
 }
 
-/// Why the end did not move.
+/// Why the expiry did not move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Setback {
     /// The provider could not be asked, or had an error.
     Failed,
-    /// The exchange worked, and the end did not move.
+    /// The exchange worked, but the expiry did not move.
     Ceiling,
     /// The new token can't replace the one held.
     Unfit,
-    /// No attempt was made. The next one is due then, or never.
+    /// No attempt was made. The next one is due at this time; `None` means never.
     NotTried(Option<Timestamp>),
     /// A page token, which is not tried again before its parent has changed from this state.
     Asleep(Option<ParentSeen>),
@@ -78,7 +79,7 @@ impl Vault {
         run: &mut JobRun,
         progress: &Progress<'_>,
     ) -> Result<(), RunFailed> {
-        // Each token once in a run: one whose next attempt could not be written must not be tried without end.
+        // Try each token once per run. Otherwise a token whose next attempt can't be written would be retried forever.
         let mut seen = HashSet::new();
         loop {
             let mut due = self.store.read().await?.due_renewals(self.clock.now(), BATCH).await?;
@@ -98,7 +99,7 @@ impl Vault {
         }
     }
 
-    /// Tries to renew these, and returns how each attempt ended.
+    /// Tries to renew these connections' tokens, and returns how each attempt ended.
     async fn renew_all(self: &Arc<Self>, due: Vec<ConnectionId>) -> Vec<Attempt> {
         futures::stream::iter(due)
             .map(|id| {
@@ -125,21 +126,21 @@ impl Vault {
             .await
     }
 
-    /// One attempt, under a claim that only one task of all replicas holds.
+    /// Makes one attempt, under a claim that only one task on all replicas can hold.
     async fn renew(self: &Arc<Self>, id: ConnectionId) -> Result<Attempt, VaultError> {
         let Some(claimed) = self.claim_exchange(id).await? else { return Ok(Attempt::Busy) };
         let outcome = self.renew_claimed(id, &claimed.fence).await;
         if let Err(error) = &outcome
             && !matches!(error, VaultError::ConcurrentChange(_) | VaultError::StorageUnavailable)
         {
-            // It must not be first in every batch.
+            // Otherwise this token would come first in every batch.
             self.put_off(id, &claimed.fence, SHORT_WAIT).await?;
         }
         self.release(claimed).await;
         outcome
     }
 
-    /// Moves the next attempt, whatever came of this one.
+    /// Postpones the next attempt, whatever the outcome of this one.
     async fn put_off(&self, id: ConnectionId, fence: &Fence, wait: Duration) -> Result<(), VaultError> {
         let Some(held) = self.store.read().await?.held_token(id).await? else { return Ok(()) };
         self.set_back(&held, fence, Setback::NotTried(Some(self.clock.now() + wait))).await
@@ -245,8 +246,8 @@ impl Vault {
         }
     }
 
-    /// A page token is not exchanged. It is read again with its parent's token, the one of the person who manages the
-    /// page.
+    /// Reads a page token again with its parent's token, which belongs to the person who manages the page. A page token
+    /// is never exchanged.
     async fn follow_parent(
         self: &Arc<Self>,
         held: &HeldToken,
@@ -303,7 +304,7 @@ impl Vault {
         Ok(Attempt::Done)
     }
 
-    /// Asks again for an end that the provider did not name.
+    /// Asks the provider again for an expiry that it did not name.
     async fn ask_for_end(
         self: &Arc<Self>,
         held: &HeldToken,
@@ -356,7 +357,7 @@ impl Vault {
         Ok(Attempt::Failed)
     }
 
-    /// Writes when to try again, and announces that a person is needed where trying again is of no use.
+    /// Writes when to try again. If trying again is useless, announces that a person is needed.
     async fn set_back(&self, held: &HeldToken, fence: &Fence, setback: Setback) -> Result<(), VaultError> {
         let (id, secret_id) = (held.connection.id, held.connection.secret_id);
         let (fence, now, policy) = (fence.clone(), self.clock.now(), self.policy());

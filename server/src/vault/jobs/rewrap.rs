@@ -1,5 +1,5 @@
-//! The jobs `master-key-rotation`, which wraps every key by the active master key, and `break-glass`, which seals every key
-//! to the break-glass key. What is left to do is always seen from the rows.
+//! The jobs `master-key-rotation`, which wraps every key with the active master key, and `break-glass`, which seals
+//! every key to the break-glass key. The rows always show what is left to do.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ const PASSES: u32 = 10;
 const KEYS_AT_ONCE: i64 = 200;
 
 impl Vault {
-    /// Wraps every key by the active master key.
+    /// Wraps every key with the active master key.
     pub(super) async fn rewrap_keys(
         &self,
         run: &mut JobRun,
@@ -39,8 +39,8 @@ impl Vault {
                 let wrapping = Wrapping::Master(Arc::clone(&ring));
                 self.write_keys(run, progress, page, &wrapping).await?;
             }
-            // Keys that were written meanwhile are wrapped in another pass, and so are all of them if yet another
-            // master key has become the active one.
+            // Another pass wraps the keys that were written meanwhile, or all keys if the active master key has changed
+            // again.
             let left = self.store.read().await?.count_keys_not_under(&active).await?;
             if self.keys.ring().active == active && left <= run.failed {
                 break;
@@ -64,7 +64,7 @@ impl Vault {
         Ok(())
     }
 
-    /// Seals every key to the break-glass key that is not sealed to it yet.
+    /// Seals to the break-glass key every key that lacks that seal.
     pub(super) async fn seal_to_break_glass(
         &self,
         run: &mut JobRun,
@@ -123,7 +123,7 @@ impl Vault {
             .write_with(Needs { alone: true, ..Needs::default() }, move |tx| {
                 let (written, active) = (Arc::clone(&written), active.clone());
                 Box::pin(async move {
-                    // Never wrap by a key that is no longer the active one.
+                    // Never wrap with a key that is no longer the active one.
                     if let Some(active) = &active
                         && !tx.is_active_master_key(active).await?
                     {
@@ -145,9 +145,9 @@ impl Vault {
     }
 }
 
-/// What a run adds to a key, or replaces.
+/// What a run does to each key.
 enum Wrapping {
-    /// Wrap it by the active master key of a ring.
+    /// Wrap it with the active master key of a ring.
     Master(Arc<Ring>),
     /// Seal it to the break-glass key.
     BreakGlass(BreakGlassSealingKey),

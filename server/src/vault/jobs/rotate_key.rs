@@ -1,5 +1,5 @@
-//! RotateKey: another master key becomes the active one, or a workspace gets a new data key. The keys and secrets that the
-//! old key protects are then rewritten by a job: `rewrap` or `reencrypt`.
+//! RotateKey: makes another master key the active one, or gives a workspace a new data key. A job (`rewrap` or
+//! `reencrypt`) then rewrites the keys and secrets that the old key protects.
 
 use std::sync::Arc;
 
@@ -91,8 +91,8 @@ impl Vault {
         Err(VaultError::Overloaded)
     }
 
-    /// Makes the newest master key the active one, and begins the run that wraps all keys by it, if this process is
-    /// `free` for one. `false`: a run is under way already.
+    /// Makes the newest master key the active one, and begins the run that wraps all keys with it, if this process is
+    /// `free` for a run. `false`: a run is already in progress.
     async fn activate_newest(&self, run: JobRun, free: bool) -> Result<bool, VaultError> {
         if let Err(error) = self.keys.ring().master.look(true).await {
             return Err(key_service_failed(&error));
@@ -165,8 +165,8 @@ impl Vault {
         Ok(begun)
     }
 
-    /// Gives a workspace a new data key, and begins the run that encrypts its secrets by it, if this process is `free`
-    /// for one. `false`: a run is under way already, and does this workspace too.
+    /// Gives a workspace a new data key, and begins the run that encrypts its secrets with it, if this process is
+    /// `free` for a run. `false`: a run is already in progress, and covers this workspace too.
     async fn begin_data_key(
         &self,
         workspace: &WorkspaceId,
@@ -196,7 +196,7 @@ impl Vault {
                         Some(true) => return Err(Abort::Work(VaultError::WorkspaceShredded(id))),
                         None => return Err(Abort::Work(VaultError::WorkspaceNotFound(id))),
                     }
-                    // A rotation that is not done yet continues: a workspace never has more than two data keys.
+                    // Let an unfinished rotation continue: a workspace never has more than two data keys.
                     let under_way = tx.workspaces_with_old_keys().await?.0.contains(&id);
                     if !under_way && !tx.add_data_key(&id, &key, now).await? {
                         return Err(Abort::Work(VaultError::KeysChanged(id)));

@@ -1,5 +1,5 @@
-//! A run of a job: its row, and how it notes progress. The state of every run is in its row, so that any process can go
-//! on where another one ended.
+//! A run of a job: its row, and how it notes progress. The row holds the whole state of the run, so that any process
+//! can continue where another one stopped.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -12,7 +12,7 @@ use crate::vault::timetable::JobKind;
 
 /// Why a run stopped before it was done.
 pub enum RunFailed {
-    /// This process stops, or another one has taken the run over. The run goes on there.
+    /// This process is stopping, or another one has taken the run over. Another process continues the run.
     Stopped,
     Error(VaultError),
 }
@@ -29,13 +29,13 @@ impl From<StoreError> for RunFailed {
     }
 }
 
-/// Where a run notes how far it is.
+/// Writes how far a run is.
 pub struct Progress<'v> {
     pub(super) vault: &'v Vault,
 }
 
 impl Progress<'_> {
-    /// Fails when another process has taken the run over, or this one stops.
+    /// Fails when another process has taken the run over, or this one is stopping.
     pub async fn note(&self, run: &JobRun) -> Result<(), RunFailed> {
         let unit = run.clone();
         let ours = self
@@ -110,7 +110,7 @@ impl Vault {
         }
     }
 
-    /// Goes on with a run whose process has ended; `None` if another replica was first.
+    /// Continues a run whose process has ended; `None` if another replica was first.
     pub(super) async fn take_over(&self, mut run: JobRun) -> Result<Option<JobRun>, VaultError> {
         let (unit, own, replica) = (run.clone(), self.store.incarnation(), self.replica.clone());
         let taken = self

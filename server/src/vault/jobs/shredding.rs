@@ -1,5 +1,5 @@
-//! The job `shredding`: ends the connections of shredded workspaces. And the ledger of shredded workspaces, a file in the
-//! data folder that operators keep with their backups.
+//! The job `shredding`: ends the connections of shredded workspaces. Also writes the ledger of shredded workspaces, a
+//! file in the data folder that operators keep with their backups.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
@@ -87,7 +87,7 @@ impl Vault {
         Ok(())
     }
 
-    /// Adds what the ledger's file lacks of what the database says. The file only ever grows.
+    /// Adds to the ledger's file the entries that only the database has. The file only ever grows.
     pub(in crate::vault) async fn update_shred_ledger(&self) {
         if let Err(error) = write_ledger(&self.store, &self.data_dir).await {
             tracing::error!(error, "the shred ledger in the data folder can't be written");

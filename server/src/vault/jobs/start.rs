@@ -16,8 +16,8 @@ use crate::vault::timetable::JobKind;
 const LATE: Duration = Duration::from_secs(60);
 
 impl Vault {
-    /// Starts every run that is due, and goes on with those whose process has ended. Called every second and at
-    /// each slot; jobs that are running already are left alone.
+    /// Starts every run that is due, and continues runs whose process has ended. Called every second and at each slot;
+    /// jobs that are already running are left alone.
     ///
     /// # Errors
     /// `StorageUnavailable`.
@@ -36,7 +36,7 @@ impl Vault {
         Ok(())
     }
 
-    /// A run for this process to do: one that was abandoned, or one whose slot has come.
+    /// The next run for this process: one that was abandoned, or one whose slot has come.
     async fn next_run(&self, job: JobKind) -> Result<Option<JobRun>, VaultError> {
         let name = job.as_str();
         let mut session = self.store.read().await?;
@@ -50,8 +50,8 @@ impl Vault {
         }
         let Some(cron) = self.jobs.timetable.cron(job) else {
             drop(session);
-            // What starts such a job starts its run, too. Work without a run is left over: the process died in
-            // between, or the run had just passed it.
+            // Whatever triggers such a job also begins its run. Work without a run is left over: the process died in
+            // between, or the run had already passed that row.
             return match self.has_work_left(job).await? {
                 true => self.begin_run(job, self.clock.now(), RunCause::Request).await,
                 false => Ok(None),
@@ -108,9 +108,9 @@ impl Vault {
         };
         let (state, error) = match outcome {
             Ok(()) => (RunState::Succeeded, String::new()),
-            // The row stays as it is, and another process goes on with it.
+            // Leave the row as it is; another process continues the run.
             Err(RunFailed::Stopped) => return,
-            // The run is not over: it goes on from its position once the outage ends.
+            // The run is not over: it continues from its position once the outage ends.
             Err(RunFailed::Error(error)) if error.is_outage() => {
                 tracing::warn!(job = run.job, run = %run.id, %error, "job interrupted; it continues by itself");
                 return;
@@ -142,7 +142,7 @@ impl Vault {
         }
     }
 
-    /// Whether there is work that the latest run of a job without a slot can't have seen.
+    /// For jobs without slots: whether there is work that the latest run can't have seen.
     async fn has_work_left(&self, job: JobKind) -> Result<bool, VaultError> {
         let mut session = self.store.read().await?;
         let last = session.last_run(job.as_str()).await?.map(|run| run.started_at);

@@ -1,4 +1,5 @@
-//! The sweep, job `meta-token-expiry`: once a day each provider is asked about its tokens, and one line is logged for each.
+//! The sweep, job `meta-token-expiry`: asks each provider about its tokens once a day, and logs one line for each
+//! token.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,19 +15,19 @@ use crate::vault::jobs::run::{Progress, RunFailed};
 use crate::vault::state::Vault;
 use crate::vault::token::inspection::{Applied, Findings, is_death};
 
-/// Connections between two notes of progress.
+/// Progress is noted after this many connections.
 const PAGE: i64 = 100;
-/// From this utilisation on the sweep waits: the callers' own calls come first.
+/// From this utilisation on, the sweep waits, because the callers' own calls come first.
 const BUSY_PERCENT: f64 = 80.0;
 /// How often a waiting sweep looks again.
 const PAUSE: Duration = Duration::from_secs(1);
 
 enum Swept {
-    /// The provider's reply stands in the connection's facts.
+    /// The provider replied. The connection's facts hold the reply.
     Asked(Box<Connection>),
     /// There was nothing to ask.
     Skipped(Box<Connection>),
-    /// It could not be asked about.
+    /// The provider could not be asked.
     Failed(Box<Connection>),
 }
 

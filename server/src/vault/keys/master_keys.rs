@@ -9,15 +9,15 @@ use crate::vault::state::keyring::Ring;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MasterKeyState {
     pub id: String,
-    /// It wraps new keys.
+    /// Whether it wraps new keys.
     pub active: bool,
     /// How many keys it wraps now.
     pub keys: i64,
 }
 
 impl Vault {
-    /// Adopts changes of the master keys: another one is active, or the key file or the key service has others. Called
-    /// every second.
+    /// Adopts changes of the master keys: another key is active, or the key file or the key service holds other keys.
+    /// Called every second.
     ///
     /// # Errors
     /// `StorageUnavailable`.
@@ -115,7 +115,7 @@ impl Vault {
     }
 
     /// Unwraps the keys of every workspace at the start of a process, so that they are usable while the key service is
-    /// away. Does nothing without a key service, and ends early when the service does not answer.
+    /// unavailable. Does nothing without a key service, and ends early when the service does not answer.
     pub async fn warm_keys(&self) {
         if !self.keys.ring().master.has_transit() {
             return;

@@ -1,4 +1,4 @@
-//! Each workspace's keys: found, unwrapped on first need, and created with the workspace.
+//! Finds each workspace's keys, unwraps them when they are first needed, and creates them with the workspace.
 
 use std::sync::Arc;
 

@@ -12,13 +12,13 @@ use crate::vault::state::in_flight::InFlightGuard;
 /// its one provider call in progress, which lasts 20 s at most.
 const SUCCESSION: Duration = Duration::from_secs(25);
 
-/// The right to exchange. Everything that relies on it is written with [`Fence::check`].
+/// The right to exchange. Every write that relies on it calls [`Fence::check`].
 pub(in crate::vault) struct ExchangeClaim {
     pub(in crate::vault) fence: Fence,
     _in_flight: InFlightGuard<String>,
 }
 
-/// What exposes a late owner: process life and generation.
+/// Identifies the owner of a claim by incarnation and generation, so that an owner that lost it is noticed.
 #[derive(Clone)]
 pub(in crate::vault) struct Fence {
     scope: String,

@@ -19,7 +19,7 @@ pub(in crate::vault) struct Request {
     hash: Vec<u8>,
 }
 
-/// The right to carry out a request; nothing for a request without an id.
+/// The right to carry out a request; empty for a request without an id.
 #[derive(Clone, Default)]
 pub(in crate::vault) struct RequestClaim(Option<(Claim, Option<Arc<InFlightGuard<RequestKey>>>)>);
 
@@ -51,8 +51,8 @@ enum Begun {
 }
 
 impl Vault {
-    /// A request to carry out once; without an id, each time. `parts` is the whole parsed request, secrets included,
-    /// of which only a keyed hash is kept.
+    /// A request that is carried out once, or each time if it has no id. `parts` is the whole parsed request, including
+    /// secrets; only a keyed hash of it is kept.
     pub(in crate::vault) fn request(
         &self,
         rpc: &'static str,
@@ -120,7 +120,7 @@ impl Vault {
         Origin::note_request(request.id.as_ref());
         let Some(request_id) = request.id else { return Ok(Begun::Ours(RequestClaim::default())) };
         let key = (caller.name.clone(), request.rpc, request_id.clone());
-        // If another task works on it, it may have written its outcome already: then that is the response.
+        // Another task that works on this request may have written its outcome already; then that is the response.
         let in_flight = self.requests_in_flight.enter(key).map(Arc::new);
         let other_task_works = in_flight.is_none();
         let mut claim = Claim {

@@ -16,7 +16,7 @@ impl Vault {
     /// `files`, the configured ones are read.
     ///
     /// # Errors
-    /// With a sentence for the operator.
+    /// A sentence for the operator.
     pub async fn verify_audit(config: &VaultConfig, files: &[PathBuf]) -> Result<Report, OpenError> {
         let mut session = open_for_reading(config.database_url.expose()).await?;
         let record = session.vault().await?.ok_or_else(|| OpenError("the database holds no vault".into()))?;
@@ -31,10 +31,10 @@ impl Vault {
             .map_err(|error| OpenError(format!("the audit log can't be read: {error}")))
     }
 
-    /// Needs neither the database nor a key.
+    /// Searches the log. Needs neither the database nor a key.
     ///
     /// # Errors
-    /// With a sentence for the operator.
+    /// A sentence for the operator.
     pub fn search_audit(
         config: &VaultConfig,
         files: &[PathBuf],
@@ -58,7 +58,7 @@ fn audit_files(config: &VaultConfig, files: &[PathBuf]) -> Result<Vec<FileSet>, 
             let sets = file_sets(folder).map_err(|error| {
                 OpenError(format!("the audit logs in {} can't be read: {error}", folder.display()))
             })?;
-            // With no file left, let verification report that the first one is missing.
+            // If no file is left, let verification report that the first one is missing.
             Ok(if sets.is_empty() { vec![FileSet::new(folder.join("audit.jsonl"))] } else { sets })
         }
         SinkConfig::Stdout | SinkConfig::Off => {

@@ -1,4 +1,4 @@
-//! What the vault needs to open, and what its very first start leaves behind.
+//! What the vault needs to open, and the files that its very first start writes.
 
 use std::path::PathBuf;
 
@@ -21,7 +21,7 @@ pub struct VaultConfig {
     pub master_key_file: Option<PathBuf>,
     /// A key service that holds a master key.
     pub transit: Option<TransitConfig>,
-    /// The key that every key is encrypted to as well.
+    /// The public key that every key is also encrypted to, for recovery.
     pub break_glass: Option<BreakGlassSealingKey>,
     /// A file with the bootstrap admin key for the first start; by default one is generated.
     pub bootstrap_key_file: Option<PathBuf>,
@@ -32,10 +32,10 @@ pub struct VaultConfig {
     pub callers: CallerPolicy,
 }
 
-/// Who may call, and how much.
+/// Who may call, and how many watches are allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallerPolicy {
-    /// Which certificate speaks for which principal.
+    /// Which principal each certificate belongs to.
     pub certificates: Vec<CertificateRule>,
     /// The issuer whose tokens are accepted.
     pub oidc: Option<OidcConfig>,

@@ -80,7 +80,7 @@ pub fn key_source(config: &VaultConfig) -> Result<KeySource, OpenError> {
     })
 }
 
-/// Waits for the key service, if there is one. As long as no key needs it, the vault starts without it.
+/// Waits for the key service, if one is configured. If no key needs the service, the vault starts without it.
 pub async fn find_key_service(master: &MasterKeys, needed: &[String]) -> Result<(), OpenError> {
     if !master.has_transit() {
         return Ok(());

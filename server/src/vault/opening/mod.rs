@@ -1,4 +1,4 @@
-//! The start of a process, the very first start, and what is done to a vault that does not run.
+//! The start of a process, the very first start, and commands on a vault that is not running.
 
 pub(super) mod audit_log;
 pub(super) mod config;

@@ -1,5 +1,5 @@
-//! Recovery from a lost master key: every key is opened with the break-glass opening key and wrapped by a new master key.
-//! No vault may run meanwhile.
+//! Recovery from a lost master key: opens every key with the break-glass opening key and wraps it with a new master
+//! key. No vault process may run meanwhile.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::vault::state::keyring::key_binding;
 
 /// Keys written in one transaction.
 const AT_ONCE: i64 = 200;
-/// How long to wait for processes that were killed to count as ended.
+/// How long to wait until killed processes count as ended.
 const ENDED: Duration = Duration::from_secs(8);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,11 +28,11 @@ pub struct Recovered {
 }
 
 impl Vault {
-    /// Opens every key with the break-glass opening key and wraps it by the newest configured master key. Nothing is
-    /// changed unless every key opens. A recovery that was interrupted can be repeated.
+    /// Opens every key with the break-glass opening key and wraps it with the newest configured master key. Changes
+    /// nothing unless every key opens. An interrupted recovery can be repeated.
     ///
     /// # Errors
-    /// With a sentence for the operator.
+    /// A sentence for the operator.
     pub async fn recover_keys(
         config: VaultConfig,
         opening: &BreakGlassOpeningKey,
@@ -88,7 +88,7 @@ async fn recover(
         }
         None => master.check_value(&target, record.vault_id).await.map_err(failed)?,
     };
-    // Open all of them before the first is written.
+    // Open all keys before writing the first one.
     let mut recovered = Vec::new();
     let (mut lacking, mut after) = (Vec::new(), KeyPosition::default());
     loop {
@@ -130,7 +130,7 @@ async fn recover(
                     tx.rewrap(before, after).await?;
                 }
                 tx.retire_master_keys(now).await?;
-                // The next process that serves writes it to the log.
+                // The next process that serves writes this record to the log.
                 tx.audit_object(format!("master_key:{}", record.id), now);
                 Ok::<_, Abort<VaultError>>(())
             })
@@ -148,7 +148,7 @@ fn open(stored: &StoredKey, vault: uuid::Uuid, opening: &BreakGlassOpeningKey) -
 /// A running vault would keep using the keys that it holds.
 async fn check_that_nobody_runs(store: &Store) -> Result<(), OpenError> {
     if store.backend() == crate::store::Backend::Sqlite {
-        // The file is locked by this process.
+        // This process holds the lock of the database's file.
         return Ok(());
     }
     let began = Instant::now();

@@ -1,5 +1,5 @@
-//! The start of a process: opening the database, checking the keys, and starting the background work. And what is done by
-//! commands without a server.
+//! The start of a process: opening the database, checking the keys, and starting the background work. Also the commands
+//! that need no server.
 
 use std::sync::Arc;
 
@@ -48,7 +48,7 @@ impl Vault {
     /// background work.
     ///
     /// # Errors
-    /// With a sentence for the operator: the database is away, in use, or was written under another key.
+    /// A sentence for the operator: the database is unavailable, in use, or was written with another key.
     pub async fn open(
         config: VaultConfig,
         providers: Providers,
@@ -156,7 +156,7 @@ impl Vault {
     /// Applies migrations and says how many. For `token-vault migrate`.
     ///
     /// # Errors
-    /// With a sentence for the operator.
+    /// A sentence for the operator.
     pub async fn migrate(config: &VaultConfig) -> Result<usize, OpenError> {
         make_data_folder(config)?;
         Ok(migrate_only(config.database_url.expose()).await?)
@@ -166,7 +166,7 @@ impl Vault {
     /// every admin key is lost. Needs the database and the master key.
     ///
     /// # Errors
-    /// With a sentence for the operator.
+    /// A sentence for the operator.
     pub async fn create_api_key_offline(
         config: VaultConfig,
         command: CreateApiKey,
@@ -185,7 +185,7 @@ pub fn make_data_folder(config: &VaultConfig) -> Result<(), OpenError> {
     })
 }
 
-/// True while both are.
+/// True while both inputs are true.
 fn both_healthy(mut one: watch::Receiver<bool>, mut other: watch::Receiver<bool>) -> watch::Receiver<bool> {
     let (sender, both) = watch::channel(*one.borrow() && *other.borrow());
     tokio::spawn(async move {

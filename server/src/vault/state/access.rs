@@ -13,7 +13,7 @@ const NOTED_EVERY: Duration = Duration::from_secs(60);
 
 pub struct Access {
     pub key_uses: KeyUses,
-    /// Which certificate speaks for which principal.
+    /// Which principal each certificate belongs to.
     pub certificates: Vec<CertificateRule>,
     /// The issuer whose tokens are accepted, if one is configured.
     pub issuer: Option<Arc<Issuer>>,
@@ -24,7 +24,7 @@ pub struct Access {
 pub struct KeyUses(Mutex<HashMap<ApiKeyId, Instant>>);
 
 impl KeyUses {
-    /// Whether a use is to be written now. If so, it counts as written.
+    /// Whether to write this use now. If so, it counts as written.
     pub fn is_due(&self, id: &ApiKeyId) -> bool {
         let mut noted = self.0.lock();
         match noted.get_mut(id) {

@@ -46,7 +46,7 @@ impl Default for DenialBudget {
 }
 
 impl DenialBudget {
-    /// Whether to record one more; if so, how many were suppressed since the last one.
+    /// Takes one denial from the budget. `None`: suppress it; otherwise the number suppressed since the last record.
     pub fn take(&self) -> Option<u64> {
         let mut budget = self.0.lock();
         let seconds = u32::try_from(budget.since.elapsed().as_secs()).unwrap_or(u32::MAX);

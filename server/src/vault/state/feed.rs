@@ -1,4 +1,4 @@
-//! The seats of watchers: how many may watch at once, and with which credentials they do.
+//! The watchers' seats: how many may watch at once, and which credentials they use.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use crate::vault::error::VaultError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WatchLimits {
     pub total: usize,
-    /// For one principal, with all its keys and certificates.
+    /// The most watches of one principal, over all its keys and certificates.
     pub per_principal: usize,
 }
 
@@ -47,11 +47,11 @@ impl Drop for Counted {
 }
 
 /// All watchers of one credential. They are counted here and not in their seats, so that they stop counting as soon as
-/// the credential ends: a watcher whose caller does not read notices late.
+/// the credential ends: a watcher whose caller does not read would notice that late.
 pub struct Watchers {
-    /// What the credential allowed when the first of them came.
+    /// What the credential allowed when its first watcher began.
     pub principal: Principal,
-    /// Why the credential allows it no more.
+    /// Why the credential no longer allows the watches; `None` while it does.
     ended: watch::Sender<Option<VaultError>>,
     counted: Mutex<HashMap<u64, Counted>>,
 }
@@ -69,7 +69,7 @@ impl Watchers {
     }
 }
 
-/// What a watcher holds as long as it watches.
+/// A watcher's seat, which it holds as long as it watches.
 pub struct Seat {
     watchers: Arc<Watchers>,
     number: u64,
@@ -89,7 +89,7 @@ impl Drop for Seat {
     }
 }
 
-/// Watchers that read history from the database at once; more wait.
+/// The most watchers that read history from the database at once; further ones wait.
 const REPLAYS: usize = 2;
 
 pub struct Feed {
@@ -150,7 +150,7 @@ impl Seats {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         {
             let mut all = lock(&watchers.counted);
-            // If the credential ended just now, nothing is counted; the watcher hears of it at once.
+            // If the credential has just ended, count nothing; the watcher notices that at once.
             if !watchers.has_ended() {
                 all.insert(number, counted);
             }

@@ -21,7 +21,7 @@ pub struct InFlightGuard<K: Eq + Hash> {
 }
 
 impl<K: Eq + Hash + Clone> InFlight<K> {
-    /// `None`: another task of this process works on it.
+    /// Puts an id in flight. `None`: another task of this process already works on it.
     pub fn enter(&self, id: impl Into<K>) -> Option<InFlightGuard<K>> {
         let id = id.into();
         lock(&self.0).insert(id.clone()).then(|| InFlightGuard { all: Arc::clone(&self.0), id })

@@ -8,12 +8,12 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::shares::Shares;
 use crate::model::{Connection, ConnectionId, SecretId, Timestamp};
 
-/// How long an inspection answers further reports, at most. A dead token is found that much later at worst, and
-/// repeated reports of one token cost the provider six calls a minute.
+/// The longest time for which one inspection answers further reports. At worst, the vault notices a dead token that
+/// much later; repeated reports of one token cost six provider calls a minute.
 const REUSED: Duration = Duration::from_secs(10);
-/// Secrets whose last inspection is remembered.
+/// The most secrets whose last inspection is remembered.
 const REMEMBERED: u64 = 100_000;
-/// How long it is remembered.
+/// How long an inspection is remembered.
 const REMEMBERED_FOR: Duration = Duration::from_secs(60);
 
 pub struct Inspections {
@@ -25,7 +25,7 @@ pub struct Inspections {
 /// An inspection that did not find the token dead.
 #[derive(Debug, Clone, Copy)]
 struct Inspection {
-    /// Whether the provider accepted the token; otherwise it could not be asked.
+    /// True if the provider accepted the token, false if it could not be asked.
     still_valid: bool,
     at: Timestamp,
     wait: Duration,
@@ -44,7 +44,8 @@ impl Inspections {
         self.turns.take(&connection.to_string()).await
     }
 
-    /// Whether the last inspection of this secret found it valid, if that still holds, and the rest of its retry delay.
+    /// What the last inspection of this secret found, if it is recent: whether the token was valid, and the rest of its
+    /// retry delay.
     pub fn recent(&self, connection: &Connection, now: Timestamp) -> Option<(bool, Duration)> {
         let last = self.last.get(&(connection.id, connection.secret_id))?;
         // After the clock was set back, the age is unknown.

@@ -5,7 +5,7 @@ use parking_lot::Mutex;
 pub struct KeyChanges {
     /// Held while changes are adopted: a later read must not be overtaken by an earlier one.
     pub adopting: tokio::sync::Mutex<()>,
-    /// The master keys that the other replicas know this process to hold.
+    /// The ids of the master keys that this process has reported to the other replicas.
     pub reported: Mutex<Vec<String>>,
     pub key_service: OngoingProblem,
     pub key_file: OngoingProblem,
@@ -22,7 +22,7 @@ impl KeyChanges {
     }
 }
 
-/// A problem with master keys that is met again every second, and logged once.
+/// A problem with master keys that recurs every second but is logged once.
 #[derive(Default)]
 pub struct OngoingProblem(Mutex<Option<String>>);
 

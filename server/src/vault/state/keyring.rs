@@ -1,8 +1,8 @@
 //! The keys in use: the vault's own and each workspace's, unwrapped on first need and kept.
 //!
 //! Which wrapped keys a workspace has is read through the store's coherent cache; an unwrapped key is kept under the
-//! key's id. So a key that gets wrapped anew is not unwrapped again, and while a key service is away, keys in use
-//! keep working.
+//! key's id. So a rewrapped key need not be unwrapped again, and keys in use keep working while a key service is
+//! unavailable.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -37,7 +37,7 @@ pub struct Ring {
 pub struct KeySource {
     pub text: Option<Secret>,
     pub file: PathBuf,
-    /// The operator configured the file; otherwise it is the one in the data folder.
+    /// True if the operator configured the file; otherwise it is the one in the data folder.
     pub named: bool,
     pub transit: Option<Arc<Transit>>,
     /// The file's content when its keys were last taken.
@@ -58,7 +58,7 @@ pub struct Keys {
     pub index: MacKey,
     /// Seals page tokens.
     pub pages: DataKey,
-    /// Each workspace's unwrapped keys, as far as they were needed.
+    /// The unwrapped keys of those workspaces that needed them so far.
     pub workspaces: Cache<WorkspaceId, Arc<WorkspaceKeys>>,
 }
 
@@ -67,12 +67,12 @@ pub struct WorkspaceKeys {
     pub rows: Arc<WorkspaceKeyRows>,
     data: BTreeMap<i32, (Uuid, Arc<DataKey>)>,
     index_id: Uuid,
-    /// Fingerprints its secrets.
+    /// Computes the fingerprints of its secrets.
     pub index: MacKey,
 }
 
 impl WorkspaceKeys {
-    /// The key that seals now.
+    /// The key that seals new secrets.
     pub fn newest(&self) -> Option<&DataKey> {
         self.data.values().next_back().map(|(_, key)| &**key)
     }
@@ -91,7 +91,7 @@ pub struct KeyUse<'a> {
     pub version: i32,
 }
 
-/// A fresh key, wrapped by the active master key and sealed to the break-glass key, if there is one.
+/// A fresh key, wrapped with the active master key and sealed to the break-glass key, if there is one.
 pub async fn fresh_wrapped(
     ring: &Ring,
     vault: Uuid,
@@ -115,7 +115,7 @@ pub fn seal_to_break_glass(
     Ok(BreakGlassWrap { recipient: sealing.id().to_owned(), sealed: sealing.seal(binding, key)? })
 }
 
-/// What a wrapped key is bound to: elsewhere it does not unwrap.
+/// What a wrapped key is bound to. With any other binding, it does not unwrap.
 pub fn key_binding<'a>(
     vault: Uuid,
     purpose: &'a str,
@@ -126,8 +126,8 @@ pub fn key_binding<'a>(
 }
 
 impl KeySource {
-    /// Reads the keys from the environment, else from the file, and adds those of the key service. `None`: there are
-    /// none at all. With `first_start`, a configured file need not exist yet.
+    /// Reads the keys from the environment, else from the file, and adds those of the key service. `None`: no keys
+    /// exist. With `first_start`, a configured file need not exist yet.
     pub fn read(&self, first_start: bool) -> Result<Option<MasterKeys>, OpenError> {
         let local = self.local(first_start)?;
         if local.is_none() && self.transit.is_none() {
@@ -175,7 +175,7 @@ impl KeySource {
         adopted.as_ref().is_none_or(|adopted| adopted.expose() != text.expose())
     }
 
-    /// Makes [`has_changed`](Self::has_changed) say yes, so that the file is read again.
+    /// Makes [`has_changed`](Self::has_changed) return true, so that the file is read again.
     pub fn read_again_later(&self) {
         *self.adopted.lock() = None;
     }

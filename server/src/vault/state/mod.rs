@@ -81,7 +81,7 @@ impl Vault {
         self.healthy.clone()
     }
 
-    /// Ends every watch, so that the server can.
+    /// Ends every watch, so that the server can stop.
     pub fn stop_watches(&self) {
         self.work.stopping.cancel();
     }
@@ -91,7 +91,7 @@ impl Vault {
         !self.work.tasks.is_empty()
     }
 
-    /// Lets work that has begun end, and closes the audit log and the database.
+    /// Waits until work in progress has ended, then closes the audit log and the database.
     pub async fn close(&self) {
         self.work.stopping.cancel();
         self.work.tasks.close();
@@ -112,7 +112,7 @@ impl Vault {
     }
 
     /// The provider of a connection, if it is configured with the app that the connection's token was issued to. With
-    /// another app, the provider would refuse every token, and none of them would be at fault.
+    /// another app, the provider would refuse every token, although nothing is wrong with the tokens.
     pub(in crate::vault) fn provider_of(
         &self,
         connection: &Connection,

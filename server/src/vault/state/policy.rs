@@ -21,7 +21,7 @@ impl PolicyInForce {
         self.0.read().1
     }
 
-    /// The policy of this process is the one of `revision`.
+    /// Notes that this process's policy is the one of `revision`.
     pub fn confirm(&self, revision: i64) {
         self.0.write().1 = revision;
     }

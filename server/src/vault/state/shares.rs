@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Semaphores kept before idle ones are dropped.
+/// Idle semaphores are dropped when there are more than this many.
 const IDLE: usize = 1_024;
 
 /// The same number of permits for every principal.

@@ -12,10 +12,10 @@ use crate::store::Origin;
 use crate::vault::error::VaultError;
 use crate::vault::state::shares::Shares;
 
-/// Detached work at once. Each has a provider call or a write of its own.
+/// The most detached tasks at once. Each makes a provider call or a write of its own.
 const DETACHED: usize = 512;
 const DETACHED_PER_PRINCIPAL: usize = DETACHED / 4;
-/// Lists and counts at once; more wait.
+/// The most lists and counts at once; further ones wait.
 const LISTS: usize = 2;
 const LISTS_PER_PRINCIPAL: usize = 1;
 
@@ -81,7 +81,7 @@ impl Work {
         })
     }
 
-    /// A turn at a list or a count. A principal that asks for many at once waits for its own.
+    /// Waits for a permit to list or count. A principal that asks for many at once waits only for its own.
     pub(in crate::vault) async fn list_turn(
         &self,
         caller: &Principal,

@@ -22,7 +22,7 @@ pub(in crate::vault) async fn connect(
     Ok(())
 }
 
-/// Replaces `before`, which the transaction has locked, by `after`. `accounts` are the ad accounts that came and went.
+/// Replaces `before`, which the transaction has locked, by `after`. `accounts` are the ad accounts added and removed.
 pub(in crate::vault) async fn apply(
     tx: &mut Tx,
     before: &Connection,
@@ -63,7 +63,7 @@ pub(in crate::vault) async fn write(
     if !tx.is_system() || events.count > 0 || is_notable(before, after) {
         tx.audit_connection(after, now);
     }
-    // The page tokens that are read with this token follow its new version, or its end.
+    // Page tokens are read with their parent's token: read them again when it has a new version, or has ended.
     let ended = before.standing == Standing::Live && after.standing != Standing::Live;
     if before.version != after.version || ended {
         tx.wake_children(after.id, now).await?;

@@ -22,7 +22,7 @@ pub struct FetchAccessToken {
 #[derive(Debug)]
 pub struct Fetched {
     pub secret: Secret,
-    /// What else belongs into each call to the provider.
+    /// What else the caller must send with each call to the provider.
     pub send_with: Vec<RequestPart>,
     pub version: TokenVersion,
     /// Names this exact secret in reports.
@@ -79,8 +79,8 @@ impl Vault {
     }
 }
 
-/// How long a caller may keep a secret that ends after `left`: never past its end, and briefly enough to hear of its
-/// death.
+/// How long a caller may keep a secret that ends after `left`: never past its end, and only briefly, so that the caller
+/// soon learns if the token dies.
 fn cache_for(left: Option<Duration>) -> Duration {
     left.unwrap_or(LONGEST_CACHE).min(LONGEST_CACHE)
 }

@@ -1,5 +1,5 @@
 //! Writes an inspection of a token into its connection, if the connection still holds the inspected secret. Every dead
-//! token is found here, whoever met the refusal first, and the other tokens of its subject are inspected at once.
+//! token is confirmed here, no matter who met the refusal; the other tokens of its subject are then inspected at once.
 
 use std::sync::Arc;
 
@@ -131,7 +131,7 @@ impl Vault {
                     {
                         learn_death(&mut after, cause, now);
                     }
-                    // The last success tells when the gap began. A time in the future is not credible.
+                    // The last success shows when the gap began. Ignore a time in the future.
                     if matches!(after.standing, Standing::Invalid { .. })
                         && let Some(at) = findings.last_success_at.filter(|at| *at <= now)
                     {

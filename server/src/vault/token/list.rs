@@ -47,7 +47,7 @@ pub struct TokenPage {
     pub as_of: Timestamp,
 }
 
-/// Up to this many workspaces are scanned each by its own index range. More are one filtered scan over all.
+/// Up to this many workspaces get one index range each. For more, one scan over all workspaces is filtered.
 const SCANS: usize = 32;
 /// After this many scan steps, a page ends short even if the filters left it empty.
 const STEPS: usize = 20;

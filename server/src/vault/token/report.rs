@@ -1,5 +1,5 @@
-//! ReportTokenError: a caller saw the provider refuse a token. The refusal is classified, confirmed by an inspection if
-//! it means a dead token, and applied only to the secret that it is about.
+//! ReportTokenError: a caller saw the provider refuse a token. The vault classifies the refusal, confirms it by an
+//! inspection if it means a dead token, and applies it only to the secret that it is about.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The secret of a connection: sealed and stored, opened, and whether it may be used.
+//! The secret of a connection: sealing and storing it, opening it, and checking whether it may be used.
 
 use crate::crypto::{self, Binding};
 use crate::model::{Connection, Secret, Standing, Status, Timestamp};

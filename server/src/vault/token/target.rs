@@ -16,7 +16,7 @@ pub struct Target {
 }
 
 impl Vault {
-    /// Whether the caller may see the connection. For another tenant, it is as if it did not exist.
+    /// Whether the caller may see the connection. To another tenant, it does not exist.
     pub(in crate::vault) fn admit(
         caller: &Principal,
         target: &Target,
@@ -30,7 +30,7 @@ impl Vault {
         }
     }
 
-    /// The connection with its sealed secret, if the caller may see it. Perhaps from the cache.
+    /// The connection with its sealed secret, if the caller may see it. The row may come from the cache.
     pub(in crate::vault) async fn held(
         &self,
         caller: &Principal,
@@ -46,7 +46,7 @@ impl Vault {
         Ok(held)
     }
 
-    /// [`Self::held`], from the database: what is compared and set must be the newest.
+    /// [`Self::held`], but always from the database: a compare-and-set needs the newest row.
     pub(in crate::vault) async fn held_now(
         &self,
         caller: &Principal,

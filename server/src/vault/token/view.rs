@@ -22,7 +22,7 @@ pub struct TokenView {
     pub renewal: Renewal,
     pub missing_required_scopes: Vec<String>,
     pub missing_optional_scopes: Vec<String>,
-    /// There is no such connection: the token was only validated.
+    /// Whether the token was only validated, so that no connection exists.
     pub is_new: bool,
     pub as_of: Timestamp,
 }

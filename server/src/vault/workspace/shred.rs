@@ -1,5 +1,5 @@
-//! ShredWorkspace: a workspace's keys are destroyed in one transaction, and with them everything that they encrypt, in the
-//! database and in every copy that lacks the master key. The job `shredding` then ends the connections.
+//! ShredWorkspace: destroys a workspace's keys in one transaction. Nothing that they encrypt can be read any more,
+//! neither in the database nor in any copy that lacks the master key. The job `shredding` then ends the connections.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ pub struct ShredWorkspace {
 #[derive(Debug, Clone)]
 pub struct Shredded {
     pub workspace: WorkspaceFacts,
-    /// How many connections it had that were not ended before.
+    /// How many of its connections had not ended before.
     pub connections: i64,
 }
 

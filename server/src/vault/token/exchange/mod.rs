@@ -165,7 +165,7 @@ impl Vault {
         })
     }
 
-    /// Across all replicas, one task at a time exchanges the token of a connection.
+    /// Exchanges the token of a connection. Only one task on all replicas does so at a time.
     async fn exchange_stored(
         self: &Arc<Self>,
         caller: &Principal,

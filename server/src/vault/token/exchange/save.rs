@@ -1,4 +1,4 @@
-//! Saving what an exchange gave, and its outcome, in one transaction.
+//! Saves the token that an exchange returned, and the outcome, in one transaction.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ pub enum ExchangeOutcome {
     /// The new token would have expired earlier and was discarded.
     #[serde(rename = "Shortened")]
     Shortened,
-    /// The token does not expire any more.
+    /// The token no longer expires.
     #[serde(rename = "NowNeverExpires")]
     NowNeverExpires,
 }

@@ -79,7 +79,7 @@ impl Vault {
                         .collect();
                     accepted.inspected.facts.scopes.retain(|scope| !declined.contains(scope));
                 }
-                // Then the token's own list of scopes must do.
+                // Fall back to the token's own list of scopes.
                 Err(refusal) => tracing::debug!(detail = %refusal.detail, "permissions could not be read"),
             }
         }

@@ -1,5 +1,5 @@
-//! A person's pages, each a connection of its own. A page token is read with the person's token and is never exchanged:
-//! when the person's token changes, the page token is read again.
+//! Connects a person's pages, each as a connection of its own. A page token is read with the person's token and is
+//! never exchanged: when the person's token changes, the page token is read again.
 
 use std::sync::Arc;
 

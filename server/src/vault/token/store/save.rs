@@ -257,7 +257,7 @@ pub(in crate::vault) fn check_replaces(
     }
     let lost: Vec<_> =
         held.facts.scopes.iter().filter(|scope| !inspected.facts.scopes.contains(scope)).cloned().collect();
-    // The scopes of a dead token are lost already.
+    // A dead token has lost its scopes anyway.
     let working = held.status(now, policy).is_usable();
     if working && !other_subject && !lost.is_empty() && !options.allow_fewer_scopes {
         return Err(VaultError::ScopesShrunk { connection: held.id, lost });

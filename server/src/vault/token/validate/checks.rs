@@ -86,7 +86,7 @@ impl Patient<'_> {
         found
     }
 
-    /// Whether the provider accepts the token, and whether it was made for our app.
+    /// Whether the provider accepts the token, and whether it was issued to our app.
     fn identity(&self, inspection: &Result<Inspected, Refusal>) -> [Check; 2] {
         let pass = |name, message: &str| Check::new(name, CheckResult::Pass, Remedy::none(message));
         match inspection {
@@ -172,7 +172,7 @@ impl Patient<'_> {
                 check(CheckResult::Warn, format!("The provider does not say when {what} ends."))
             }
             Expiry::At(end, _) => {
-                // Ads permissions outlive the data-access end, so that one never fails.
+                // Ads permissions outlive the data-access end, so the check of that end never fails.
                 let ended = if name == "expiry" { CheckResult::Fail } else { CheckResult::Warn };
                 let left = end.since(self.now);
                 let days = left.as_secs().div_ceil(24 * 60 * 60);
