@@ -76,7 +76,7 @@ impl Call {
         let _ = self.principal.set(principal);
     }
 
-    /// Who calls. Below the authentication layer this never fails.
+    /// The caller. Below the authentication layer this never fails.
     pub(super) fn caller(&self) -> Result<&Principal, VaultError> {
         self.principal.get().map(Arc::as_ref).ok_or(VaultError::ApiKeyInvalid)
     }
@@ -199,7 +199,7 @@ impl Drop for LogAtEnd {
     }
 }
 
-/// Unique across processes by its random half, and cheap: it asks the system for randomness only once.
+/// A call id. Its random half makes it unique across processes, and it asks the system for randomness only once.
 fn next_id() -> String {
     static PROCESS: OnceLock<u64> = OnceLock::new();
     static NEXT: AtomicU64 = AtomicU64::new(1);

@@ -1,6 +1,6 @@
 //! A denial: the vault's own no to a caller. Canonical code, reason with metadata, and words for people.
 //!
-//! [`super::status`] turns the vault's errors into denials. The denials that the layers make themselves stand here.
+//! [`super::status`] turns the vault's errors into denials. The denials that the layers make themselves are here.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -54,7 +54,7 @@ impl Denial {
         }
     }
 
-    /// Takes words and fixer from a remedy of the model.
+    /// Takes the words, and who can fix it, from a remedy of the model.
     pub(super) fn by_remedy(code: Code, reason: Reason, remedy: Remedy) -> Self {
         Self::new(code, reason, remedy.message, remedy.action).with("fixer", remedy.fixer.as_str())
     }

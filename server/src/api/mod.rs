@@ -55,7 +55,7 @@ const SERVICES: [&str; 3] = ["", "tokenvault.v1.TokenVault", "tokenvault.v1.Vaul
 /// Why the API could not be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The address is in use or not ours.
+    /// The address is in use, or does not belong to this machine.
     #[error("cannot listen on {0}: {1}")]
     Bind(SocketAddr, io::Error),
     /// The proto descriptors are not what reflection expects.

@@ -55,7 +55,7 @@ struct Watching {
 impl Watching {
     async fn next(&mut self) -> Result<pb::WatchExpiryEventsResponse, Status> {
         loop {
-            // Even what is prepared is not sent to a caller whose permission has ended since.
+            // Send nothing more, not even prepared responses, to a caller whose permission has ended.
             if let Err(error) = self.watch.check_permission() {
                 return Err(self.end(deny(error, &self.call)));
             }
@@ -68,7 +68,7 @@ impl Watching {
             // The layers have seen the headers and are done, so panics must be caught here.
             let next = AssertUnwindSafe(self.watch.next().instrument(self.call.span())).catch_unwind();
             let next = tokio::select! {
-                // The vault's reason to end a watch says more than that the connection ends.
+                // Prefer the vault's reason for ending a watch to the news that the connection ends.
                 biased;
                 next = next => next,
                 () = self.call.peer().ending().cancelled() => {

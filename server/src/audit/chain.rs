@@ -1,7 +1,7 @@
 //! One line of the log: its position in the chain, a record, and a MAC over both.
 //!
-//! `{"chain":"…","n":7,"prev":"…","id":"…",…,"mac":"…"}`. The MAC is over the bytes before `,"mac"`, so that whoever
-//! checks it need not order or space JSON as this writer does; `prev` is the MAC of the line before.
+//! `{"chain":"…","n":7,"prev":"…","id":"…",…,"mac":"…"}`. The MAC is over the bytes before `,"mac"`, so that a verifier
+//! need not order or space JSON as this writer does; `prev` is the MAC of the line before.
 
 use serde::Deserialize;
 use uuid::Uuid;
@@ -95,7 +95,7 @@ impl Line {
         Self::parse(signed, mac)
     }
 
-    /// The same without checking the MAC.
+    /// [`Self::read`] without checking the MAC.
     pub fn read_unchecked(bytes: &[u8]) -> Option<Self> {
         let (signed, mac) = Self::split(bytes)?;
         Self::parse(signed, mac)

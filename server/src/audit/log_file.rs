@@ -1,4 +1,4 @@
-//! The file that a log is written to: whole lines, also after a failed write, and what is not flushed yet in memory.
+//! The file that a log is written to. It holds whole lines even after a failed write; memory holds what is not flushed.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use super::chain::Line;
 use super::files::{FileSet, folder};
 
-/// Room in bytes that a disk which was full must have before the log goes on, so that it is not full again at once.
+/// Once a disk was full, the log waits for this many free bytes, so that the disk is not full again at once.
 const ROOM: u64 = 64 * 1024;
 
 pub(super) struct LogFile {
@@ -36,7 +36,7 @@ impl LogFile {
             Some(file) => Arc::clone(file),
             None => {
                 let file = Arc::new(self.set.open()?);
-                // Its name must survive a crash as well as its content does. Failure is harmless: a device has no such folder.
+                // The file's name must survive a crash too. Failure is harmless: a device has no such folder.
                 let _ = File::open(folder(&self.set.base)).and_then(|folder| folder.sync_all());
                 self.length = file.metadata()?.len();
                 self.file = Some(Arc::clone(&file));
@@ -50,8 +50,8 @@ impl LogFile {
         Ok(file)
     }
 
-    /// Fails while a disk that was full has room for little more than the next line. Where room can't be reserved, as on a
-    /// pipe or an old file system, the next write shows whether there is some.
+    /// Fails while a disk that was full has too little room. If room can't be reserved, as on a pipe or an old file
+    /// system, the next write shows whether there is some.
     pub(super) fn make_room(&mut self) -> io::Result<()> {
         let file = self.open()?;
         match fallocate(&file, FallocateFlags::KEEP_SIZE, self.length, ROOM) {
@@ -62,17 +62,16 @@ impl LogFile {
         }
     }
 
-    /// Writes once more what a failed flush may have lost: the system may have dropped those pages and forgotten the
-    /// error.
+    /// Writes again what a failed flush may have lost: the system may have dropped those pages and forgotten the error.
     pub(super) fn restore(&self, flushed_length: u64) -> io::Result<()> {
-        // Opened again: a file opened for appending can't be written in its middle, and only a new handle reports errors
-        // of its own.
+        // Open the file again: a file opened for appending can't be written in its middle, and only a new handle
+        // reports errors of its own.
         let file = OpenOptions::new().write(true).open(&self.set.base)?;
         file.write_all_at(&self.unflushed, flushed_length)?;
         flush_file(&file)
     }
 
-    /// Drops from memory what is on the disk.
+    /// Drops lines from memory that are on the disk.
     pub(super) fn forget_flushed(&mut self, flushed_length: u64) {
         let kept = self.length.saturating_sub(flushed_length);
         let gone = self.unflushed.len().saturating_sub(usize::try_from(kept).unwrap_or(usize::MAX));

@@ -1,5 +1,5 @@
-//! The audit log: who got which secret, who changed what, and who was turned away. Hash-chained JSON lines in a
-//! file or on stdout.
+//! The audit log: who got which secret, who changed what, and who was denied. Hash-chained JSON lines in a file or on
+//! stdout.
 //!
 //! [`Audit`] is the sink: one thread writes, many callers share one write, and a call that can't be recorded gets
 //! nothing. [`verify`] finds the first line that is not as it was written; [`search`] reads. A record's fields stand

@@ -41,7 +41,7 @@ pub(super) struct Progress {
     pub(super) written: Option<Written>,
     /// What is on the disk.
     pub(super) flushed: Option<Head>,
-    /// The length of the file up to there.
+    /// The length of the file up to the end of that record.
     pub(super) flushed_length: u64,
     /// A flush failed: what was written since the last good one may be lost, and no later flush would report it.
     pub(super) lost: bool,

@@ -22,7 +22,7 @@ pub(super) struct RawLine {
     pub(super) ended: bool,
 }
 
-/// The opened files of a log: putting one aside meanwhile does not change which one is read.
+/// The opened files of a log: if one is put aside meanwhile, the same files are still read.
 pub(super) struct Log {
     files: Vec<(PathBuf, BufReader<File>)>,
     at: usize,

@@ -42,7 +42,7 @@ impl Query {
     }
 }
 
-/// The matching records of these logs, by time. A record that a crash made the vault write twice comes once.
+/// The matching records of these logs, by time. A record that the vault wrote twice because of a crash appears once.
 ///
 /// # Errors
 /// A file can't be read.

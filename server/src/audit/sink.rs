@@ -1,8 +1,8 @@
 //! The sink as its callers see it: they hand records over and wait until these are written.
 //!
-//! Written by hand because what counts is in no logging library: a caller waits until its record is written, a failing
-//! log stops changes, and a failed flush loses nothing. `writer.rs` is the thread that writes, `progress.rs` the one
-//! that flushes.
+//! Written by hand because no logging library does what is needed here: a caller waits until its record is written, a
+//! failing log stops changes, and a failed flush loses nothing. `writer.rs` is the thread that writes, `progress.rs`
+//! the one that flushes.
 
 use std::fs;
 use std::io;
@@ -42,7 +42,7 @@ impl Audit {
         Self { log_name: String::new(), queue: None, shared: Arc::new(Shared::new()) }
     }
 
-    /// Opens the log, seals what a crash tore, and proves that the log can be written by beginning a chain in it.
+    /// Opens the log, seals a line that a crash tore, and begins a chain, which proves that the log can be written.
     ///
     /// # Errors
     /// The sink can't be written, or another process writes it. The text is for the operator.
@@ -115,7 +115,7 @@ impl Audit {
         &self.log_name
     }
 
-    /// Asked before every change.
+    /// Call this before every change.
     ///
     /// # Errors
     /// The sink fails: no change may begin.
@@ -172,8 +172,8 @@ impl Audit {
         self.shared.progress().flushed
     }
 
-    /// Old files that became surplus since the last call. The caller deletes them once the database knows, because
-    /// otherwise their loss would look like tampering.
+    /// Old files that became surplus since the last call. The caller deletes them once the database knows of it,
+    /// because otherwise their loss would look like tampering.
     pub fn take_surplus(&self) -> Vec<Surplus> {
         std::mem::take(&mut self.shared.progress().surplus)
     }

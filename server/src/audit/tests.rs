@@ -1,4 +1,4 @@
-//! The sink and the check against each other, on small logs in which everything can be tried.
+//! Tests the sink against verification, on logs small enough to try every change.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ fn record(n: usize) -> String {
     body(&record)
 }
 
-/// One life of a process that writes so many records; the anchor that it leaves.
+/// Runs one process life that writes this many records, and returns its anchor.
 async fn one_life(config: &AuditConfig, records: usize) -> Anchor {
     let audit = Audit::open(config, key(), Clock::system()).unwrap();
     for n in 0..records {
@@ -71,7 +71,7 @@ fn found(file: &Path, text: &[u8], anchors: &[Anchor]) -> Option<Finding> {
     check(file, anchors).finding
 }
 
-/// Two lives in one file, and what the database knows of them.
+/// Writes two lives into one file, and returns what the database knows of them.
 async fn two_lives(folder: &Path) -> (PathBuf, Vec<Anchor>, Vec<u8>) {
     let file = folder.join("audit.jsonl");
     let config = config(SinkConfig::File(file.clone()));
@@ -104,7 +104,7 @@ async fn every_changed_byte_is_found_in_its_line() {
     let mut line = 1;
     for at in 0..text.len() {
         for replacement in [text[at] ^ 1, text[at] ^ 0x20, b'\n'] {
-            // The very end of the file is a crash's place: a torn line, which the anchors judge.
+            // At the very end of the file, a change looks like a line that a crash tore. The anchors decide.
             if replacement == text[at] {
                 continue;
             }
@@ -186,7 +186,7 @@ async fn a_torn_line_is_sealed_by_the_next_start_and_by_nothing_else() {
         anchors.push(next_life(&config, 2).await);
         let report = check(&file, &anchors);
         assert_eq!((report.finding, report.recovered, report.chains), (None, 1, 3), "torn after {torn}");
-        // What is sealed can't be changed any more.
+        // A sealed line can't be changed any more.
         let sealed = fs::read(&file).unwrap();
         let mut edited = sealed.clone();
         edited[text.len()] ^= 1;
@@ -214,7 +214,7 @@ async fn a_chain_goes_on_from_file_to_file_and_old_files_may_go() {
     assert!(files.iter().all(|file| fs::metadata(file).unwrap().len() <= 4_096));
     let report = check(&file, std::slice::from_ref(&anchor));
     assert_eq!((report.finding, report.chains, report.files), (None, 1, files.len()));
-    // A whole file gone, from each place.
+    // Remove each file in turn.
     for gone in &files {
         let text = fs::read(gone).unwrap();
         fs::remove_file(gone).unwrap();
@@ -236,7 +236,7 @@ async fn a_chain_goes_on_from_file_to_file_and_old_files_may_go() {
     assert_eq!(FileSet::new(&other).aside().unwrap().len(), surplus.len() + 2, "each is named once");
     let heads = surplus.iter().flat_map(|surplus| &surplus.heads);
     let dropped = heads.max_by_key(|head| head.number).copied().expect("there are old files");
-    // Before they are deleted, after some are, and once all are: the database knew first.
+    // Before the files are deleted, after some are, and once all are: the database knew of it first.
     let knows =
         |dropped_to| Anchor { head: audit.flushed().unwrap(), log: audit.log_name().to_owned(), dropped_to };
     for Surplus { file, .. } in &surplus {
@@ -303,7 +303,7 @@ async fn a_sink_that_can_not_be_written_is_refused_at_start() {
     assert!(error.contains("audit.file"), "{error}");
 }
 
-/// Written once by this format and kept: a later release must still check it.
+/// A log that was written in this format once: every later release must still verify it.
 #[test]
 fn a_line_of_format_one_reads_as_it_always_did() {
     let mut head = Head { chain: uuid::Uuid::nil(), number: 0, mac: [0; 32] };

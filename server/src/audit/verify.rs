@@ -21,7 +21,7 @@ pub struct Anchor {
     pub head: Head,
     /// The name of the log that it is in.
     pub log: String,
-    /// Records up to this number went with old files.
+    /// Records up to this number were deleted with old files.
     pub dropped_to: u64,
 }
 
@@ -33,7 +33,7 @@ pub enum Damage {
     Edited,
     /// Lines before this one are missing.
     Deleted,
-    /// A line was not written here.
+    /// A line does not belong where it is.
     Inserted,
     /// Lines were reordered.
     Reordered,
@@ -143,7 +143,7 @@ pub fn verify(key: &MacKey, sets: &[FileSet], anchors: &[Anchor]) -> io::Result<
     Ok(report)
 }
 
-/// Reads a log once, two neighbouring lines at a time. Only to name what is broken does it read the log again.
+/// Reads a log once, two neighbouring lines at a time. It reads the log again only to name what is broken.
 fn walk(
     key: &MacKey,
     set: &FileSet,
@@ -184,7 +184,7 @@ fn walk(
         };
         let follows = &line.record.follows;
         if line.number == 1 && !follows.is_empty() && last.map(hex::encode).as_ref() != Some(follows) {
-            // The lines before the first one that is kept went with old files.
+            // The lines before the first one that is kept were deleted with old files.
             let dropped = last.is_none()
                 && anchors.iter().any(|anchor| {
                     anchor.dropped_to >= anchor.head.number && hex::encode(anchor.head.mac) == *follows
@@ -202,8 +202,8 @@ fn walk(
             anchors.iter().find(|anchor| anchor.head.chain == line.chain).map_or(0, |a| a.dropped_to);
         let before = match begun {
             Some(head) => head,
-            // The first line of its chain that is there: those before it went with old files. Some that may go may
-            // still be there.
+            // This is the first line of its chain that is left: those before it were deleted with old files. Some files
+            // that may be deleted may still be there.
             None if line.number > 1 && line.number <= dropped + 1 => {
                 Head { chain: line.chain, number: line.number - 1, mac: line.prev }
             }

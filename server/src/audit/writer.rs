@@ -1,9 +1,9 @@
 //! The thread that writes: it takes the records of all callers that wait, and writes them in one go.
 //!
-//! The file ends with a whole line at all times but during a write: what a failed write left is cut off again, and what a
-//! crash left is sealed at the next start. While writing fails it is tried four times a second, and works again by
-//! itself once the disk has room for more than the next line. What a failed flush may have lost is written once more,
-//! from memory, before anything else.
+//! Except during a write, the file always ends with a whole line: the writer cuts off what a failed write left, and the
+//! next start seals what a crash left. A failing log is tried four times a second, and works again by itself once the
+//! disk has room for more than the next line. Before anything else, the writer writes again, from memory, what a failed
+//! flush may have lost.
 
 use std::fs;
 use std::io::{self, Write};
@@ -73,7 +73,7 @@ impl Writer {
             };
             let whole = torn.as_deref().and_then(|torn| Line::read(&self.key, torn));
             if let Some(line) = whole {
-                // Only its end is missing.
+                // Only the line's end is missing.
                 record.follows = hex::encode(line.mac);
                 sealed.push(b'\n');
             } else if let Some(torn) = torn {
@@ -96,7 +96,7 @@ impl Writer {
     pub(super) fn run(mut self, jobs: &Receiver<Job>) {
         let mut batch = Vec::new();
         loop {
-            // A time-out too: the flushing thread may have found that the sink fails.
+            // Continue after a time-out too: the flushing thread may have found that the sink fails.
             match jobs.recv_timeout(PROBE) {
                 Ok(job) => {
                     batch.push(job);
@@ -150,7 +150,7 @@ impl Writer {
         }
         let written = self.put();
         if written.is_err() && matches!(self.target, Target::File(_)) {
-            // What a failed write left is cut off: the chain stays where it was.
+            // The remains of the failed write are cut off, so the chain stays where it was.
             self.head = before;
         }
         written?;
@@ -215,7 +215,7 @@ impl Writer {
                 };
                 let outcome = outcome.and_then(|()| stdout.flush());
                 if outcome.is_err() {
-                    // Whole lines that went out stay: the chain goes on after the last of them.
+                    // Whole lines that were written stay: the chain continues after the last of them.
                     let out = self.buffer.get(..done).unwrap_or_default();
                     let end = out.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
                     torn.extend_from_slice(out.get(end..).unwrap_or_default());
@@ -235,7 +235,7 @@ impl Writer {
         }
     }
 
-    /// What a failed write left on stdout can't be taken back: it is recorded like a torn line.
+    /// The remains of a failed write to stdout can't be cut off: they are recorded like a torn line.
     fn seal_stdout(&mut self) {
         let Target::Stdout { torn } = &mut self.target else { return };
         if torn.is_empty() {
@@ -317,6 +317,6 @@ impl Writer {
 
 /// A record as the sink takes it.
 pub(super) fn body(record: &AuditRecord) -> String {
-    // Strings and numbers only: it can't fail.
+    // A record holds only strings and numbers, so this can't fail.
     serde_json::to_string(record).unwrap_or_else(|_| "{}".to_owned())
 }

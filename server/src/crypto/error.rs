@@ -1,6 +1,6 @@
 //! How sealing and wrapping fail.
 
-/// A ciphertext that does not open. One error for every cause: nobody learns which check failed.
+/// A ciphertext that does not open. One error for every cause, so that it does not reveal which check failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the ciphertext does not open under its key and binding")]
 pub struct CorruptCiphertext;

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 pub struct RawKey(Zeroizing<[u8; 32]>);
 
 impl RawKey {
-    /// Takes the operating system's randomness.
+    /// Makes a key from the operating system's randomness.
     pub fn generate() -> Self {
         Self(Zeroizing::new(Key::<Aes256Gcm>::generate().into()))
     }

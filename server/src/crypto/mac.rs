@@ -1,4 +1,4 @@
-//! HMAC-SHA-256 under a key of one purpose.
+//! HMAC-SHA-256 with keys that each have one purpose.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use subtle::ConstantTimeEq;
 use super::{RawKey, encode_parts};
 use crate::model::{Fingerprint, ProviderId, Secret};
 
-/// An authentication key. A MAC depends on its domain, so that one of one use is never valid for another.
+/// An authentication key. A MAC depends on its domain, so that a MAC for one use is never valid for another.
 #[derive(Clone)]
 pub struct MacKey(Hmac<Sha256>);
 

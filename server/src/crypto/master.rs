@@ -1,4 +1,4 @@
-//! Master keys: they come from outside the database and do nothing but wrap other keys.
+//! Master keys: they come from outside the database and only wrap other keys.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -87,8 +87,8 @@ impl MasterKeys {
         self.transit.is_some()
     }
 
-    /// Asks the key service, if there is one, which versions of its key there are. `now`: even if it was asked a
-    /// moment ago. `true`: they have changed.
+    /// Asks the key service, if there is one, which versions of its key exist. With `now`, it asks even if it did so a
+    /// moment ago. Returns whether they have changed.
     ///
     /// # Errors
     /// The key service can't be asked.
@@ -106,7 +106,7 @@ impl MasterKeys {
         }
     }
 
-    /// The newest is the last.
+    /// The ids of all master keys, the newest last.
     pub fn ids(&self) -> Vec<String> {
         let local = self.local.iter().map(|(id, _)| id.clone());
         local.chain(self.transit.iter().flat_map(|transit| transit.ids())).collect()
@@ -154,7 +154,7 @@ impl MasterKeys {
         Ok(RawKey::from_bytes(bytes))
     }
 
-    /// A known text, sealed: whoever can open it has the same key.
+    /// Seals a known text: a key that opens it is the same key.
     pub async fn check_value(&self, id: &str, vault: Uuid) -> Result<Vec<u8>, WrapError> {
         match self.local(id) {
             Some(master) => Ok(seal_bytes(master, &check_aad(id, vault), CHECK)?),
@@ -254,8 +254,8 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 
 /// Writes a secret to a new file that only its owner may read, and makes file and folder durable.
 pub fn create_secret_file(path: &Path, content: &Secret) -> io::Result<()> {
-    // Written to a file beside it and linked into place: nobody ever reads half of it, and an existing file is not
-    // touched.
+    // Write to a temporary file and link it into place: no reader ever sees half of it, and an existing file stays as
+    // it is.
     let mut aside = path.as_os_str().to_owned();
     aside.push(format!(".{}", Uuid::new_v4().simple()));
     let written = (|| {

@@ -92,7 +92,7 @@ pub fn open(key: &DataKey, binding: &Binding<'_>, sealed: &Sealed) -> Result<Sec
     Ok(Secret::new(text.to_owned()))
 }
 
-/// Seals what a caller gets and brings back, such as a page token, so that it can neither be read nor changed.
+/// Seals a text that a caller receives and sends back, such as a page token: the caller can neither read nor change it.
 pub fn seal_note(key: &DataKey, purpose: &str, note: &[u8]) -> Result<Vec<u8>, CorruptCiphertext> {
     seal_bytes(key.cipher(), &encode_parts(&[b"tokenvault:note:1", purpose.as_bytes()]), note)
 }
@@ -180,7 +180,7 @@ mod tests {
         assert_ne!(seal(&key, &bound, &secret).unwrap(), seal(&key, &bound, &secret).unwrap());
     }
 
-    /// Sealed once by this format and kept: a later release must still open it.
+    /// A secret that was sealed in this format once: every later release must still open it.
     #[test]
     fn format_one_opens_as_it_always_did() {
         let key = DataKey::new(7, &RawKey::from_bytes([0x42; 32]));

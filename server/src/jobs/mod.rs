@@ -1,9 +1,9 @@
-//! Time in: the clockwork that wakes the vault's jobs. It decides nothing: which run is due is read from rows, so that
-//! a missed slot or a moved clock makes no difference.
+//! The clockwork that wakes the vault's jobs. It decides nothing: the vault reads from rows which run is due, so that a
+//! missed slot or a changed clock makes no difference.
 //!
-//! `tokio-cron-scheduler` is here for one thing: it starts a run in the moment of its slot, up to a second before
-//! [`tend`] would find it. It carries no more, because it knows neither the other replicas nor the slots that passed
-//! while no process ran, and it follows this machine's clock instead of the domain's.
+//! `tokio-cron-scheduler` has one purpose here: it starts a run at the very moment of its slot, up to a second before
+//! [`tend`] would find it. It does no more, because it knows neither the other replicas nor the slots that passed while
+//! no process ran, and it follows this machine's clock instead of the domain's.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ const DEADLINES: Duration = Duration::from_millis(250);
 const PERMISSIONS: Duration = Duration::from_millis(250);
 /// How often due runs, providers and the shared configuration are checked.
 const TICK: Duration = Duration::from_secs(1);
-/// A provider in trouble is probed once in so many ticks.
+/// A provider in trouble is probed once in this many ticks.
 const PROBE: u64 = 5;
 
 pub struct Clockwork {
@@ -59,7 +59,7 @@ pub async fn start(vault: Arc<Vault>) -> Result<Clockwork, JobSchedulerError> {
 }
 
 impl Clockwork {
-    /// Starts nothing more, and waits for the loops. Runs of jobs end with the vault.
+    /// Starts nothing more, and waits until the loops have ended. The vault itself ends the runs of jobs.
     pub async fn stop(mut self) {
         self.stop.cancel();
         if let Err(error) = self.scheduler.shutdown().await {
@@ -107,7 +107,7 @@ async fn tend(vault: Arc<Vault>, stop: CancellationToken) {
     }
 }
 
-/// Whatever the clockwork wakes is the vault's own act, for the audit log.
+/// Runs work that the clockwork wakes. The audit log records it as the vault's own.
 async fn for_vault<F: Future>(work: F) -> F::Output {
     Arc::new(Origin::system("vault")).scope(work).await
 }

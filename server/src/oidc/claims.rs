@@ -10,7 +10,7 @@ use crate::model::Timestamp;
 pub(super) struct Claims(Map<String, Value>);
 
 impl Claims {
-    /// The claim of that name, or else the one that a dot leads to in an object: `realm_access.roles`.
+    /// The claim with that name, or else the one inside an object that a name with dots leads to: `realm_access.roles`.
     fn find(&self, name: &str) -> Option<&Value> {
         self.0.get(name).or_else(|| {
             let (outer, inner) = name.split_once('.')?;
@@ -45,7 +45,7 @@ impl Claims {
 }
 
 fn whole(seconds: f64) -> Option<i64> {
-    // Parsed from its text, since a cast would turn what is no number into one.
+    // Parsed from its text, since a cast would turn even NaN into a number.
     format!("{:.0}", seconds.trunc()).parse().ok()
 }
 

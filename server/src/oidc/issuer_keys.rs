@@ -19,7 +19,7 @@ use crate::http_client::{BodyError, ClientConfig, read_body};
 
 const CONNECT: Duration = Duration::from_secs(2);
 const REQUEST: Duration = Duration::from_secs(5);
-/// No document that we ask for comes near it.
+/// The longest reply that is read. The documents that we ask for are much shorter.
 const LONGEST_REPLY: usize = 256 * 1024;
 /// Most keys that are kept.
 const MOST_KEYS: usize = 64;
@@ -143,7 +143,7 @@ impl IssuerKeys {
         }
     }
 
-    /// The keys that may have signed a token that names this key, or none.
+    /// The keys that may have signed a token that names this key id, or no key id.
     ///
     /// # Errors
     /// `Invalid` if the issuer has no such key, `Unavailable` if that is not known.
@@ -233,7 +233,7 @@ impl IssuerKeys {
         let published: Published = self.get(url).await?;
         let keys: Vec<_> = published.keys.into_iter().take(MOST_KEYS).filter_map(public_key).collect();
         if keys.is_empty() {
-            // It answered: this is how an issuer withdraws all its keys.
+            // The issuer answered, with no usable key: this is how it withdraws all its keys.
             tracing::warn!(
                 issuer = config.issuer,
                 "the issuer publishes no usable key: none of its tokens is accepted"

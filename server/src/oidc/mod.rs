@@ -1,7 +1,7 @@
 //! Authenticates callers by tokens (JWTs) that an OpenID Connect issuer signed.
 //!
-//! `signing` lists the algorithms, `issuer_keys` holds the issuer's public keys, `claims` reads a token's claims, `verify` checks signatures with
-//! ring, which TLS uses too. Nothing here knows what a role may do.
+//! `signing` lists the algorithms, `issuer_keys` holds the issuer's public keys, `claims` reads a token's claims, and
+//! `verify` checks signatures with ring, which TLS uses too. Nothing here knows what a role may do.
 
 mod claims;
 #[cfg(fuzzing)]
@@ -50,7 +50,7 @@ pub struct WorkspaceRule {
 /// How a token's claims give workspaces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WorkspaceMapping {
-    /// They don't: every token may act in all workspaces.
+    /// The claims do not matter: every token may act in all workspaces.
     Everywhere,
     /// The values of this claim are ids of workspaces.
     Claimed(String),
@@ -152,7 +152,7 @@ impl Issuer {
         if header.crit.is_some() {
             return Err(invalid("the token's header has critical extensions"));
         }
-        // Nothing is believed yet; but a token that is not meant for this vault is not worth asking the issuer.
+        // Nothing is verified yet, but a token that is meant for another audience is not worth a request to the issuer.
         let claims = dangerous::insecure_decode::<Claims>(text)
             .map_err(|_| invalid("the token's claims can't be parsed"))?
             .claims;

@@ -1,9 +1,9 @@
-//! The only place with SQL. Rows stay inside: what leaves are the model's types and sealed secrets.
+//! The only place with SQL. Rows stay inside: the store returns only the model's types and sealed secrets.
 //!
-//! [`Store::read`] gives a session for reads; [`Store::write`] takes a unit of work. The text of each statement stands
-//! in the function that is named after the question it answers. Start with `sql/db.rs` (one text, two databases), then
+//! [`Store::read`] gives a session for reads; [`Store::write`] takes a unit of work. Each SQL statement is in a
+//! function named after the question that it answers. Start with `sql/db.rs` (one text, two databases), then
 //! `engine/writer.rs` (group commit) and `engine/cache.rs` (the hot path). The other folders hold the tables, by
-//! subject; what they use points downwards: `engine` → tables → `sql` → `origin`.
+//! subject; dependencies point downwards: `engine` → tables → `sql` → `origin`.
 
 mod access;
 mod audit;
@@ -49,7 +49,7 @@ use sql::{Address, Change, Pool};
 
 use crate::model::{ApiKeyId, Clock, ConnectionId, Incarnation, Timestamp, WorkspaceId};
 
-/// How often truncating SQLite's log is tried again.
+/// How many times truncating SQLite's log is retried.
 const MORE_SCRUBS: usize = 99;
 
 pub struct StoreConfig<'a> {
@@ -82,7 +82,7 @@ pub struct Store {
     tasks: TaskTracker,
     incarnation: Incarnation,
     beats: Arc<Beats>,
-    /// Committed records for the audit log, until the relay takes this end.
+    /// The channel of committed audit records, until the relay takes it.
     outgoing: Mutex<Option<mpsc::UnboundedReceiver<Outgoing>>>,
     /// Held while SQLite is open, so that a second process refuses to open it.
     _lock: Option<File>,
@@ -94,7 +94,8 @@ impl Store {
     pub async fn open(config: StoreConfig<'_>) -> Result<Self, StoreError> {
         let address = Address::parse(config.url)?;
         let lock = address.lock()?;
-        // SQLite has one writer, with a connection of its own. Few readers are enough: a read takes CPU, not waiting.
+        // SQLite has one writer, with a connection of its own. Few readers are enough: a read uses CPU and hardly
+        // waits.
         let (readers, hot) = (Pool::new(&address, 4), Pool::new(&address, 2));
         let (writers, pulse, beat) = (Pool::new(&address, 1), Pool::new(&address, 1), Pool::new(&address, 1));
         // The feed's reader; on PostgreSQL also one connection that listens and one that notifies.
@@ -181,7 +182,7 @@ impl Store {
         self.clock_guard.is_trusted()
     }
 
-    /// The records for the audit log as they are committed, in order. `Some` once: there is one relay.
+    /// The audit records in the order of their commits. `Some` only for the first call: there is one relay.
     pub fn take_outgoing(&self) -> Option<mpsc::UnboundedReceiver<Outgoing>> {
         self.outgoing.lock().take()
     }
@@ -197,8 +198,8 @@ impl Store {
     }
 
     /// Runs a unit of work in a transaction and returns once it is durable. It may run more than once, and must await
-    /// nothing but its transaction. A unit that records a change for the audit log must run within
-    /// [`Origin::scope`]: without, it fails and nothing changes.
+    /// nothing but its transaction. A unit that records a change for the audit log must run within [`Origin::scope`];
+    /// otherwise it fails and nothing changes.
     pub async fn write<F, T, E>(&self, work: F) -> Result<T, Abort<E>>
     where
         F: for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, Result<T, Abort<E>>> + Send + 'static,
@@ -208,7 +209,7 @@ impl Store {
         self.writer.write(work).await
     }
 
-    /// The same for a unit with needs of its own; also returns how its events were numbered.
+    /// [`Self::write`] for a unit with needs of its own; also returns how the unit's events were numbered.
     pub async fn write_with<F, T, E>(&self, needs: Needs, work: F) -> Result<(T, Numbered), Abort<E>>
     where
         F: for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, Result<T, Abort<E>>> + Send + 'static,
@@ -233,7 +234,7 @@ impl Store {
         self.token_flights.join(&id, load).await
     }
 
-    /// Whether there is, or was, an API key of this id. Never goes to the database.
+    /// Whether there is, or was, an API key with this id. Never queries the database.
     pub fn knows_api_key(&self, id: &ApiKeyId) -> bool {
         self.coherence.knows_api_key(id)
     }
@@ -263,7 +264,7 @@ impl Store {
         self.beats.report_master_keys(ids).await
     }
 
-    /// A workspace's wrapped keys, from the coherent cache or the database; `None` for one that is not there.
+    /// A workspace's wrapped keys, from the coherent cache or the database; `None` if there is no such workspace.
     pub async fn workspace_key_rows(
         &self,
         id: &WorkspaceId,
@@ -281,12 +282,12 @@ impl Store {
         self.workspace_flights.join(id, load).await
     }
 
-    /// Drops what this process has cached of a connection and a workspace: what was read did not fit together.
+    /// Drops this process's cache entries for a connection and a workspace, because the two did not fit together.
     pub fn forget(&self, connection: ConnectionId, workspace: &WorkspaceId) {
         self.coherence.drop_changed(&[Change::Connection(connection), Change::Workspace(workspace.clone())]);
     }
 
-    /// The same for a workspace alone.
+    /// [`Self::forget`] for a workspace alone.
     pub fn forget_workspace(&self, workspace: &WorkspaceId) {
         self.coherence.drop_changed(&[Change::Workspace(workspace.clone())]);
     }
@@ -317,7 +318,7 @@ impl Store {
         })
     }
 
-    /// Takes no more writes, finishes those that wait, and closes the database.
+    /// Accepts no more writes, finishes those that wait, and closes the database.
     pub async fn close(self: Arc<Self>) {
         self.stop.cancel();
         let incarnation = self.incarnation;

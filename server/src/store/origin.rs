@@ -1,5 +1,5 @@
-//! On whose behalf the running task works: it comes with the task, so that no verb has to hand it on. A unit of work
-//! that records a change and has none fails: see [`Store::write`](super::Store::write).
+//! The origin: on whose behalf the running task works. It is task-local, so that no verb has to pass it on. A unit of
+//! work that records a change without an origin fails: see [`Store::write`](super::Store::write).
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -27,7 +27,7 @@ pub struct Origin {
     peer: Option<SocketAddr>,
     request_id: OnceLock<RequestId>,
     subject: OnceLock<(WorkspaceId, ConnectionId, TokenVersion)>,
-    /// Keys of what the log or the outbox has a record of already.
+    /// The keys of things that already have a record in the log or the outbox.
     recorded: Mutex<BTreeSet<String>>,
     relayed: watch::Sender<bool>,
 }
@@ -43,7 +43,7 @@ impl Origin {
         }
     }
 
-    /// Work that the vault does by itself; its records name `system:<job>`.
+    /// The origin of the vault's own work. Its records name `system:<job>`.
     pub fn system(job: &'static str) -> Self {
         Self {
             principal: None,
@@ -90,10 +90,10 @@ impl Origin {
         !self.recorded().is_empty()
     }
 
-    /// Waits until the log has what the outbox had.
+    /// Waits until the log holds the records that were in the outbox.
     pub async fn relayed(&self) {
         let mut relayed = self.relayed.subscribe();
-        // The sender lives as long as this does.
+        // The sender lives as long as `self`.
         let _ = relayed.wait_for(|done| *done).await;
     }
 
@@ -114,7 +114,7 @@ impl Origin {
         self.recorded().contains(key)
     }
 
-    /// The outbox has a record of what `key` names. Only a call remembers: it gets one record for each thing.
+    /// Remembers that the outbox has a record for `key`. Only a call remembers this: it gets one record for each thing.
     pub(in crate::store) fn note_recorded(&self, key: &str) {
         if self.is_call() {
             self.recorded().insert(key.to_owned());

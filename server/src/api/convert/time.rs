@@ -27,7 +27,7 @@ pub(super) fn signed_length(micros: i64) -> PbDuration {
     PbDuration { seconds: micros / 1_000_000, nanos: i32::try_from(micros % 1_000_000 * 1_000).unwrap_or(0) }
 }
 
-/// Not negative, and at most ten years.
+/// Parses a duration that is not negative, and at most ten years.
 pub(super) fn parse_length(duration: PbDuration) -> Result<Duration, BadValue> {
     let seconds = u64::try_from(duration.seconds).ok();
     let nanos = u32::try_from(duration.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
@@ -40,7 +40,7 @@ pub(super) fn parse_length(duration: PbDuration) -> Result<Duration, BadValue> {
     .ok_or_else(|| BadValue::new("must be a length of time from 0 to 10 years"))
 }
 
-/// In the years 1 to 9999.
+/// Parses an instant in the years 1 to 9999.
 pub(super) fn parse_instant(at: PbTimestamp) -> Result<Timestamp, BadValue> {
     let years = -62_135_596_800..=253_402_300_799;
     let nanos = i64::from(at.nanos);

@@ -1,4 +1,4 @@
-//! The limit of calls that are not authenticated yet, and of streams that never are.
+//! Limits the calls that are not authenticated yet, and the streams that never are.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

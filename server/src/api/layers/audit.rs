@@ -27,8 +27,8 @@ impl Drop for Abandoned<'_> {
     }
 }
 
-/// Sets the call's origin, denies a change that could not be recorded, and records how a call ended that changed
-/// nothing. What a call changes or hands out, the vault records where that happens.
+/// Sets the call's origin, denies a change that could not be recorded, and records how a call ended if it changed
+/// nothing. The vault itself records changes and hand-outs where they happen.
 pub(in crate::api) async fn audit<S: Inner>(
     vault: Arc<Vault>,
     request: Request<Body>,

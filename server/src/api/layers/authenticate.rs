@@ -1,5 +1,5 @@
-//! Who calls, whether the role may call this RPC, and whether the principal is within its limits. All of it happens
-//! before a byte of the body is decoded.
+//! Checks who calls, whether the role may call this RPC, and whether the principal is within its limits, before a byte
+//! of the body is decoded.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ pub(in crate::api) struct Authenticator {
     per_principal: Shares,
 }
 
-/// One of the calls in flight, and one of the principal's.
+/// A permit for one of all calls in flight, and for one of the principal's.
 type CallPermits = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
 impl Authenticator {
@@ -92,7 +92,7 @@ impl Authenticator {
     }
 }
 
-/// Lets a call through whose caller is known, has the role, and is within its limits.
+/// Lets a call through if its caller is known, has the role, and is within its limits.
 pub(in crate::api) async fn authenticate<S: Inner>(
     authenticator: Arc<Authenticator>,
     mut request: Request<Body>,

@@ -20,7 +20,7 @@ const LONGEST_ARRIVAL: Duration = Duration::from_secs(10);
 /// How long a response may stay unread.
 const LONGEST_READING: Duration = Duration::from_secs(60);
 
-/// The response, which holds `guard` until its end.
+/// Makes the response hold `guard` until it ends.
 pub(super) fn hold<G: Send + Unpin + 'static>(response: Response<Body>, guard: G) -> Response<Body> {
     if http_body::Body::is_end_stream(response.body()) {
         return response;
@@ -53,7 +53,7 @@ impl<G: Unpin> http_body::Body for Held<G> {
     }
 }
 
-/// The response, which holds `guard` until it is read, and is dropped when nobody reads it in time.
+/// Makes the response hold `guard` until it is read, and drops it if the client does not read it in time.
 pub(super) fn until_read<G: Send + 'static>(response: Response<Body>, guard: G) -> Response<Body> {
     if http_body::Body::is_end_stream(response.body()) {
         return response;
@@ -100,7 +100,7 @@ impl<G> http_body::Body for UntilRead<G> {
         };
         let frame = ready!(Pin::new(body).poll_frame(cx));
         if frame.as_ref().is_none_or(|frame| frame.as_ref().map_or(true, http_body::Frame::is_trailers)) {
-            // Before the reader can know that it has everything.
+            // Release it before the reader can know that the response is complete.
             guard.take();
         }
         Poll::Ready(frame)
@@ -112,11 +112,11 @@ impl<G> http_body::Body for UntilRead<G> {
     }
 }
 
-/// The request's message, which must arrive soon: a permit is not for waiting.
+/// The request's message, which must arrive soon: a call must not hold its permit while it waits for the client.
 pub(super) struct ArrivingBody {
     body: Body,
     call: Arc<Call>,
-    /// Started when the message is first waited for.
+    /// The timer, started when the message is first waited for.
     late: Option<Pin<Box<Sleep>>>,
 }
 

@@ -29,11 +29,11 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Whether clients present a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientAuth {
-    /// They are not asked for one.
+    /// Clients are not asked for one.
     None,
-    /// They may. One that is presented must be valid.
+    /// Clients may present one, which must be valid.
     Optional,
-    /// They must, for health and reflection too.
+    /// Clients must present one, even for health and reflection.
     Required,
 }
 
@@ -168,7 +168,7 @@ impl Tls {
         Ok(Self { files, current: RwLock::new(current), seen: Mutex::new(content.digest()) })
     }
 
-    /// For a new connection.
+    /// The configuration for a new connection.
     pub(super) fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.current.read().config)
     }

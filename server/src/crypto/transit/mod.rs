@@ -1,8 +1,8 @@
-//! A master key in an external key service: the Transit engine of OpenBao or Vault. It never leaves the service; what it
-//! wraps is sent there, over HTTP, and comes back.
+//! A master key in an external key service: the Transit engine of OpenBao or Vault. The key never leaves the service;
+//! the vault sends other keys there, over HTTP, to have them wrapped and unwrapped.
 //!
 //! Each version of the key in the service is a master key of its own here, with the id
-//! `transit:<mount>/<key>:v<version>`, so that a rotation in the service and one of ours are the same thing.
+//! `transit:<mount>/<key>:v<version>`, so that a rotation in the service works like one of ours.
 
 mod session;
 mod wire;
@@ -26,7 +26,7 @@ use wire::{Failed, Reply, Wire, wipe};
 
 use super::{RawKey, WrapError};
 
-/// How often the versions of the key are asked for.
+/// How often to ask for the versions of the key.
 const LOOK: Duration = Duration::from_secs(10);
 
 /// Where the key is, and how the vault logs in there.
@@ -121,7 +121,8 @@ impl Transit {
         self.version_of(id).is_some_and(|v| known.is_some_and(|k| (k.oldest..=k.latest).contains(&v)))
     }
 
-    /// Asks which versions there are, unless it did so a moment ago; `now`: even then. `true`: they have changed.
+    /// Asks which versions exist. Without `now`, it does not ask again within a moment. Returns whether they have
+    /// changed.
     ///
     /// # Errors
     /// The service can't be asked.
@@ -158,7 +159,7 @@ impl Transit {
         self.encrypt(id, binding, &plain).await
     }
 
-    /// The same for any bytes, already in base64.
+    /// [`wrap`](Self::wrap) for any bytes, already in base64.
     pub(super) async fn encrypt(&self, id: &str, binding: &[u8], plain: &str) -> Result<Vec<u8>, WrapError> {
         let version = self.version_of(id).ok_or_else(|| WrapError::NotHeld(id.to_owned()))?;
         let path = format!("{}/encrypt/{}", self.mount, self.key);
@@ -170,7 +171,8 @@ impl Transit {
         let reply: Result<Reply<Encrypted>, _> = self.session.ask(Method::POST, &path, Some(&body)).await;
         wipe(&mut body);
         let ciphertext = reply.map_err(Failed::into_wrap)?.data.ciphertext;
-        // The service names the version that it took. With another, the wrapped key would be stored under the wrong id.
+        // The service names the version that it used. If that is another one, the wrapped key would be stored under the
+        // wrong id.
         if ciphertext.strip_prefix("vault:v").and_then(|rest| rest.split(':').next())
             != Some(&version.to_string())
         {
@@ -188,7 +190,7 @@ impl Transit {
         Ok(RawKey::from_bytes(bytes))
     }
 
-    /// The bytes that [`encrypt`](Self::encrypt) was given.
+    /// Inverse of [`encrypt`](Self::encrypt).
     pub(super) async fn decrypt(
         &self,
         id: &str,

@@ -17,7 +17,7 @@ use crate::model::{Secret, exposure_of};
 
 /// Pause before the second and last try of a request: the service may be electing a leader.
 const PAUSE: Duration = Duration::from_millis(200);
-/// The longest life in seconds that a token is believed to have.
+/// The longest token lifetime that the vault relies on, in seconds.
 const LONGEST_LEASE: u64 = 365 * 86_400;
 
 /// How the vault logs in to the key service.
@@ -101,8 +101,8 @@ impl Session {
         }
     }
 
-    /// Sends a request with our token, logging in if need be. Tries once more if the token was not accepted, with a
-    /// fresh one, or if the service is unavailable. A failed login is final.
+    /// Sends a request with our token, and logs in first if necessary. Retries once: with a fresh token if the service
+    /// did not accept ours, or if the service is unavailable. A failed login is final.
     pub(super) async fn ask<T: for<'d> Deserialize<'d>>(
         &self,
         method: Method,
@@ -183,7 +183,7 @@ impl Session {
 
 /// A token is renewed after two thirds of its life.
 fn renewal(seconds: u64, renewable: bool) -> Option<Instant> {
-    // The service may name any number; sums of times have an end.
+    // The service may name any number, and adding a huge one to the time would overflow.
     let life = Duration::from_secs(seconds.min(LONGEST_LEASE));
     (renewable && seconds > 0).then(|| Instant::now() + life * 2 / 3)
 }

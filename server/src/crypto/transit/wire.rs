@@ -16,7 +16,7 @@ use crate::model::Secret;
 
 const CONNECT: Duration = Duration::from_secs(2);
 const REQUEST: Duration = Duration::from_secs(5);
-/// No reply that we ask for comes near it.
+/// The longest reply that is read. The replies that we ask for are much shorter.
 const LONGEST_REPLY: usize = 64 * 1024;
 
 /// The part of a reply that we asked for.
@@ -31,7 +31,7 @@ pub(super) enum Failed {
     Unavailable(String),
     /// The token was not accepted.
     Token(String),
-    /// The service does not do what it was asked for.
+    /// The service did not accept the request.
     Request(String),
 }
 

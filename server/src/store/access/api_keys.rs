@@ -207,7 +207,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Notes that a key was used. Caches need not drop it for that.
+    /// Notes that a key was used. Caches may keep the row.
     pub async fn note_api_key_use(&mut self, id: &ApiKeyId, at: Timestamp) -> Result<(), StoreError> {
         self.query("UPDATE api_keys SET last_used_at = $2 WHERE api_key_id = $1")
             .bind(id.as_str().to_owned())

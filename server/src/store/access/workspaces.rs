@@ -1,4 +1,4 @@
-//! Table `workspaces`, and shredding one: its keys are deleted, and `shred_ledger` keeps that it existed.
+//! Table `workspaces`, and shredding a workspace: its keys are deleted, and `shred_ledger` keeps its id.
 
 use sqlx::types::Json;
 use uuid::Uuid;
@@ -9,7 +9,7 @@ use crate::store::sql::{Change, Session, StoreError, Tx};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkspaceFacts {
     pub id: WorkspaceId,
-    /// For people.
+    /// The name for people.
     pub display_name: String,
     pub alert_emails: Vec<String>,
     pub alerts_muted: bool,
@@ -26,7 +26,7 @@ pub struct WorkspaceFacts {
 pub struct Shredding {
     pub workspace: WorkspaceId,
     pub at: Timestamp,
-    /// The principal who did it.
+    /// The principal that shredded the workspace.
     pub by: String,
 }
 
@@ -148,7 +148,7 @@ impl Session {
         Ok(rows.into_iter().filter_map(entry).collect())
     }
 
-    /// Shredded workspaces whose connections are not all revoked and stripped of names yet.
+    /// Shredded workspaces with connections that are not revoked yet, or that still hold names.
     pub async fn workspaces_to_bury(&mut self) -> Result<Vec<WorkspaceId>, StoreError> {
         let rows: Vec<(String,)> = self
             .query(

@@ -1,4 +1,4 @@
-//! Table `audit_chains`: how far each chain of audit records has come, so that a log that lost its end is noticed.
+//! Table `audit_chains`: how far each chain of audit records has come, so that a truncated log is noticed.
 
 use uuid::Uuid;
 
@@ -16,7 +16,7 @@ pub struct ChainState {
     pub number: i64,
     /// That record's MAC.
     pub mac: Vec<u8>,
-    /// Records up to this number went with old files.
+    /// Records up to this number were deleted with old files.
     pub dropped_to: i64,
 }
 
@@ -42,9 +42,9 @@ impl Tx {
         .await
     }
 
-    /// Notes that records of a chain up to and including this one go with an old file.
+    /// Notes that records of a chain up to and including this one are deleted with an old file.
     pub async fn drop_chain_to(&mut self, chain: &ChainState, now: Timestamp) -> Result<(), StoreError> {
-        // A chain may be too short to have been noted before.
+        // A short chain may have no row yet.
         self.upsert_chain(
             "INSERT INTO audit_chains (chain_id, place, number, mac, anchored_at, dropped_to)
                   VALUES ($1, $2, $3, $4, $5, $3)

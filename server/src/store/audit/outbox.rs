@@ -18,7 +18,7 @@ use crate::store::sql::{Audited, Backend, Session, StoreError, Tx};
 pub enum Outgoing {
     /// Committed, in order.
     Records(Vec<(Uuid, String, Option<Arc<Origin>>)>),
-    /// Whether these were committed is not known here; the outbox's rows tell.
+    /// It is unknown whether these were committed; the outbox's rows show it.
     Doubtful(Vec<Uuid>),
 }
 
@@ -35,7 +35,7 @@ impl Outbox {
         incarnation: Incarnation,
         on: bool,
     ) -> (Self, mpsc::UnboundedReceiver<Outgoing>) {
-        // What waits here is bounded, because no change begins while the sink fails.
+        // The number of waiting records is bounded, because no change begins while the sink fails.
         let (relay, outgoing) = mpsc::unbounded_channel();
         (Self { incarnation, on, next: AtomicI64::new(1), relay }, outgoing)
     }
@@ -118,13 +118,13 @@ impl Tx {
         });
     }
 
-    /// Whether the vault itself makes this change, and no caller.
+    /// Whether the vault itself makes this change, not a caller.
     pub fn is_system(&self) -> bool {
         self.origin().is_none_or(|origin| !origin.is_call())
     }
 
-    /// Adds one record for each thing that a call changes, however often it does; and one for each change that the
-    /// vault makes by itself.
+    /// Adds an audit record. A call gets one record for each thing that it changes, however often it changes that
+    /// thing; the vault's own work gets one for each change.
     fn audit(&mut self, key: String, now: Timestamp, about: impl FnOnce(&mut AuditRecord)) {
         let Some(origin) = self.require_origin() else { return };
         if origin.is_call() {
@@ -140,7 +140,7 @@ impl Tx {
         self.pending_mut().audited.push(Audited { id: record.id, key, body, origin });
     }
 
-    /// Deletes records that the log has.
+    /// Deletes records that the log holds.
     pub async fn forget_relayed(&mut self, records: &[Uuid]) -> Result<(), StoreError> {
         if records.is_empty() {
             return Ok(());
@@ -202,7 +202,7 @@ impl Session {
         Ok(found)
     }
 
-    /// Up to 500 records of processes that have ended, each process's in its order.
+    /// Up to 500 records of processes that have ended, in the order in which each process wrote them.
     pub async fn left_in_outbox(&mut self, own: Incarnation) -> Result<Vec<Uuid>, StoreError> {
         #[derive(sqlx::FromRow)]
         struct Left {

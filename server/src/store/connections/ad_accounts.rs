@@ -80,7 +80,7 @@ impl Tx {
             .execute()
             .await?;
         }
-        // One statement for all that are unchanged; one each only for what is new or changed.
+        // One statement for all unchanged accounts, and one for each new or changed account.
         self.query(
             "UPDATE connection_ad_accounts SET last_reachable_at = $2, checked_at = $2
               WHERE connection_id = $1 AND unreachable_since IS NULL",

@@ -82,7 +82,7 @@ impl Session {
             .collect())
     }
 
-    /// Connections about which an incident of a kind is open.
+    /// Connections with an open incident of a kind.
     pub async fn open_scopes(
         &mut self,
         kind: EventKind,

@@ -82,10 +82,10 @@ macro_rules! walk_sql {
     };
 }
 
-/// Walks along one index each, as an interval of it: bounds and order name its columns from the first on (`$lead`
-/// are those before the end and the id, `$at` their values). Were the leading ones compared with `=` instead, a
-/// planner might take an index that lacks them, and near the walk's end it does: then a page visits everybody's rows.
-/// `CASE` keeps planners from counting on the ends where the walk follows age.
+/// Walks along an interval of one index: the bounds and the order name the index's columns from the first one on
+/// (`$lead` are those before the end and the id, `$at` their values). If the leading columns were compared with `=`
+/// instead, a planner might choose an index that lacks them. Near the walk's end it does, and a page then visits the
+/// rows of all workspaces. `CASE` keeps planners from relying on the ends where the walk follows age.
 macro_rules! interval_sql {
     ($drive:literal, ($($lead:literal),+), ($($at:literal),+)) => {
         [
@@ -217,7 +217,7 @@ impl Session {
         };
         let rows: Vec<ListedRow> = self
             .query(text)
-            // An interval's size is known by its bounds only; a plan for any bounds sorts, to be safe.
+            // The size of an interval depends on its bounds; a plan for unknown bounds would sort, to be safe.
             .planned_anew()
             .bind(key.to_owned())
             .bind(range.standing.as_str())

@@ -170,7 +170,7 @@ impl TryFrom<ConnectionRow> for Connection {
             fingerprint,
             revision: row.revision,
             facts: TokenFacts {
-                // A kind that a newer release wrote is handled like the commonest.
+                // A kind that a newer release wrote is treated as the most common kind.
                 kind: row.kind.parse().unwrap_or(TokenKind::LongLivedUser),
                 expiry,
                 data_access: row.data_access_ends_at.map_or(Expiry::Never, |end| {

@@ -82,7 +82,7 @@ macro_rules! written_columns {
     };
 }
 
-/// Their values.
+/// The values of the written columns.
 macro_rules! written_values {
     () => {
         "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, \
@@ -149,8 +149,8 @@ impl Tx {
         Ok(())
     }
 
-    /// Connections with a deadline that has passed, the most overdue first, locked. Those that another transaction has
-    /// locked are left to it.
+    /// Locks connections with a deadline that has passed, the most overdue first. Skips those that another transaction
+    /// has locked.
     pub async fn lock_due_connections(
         &mut self,
         now: Timestamp,
@@ -176,8 +176,8 @@ impl Tx {
         .map(|rows| rows.into_iter().filter_map(readable).collect())
     }
 
-    /// Writes what announcing moved, and no facts: the revision stays, so that a provider's reply that is on its way still
-    /// lands.
+    /// Writes the fields that announcing changes, and no facts. The revision stays the same, so that a provider's reply
+    /// in flight can still be applied.
     pub async fn note_announced(&mut self, connections: &[Connection]) -> Result<(), StoreError> {
         let rows: Vec<(String, Option<i64>, i64)> = connections
             .iter()
@@ -224,7 +224,7 @@ impl Tx {
         .transpose()
     }
 
-    /// Adds a connection. If another of the same identity came first, the race is lost: the unit runs again and finds it.
+    /// Adds a connection. If another transaction adds the same identity first, this unit runs again and finds that one.
     pub async fn insert_connection(&mut self, connection: &Connection) -> Result<(), StoreError> {
         let query = self.query(concat!(
             "INSERT INTO ad_platform_connections (",
@@ -249,8 +249,8 @@ impl Tx {
         Ok(())
     }
 
-    /// Writes a connection's facts over those of the revision before. `false`: another transaction wrote meanwhile, and
-    /// nothing changed.
+    /// Writes a connection's facts over those of the previous revision. `false`: another transaction wrote meanwhile,
+    /// and nothing changed.
     pub async fn update_connection(&mut self, connection: &Connection) -> Result<bool, StoreError> {
         let query = self.query(concat!(
             "UPDATE ad_platform_connections SET (",

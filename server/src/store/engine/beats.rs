@@ -1,5 +1,5 @@
-//! Which replicas live: this one beats its row every second and ends those whose beat stood still for three seconds of
-//! its own monotonic time. What an ended process had claimed is free.
+//! Which replicas are alive: this one updates its row every second (a beat), and ends the replicas that have not beaten
+//! for three seconds by its own monotonic clock. The claims of an ended process are free.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -18,20 +18,20 @@ use crate::model::{Clock, Incarnation, Timestamp};
 use crate::store::sql::{Pool, StoreError};
 use crate::store::work::{Beat, BeatRow, Registration};
 
-/// How long a beat may stand still.
+/// The longest time without a beat.
 const SILENCE: Duration = Duration::from_secs(3);
 const BEAT: Duration = Duration::from_secs(1);
-/// Old rows are pruned after so many beats.
+/// Old rows are pruned once in this many beats.
 const PRUNE: u64 = 60;
 
-/// What this process saw of the others' beats.
+/// The other replicas' beats, as this process has seen them.
 #[derive(Default)]
 struct Observer {
     seen: Mutex<HashMap<Uuid, (i64, Instant)>>,
 }
 
 impl Observer {
-    /// Notes the beats, and returns those that stood still too long.
+    /// Notes the beats, and returns those that have not changed for too long.
     fn note(&self, own: Incarnation, beats: &[BeatRow]) -> Vec<BeatRow> {
         let mut seen = self.seen.lock();
         let now = Instant::now();
@@ -51,7 +51,7 @@ impl Observer {
     }
 }
 
-/// Keeps this replica among the living.
+/// Keeps this replica registered as alive.
 pub(in crate::store) struct Beats {
     writer: Writer,
     coherence: Arc<Coherence>,
@@ -74,7 +74,7 @@ impl Beats {
         Self { writer, coherence, clock_guard, observer, registration, incarnation, clock }
     }
 
-    /// Adds this process to the living. `alone`: no other can live.
+    /// Registers this process as alive. `alone`: no other process can be.
     pub(in crate::store) async fn register(
         &self,
         registration: Registration,
@@ -113,8 +113,8 @@ impl Beats {
         noted.map_err(Abort::into_store)
     }
 
-    /// Beats until stopped, while the database is healthy. A task of its own: a beat goes through the writer, and one
-    /// that waits there for an unavailable database must not keep the poll of changes from noticing that.
+    /// Beats until stopped, while the database is healthy. This is a task of its own: a beat goes through the writer,
+    /// where it may wait for an unavailable database, and the poll of changes must notice that meanwhile.
     pub(in crate::store) async fn run(
         &self,
         pool: Pool,
@@ -145,7 +145,8 @@ impl Beats {
         }
     }
 
-    /// Beats once and ends those that fell silent. A failure waits for the next beat. `false`: others ended us.
+    /// Beats once, and ends replicas that fell silent. After a failure, the next beat tries again. `false`: another
+    /// replica has ended this one.
     async fn beat(&self, pool: &Pool) -> bool {
         let beats = match pool.session().await {
             Ok(mut session) => session.beats().await,
@@ -177,7 +178,7 @@ impl Beats {
         })
     }
 
-    /// The others took this replica for dead and took its claims over; what it cached may be old.
+    /// Registers again: the other replicas took this one for dead and took over its claims, so its caches may be stale.
     async fn register_again(&self) {
         let Some(registration) = self.registered() else { return };
         tracing::error!("the other replicas took this one for dead; it registers again");

@@ -1,8 +1,8 @@
 //! Coherent caches of rows for the hot path: ciphertext and API keys, never plaintext.
 //!
 //! Every transaction that changes something cached appends a row to `changes`. Each replica polls that table, drops
-//! what is named, and only then moves `fresh_until`. A hit counts only while the caches are fresh; otherwise the read
-//! goes to the database: coherence wins over availability. moka keeps the entries; what is here is coherence.
+//! what the rows name, and only then moves `fresh_until`. A hit counts only while the caches are fresh; otherwise the
+//! read goes to the database: coherence wins over availability. moka stores the entries; this file keeps them coherent.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -33,14 +33,15 @@ const CONNECTION_BYTES: u64 = 64 * 1024 * 1024;
 const API_KEYS: u64 = 10_000;
 const WORKSPACES: u64 = 100_000;
 
-/// The caches, and what keeps them true.
+/// The caches, and what keeps them coherent.
 pub(in crate::store) struct Coherence {
     connections: Cache<ConnectionId, Arc<HeldToken>>,
     api_keys: Cache<ApiKeyId, Arc<ApiKeyRecord>>,
     workspaces: Cache<WorkspaceId, Arc<WorkspaceKeyRows>>,
-    /// Ids of all API keys that ever were, so that a guessed one is refused without a query.
+    /// Ids of all API keys that ever existed, so that a guessed one is refused without a query.
     key_ids: RwLock<HashSet<ApiKeyId>>,
-    /// Its readers insert and its writer drops, so that a row which was loaded before a drop is not kept after it.
+    /// Inserting takes the read lock and dropping the write lock, so that a row loaded before a drop is not kept after
+    /// it.
     drops: RwLock<()>,
     /// Counts drops.
     dropped: AtomicU64,
@@ -60,7 +61,7 @@ fn weight(row: &Arc<HeldToken>) -> u32 {
     u32::try_from(1_024 + sealed + granular.chain(scopes).sum::<usize>()).unwrap_or(u32::MAX)
 }
 
-/// Taken before a row is read: it is kept only if nothing was dropped since.
+/// Taken before a row is read: the row is cached only if nothing was dropped since.
 #[derive(Clone, Copy)]
 pub(in crate::store) struct LoadMark(u64);
 
@@ -169,7 +170,7 @@ impl Coherence {
     /// Drops everything, and continues from the last change.
     async fn start_over(&self, session: &mut Session) -> Result<(), StoreError> {
         let last = last_change(session).await?;
-        // Read after the last change: a key that is made in between is among these ids, or among later changes.
+        // Read the ids after the last change: then a key made in between is among them, or among later changes.
         let ids = session.api_key_ids().await?;
         *self.key_ids.write() = ids;
         self.drop_all();
@@ -188,8 +189,8 @@ impl Coherence {
         loop {
             let applied = *self.applied.read();
             let mut rows = changes_from(&mut session, applied.revision).await?;
-            // The change that was applied last is kept for an hour. If it is missing or differs, rows were deleted before
-            // we saw them, or the database is an older copy of itself.
+            // The change that was applied last is kept for an hour. If it is missing or differs, rows were deleted
+            // before this replica saw them, or the database was replaced by an older copy.
             if applied.revision > 0 && rows.first().map(ChangeRow::mark) != Some(applied) {
                 self.start_over(&mut session).await?;
                 break;
@@ -224,7 +225,7 @@ impl Tx {
 
 const PAGE: usize = 1_000;
 
-/// Identifies a change: its time tells it from a change with the same number in another copy of the database.
+/// Identifies a change: its time distinguishes it from a change with the same number in another copy of the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, sqlx::FromRow)]
 struct ChangeMark {
     revision: i64,

@@ -1,5 +1,5 @@
-//! Whether this process's clock can be trusted with announcing deadlines. It is compared with the database's and with
-//! monotonic time: a wrong clock would announce ends that have not come.
+//! Whether this process's clock can be trusted with announcing deadlines. It is compared with the database's clock and
+//! with monotonic time, because a wrong clock would announce ends too early.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
@@ -10,9 +10,9 @@ use parking_lot::Mutex;
 
 /// How far this clock may differ from the database's, in microseconds.
 const OFFSET: i64 = 2_000_000;
-/// How far the clock may move against monotonic time between two looks, in microseconds.
+/// How far the clock may move against monotonic time between two checks, in microseconds.
 const STEP: i64 = 60_000_000;
-/// Without another clock to ask, a step is believed once no other followed for this long.
+/// Without another clock to compare with, a step is trusted if no other step follows for this long.
 const SETTLED: Duration = Duration::from_secs(60);
 
 /// Both clocks at one moment.
@@ -65,7 +65,7 @@ impl ClockGuard {
         Self { seen: Mutex::default(), trusted: AtomicBool::new(true), offset: AtomicI64::new(0) }
     }
 
-    /// Whether the clock is trusted now: it may have stepped since the last look.
+    /// Whether the clock is trusted now. It may have stepped since the last check.
     pub(in crate::store) fn is_trusted(&self) -> bool {
         let seen = self.seen.lock();
         self.trusted.load(Ordering::Acquire)
@@ -86,8 +86,8 @@ impl ClockGuard {
                 let before = system.now();
                 let database = pool.session().await?.database_time().await?;
                 let after = system.now();
-                // The database read its clock somewhere between: a slow reply says little, so the smaller difference
-                // counts.
+                // The database read its clock at some moment between our two readings. A slow reply makes that moment
+                // uncertain, so the smaller difference counts.
                 let ahead = before.as_micros() - database.as_micros();
                 let behind = after.as_micros() - database.as_micros();
                 Some(if ahead > 0 { ahead } else { behind.min(0) })

@@ -1,4 +1,4 @@
-//! One load for all callers who want the same row at once, so that they don't queue for the few connections when a
+//! One load for all callers that want the same row at once, so that they don't queue for the few connections when a
 //! cache is not fresh.
 //!
 //! Written by hand because a caller must get a load that began after it asked: moka's `get_with` would hand out one
@@ -24,8 +24,8 @@ impl<K, V> Default for Flights<K, V> {
 }
 
 impl<K: Hash + Eq + Clone, V: Clone> Flights<K, V> {
-    /// The value of a load that began after this was called: this caller's own, or that of another one who came
-    /// meanwhile.
+    /// The value of a load that began after this call: either this caller's own load, or one that another caller
+    /// started meanwhile.
     pub(in crate::store) async fn join<E>(
         &self,
         key: &K,
@@ -51,7 +51,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Flights<K, V> {
             }
         };
         let mut flights = self.0.lock();
-        // The map holds one and this call the other: nobody else waits.
+        // The map holds one reference and this call the other: no other caller waits.
         if Arc::strong_count(&flight) <= 2 {
             flights.remove(key);
         }

@@ -136,7 +136,7 @@ impl Feed {
             let Some(last) = events.last().map(Event::position) else { return Ok(()) };
             let full = events.len() >= usize::try_from(PAGE).unwrap_or(usize::MAX);
             let whole = events.first().is_some_and(|first| first.sequence == head.sequence + 1);
-            // Who sees an event of a change must not read the old state from a cache.
+            // A watcher that sees the event of a change must not read the old state from a cache.
             coherence.poll(pool).await?;
             {
                 let mut recent = self.recent.write();
@@ -154,7 +154,7 @@ impl Feed {
         }
     }
 
-    /// The events after the head. An outage may be too short to be noticed, so every read proves that it continues
+    /// The events after the head. An outage may be too short to be noticed, so every read checks that it continues
     /// where the last one ended. `None`: this is another database, and watchers see the new generation.
     async fn read_after(
         &self,
@@ -172,7 +172,7 @@ impl Feed {
         Ok(None)
     }
 
-    /// Whether the head, which is no longer kept, belongs to this feed; if not, everything starts over.
+    /// Whether the head, whose event is no longer kept, belongs to this feed. If not, everything starts over.
     async fn is_known(
         &self,
         head: FeedPosition,

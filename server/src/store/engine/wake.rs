@@ -1,4 +1,4 @@
-//! LISTEN and NOTIFY between replicas on PostgreSQL: only a wake-up. Every bound on delays rests on polling.
+//! LISTEN and NOTIFY between replicas on PostgreSQL. They only shorten delays: polling alone keeps every bound.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,9 +1,8 @@
 //! Group commit: every write is a unit of work. One writer takes the waiting units into one transaction, each in a
 //! savepoint, and replies to all of them after the flush, so that many callers share one durable commit.
 //!
-//! Written by hand because it is the heart of the store's promises: no library that we know batches independent units
-//! into one transaction with a savepoint each, numbers their events under a lock, and drops cached rows before it
-//! replies.
+//! Written by hand because the store's guarantees depend on it: no library that we know batches independent units into
+//! one transaction with a savepoint each, numbers their events under a lock, and drops cached rows before it replies.
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
@@ -25,7 +24,7 @@ use crate::store::sql::{Pending, Pool, Session, StoreError, Tx};
 const BATCH: usize = 48;
 /// Most units that wait; more are refused at once.
 const QUEUE: usize = 4_096;
-/// How often a unit runs at most, if it keeps losing races.
+/// The most times that a unit runs if it keeps losing races.
 const ATTEMPTS: u32 = 3;
 /// Longest time for a batch, and again for its COMMIT.
 const TIME: Duration = Duration::from_secs(15);
@@ -46,7 +45,7 @@ impl<E> From<StoreError> for Abort<E> {
 }
 
 impl Abort<std::convert::Infallible> {
-    /// The failure of a unit that itself never gives up.
+    /// The storage error of a unit whose own work can't fail.
     pub(in crate::store) fn into_store(self) -> StoreError {
         match self {
             Self::Store(error) => error,
@@ -68,7 +67,7 @@ enum Ended {
 /// A unit with its types erased. It keeps its own result until the outcome of the commit is known.
 trait Unit: Send {
     fn run<'t>(&'t mut self, tx: &'t mut Tx) -> BoxFuture<'t, Ended>;
-    /// Replaces its result.
+    /// Replaces its result by an error.
     fn fail(&mut self, error: StoreError);
     /// Whether it may run once more after a lost race; counts the attempts.
     fn may_run_again(&mut self) -> bool;
@@ -99,7 +98,7 @@ impl Numbered {
     }
 }
 
-/// A unit's result, and how its events were numbered.
+/// A unit's result, and how the unit's events were numbered.
 type Written<T, E> = Result<(T, Numbered), Abort<E>>;
 
 struct Job<F, T, E> {
@@ -119,7 +118,7 @@ where
 {
     fn run<'t>(&'t mut self, tx: &'t mut Tx) -> BoxFuture<'t, Ended> {
         tx.begin_unit(self.origin.clone());
-        // Making the future may panic as well as running it; neither may end the writer.
+        // Both creating and running the future may panic; neither may end the writer.
         let mut tx = Some(tx);
         let started = std::panic::catch_unwind(AssertUnwindSafe(|| tx.take().map(&self.work))).ok().flatten();
         let result = &mut self.result;
@@ -166,7 +165,7 @@ where
             (_, Some(result)) => result.map(|done| (done, numbered)),
             (None, None) => Err(Abort::Store(StoreError::Unavailable("the writer stopped".into()))),
         };
-        // A caller that hung up gets no reply; its work stands.
+        // A caller that hung up gets no reply, but its work stays.
         let _ = self.caller.send(result);
     }
 }
@@ -202,7 +201,7 @@ impl Writer {
         self.run(Needs::default(), work).await.map(|(done, _)| done)
     }
 
-    /// The same for a unit with needs of its own; also says how its events were numbered.
+    /// [`Self::write`] for a unit with needs of its own; also returns how the unit's events were numbered.
     pub(in crate::store) async fn run<F, T, E>(&self, needs: Needs, work: F) -> Written<T, E>
     where
         F: for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, Result<T, Abort<E>>> + Send + 'static,
@@ -221,7 +220,7 @@ impl Writer {
     }
 }
 
-/// Who is informed of a commit.
+/// Everything that must learn of a commit.
 struct Aftermath {
     coherence: Arc<Coherence>,
     feed: Arc<Feed>,
@@ -229,9 +228,9 @@ struct Aftermath {
     clock: Clock,
 }
 
-/// What became of a batch.
+/// The outcome of a batch.
 struct Outcome {
-    /// Why nothing of it is known to be durable.
+    /// Why none of it is known to be durable.
     lost: Option<StoreError>,
     numbered: Numbered,
     /// Which of its units lost a race and may run again.
@@ -281,7 +280,7 @@ fn next_batch(waiting: &mut VecDeque<Box<dyn Unit>>) -> Vec<Box<dyn Unit>> {
 async fn run_batch(session: Session, after: &Aftermath, batch: &mut [Box<dyn Unit>]) -> Outcome {
     let mut tx = Tx::new(session);
     let mut raced = vec![false; batch.len()];
-    // A broken link may go silent, and then even the server's own time-outs don't reach us.
+    // A broken connection may go silent, and then not even the server's own time-outs reach us.
     let filled = tokio::time::timeout(TIME, fill(&mut tx, batch, &mut raced, after)).await;
     let (mut session, Pending { changes, audited, .. }) = tx.into_parts();
     let begun = matches!(filled, Ok(Ok(_)));
@@ -293,7 +292,7 @@ async fn run_batch(session: Session, after: &Aftermath, batch: &mut [Box<dyn Uni
         Ok(Err(error)) => Err(error),
         Err(_) => Err(StoreError::Unavailable("a batch of writes did not return in time".into())),
     };
-    // Before any reply, and also when it is unknown whether COMMIT succeeded: nobody may read old rows from a cache.
+    // Before any reply, and also when it is unknown whether COMMIT succeeded: no reader may get old rows from a cache.
     after.coherence.drop_changed(&changes);
     match outcome {
         Ok((numbered, head)) => {
@@ -309,7 +308,7 @@ async fn run_batch(session: Session, after: &Aftermath, batch: &mut [Box<dyn Uni
                 // COMMIT may have succeeded although its reply was lost.
                 after.outbox.doubtful(audited);
             }
-            // The whole batch lost a race for a lock that all of it needs: all of it may run again.
+            // The batch lost a race for a lock that every unit needs, so every unit may run again.
             let all = matches!(error, StoreError::Race(_));
             Outcome { lost: Some(error), numbered: Numbered::default(), raced: vec![all; batch.len()] }
         }
@@ -338,7 +337,7 @@ async fn fill(
         tx.query("SAVEPOINT unit").execute().await?;
         let mut ended = unit.run(tx).await;
         if matches!(ended, Ended::Done) && tx.is_unattributed() {
-            // Whoever started this work lost `Origin::scope` on the way: a change that names nobody is not made.
+            // The code that started this work lost `Origin::scope`. A change without an origin is not made.
             tracing::error!(
                 "a change is refused because it does not say on whose behalf it is made: this is a bug"
             );
@@ -362,7 +361,7 @@ async fn fill(
     if tx.pending().changes.is_empty() && tx.pending().events.is_empty() {
         return Ok(Numbers::default());
     }
-    // Under this lock nothing is written but what gets its number from it, and COMMIT follows at once.
+    // Under this lock, the transaction writes only rows that get their numbers from it, and COMMIT follows at once.
     tx.lock_feed().await?;
     number_changes(tx, &after.clock).await?;
     if tx.pending().events.is_empty() {

@@ -28,7 +28,7 @@ pub(super) fn severity_from(number: i64) -> Severity {
         .map_or(Severity::Critical, |(severity, _)| *severity)
 }
 
-/// What has no column of its own.
+/// The parts of an event that have no column of their own.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Body {
     #[serde(default, skip_serializing_if = "Option::is_none")]

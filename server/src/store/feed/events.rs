@@ -38,7 +38,7 @@ macro_rules! events_where {
     };
 }
 
-/// One text for each drive and direction.
+/// One text for each kind of selection (`EventDrive`) and direction.
 macro_rules! list_events_sql {
     ($drive:literal) => {
         [
@@ -91,7 +91,7 @@ impl Session {
         Ok(row.map(|row| row.identity))
     }
 
-    /// The next events after a sequence, in order; gaps are only those that retention made.
+    /// The next events after a sequence, in order. Only retention leaves gaps.
     pub async fn events_after(&mut self, sequence: i64, limit: i64) -> Result<Vec<Event>, StoreError> {
         let rows: Vec<EventRow> = self
             .query(events_where!("e.sequence > $1 ORDER BY e.sequence LIMIT $2"))
@@ -102,8 +102,8 @@ impl Session {
         rows.into_iter().map(Event::try_from).collect()
     }
 
-    /// The same, if the event at `position` is still the one that was read there. `None`: it is no longer kept, or the
-    /// database is another copy.
+    /// [`Self::events_after`], if the event at `position` is still the one that was read there. `None`: it is no longer
+    /// kept, or the database is another copy.
     pub async fn events_following(
         &mut self,
         position: FeedPosition,
@@ -193,7 +193,7 @@ impl Tx {
         Ok(deleted)
     }
 
-    /// Makes the order of commits the order of numbers across replicas. SQLite has only one writer.
+    /// Locks the feed, so that commits happen in the order of numbers across replicas. SQLite has only one writer.
     pub(in crate::store) async fn lock_feed(&mut self) -> Result<(), StoreError> {
         if self.backend() == Backend::Postgres {
             self.query("SELECT pg_advisory_xact_lock(7022001)").execute().await?;
@@ -261,7 +261,7 @@ impl Tx {
         .bind(Json(parameters))
         .execute()
         .await?;
-        // This transaction has locked these rows already: under the feed's lock it waits for nothing new.
+        // This transaction has already locked these rows, so it waits for nothing while it holds the feed's lock.
         for statement in [
             "UPDATE incidents SET opened_sequence = $1 - opened_sequence WHERE opened_sequence < 0",
             "UPDATE incidents SET closed_sequence = $1 - closed_sequence WHERE closed_sequence < 0",

@@ -144,7 +144,7 @@ impl Tx {
         Ok(Announced::new(known.unwrap_or_default(), self.events_so_far()))
     }
 
-    /// The same for several, in the order of `scopes`, without provisional numbers yet.
+    /// What has been announced about several scopes, in their order, without provisional numbers yet.
     pub async fn incidents_of(&mut self, scopes: &[Scope]) -> Result<Vec<Vec<Incident>>, StoreError> {
         let mut known = self.incidents(scopes).await?;
         Ok(scopes.iter().map(|scope| known.remove(&scope.key()).unwrap_or_default()).collect())
@@ -155,7 +155,7 @@ impl Tx {
         i64::try_from(self.pending().events.len()).unwrap_or(i64::MAX)
     }
 
-    /// Announces: the events are written at the transaction's end, what they open and close is written now.
+    /// Announces events. The events are written at the transaction's end; the incidents that they open and close, now.
     pub async fn announce(&mut self, all: Vec<(Scope, Vec<Draft>)>) -> Result<AnnouncedEvents, StoreError> {
         let (mut opened, mut settled) = (Vec::new(), Vec::new());
         let (mut number, mut count) = (-self.events_so_far(), 0);
@@ -173,7 +173,7 @@ impl Tx {
                 self.push_event(draft.word);
             }
         }
-        // What is opened and closed at once must exist before it is closed.
+        // An incident that is opened and closed at once must exist before it is closed.
         if !opened.is_empty() {
             self.open_incidents(opened).await?;
         }

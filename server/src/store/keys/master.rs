@@ -8,7 +8,7 @@ use crate::store::sql::{Session, StoreError, Tx};
 pub struct MasterKeyRecord {
     /// Its id in the key file.
     pub id: String,
-    /// A known text that it sealed: whoever can open it has the same key.
+    /// A known text that this key sealed: a key that opens it is the same key.
     pub check_value: Vec<u8>,
 }
 
@@ -96,7 +96,7 @@ impl Session {
 }
 
 impl Tx {
-    /// The master key that wraps new keys; it stays so until the transaction ends.
+    /// The master key that wraps new keys. It can't change until the transaction ends.
     pub(in crate::store) async fn hold_active_master_key(&mut self) -> Result<String, StoreError> {
         let (name,): (String,) = self
             .query_for(
@@ -108,7 +108,7 @@ impl Tx {
         Ok(name)
     }
 
-    /// Whether a master key is the active one; it stays so until the transaction ends.
+    /// Whether a master key is the active one. That can't change until the transaction ends.
     pub async fn is_active_master_key(&mut self, id: &str) -> Result<bool, StoreError> {
         Ok(self.hold_active_master_key().await? == id)
     }
@@ -135,7 +135,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Marks master keys as retired that wrap nothing any more.
+    /// Retires the master keys that no longer wrap anything.
     pub async fn retire_master_keys(&mut self, now: Timestamp) -> Result<u64, StoreError> {
         self.query(
             "UPDATE master_keys SET retired_at = $1

@@ -115,8 +115,8 @@ impl Session {
 }
 
 impl Tx {
-    /// Gives a workspace its next data key; older ones seal nothing more. `false`: `key` is not the next, or is not
-    /// wrapped by the active master key.
+    /// Gives a workspace its next data key; older ones seal no new secrets. `false`: `key` is not the next one, or is
+    /// not wrapped with the active master key.
     pub async fn add_data_key(
         &mut self,
         workspace: &WorkspaceId,
@@ -190,8 +190,8 @@ impl Tx {
         rows.into_iter().map(SecretRow::into_row).collect()
     }
 
-    /// Writes secrets that were sealed again, each over the same secret. `false`: the key that sealed them is no
-    /// longer the workspace's newest, and nothing changed.
+    /// Writes resealed secrets, each over its old ciphertext. `false`: the key that sealed them is no longer the
+    /// workspace's newest, and nothing changed.
     pub async fn put_resealed(
         &mut self,
         workspace: &WorkspaceId,
@@ -233,7 +233,7 @@ impl Tx {
         Ok(true)
     }
 
-    /// Deletes a workspace's data keys older than `newest`, each only if it seals nothing any more. Returns how many
+    /// Deletes a workspace's data keys older than `newest`, except those that still seal something. Returns how many
     /// are left.
     pub async fn delete_old_data_keys(
         &mut self,

@@ -31,9 +31,9 @@ impl VaultKeyPurpose {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::EnumString)]
 #[strum(const_into_str, serialize_all = "lowercase")]
 pub enum KeyPurpose {
-    /// Seals its secrets.
+    /// Seals the workspace's secrets.
     Data,
-    /// Fingerprints them.
+    /// Computes the fingerprints of the secrets.
     Index,
 }
 
@@ -114,7 +114,7 @@ impl PlacedRow {
     }
 }
 
-/// What the keys of a walk lack.
+/// Which keys a walk visits: those that lack this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lacking {
     Master,
@@ -265,7 +265,7 @@ impl Session {
 }
 
 impl Tx {
-    /// Creates a workspace and its first keys, unless it exists. `false`: the keys are not wrapped by the active
+    /// Creates a workspace and its first keys, unless it exists. `false`: the keys are not wrapped with the active
     /// master key.
     pub async fn add_workspace(
         &mut self,

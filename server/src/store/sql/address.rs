@@ -1,4 +1,4 @@
-//! Where the database is, and what there is to know before it is used.
+//! The database's address: parsing and naming it, probing whether it can be reached, and locking SQLite's file.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -77,8 +77,8 @@ impl Address {
         }
     }
 
-    /// Connects once without a pool and returns why that fails: a pool tries again until its time is up, and then says
-    /// only that.
+    /// Connects once without a pool and returns why that fails: a pool retries until it times out, and then reports
+    /// only the time-out.
     pub(in crate::store) async fn probe(&self) -> Result<(), StoreError> {
         let connected = async {
             match self {

@@ -27,7 +27,7 @@ impl<T> Value for T where
 {
 }
 
-/// A row that both databases can give back. `#[derive(FromRow)]` is enough.
+/// A row that both databases can return. `#[derive(FromRow)]` is enough.
 pub(in crate::store) trait Record:
     for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin
 {

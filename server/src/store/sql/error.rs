@@ -11,7 +11,7 @@ pub enum StoreError {
     /// The transaction lost a race (deadlock, serialization, lock timeout) and may run again.
     #[error("the transaction lost a race: {0}")]
     Race(String),
-    /// A row holds what no release wrote.
+    /// A row holds a value that no release wrote.
     #[error("{table}.{column} of {row} holds what no release wrote")]
     Inconsistent {
         table: &'static str,

@@ -1,4 +1,4 @@
-//! How SQL is spoken: one text for two databases, transactions, migrations, and what can go wrong.
+//! SQL basics: one text for two databases, transactions, migrations, and errors.
 
 mod address;
 mod db;

@@ -14,7 +14,7 @@ pub(in crate::store) async fn reach(pool: &Pool) -> Result<(), StoreError> {
             };
             StoreError::Unavailable(format!("{why}; {remedy}, or correct storage.url"))
         }
-        // It is there, and does not let us in.
+        // The database is there, but does not accept us.
         StoreError::Unexpected(why) => {
             StoreError::Config(format!("{}: {why}; correct storage.url", pool.address().name()))
         }
@@ -130,7 +130,7 @@ pub(in crate::store) async fn check_settings(pool: &Pool) -> Result<(), StoreErr
 }
 
 impl Session {
-    /// Writes SQLite's write-ahead log back and truncates it. `false`: somebody was reading or writing.
+    /// Writes SQLite's write-ahead log back and truncates it. `false`: another connection was reading or writing.
     pub(in crate::store) async fn truncate_log(&mut self) -> Result<bool, StoreError> {
         #[derive(sqlx::FromRow)]
         struct Row {

@@ -103,13 +103,13 @@ impl Tx {
         self.unattributed = false;
     }
 
-    /// On whose behalf the running unit works. A unit that needs to say so and can't does not commit.
+    /// The running unit's origin. A unit that needs an origin and has none does not commit.
     pub(in crate::store) fn require_origin(&mut self) -> Option<Arc<Origin>> {
         self.unattributed |= self.origin.is_none();
         self.origin.clone()
     }
 
-    /// Whether the running unit had to say on whose behalf it works, and could not.
+    /// Whether the running unit needed an origin and had none.
     pub(in crate::store) fn is_unattributed(&self) -> bool {
         self.unattributed
     }
@@ -135,7 +135,7 @@ impl Tx {
         &mut self.pending
     }
 
-    /// How many deaths otherwise than by time are among the events so far.
+    /// How many of the events so far announce that a token died before its expiry.
     pub fn deaths_so_far(&self) -> usize {
         self.pending.events.iter().filter(|word| word.kind == EventKind::Invalidated).count()
     }

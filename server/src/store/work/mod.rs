@@ -1,4 +1,4 @@
-//! Who does what: replicas, job runs, claims, requests, and what shapes their work.
+//! Replicas, job runs, claims and requests, the policy in force, and the health of the providers.
 
 mod policies;
 mod provider_health;

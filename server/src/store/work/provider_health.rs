@@ -10,7 +10,7 @@ pub struct ProviderHealth {
     /// The name of what is wrong; empty while all is well.
     pub problem: String,
     pub changed_at: Timestamp,
-    /// Until then, deaths are not believed; kept for a while afterwards, so that they are believed then.
+    /// Until this time, deaths are not believed. It is kept for a while afterwards, when they are believed.
     pub held_until: Option<Timestamp>,
 }
 
@@ -34,7 +34,7 @@ impl From<Row> for ProviderHealth {
 }
 
 impl Session {
-    /// `None` if nothing ever happened.
+    /// `None` if nothing was ever recorded for this app.
     pub async fn provider_health(
         &mut self,
         provider: &ProviderId,

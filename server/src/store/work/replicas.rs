@@ -1,4 +1,5 @@
-//! Table `replicas`: which processes live, and what each holds and has applied. `engine/beats.rs` keeps it true.
+//! Table `replicas`: which processes are alive, and which keys each holds and which changes it has applied.
+//! `engine/beats.rs` keeps it up to date.
 
 use sqlx::types::Json;
 use uuid::Uuid;
@@ -22,7 +23,7 @@ pub(in crate::store) struct BeatRow {
     pub(in crate::store) beat: i64,
 }
 
-/// What a process says with each beat.
+/// What a process writes with each beat.
 #[derive(Clone)]
 pub(in crate::store) struct Beat {
     /// The highest change that it has applied.
@@ -101,7 +102,7 @@ impl Session {
 }
 
 impl Tx {
-    /// Adds this process to the living. `alone`: no other can live (SQLite is locked), so all others have ended.
+    /// Registers this process as alive. `alone`: no other can be (SQLite is locked), so all others have ended.
     pub(in crate::store) async fn register_replica(
         &mut self,
         own: Incarnation,
@@ -168,7 +169,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Ends this process: what it had claimed is free at once.
+    /// Ends this process. Its claims are free at once.
     pub async fn end_replica(&mut self, incarnation: Incarnation) -> Result<(), StoreError> {
         self.query("DELETE FROM replicas WHERE incarnation = $1")
             .bind(incarnation.as_uuid())

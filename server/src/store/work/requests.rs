@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::model::{Incarnation, RequestId, Timestamp};
 use crate::store::sql::{Session, StoreError, Tx};
 
-/// What a repeated request is answered from, in the verb's own form. Never holds a secret.
+/// The stored outcome that answers a repeated request, in the verb's own form. Never holds a secret.
 pub type RequestOutcome = serde_json::Value;
 
 /// One caller's request to do a thing once.
@@ -24,10 +24,10 @@ pub struct Claim {
     pub generation: i64,
 }
 
-/// What became of a claim.
+/// The result of claiming a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claimed {
-    /// This process does it.
+    /// This process carries the request out.
     Ours {
         generation: i64,
     },

@@ -1,4 +1,4 @@
-//! Tables `job_runs` and `claims`: who does what, and where the next one goes on when that one dies.
+//! Tables `job_runs` and `claims`: which process does what, and where another one continues when it dies.
 
 use uuid::Uuid;
 
@@ -12,7 +12,7 @@ pub enum RunState {
     /// Single items may have failed.
     Succeeded,
     Failed,
-    /// Its process died and nobody finished it.
+    /// Its process died, and no other process finished it.
     Abandoned,
 }
 
@@ -54,7 +54,7 @@ pub struct JobRun {
     pub position: String,
     /// Items done, failed ones included.
     pub done: i64,
-    /// Items there are; 0 while not counted.
+    /// How many items there are; 0 until they are counted.
     pub total: i64,
     /// Items that failed.
     pub failed: i64,

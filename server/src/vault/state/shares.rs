@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Idle semaphores are dropped when there are more than this many.
+/// Above this many semaphores, idle ones are dropped.
 const IDLE: usize = 1_024;
 
 /// The same number of permits for every principal.
