@@ -1,4 +1,4 @@
-//! Certificates for tests, and a vault that is served with them.
+//! Certificates for tests, and a vault that uses them.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -85,15 +85,15 @@ impl Authority {
     }
 }
 
-/// The files of a vault with TLS, in its test's folder.
+/// A vault with TLS, whose files are in its test's folder.
 pub struct Secured {
     pub world: World,
     pub launch: Launch,
 }
 
 impl Secured {
-    /// Prepares everything, but does not start the vault. `clients`: the roots of clients' certificates, and whether
-    /// clients must show one.
+    /// Prepares everything, but does not start the vault. `clients`: the authority of clients' certificates, and
+    /// whether clients must send one.
     pub async fn prepare(backend: Backend, server: &Pair, clients: Option<(&Authority, &str)>) -> Self {
         let world = World::builder(backend).prepare().await;
         let key = |name: &str| format!("TOKEN_VAULT__SERVER__TLS__{name}");
@@ -113,14 +113,14 @@ impl Secured {
         secured
     }
 
-    /// The same, and starts the vault.
+    /// Prepares everything, and starts the vault.
     pub async fn start(backend: Backend, server: &Pair, clients: Option<(&Authority, &str)>) -> Self {
         let secured = Self::prepare(backend, server, clients).await;
         secured.serve();
         secured
     }
 
-    /// With one more setting.
+    /// Adds a setting.
     pub fn set(mut self, key: &str, value: &str) -> Self {
         let name = format!("TOKEN_VAULT__{}", key.replace('.', "__").to_uppercase());
         self.launch = self.launch.env(&name, value);
@@ -139,7 +139,7 @@ impl Secured {
         self.world.folder().join(name)
     }
 
-    /// Puts certificate and key in place, each in one step.
+    /// Replaces the certificate and the key, each in one step.
     pub fn install(&self, pair: &Pair) {
         replace(&self.file("tls.key"), &pair.key);
         replace(&self.file("tls.crt"), &pair.certificate);

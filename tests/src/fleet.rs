@@ -9,7 +9,7 @@ use token_vault_proto::v1::watch_expiry_events_response::Item;
 use token_vault_proto::v1::{ExpiryEvent, WatchExpiryEventsRequest as Watch};
 use uuid::Uuid;
 
-/// A random generator that gives the same numbers in every run.
+/// A random generator that produces the same numbers in every run.
 pub struct Dice(u64);
 
 impl Dice {
@@ -33,7 +33,7 @@ impl Dice {
     }
 }
 
-/// Tests that keep every processor busy run one after the other.
+/// Waits for its turn, because tests that keep every processor busy must run one after the other.
 pub async fn turn() -> tokio::sync::MutexGuard<'static, ()> {
     static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
     TURN.lock().await
@@ -43,7 +43,7 @@ pub async fn turn() -> tokio::sync::MutexGuard<'static, ()> {
 pub struct Crowd<'a> {
     pub ids: &'a [Uuid],
     pub name: &'a str,
-    /// When their tokens end, in microseconds since 1970, and how much later each next one does.
+    /// When the first of their tokens ends, in microseconds since 1970, and how much later each further one does.
     pub ends: Option<(i64, i64)>,
     /// How long before its end a connection is due for the deadline job.
     pub due_before: i64,
@@ -82,11 +82,11 @@ impl Crowd<'_> {
 #[derive(Debug)]
 pub enum Left {
     Went,
-    /// The stream ended, or did not begin; `None`: without a word.
+    /// The stream ended, or did not begin. `None`: the vault gave no reason.
     Ended(Option<Denial>),
 }
 
-/// What a watcher saw in all its visits: every event from the first, without a gap or a repeat.
+/// What a watcher saw in all its visits: every event from the first on, without a gap or a repeat.
 #[derive(Default)]
 pub struct Memory {
     pub events: Vec<(Kind, String)>,
@@ -94,7 +94,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Watches from where it left, until a moment or until `enough` says so of an event.
+    /// Watches from the last position until a moment, or until `enough` accepts an event.
     pub async fn stay(
         &mut self,
         caller: &Caller,
@@ -137,8 +137,7 @@ impl Memory {
     }
 }
 
-/// The feed as the database has it: kind and connection of each event; it must be without a hole and in order of
-/// time.
+/// The feed in the database: the kind and connection of each event. Asserts that it has no gap and is in order of time.
 pub async fn history(world: &World) -> Vec<(Kind, String)> {
     let rows = "SELECT sequence || ' ' || kind || ' ' || coalesce(connection_id::text, '') FROM events ORDER BY sequence";
     let rows = world.database.texts(rows).await;

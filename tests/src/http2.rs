@@ -1,11 +1,11 @@
-//! The bytes of HTTP/2, for callers that break its rules.
+//! The bytes of HTTP/2, for callers that break the rules.
 
-/// What a client says first.
+/// The first bytes that a client sends.
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// An empty frame of settings.
+/// An empty SETTINGS frame.
 pub const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 
-/// A frame of HTTP/2.
+/// An HTTP/2 frame.
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("a frame").to_be_bytes();
     let mut frame = length[1..].to_vec();
@@ -15,7 +15,7 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Headers of a call, as HPACK writes them without any compression.
+/// The headers of a call, in HPACK without any compression.
 pub fn headers(path: &str) -> Vec<u8> {
     let mut block = Vec::new();
     let fields = [

@@ -1,4 +1,4 @@
-//! Searches whatever was written for secrets: in plain text, in hexadecimal and in base64.
+//! Searches everything that was written for secrets: in plain text, in hexadecimal and in base64.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -8,9 +8,9 @@ use std::sync::{Arc, OnceLock};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
-/// The shortest secret to search for: shorter ones are found by chance.
+/// The shortest secret to search for, because shorter ones occur by chance.
 const SHORTEST: usize = 12;
-/// Needles are indexed by this many leading bytes.
+/// The number of leading bytes by which needles are indexed.
 const HEAD: usize = 8;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,11 +24,11 @@ pub struct Finding {
 #[derive(Debug, Clone, Default)]
 pub struct Hunter {
     secrets: BTreeSet<(String, Vec<u8>)>,
-    /// Made by the first search after a secret was added: every response is searched.
+    /// Built by the first search after a secret was added, because every response is searched.
     needles: OnceLock<Arc<Needles>>,
 }
 
-/// Every form of every secret, indexed by how it begins.
+/// Every form of every secret, indexed by its first bytes.
 #[derive(Debug)]
 struct Needles {
     all: Vec<Needle>,
@@ -69,7 +69,7 @@ impl Hunter {
     pub fn search_files(&self, files: impl IntoIterator<Item = PathBuf>) -> Vec<Finding> {
         let mut found = Vec::new();
         for file in files {
-            // A file that is gone by now holds nothing any more.
+            // A file that has been deleted no longer holds a secret.
             let Ok(bytes) = fs::read(&file) else { continue };
             found.extend(self.needles().search(&file.display().to_string(), &bytes));
         }
@@ -81,8 +81,8 @@ impl Hunter {
     }
 }
 
-/// What base64 makes of a secret that starts `offset` bytes into a group of three, without the characters at
-/// both ends that hold bits of its neighbours.
+/// The base64 form of a secret that starts `offset` bytes into a group of three, without the characters at both ends
+/// that also hold bits of its neighbours.
 fn base64_inside(engine: &impl Engine, secret: &[u8], offset: usize) -> Vec<u8> {
     let mut padded = vec![0; offset];
     padded.extend_from_slice(secret);
@@ -137,7 +137,7 @@ impl Needles {
     }
 }
 
-/// Every file below a folder.
+/// Lists every file below a folder.
 pub fn files_below(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     entries

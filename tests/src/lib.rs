@@ -1,9 +1,9 @@
-//! What every behaviour test stands on: the real `token-vault` binary in a process of its own, a database of
-//! its own, and a Graph API sandbox of its own.
+//! The base of every behaviour test: the real `token-vault` binary in its own process, its own database, and its own
+//! Graph API sandbox.
 //!
-//! Start reading at [`World`]. A scenario is written once, with [`on_both_databases!`], and runs as
-//! `sqlite::name` and `postgres::name`. Dropping a `World` asserts what must never be left behind: a process
-//! that does not end cleanly, and a secret in its logs.
+//! Start reading at [`World`]. A scenario is written once, with [`on_both_databases!`], and runs as `sqlite::name` and
+//! `postgres::name`. Dropping a `World` fails the test if a process does not end cleanly, or if its logs contain a
+//! secret.
 
 mod caller;
 pub mod certificates;
@@ -30,7 +30,7 @@ pub use wait::{eventually, eventually_async};
 pub use world::database::{Backend, Contents, Database};
 pub use world::{ACME, Builder, SCOPES, World, master_key_line};
 
-/// What tests call, under short names.
+/// The short names that tests use.
 pub mod prelude {
     pub use crate::{ACME, Backend, Caller, Denial, Feed, SCOPES, World, on_both_databases};
     pub use token_vault_proto::v1 as pb;
@@ -41,8 +41,8 @@ pub mod prelude {
     pub use tonic::Code;
 }
 
-/// Runs each scenario on SQLite and on PostgreSQL, in a world of its own. One that needs another start than the
-/// usual begins with it: `with |builder| builder.moving_time();`.
+/// Runs each scenario on SQLite and on PostgreSQL, each in its own world. If a scenario needs a special start, it
+/// begins with it: `with |builder| builder.moving_time();`.
 #[macro_export]
 macro_rules! on_both_databases {
     (with $how:expr; $($(#[$meta:meta])* async fn $name:ident($world:ident: World) $body:block)*) => {

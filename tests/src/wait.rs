@@ -1,10 +1,10 @@
-//! Waiting for a condition, with an end.
+//! Waits for a condition, up to a limit.
 
 use std::time::{Duration, Instant};
 
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Polls until `condition` holds; panics with `what` after `limit`.
+/// Polls until `condition` holds. Panics with `what` after `limit`.
 pub fn eventually(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
@@ -13,7 +13,7 @@ pub fn eventually(what: &str, limit: Duration, mut condition: impl FnMut() -> bo
     }
 }
 
-/// Polls until `condition` gives a value; panics with `what` after `limit`.
+/// Polls until `condition` returns a value. Panics with `what` after `limit`.
 pub async fn eventually_async<T, F>(what: &str, limit: Duration, mut condition: impl FnMut() -> F) -> T
 where
     F: Future<Output = Option<T>>,

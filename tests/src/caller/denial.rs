@@ -1,4 +1,4 @@
-//! A denial as a caller understands it: what the vault answers instead of doing what was asked.
+//! A denial as a caller understands it: the error status with which the vault refuses a call.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use token_vault_proto::v1::ErrorReason;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-/// A failed call and its decoded details.
+/// A failed call, with its decoded details.
 #[derive(Debug, Clone)]
 pub struct Denial(Box<Details>);
 
@@ -25,7 +25,7 @@ struct Details {
 
 impl std::fmt::Debug for Details {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Without the raw bytes, which repeat all this.
+        // Leave out the raw bytes, because they repeat all of this.
         f.debug_struct("Denial")
             .field("code", &self.code)
             .field("message", &self.message)
@@ -79,7 +79,7 @@ impl Denial {
         self.0.metadata.get(key).map(String::as_str)
     }
 
-    /// Everything that was received, to search it for secrets.
+    /// Everything that was received, so that a test can search it for secrets.
     pub fn everything(&self) -> Vec<u8> {
         [self.0.message.as_bytes(), &self.0.raw, format!("{:?}", self.0).as_bytes()].concat()
     }
@@ -91,7 +91,7 @@ impl Denial {
         self
     }
 
-    /// Asserts that the field is among the violations.
+    /// Asserts that the field is among the violations, and returns the denial.
     #[track_caller]
     pub fn field(&self, field: &str) -> &Self {
         assert!(self.0.fields.iter().any(|given| given == field), "{field} is not told: {self:#?}");
@@ -104,7 +104,7 @@ impl Denial {
         self
     }
 
-    /// Asserts that it names a retry delay.
+    /// Asserts that the denial names a retry delay.
     #[track_caller]
     pub fn has_retry(&self) -> &Self {
         assert!(self.0.retry_after.is_some_and(|wait| !wait.is_zero()), "no RetryInfo: {self:#?}");

@@ -1,4 +1,4 @@
-//! A watcher of the feed: collects in the background, and checks what every watch promises.
+//! A watcher of the feed, which collects in the background and checks what every watch promises.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::panicking;
@@ -21,7 +21,7 @@ use crate::wait::eventually_async;
 /// How long a test waits for what must come.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A running watch. Each method, and the drop, first panics with what the watch received that it may not receive.
+/// A running watch. Each method, and the drop, panics first if the watch received something that it must not receive.
 #[derive(Debug)]
 pub struct Feed {
     seen: Arc<Mutex<Seen>>,
@@ -92,7 +92,7 @@ impl Seen {
 }
 
 impl Caller {
-    /// The stream of a watch itself; heartbeats come every second unless the request says otherwise.
+    /// The bare stream of a watch. Heartbeats come every second unless the request sets another interval.
     pub async fn stream(&self, mut watch: Watch) -> Result<Streaming<Response>, Denial> {
         watch.heartbeat_interval = watch.heartbeat_interval.or_else(|| seconds(1));
         let mut request = self.request(watch);
@@ -109,18 +109,18 @@ impl Caller {
         Ok(Feed { seen, task })
     }
 
-    /// The whole feed, from its oldest event on.
+    /// Watches the whole feed, from its oldest event on.
     pub async fn watch_all(&self) -> Feed {
         let start = Some(Start::From(StartFrom::Earliest.into()));
         self.watch(Watch { start, ..Watch::default() }).await.expect("all roles may watch")
     }
 
-    /// The events after a position.
+    /// Watches the events after a position.
     pub async fn watch_after(&self, cursor: &str) -> Result<Feed, Denial> {
         self.watch(Watch { start: Some(Start::Cursor(cursor.into())), ..Watch::default() }).await
     }
 
-    /// A snapshot first, then the events that follow.
+    /// Watches from a snapshot on: first its tokens, then the events that follow.
     pub async fn watch_snapshot(&self) -> Feed {
         let start = Some(Start::From(StartFrom::Snapshot.into()));
         self.watch(Watch { start, ..Watch::default() }).await.expect("all roles may watch")
@@ -180,12 +180,12 @@ impl Feed {
         self.of(connection).iter().map(ExpiryEvent::kind).collect()
     }
 
-    /// The cursor after everything that came.
+    /// The cursor after everything that was received.
     pub fn cursor(&self) -> String {
         self.seen().cursor.clone()
     }
 
-    /// How many heartbeats came so far.
+    /// How many heartbeats have come so far.
     pub fn heartbeats(&self) -> usize {
         self.seen().heartbeats
     }
@@ -208,13 +208,13 @@ impl Feed {
         found.await
     }
 
-    /// Waits for a connection's event of a kind: the first there is.
+    /// Waits for the first event of this kind about this connection.
     pub async fn first(&self, connection: &str, kind: Kind) -> ExpiryEvent {
         let wanted = |event: &&ExpiryEvent| event.connection_id == connection && event.kind() == kind;
         self.until(&format!("{kind:?} of {connection}"), |events| events.iter().find(wanted).cloned()).await
     }
 
-    /// Waits for the snapshot's end and gives its tokens.
+    /// Waits for the end of the snapshot, and returns its tokens.
     pub async fn snapshot(&self) -> Vec<Token> {
         eventually_async("the whole snapshot", LIMIT, async || {
             let seen = self.seen();
@@ -223,10 +223,10 @@ impl Feed {
         .await
     }
 
-    /// Waits until the watch has seen all that was in the feed when this was called, and gives it. For the proof
-    /// that something did *not* come.
+    /// Waits until the watch has seen everything that was in the feed at the time of the call, and returns it. Use it
+    /// to prove that something did *not* come.
     pub async fn caught_up(&self) -> Vec<ExpiryEvent> {
-        // The first heartbeat from now on may have been under way already; the second was made after the call.
+        // The next heartbeat may have been sent before this call. The one after it was not.
         let second = self.heartbeats() + 2;
         eventually_async("two heartbeats at the head", LIMIT, async || {
             let seen = self.seen();
@@ -266,7 +266,7 @@ mod tests {
         Item::Events(EventBatch { events: sequences.iter().map(|&sequence| event(sequence)).collect() })
     }
 
-    /// How many mistakes these responses have, in this order.
+    /// The number of mistakes that a watcher finds in these responses, in this order.
     fn wrong(items: Vec<(&str, Item)>) -> usize {
         let mut seen = Seen::default();
         for (cursor, item) in items {

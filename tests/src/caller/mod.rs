@@ -1,4 +1,4 @@
-//! A caller with an API key: every RPC of both services, and the usual calls in short.
+//! A caller with an API key: every RPC of both services, and short forms of the usual calls.
 
 pub(crate) mod denial;
 pub(crate) mod feed;
@@ -23,7 +23,7 @@ use crate::wait::eventually_async;
 #[derive(Debug, Clone)]
 pub struct Caller {
     pub(crate) channel: Channel,
-    /// The whole header; `None` sends none.
+    /// The value of the whole header. `None`: send no header.
     authorization: Option<String>,
     key: String,
     key_id: String,
@@ -34,7 +34,7 @@ pub fn request_id() -> String {
     uuid::Uuid::new_v4().to_string()
 }
 
-/// A duration as the protos have it.
+/// Converts a duration to the form of the protos.
 pub fn seconds(seconds: i64) -> Option<PbDuration> {
     Some(PbDuration { seconds, nanos: 0 })
 }
@@ -43,7 +43,7 @@ pub fn days(days: i64) -> Option<PbDuration> {
     seconds(days * 86_400)
 }
 
-/// One method per RPC: the message in, the response or the denial out.
+/// Defines one method per RPC: it takes the message, and returns the response or the denial.
 macro_rules! verbs {
     ($($(#[$doc:meta])* $name:ident: $client:ident $request:ident => $answer:ident;)*) => {
         $($(#[$doc])*
@@ -61,17 +61,17 @@ impl Caller {
         Self { channel, authorization, key, key_id, secrets }
     }
 
-    /// The same, with another `authorization` header.
+    /// The same caller with another `authorization` header.
     pub fn saying(&self, authorization: Option<&str>) -> Self {
         Self { authorization: authorization.map(str::to_owned), ..self.clone() }
     }
 
-    /// The same, at one process of several.
+    /// The same caller at another process.
     pub fn at(&self, process: &Process) -> Self {
         Self { channel: process.channel(), ..self.clone() }
     }
 
-    /// The same, over another connection.
+    /// The same caller over another connection.
     pub fn through(&self, channel: Channel) -> Self {
         Self { channel, ..self.clone() }
     }
@@ -104,7 +104,7 @@ impl Caller {
         })
     }
 
-    /// The secrets found in something that was received, if there are any.
+    /// The secrets that occur in something that was received.
     pub(crate) fn secrets_in(&self, place: &str, received: &[u8]) -> Option<String> {
         let found = self.secrets.lock().expect("no test panics here").search(place, received);
         (!found.is_empty()).then(|| format!("{place} tells secrets: {found:?}"))
@@ -156,7 +156,7 @@ impl Caller {
         self.store_with(pasted(workspace, token)).await
     }
 
-    /// The same, with a request of the test's own.
+    /// Stores a token with the test's own request.
     pub async fn store_with(&self, request: pb::StoreTokenRequest) -> Result<pb::IntakeResult, Denial> {
         Ok(self.store_token(request).await?.result.expect("an answer has a result"))
     }
@@ -210,7 +210,7 @@ impl Caller {
         self.validate_token(request).await
     }
 
-    /// Reports an error body that the provider sent for the version `version`.
+    /// Reports, for the version `version`, an error body that the provider sent.
     pub async fn report(
         &self,
         connection: &str,
@@ -246,7 +246,7 @@ impl Caller {
     }
 }
 
-/// A request to store what a person pasted.
+/// A request to store a token that a person pasted.
 pub(crate) fn pasted(workspace: &str, token: &str) -> pb::StoreTokenRequest {
     pb::StoreTokenRequest {
         workspace_id: workspace.into(),
@@ -263,7 +263,7 @@ fn secret_of(answer: &pb::FetchAccessTokenResponse) -> String {
     }
 }
 
-/// The secret part of an API key `tva_<key id>_<secret>`; of any other text, all of it.
+/// The secret part of an API key `tva_<key id>_<secret>`, or the whole of any other text.
 pub fn secret_part(key: &str) -> &str {
     key.splitn(3, '_').nth(2).unwrap_or(key)
 }

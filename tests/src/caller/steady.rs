@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Caller;
 use crate::wait::eventually_async;
 
-/// Calls all the time, in turn over a new connection and over one that stays, and counts the failures.
+/// Calls all the time, alternating between a new connection and a lasting one, and counts the failures.
 pub struct Steady {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicU32>,
@@ -34,7 +34,7 @@ impl Steady {
         Self { stop, done, task }
     }
 
-    /// Waits for `more` calls.
+    /// Waits until `more` further calls are made.
     pub async fn goes_on(&self, more: u32) {
         let before = self.done.load(Ordering::Relaxed);
         eventually_async("more calls", Duration::from_secs(60), async || {

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// Made for these tests by `openssl genpkey -algorithm RSA`; ring makes none.
+/// A key made for these tests by `openssl genpkey -algorithm RSA`, because ring can't make RSA keys.
 const RSA_TEST_KEY: &str = include_str!("rsa_test_key.b64");
 
 pub fn b64(bytes: impl AsRef<[u8]>) -> String {
@@ -66,7 +66,7 @@ impl Signer {
         }
     }
 
-    /// The public key as it is published.
+    /// The public key in the published form.
     pub fn jwk(&self) -> Value {
         let mut jwk = match &self.pair {
             Pair::Rsa(pair) => {
@@ -107,12 +107,12 @@ impl Signer {
         }
     }
 
-    /// A token of these claims.
+    /// Signs a token with these claims.
     pub fn token(&self, claims: &Value) -> String {
         self.token_as(&json!({"alg": self.algorithm(), "typ": "JWT", "kid": self.kid}), claims)
     }
 
-    /// The same with another header.
+    /// Signs a token with another header.
     pub fn token_as(&self, header: &Value, claims: &Value) -> String {
         let message = unsigned(header, claims);
         let signature = self.sign(message.as_bytes());
@@ -120,12 +120,12 @@ impl Signer {
     }
 }
 
-/// Header and claims, without a signature.
+/// A header and claims without a signature.
 pub fn unsigned(header: &Value, claims: &Value) -> String {
     format!("{}.{}", b64(header.to_string()), b64(claims.to_string()))
 }
 
-/// A token signed with a shared secret.
+/// Signs a token with a shared secret.
 pub fn hs256(secret: &[u8], kid: &str, claims: &Value) -> String {
     let message = unsigned(&json!({"alg": "HS256", "kid": kid}), claims);
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
@@ -174,7 +174,7 @@ async fn keys(State(published): Shared) -> Response {
     if published.away {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
-    // Keys of kinds that nobody here knows stand beside the good ones.
+    // Keys of unknown kinds are published beside the good ones.
     let mut all =
         vec![json!({"kty": "EC", "crv": "P-521", "kid": "p521"}), json!({"kty": "new", "kid": "new"})];
     all.extend(published.keys.clone());
@@ -215,7 +215,7 @@ impl Issuer {
         format!("http://{}", self.address)
     }
 
-    /// How many times its keys were requested.
+    /// How many times its keys were requested so far.
     pub fn asked(&self) -> usize {
         self.published().asked
     }
@@ -224,17 +224,17 @@ impl Issuer {
         self.published().keys = keys.iter().map(|key| key.jwk()).collect();
     }
 
-    /// From now on requests for its keys get an endless response.
+    /// Answers requests for its keys with an endless response from now on.
     pub fn floods(&self) {
         self.published().floods = true;
     }
 
-    /// From now on requests for its keys get no response.
+    /// Leaves requests for its keys unanswered from now on.
     pub fn hangs(&self) {
         self.published().hangs = true;
     }
 
-    /// From now on its metadata names another issuer.
+    /// Names another issuer in its metadata from now on.
     pub fn poses_as(&self, issuer: &str) {
         self.published().issuer = issuer.to_owned();
     }

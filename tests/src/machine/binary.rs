@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The folder of the profile that this test was built with: `target/debug`.
+/// The folder of the profile with which this test was built: `target/debug`.
 fn profile_dir() -> PathBuf {
     let test = env::current_exe().expect("a running program knows where it is");
     let profile = test.parent().and_then(Path::parent).expect("tests stand in target/<profile>/deps");
@@ -31,14 +31,14 @@ pub fn token_vault() -> &'static Path {
         };
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut build = Command::new(cargo);
-        // What cargo told this test about its package would make build scripts that look at it run again.
+        // Remove what cargo told this test about its package, because build scripts that look at it would run again.
         for (name, _) in env::vars_os() {
             let prefixes = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];
             if name.to_str().is_some_and(|name| prefixes.iter().any(|start| name.starts_with(start))) {
                 build.env_remove(name);
             }
         }
-        // All binaries of the workspace, so that features unify as they did for this test.
+        // Build all binaries of the workspace, so that features unify as they did for this test.
         let built = build
             .args(["build", "--quiet", "--workspace", "--bins", "--profile", name, "--target-dir"])
             .arg(target_dir())

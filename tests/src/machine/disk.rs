@@ -6,10 +6,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Set in the namespace that [`SmallDisk::rerun`] makes.
+/// An environment variable that is set in the namespace that [`SmallDisk::rerun`] makes.
 const IN_NAMESPACE: &str = "TOKEN_VAULT_TEST_IN_NAMESPACE";
 
-/// What to do where the disk can't be mounted.
+/// What to do if the disk can't be mounted.
 const NEED: &str = "this test mounts a small disk: run it as root, or where a user may make user and mount namespaces \
                     (`unshare --user --mount`, of util-linux 2.38 or later)";
 
@@ -21,8 +21,9 @@ pub struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// Whether the test `name` of the module `module` has already run elsewhere. Only root may mount a disk; for others
-    /// the test is run once more by a process in a user namespace of its own, where they may. It comes first in a test.
+    /// Returns whether the test `name` of the module `module` has already run elsewhere. A test calls this first. Only
+    /// root may mount a disk; for other users, this runs the test once more in a process with its own user namespace,
+    /// where mounting is allowed.
     pub fn rerun(module: &str, name: &str) -> bool {
         if rustix::process::geteuid().is_root() || env::var_os(IN_NAMESPACE).is_some() {
             return false;
@@ -41,7 +42,7 @@ impl SmallDisk {
         true
     }
 
-    /// A disk of so many KiB at `folder`, which is made.
+    /// Mounts a disk of this many KiB at `folder`, which it creates.
     pub fn at(folder: &Path, kib: usize) -> Self {
         fs::create_dir_all(folder).expect("the test's folder is writable");
         let mounted = Command::new("mount")
@@ -64,7 +65,7 @@ impl SmallDisk {
         }
     }
 
-    /// Frees what `fill` took.
+    /// Frees the space that `fill` took.
     pub fn free(&self) {
         fs::remove_file(self.folder.join("ballast")).expect("the ballast is there");
     }

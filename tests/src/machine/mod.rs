@@ -1,4 +1,4 @@
-//! The programs of this machine that tests start, and what those need: processes, disks, tools.
+//! The programs of this machine that tests start: processes, disks, tools.
 
 pub(crate) mod binary;
 pub(crate) mod disk;

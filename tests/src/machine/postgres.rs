@@ -1,4 +1,4 @@
-//! A throwaway PostgreSQL cluster. It goes when the tests end, however they end.
+//! A temporary PostgreSQL cluster. It is removed when the tests end, however they end.
 
 use std::fs;
 use std::io;
@@ -19,15 +19,15 @@ pub struct Cluster {
     port: u16,
     password: String,
     owner: Option<(u32, u32)>,
-    /// Stops the cluster and deletes the folder once its stdin ends, which happens even at SIGKILL.
+    /// The process that stops the cluster and deletes the folder once its stdin closes, which happens even at SIGKILL.
     _watchdog: Child,
 }
 
-/// The cluster that all tests of this process share; each takes a database of its own in it.
+/// The cluster that all tests of this process share. Each test gets its own database in it.
 pub fn shared_cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
-    // SCRAM computes 4096 rounds of HMAC per connection. Unoptimised that is half a second, and a vault opens a dozen
-    // connections: it was most of the time of a test. Clusters that belong to one test use SCRAM.
+    // SCRAM computes 4096 rounds of HMAC per connection. In an unoptimised build that takes half a second, and a vault
+    // opens a dozen connections, so it was most of a test's time. Clusters that belong to one test use SCRAM.
     CLUSTER.get_or_init(|| Cluster::start_with("password"))
 }
 
@@ -36,7 +36,7 @@ impl Cluster {
         Self::start_with("scram-sha-256")
     }
 
-    /// `method` is how clients authenticate, as `pg_hba.conf` names it. Stored passwords are hashed in any case.
+    /// `method` is how clients authenticate, as `pg_hba.conf` names it. Stored passwords are always hashed.
     fn start_with(method: &str) -> Self {
         let bin = find_binaries();
         let owner = unprivileged();
@@ -61,7 +61,7 @@ impl Cluster {
         cluster
     }
 
-    /// Starts it, again if it was stopped; the port stays.
+    /// Starts the cluster, also after a stop. The port stays the same.
     pub fn up(&mut self) {
         let settings = [
             format!("port={}", self.port),
@@ -78,14 +78,14 @@ impl Cluster {
         run(start, "pg_ctl start");
     }
 
-    /// Stops it at once, as a crash would.
+    /// Stops the cluster at once, like a crash.
     pub fn down(&self) {
         let mut stop = self.command("pg_ctl");
         stop.arg("-D").arg(self.data()).args(["-w", "-m", "immediate", "stop"]);
         run(stop, "pg_ctl stop");
     }
 
-    /// `postgres://…` of one of its databases.
+    /// The URL `postgres://…` of one of its databases.
     pub fn url(&self, database: &str) -> String {
         format!("postgres://{USER}:{}@127.0.0.1:{}/{database}", self.password, self.port)
     }
@@ -102,7 +102,7 @@ impl Cluster {
         self.dir.join("log")
     }
 
-    /// One of the programs that belong to the server, as its owner runs it.
+    /// A command for one of the server's own programs, run as the server's owner.
     pub(crate) fn command(&self, program: &str) -> Command {
         command(&self.bin, program, self.owner)
     }
@@ -119,7 +119,7 @@ fn command(bin: &Path, program: &str, owner: Option<(u32, u32)>) -> Command {
 }
 
 fn run(mut command: Command, what: &str) {
-    // Into a file: a server that keeps a pipe open would never let it end.
+    // The output goes to a file, because a server that keeps a pipe open would never let it end.
     let file = tempfile::NamedTempFile::new().expect("a temp file");
     let output = || file.reopen().expect("a temp file opens again");
     let status = command.stdout(output()).stderr(output()).status();
@@ -132,7 +132,7 @@ fn watchdog(bin: &Path, dir: &Path, owner: Option<(u32, u32)>) -> Child {
         "cat >/dev/null; \"$1/pg_ctl\" -D \"$2/data\" -m immediate stop >/dev/null 2>&1; rm -rf \"$2\"";
     let mut shell = command(Path::new("/bin"), "sh", owner);
     shell.args(["-c", script, "sh"]).arg(bin).arg(dir).stdin(Stdio::piped());
-    // Its own group: an interrupt from the terminal ends the tests, and this afterwards.
+    // It gets its own process group: an interrupt from the terminal ends the tests, and this process afterwards.
     shell.process_group(0).stdout(Stdio::null()).stderr(Stdio::null());
     shell.spawn().expect("/bin/sh runs")
 }
@@ -144,7 +144,7 @@ fn find_binaries() -> PathBuf {
         versions.sort_by_key(|path| path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok()));
         places.extend(versions.into_iter().rev().map(|version| version.join("bin")));
     }
-    // A link in PATH leads to the folder where the rest stands too.
+    // A link in PATH leads to the folder with the server's other programs.
     let initdb = places.iter().find_map(|place| fs::canonicalize(place.join("initdb")).ok());
     let bin = initdb.as_deref().and_then(Path::parent).filter(|bin| bin.join("pg_ctl").is_file());
     bin.expect("these tests need PostgreSQL's initdb and pg_ctl: apt-get install postgresql").to_path_buf()

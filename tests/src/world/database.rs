@@ -38,7 +38,7 @@ fn output(command: &mut Command) -> String {
 }
 
 impl Database {
-    /// A SQLite file in `folder`; the vault makes it.
+    /// A SQLite file in `folder`, which the vault will create.
     pub fn sqlite(folder: &Path) -> Self {
         let file = folder.join("token-vault.db");
         Self { backend: Backend::Sqlite, url: format!("sqlite:{}", file.display()), name: String::new() }
@@ -54,7 +54,7 @@ impl Database {
         Self { backend: Backend::Postgres, url: cluster.url(&name), name }
     }
 
-    /// The only database of a cluster that belongs to one test.
+    /// The only database of a cluster that one test owns.
     pub fn postgres_of_its_own(url: &str) -> Self {
         Self { backend: Backend::Postgres, url: url.to_owned(), name: "postgres".into() }
     }
@@ -77,7 +77,7 @@ impl Database {
         PathBuf::from(self.url.trim_start_matches("sqlite:"))
     }
 
-    /// The statements that make it anew, with all its rows.
+    /// The statements that recreate it, with all its rows.
     pub fn dump(&self) -> String {
         let text = match self.backend {
             Backend::Sqlite => {
@@ -89,7 +89,7 @@ impl Database {
                 output(shared_cluster().command("pg_dump").args(options).arg(&self.url))
             }
         };
-        // What begins with a backslash is for psql.
+        // Lines with a leading backslash are commands for psql.
         let lines = text
             .lines()
             .filter(|line| !line.starts_with('\\') && !line.starts_with("--") && !line.is_empty());
@@ -105,7 +105,7 @@ impl Database {
         PgConnection::connect(&self.url).await.expect("the database answers")
     }
 
-    /// Runs a statement; gives the number of rows that it touched.
+    /// Runs a statement, and returns the number of rows that it changed.
     pub async fn execute(&self, sql: impl Into<String>) -> u64 {
         let sql = AssertSqlSafe(sql.into());
         match self.backend {
@@ -124,7 +124,7 @@ impl Database {
         }
     }
 
-    /// The first column of every row, which must be text.
+    /// The first column of every row, which must hold text.
     pub async fn texts(&self, sql: impl Into<String>) -> Vec<String> {
         let sql = AssertSqlSafe(sql.into());
         match self.backend {
@@ -148,7 +148,7 @@ impl Database {
         texts.first().and_then(|number| number.parse().ok()).expect("a count is one number")
     }
 
-    /// A UUID as a literal of this database.
+    /// Writes a UUID as a literal of this database.
     pub fn uuid(&self, id: &str) -> String {
         match self.backend {
             Backend::Sqlite => format!("x'{}'", id.replace('-', "")),
@@ -156,7 +156,7 @@ impl Database {
         }
     }
 
-    /// The expression that gives a UUID column as 32 hexadecimal characters.
+    /// The expression that converts a UUID column to 32 hexadecimal characters.
     pub fn hex_of(&self, column: &str) -> String {
         match self.backend {
             Backend::Sqlite => format!("lower(hex({column}))"),
@@ -164,7 +164,7 @@ impl Database {
         }
     }
 
-    /// `table.column` of every column, but for the migrations' own table.
+    /// `table.column` of every column, except those of the migrations' own table.
     pub async fn columns(&self) -> Vec<String> {
         let sql = match self.backend {
             Backend::Sqlite => {
@@ -196,7 +196,7 @@ impl Database {
         rows
     }
 
-    /// Everything that a call may change. A denied call leaves it unchanged.
+    /// Every row that a call may change. A denied call must leave them unchanged.
     pub async fn contents(&self) -> Contents {
         let tables = [
             "vault",
@@ -212,7 +212,7 @@ impl Database {
         for table in tables {
             contents.insert(table, self.rows(table).await);
         }
-        // A provider's own troubles are told whenever they are met, also by a call that is refused.
+        // A provider's own troubles are announced whenever they occur, even during a call that is denied.
         contents.insert("incidents", self.rows("incidents").await);
         contents.entry("incidents").and_modify(|rows| rows.retain(|row| !row.contains("provider:")));
         let keys = "SELECT api_key_id || ' ' || principal || ' ' || role || ' ' || coalesce(revoked_at, 0)

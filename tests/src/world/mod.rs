@@ -32,7 +32,7 @@ pub const ACME: &str = "acme";
 /// The scopes that a person grants unless the test says otherwise.
 pub const SCOPES: [&str; 3] = ["ads_read", "ads_management", "business_management"];
 
-/// A vault in a process of its own, a database of its own, and a sandbox of its own.
+/// A vault in its own process, with its own database and its own sandbox.
 #[derive(Debug)]
 pub struct World {
     pub sandbox: Sandbox,
@@ -58,12 +58,12 @@ impl World {
         Builder::new(backend)
     }
 
-    /// A running vault with all defaults.
+    /// Starts a vault with all defaults.
     pub async fn start(backend: Backend) -> Self {
         Self::builder(backend).start().await
     }
 
-    /// What the vault is started with; a test may change it and run it itself.
+    /// The settings with which the vault starts. A test may change them and run the vault itself.
     pub fn launch(&self) -> Launch {
         self.launch.clone()
     }
@@ -85,13 +85,13 @@ impl World {
         self.try_start_as(&self.launch)
     }
 
-    /// The same, with other settings.
+    /// Starts the vault with other settings, or returns how it ended.
     pub fn try_start_as(&self, launch: &Launch) -> Result<(), Ended> {
         let mut starts = lock(&self.starts);
         *starts += 1;
         let process = launch.serve(self.folder(), &format!("vault-{starts}"))?;
         *lock(&self.process) = Some(process);
-        // The files of a first start hold secrets.
+        // The files that a first start writes hold secrets.
         for (name, file) in [("bootstrap key", "bootstrap-admin.key"), ("master key", "master.key")] {
             let text = fs::read_to_string(self.data().join(file)).unwrap_or_default();
             lock(&self.secrets).add(name, text.trim().rsplit(':').next().unwrap_or_default());
@@ -106,13 +106,13 @@ impl World {
         }
     }
 
-    /// One more process on the same PostgreSQL database, for which the caller answers: `kill` ends it as a power
-    /// cut would. [`Caller::at`] and [`World::admin_of`] call it.
+    /// Starts one more process on the same PostgreSQL database. The caller owns it: `kill` ends it like a power cut.
+    /// [`Caller::at`] and [`World::admin_of`] make callers of it.
     pub fn replica(&self) -> Process {
         self.replica_as(&self.launch)
     }
 
-    /// The same, with other settings.
+    /// Starts one more process with other settings.
     pub fn replica_as(&self, launch: &Launch) -> Process {
         let mut starts = lock(&self.starts);
         *starts += 1;
@@ -130,14 +130,14 @@ impl World {
         all.into_iter().map(|(grpc, _)| grpc).collect()
     }
 
-    /// Moves time, in the sandbox and in every running process, and comes back when all of them are there. Needs
+    /// Moves time in the sandbox and in every running process, and returns when all of them have the new time. Needs
     /// [`Builder::moving_time`].
     pub async fn advance(&self, by: Duration) {
         self.sandbox.clock().advance(by);
         self.time_is_here().await;
     }
 
-    /// Waits until it is no earlier in any running process than it is in the sandbox now.
+    /// Waits until no running process shows an earlier time than the sandbox does now.
     pub async fn time_is_here(&self) {
         assert!(self.moving_time, "this world's time can't be moved: start it with moving_time()");
         let now = self.sandbox.clock().now_micros();
@@ -156,12 +156,12 @@ impl World {
         act(lock(&self.process).as_mut().expect("the vault runs"))
     }
 
-    /// Kills the process, as a power cut would.
+    /// Kills the process, like a power cut.
     pub fn kill(&self) {
         lock(&self.process).take().expect("the vault runs").kill();
     }
 
-    /// Ends the process by SIGTERM; its exit code must be zero.
+    /// Ends the process by SIGTERM, and asserts that its exit code is zero.
     pub fn stop(&self) {
         let mut process = lock(&self.process).take().expect("the vault runs");
         process.terminate();
@@ -174,7 +174,7 @@ impl World {
         self.start_again();
     }
 
-    /// The output of the running process and of those before it.
+    /// The output of the running process and of the earlier ones.
     pub fn logs(&self) -> String {
         let mut all = String::new();
         for start in 1..=*lock(&self.starts) {
@@ -190,7 +190,7 @@ impl World {
         format!("http://{}", self.process(|process| process.grpc()))
     }
 
-    /// A connection to the vault; it connects again by itself after a restart on the same port only.
+    /// A connection to the vault. After a restart it reconnects by itself only if the port is the same.
     pub fn channel(&self) -> Channel {
         Self::channel_to(&self.endpoint())
     }
@@ -199,28 +199,28 @@ impl World {
         channel_to(endpoint)
     }
 
-    /// The bootstrap admin key, as the file has it.
+    /// The bootstrap admin key, as the file contains it.
     pub fn bootstrap_key(&self) -> String {
         let file = self.data().join("bootstrap-admin.key");
         fs::read_to_string(file).expect("the first start wrote it").trim().to_owned()
     }
 
-    /// The admin with the bootstrap key.
+    /// A caller with the bootstrap admin key.
     pub fn admin(&self) -> Caller {
         self.caller_with(&self.bootstrap_key(), "")
     }
 
-    /// How quickly anything gets done, measured from now on.
+    /// Measures how fast calls are from now on.
     pub fn pace(&self) -> Pace {
         Pace::of(self.admin())
     }
 
-    /// The same, calling `process`, also while the first process does not run.
+    /// The admin, calling `process`. It works also while the first process does not run.
     pub fn admin_of(&self, process: &Process) -> Caller {
         self.caller_at(&format!("http://{}", process.grpc()), &self.bootstrap_key(), "")
     }
 
-    /// A caller with a key that the test knows.
+    /// A caller with this key.
     pub fn caller_with(&self, key: &str, key_id: &str) -> Caller {
         self.caller_at(&self.endpoint(), key, key_id)
     }
@@ -230,7 +230,7 @@ impl World {
         Caller::new(channel_to(endpoint), key.to_owned(), key_id.to_owned(), Arc::clone(&self.secrets))
     }
 
-    /// A caller with a new key for some workspaces; none means all.
+    /// A caller with a new key for some workspaces. An empty list means all.
     pub async fn caller(&self, role: Role, workspaces: &[&str]) -> Caller {
         let named = pb::WorkspaceList { workspace_ids: workspaces.iter().map(|&id| id.to_owned()).collect() };
         let places =
@@ -252,7 +252,7 @@ impl World {
         self.key_made_by(&self.admin(), principal, role).await
     }
 
-    /// The same, made by `admin`, who may call over another connection.
+    /// A caller with a new key made by `admin`, who may call over another connection.
     pub async fn key_made_by(&self, admin: &Caller, principal: &str, role: Role) -> Caller {
         let request = pb::CreateApiKeyRequest {
             principal: principal.into(),
@@ -277,7 +277,7 @@ impl World {
         }
     }
 
-    /// A connector for all workspaces, who stores tokens.
+    /// A connector for all workspaces, which stores tokens.
     pub async fn connector(&self) -> Caller {
         self.of_role(Role::Connector).await
     }
@@ -302,17 +302,17 @@ impl World {
         self.sandbox.user(name).grants(SCOPES)
     }
 
-    /// A request to store what a person pasted.
+    /// A request to store a token that a person pasted.
     pub fn pasted(&self, workspace: &str, token: &str) -> pb::StoreTokenRequest {
         pasted(workspace, token)
     }
 
-    /// Adds a secret to those that may not stand in the logs.
+    /// Adds a secret to those that must not occur in the logs.
     pub fn know(&self, name: &str, secret: &str) {
         lock(&self.secrets).add(name, secret);
     }
 
-    /// Every secret of this run: those of the vault, and all that went to the provider.
+    /// Every secret of this run: the vault's, and all that were sent to the provider.
     pub fn secrets(&self) -> Hunter {
         let mut hunter = lock(&self.secrets).clone();
         let names = [
@@ -326,7 +326,7 @@ impl World {
         for request in self.sandbox.requests() {
             for (name, value) in request.query.iter().chain(&request.form) {
                 if names.contains(&name.as_str()) {
-                    // An app token is `id|secret`; its id is no secret.
+                    // An app token is `id|secret`, and its id is not secret.
                     hunter.add(name, value.rsplit('|').next().unwrap_or_default());
                 }
             }
