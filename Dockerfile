@@ -1,4 +1,4 @@
-# Token Vault: small, non-root, read-only root file system; only /data is written.
+# Token Vault: a small image that runs without root and on a read-only root file system. It writes only to /data.
 #
 #   docker build -t token-vault .
 #   docker run --read-only --cap-drop ALL --security-opt no-new-privileges --ulimit core=0 -v token-vault:/data token-vault
@@ -13,7 +13,7 @@ ARG BINARY=source
 FROM docker.io/library/rust:1.95-bookworm AS source
 WORKDIR /src
 COPY . .
-# Without `demo`, whose sandbox has no place in production.
+# Build without `demo`, because its sandbox has no place in production.
 RUN cargo build --release --locked -p token-vault --bin token-vault --no-default-features \
  && install -D target/release/token-vault /out/token-vault \
  && install -d -m 0700 /out/data
@@ -25,7 +25,7 @@ RUN install -d -m 0700 /out/data
 FROM ${BINARY} AS built
 
 FROM docker.io/library/debian:bookworm-slim
-# Root certificates: the provider is reached over TLS.
+# The root certificates are for TLS connections to the provider.
 RUN apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates \
  && rm -rf /var/lib/apt/lists/* \
