@@ -114,7 +114,7 @@ impl Call {
         self.principal.get().is_some()
     }
 
-    /// Who calls, by which RPC and from where, for the audit log.
+    /// The caller, the RPC and the address of the call, for the audit log.
     pub(super) fn origin(&self) -> Arc<Origin> {
         Arc::new(Origin::call(self.principal.get().cloned(), self.rpc(), &self.id, self.peer.address()))
     }

@@ -31,7 +31,6 @@ pub struct Head {
 }
 
 impl Head {
-    /// A new chain.
     pub fn new() -> Self {
         Self { chain: Uuid::new_v4(), number: 0, mac: [0; 32] }
     }

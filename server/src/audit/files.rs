@@ -117,7 +117,6 @@ fn in_folder(folder: &Path, n: usize) -> FileSet {
     FileSet::new(folder.join(name))
 }
 
-/// The folder of a file.
 pub(super) fn folder(file: &Path) -> &Path {
     file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }

@@ -21,7 +21,7 @@ pub(super) struct LogFile {
     pub(super) length: u64,
     /// Whether bytes of a failed write may follow.
     pub(super) dirty: bool,
-    /// What was written since the last flush that succeeded.
+    /// The bytes that were written since the last successful flush.
     pub(super) unflushed: Vec<u8>,
     _lock: File,
 }

@@ -33,7 +33,7 @@ pub enum Damage {
     Edited,
     /// Lines before this one are missing.
     Deleted,
-    /// A line does not belong where it is.
+    /// A line was added, or repeats another one.
     Inserted,
     /// Lines were reordered.
     Reordered,

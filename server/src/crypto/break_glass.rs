@@ -44,7 +44,7 @@ pub struct BreakGlassSealingKey {
     id: String,
 }
 
-/// The half that opens. It must be kept away from servers.
+/// The half that opens sealed keys. Operators must keep it away from servers.
 pub struct BreakGlassOpeningKey {
     key: PrivateKey,
     shared: Shared,

@@ -1,5 +1,5 @@
-//! The issuer's public keys: fetched at intervals, and sooner when a token names an unknown key; kept for a bounded time
-//! while the issuer does not answer.
+//! The issuer's public keys: fetches them at intervals, and sooner when a token names an unknown key, and keeps them
+//! for a bounded time while the issuer does not answer.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -254,7 +254,7 @@ impl Store {
         self.key_flights.join(id, load).await
     }
 
-    /// Registers this process among the living replicas.
+    /// Registers this process as a replica that is alive.
     pub async fn register(&self, registration: Registration, now: Timestamp) -> Result<(), StoreError> {
         self.beats.register(registration, self.backend() == Backend::Sqlite, now).await
     }

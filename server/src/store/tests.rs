@@ -62,7 +62,7 @@ async fn a_change_that_names_nobody_is_not_made() {
 
 #[tokio::test]
 async fn a_database_that_cannot_be_reached_is_named_with_the_cause_and_without_its_password() {
-    // A port that nobody listens on.
+    // A port on which no process listens.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let url = format!("postgres://vault:topsecret@127.0.0.1:{port}/tokens");
     let (incarnation, clock) = (Incarnation::generate(), Clock::system());

@@ -9,13 +9,14 @@
 //! - `access`: authenticating callers, and managing API keys.
 //! - `workspace`: listing workspaces, and shredding one.
 //! - `once`: a repeated or concurrent request does its work once.
-//! - `audit`: what is written to the audit log, and when.
+//! - `audit`: what the vault records in the audit log, and when.
 //! - `opening`: the start of a process, the very first start, and commands without a server.
-//! - `position`: page tokens and cursors. `provider_health`: circuits and the brake on deaths. `status`: GetVaultStatus.
+//! - `position`: page tokens and cursors. `provider_health`: circuits, and doubt when many tokens die. `status`:
+//!   GetVaultStatus.
 //!
-//! From the top down: `opening`, `workspace` and `status`; `jobs`; `feed`; `token`; `access`, `keys`, `once` and `audit`;
-//! `state`. The vault knows no wire type, no SQL and no HTTP. If a caller hangs up, nothing is lost: from its first side
-//! effect on, an operation runs detached from its caller.
+//! From the top down: `opening`, `workspace` and `status`; `jobs`; `feed`; `token`; `access`, `keys`, `once` and
+//! `audit`; `state`. The vault knows no wire type, no SQL and no HTTP. If a caller hangs up, nothing is lost: from its
+//! first side effect on, an operation runs detached from its caller.
 
 mod access;
 mod audit;

@@ -65,8 +65,8 @@ impl Vault {
     /// Reads a cursor, and checks its position against the feed.
     ///
     /// # Errors
-    /// `CursorInvalid` for text that no vault wrote; `FeedReplaced` for a position in another feed; `EventsCompacted` for
-    /// one whose next events are deleted.
+    /// `CursorInvalid` for text that no vault wrote; `FeedReplaced` for a position in another feed; `EventsCompacted`
+    /// if the events after the position were deleted.
     pub(super) async fn read_cursor(
         &self,
         cursor: &str,

@@ -86,7 +86,7 @@ where
     }
 }
 
-/// The call that `observe` put there. If a layer stands outside `observe`, it gets a call that is not logged.
+/// The call that `observe` put into the request's extensions. A layer outside `observe` gets a call that is not logged.
 fn call_of(request: &Request<Body>) -> Arc<Call> {
     request
         .extensions()

@@ -121,7 +121,7 @@ impl Transit {
         self.version_of(id).is_some_and(|v| known.is_some_and(|k| (k.oldest..=k.latest).contains(&v)))
     }
 
-    /// Asks which versions exist. Without `now`, it does not ask again within a moment. Returns whether they have
+    /// Asks which versions exist. Without `now`, it does nothing if it asked a moment ago. Returns whether they have
     /// changed.
     ///
     /// # Errors

@@ -29,7 +29,7 @@ pub enum StandingName {
     Live,
     /// The provider refuses it.
     Invalid,
-    /// We ended it.
+    /// The vault ended it.
     Revoked,
 }
 

@@ -62,7 +62,7 @@ impl Session {
         Ok(Some(HeldToken { connection: row.connection.try_into()?, sealed }))
     }
 
-    /// Other living connections of the same subject and app, of any workspace, with their sealed secrets.
+    /// Other live connections of the same subject and app, in any workspace, with their sealed secrets.
     pub async fn siblings(&mut self, connection: &Connection) -> Result<Vec<HeldToken>, StoreError> {
         if connection.subject.id.is_empty() {
             return Ok(Vec::new());
@@ -88,8 +88,8 @@ impl Session {
 }
 
 impl Tx {
-    /// Replaces the connection's current secret. `false`: the key that sealed it is no longer the workspace's newest, and
-    /// nothing changed.
+    /// Replaces the connection's current secret. `false`: the key that sealed the new one is no longer the workspace's
+    /// newest, and nothing changed.
     pub async fn put_secret(
         &mut self,
         workspace: &WorkspaceId,

@@ -128,7 +128,7 @@ fn bind_facts<'c>(query: Query<'c>, connection: &Connection) -> Query<'c> {
 }
 
 impl Tx {
-    /// Locks connections in the order of their ids, which is the same everywhere, so that two batches can't deadlock. On
+    /// Locks connections in the order of their ids. All replicas use this order, so that two batches can't deadlock. On
     /// SQLite there is only one writer.
     pub(in crate::store) async fn lock_connections(
         &mut self,

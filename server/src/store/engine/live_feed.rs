@@ -30,7 +30,6 @@ pub struct Live {
     pub generation: u64,
 }
 
-/// The live end of the feed.
 pub struct Feed {
     live: watch::Sender<Live>,
     /// The newest event that is known to be committed; responses name it as their position.
@@ -59,7 +58,6 @@ impl Feed {
         (*self.committed.borrow()).max(self.live.borrow().head)
     }
 
-    /// Follows the live end.
     pub fn follow(&self) -> watch::Receiver<Live> {
         self.live.subscribe()
     }

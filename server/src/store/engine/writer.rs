@@ -276,7 +276,7 @@ fn next_batch(waiting: &mut VecDeque<Box<dyn Unit>>) -> Vec<Box<dyn Unit>> {
     waiting.drain(..shared.max(1).min(waiting.len())).collect()
 }
 
-/// One transaction.
+/// Runs a batch in one transaction.
 async fn run_batch(session: Session, after: &Aftermath, batch: &mut [Box<dyn Unit>]) -> Outcome {
     let mut tx = Tx::new(session);
     let mut raced = vec![false; batch.len()];

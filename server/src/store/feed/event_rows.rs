@@ -38,7 +38,7 @@ pub(super) struct Body {
     reason: Option<String>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     provider_code: String,
-    /// Who can fix it, message, action.
+    /// Who can fix the problem, the message, and the action to take.
     remedy: (String, String, String),
     incident: i64,
     /// Sequence, kind, severity.

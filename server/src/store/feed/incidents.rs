@@ -155,7 +155,7 @@ impl Tx {
         i64::try_from(self.pending().events.len()).unwrap_or(i64::MAX)
     }
 
-    /// Announces events. The events are written at the transaction's end; the incidents that they open and close, now.
+    /// Announces events. The events are written at the transaction's end; their incidents are opened and closed now.
     pub async fn announce(&mut self, all: Vec<(Scope, Vec<Draft>)>) -> Result<AnnouncedEvents, StoreError> {
         let (mut opened, mut settled) = (Vec::new(), Vec::new());
         let (mut number, mut count) = (-self.events_so_far(), 0);

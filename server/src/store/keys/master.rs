@@ -44,7 +44,7 @@ impl Session {
         Ok(rows.into_iter().map(|(name,)| name).collect())
     }
 
-    /// How many keys are wrapped by a master key other than `active`.
+    /// How many keys are wrapped with a master key other than `active`.
     pub async fn count_keys_not_under(&mut self, active: &str) -> Result<i64, StoreError> {
         let (count,): (i64,) = self
             .query(

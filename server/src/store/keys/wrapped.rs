@@ -43,7 +43,6 @@ impl KeyPurpose {
     }
 }
 
-/// A wrapped key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WrappedKey {
     pub version: i32,
@@ -186,7 +185,7 @@ impl Session {
         }))
     }
 
-    /// Keys after a position that are wrapped by a master key other than `active`, in order; the vault's own come
+    /// Keys after a position that are wrapped with a master key other than `active`, in order; the vault's own come
     /// first.
     pub async fn keys_not_under(
         &mut self,

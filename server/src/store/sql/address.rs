@@ -95,8 +95,8 @@ impl Address {
         }
     }
 
-    /// Locks the database's file: a second process on it would have a cache and a writer of its own. A PostgreSQL server
-    /// takes many processes.
+    /// Locks SQLite's file, because a second process would have a cache and a writer of its own. On PostgreSQL, many
+    /// processes may share a database.
     pub(in crate::store) fn lock(&self) -> Result<Option<File>, StoreError> {
         let Self::Sqlite { path: database, .. } = self else { return Ok(None) };
         let mut path = database.as_os_str().to_owned();

@@ -76,7 +76,7 @@ impl Pending {
         Mark { changes: self.changes.len(), events: self.events.len(), audited: self.audited.len() }
     }
 
-    /// Drops what was left since `mark`.
+    /// Drops what units of work have left since `mark`.
     pub(in crate::store) fn truncate(&mut self, mark: &Mark) {
         self.changes.truncate(mark.changes);
         self.events.truncate(mark.events);
@@ -97,7 +97,7 @@ impl Tx {
         Self { session, pending: Pending::default(), origin: None, unattributed: false }
     }
 
-    /// The next unit of work runs on behalf of `origin`.
+    /// Sets the origin of the next unit of work.
     pub(in crate::store) fn begin_unit(&mut self, origin: Option<Arc<Origin>>) {
         self.origin = origin;
         self.unattributed = false;

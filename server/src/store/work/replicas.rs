@@ -34,20 +34,20 @@ pub(in crate::store) struct Beat {
     pub(in crate::store) master_keys: Option<Vec<String>>,
 }
 
-/// A living process.
+/// A process that is alive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replica {
     pub incarnation: Incarnation,
     /// Its name for people.
     pub name: String,
-    /// The version of its program.
+    /// The version of the program that it runs.
     pub version: String,
     /// Microseconds that its clock is ahead of the database's.
     pub clock_offset: i64,
     pub started_at: Timestamp,
     /// Ids of the master keys that it holds.
     pub master_keys: Vec<String>,
-    /// The highest change that it has applied, as of its last beat.
+    /// The highest change that it had applied at its last beat.
     pub applied_revision: i64,
 }
 
@@ -68,7 +68,7 @@ impl Session {
         self.query("SELECT incarnation, beat FROM replicas WHERE ended_at IS NULL").fetch_all().await
     }
 
-    /// The living processes, oldest first.
+    /// The processes that are alive, oldest first.
     pub async fn replicas(&mut self) -> Result<Vec<Replica>, StoreError> {
         let rows: Vec<ReplicaRow> = self
             .query(
@@ -90,7 +90,7 @@ impl Session {
         Ok(rows.into_iter().map(replica).collect())
     }
 
-    /// Whether a process still counts as living.
+    /// Whether a process still counts as alive.
     pub async fn replica_lives(&mut self, incarnation: Incarnation) -> Result<bool, StoreError> {
         let row: Option<(Option<i64>,)> = self
             .query("SELECT ended_at FROM replicas WHERE incarnation = $1")
@@ -128,7 +128,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Beats once. `false`: other processes ended this one.
+    /// Beats once. `false`: another process has ended this one.
     pub(in crate::store) async fn beat(&mut self, own: Incarnation, beat: &Beat) -> Result<bool, StoreError> {
         let known = self
             .query(

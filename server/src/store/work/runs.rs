@@ -41,7 +41,6 @@ impl RunCause {
     }
 }
 
-/// One run of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobRun {
     pub id: Uuid,

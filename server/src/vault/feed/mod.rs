@@ -1,4 +1,4 @@
-//! The feed of events: watching it, paging through what is kept, and the positions that callers keep in it.
+//! The feed of events: watching it, paging through the events that are kept, and storing callers' positions in it.
 
 pub(super) mod filter;
 pub(super) mod history;

@@ -170,7 +170,7 @@ impl Vault {
             };
             match kept {
                 Ok(()) => return Ok(Some(bookmark.position)),
-                // The caller asks for a snapshot if its position is lost, and gets one.
+                // The position is lost, but the caller accepts a snapshot.
                 Err(VaultError::FeedReplaced { .. } | VaultError::EventsCompacted { .. })
                     if command.start == WatchStart::Snapshot => {}
                 Err(error) => return Err(error),

@@ -1,5 +1,6 @@
 //! The policy in force: the operator's settings, the same for every replica. A process that starts with another policy
-//! writes the next revision, running processes adopt it, and the job `policy-change` recomputes every connection's dates.
+//! writes the next revision. Running processes adopt it, and the job `policy-change` recomputes every connection's
+//! dates.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -8,8 +8,8 @@ use crate::vault::state::Vault;
 use crate::vault::timetable::JobKind;
 
 impl Vault {
-    /// Keeps the health of every provider: adopts what other replicas found, announces what this one found, and probes a
-    /// provider in trouble. Called every second.
+    /// Keeps every provider's health up to date: adopts what other replicas found, announces what this one found, and
+    /// probes a provider in trouble. Called every second.
     ///
     /// # Errors
     /// `StorageUnavailable`.

@@ -1,6 +1,7 @@
 //! Starting runs: which are due, and what each job does. The scheduler in the crate's `jobs` only calls
-//! `start_due_jobs`; which slots have passed is computed here from the cron expression, the vault's clock and the rows
-//! of earlier runs. So slots that were missed become one run, a simulated clock works, and only one replica runs a slot.
+//! `start_due_jobs`; this file computes from the cron expression, the vault's clock and the rows of earlier runs which
+//! slots have passed. So several missed slots become one run, a simulated clock works, and only one replica runs a
+//! slot.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,9 @@
 //! What makes a repeated request, or two concurrent ones, do their work once.
 //!
 //! [`idempotency`] does it for a request with a `request_id`, [`claims`] for the exchange of a connection's token. Both
-//! work the same way: a row in the database says which process does the work, and `state::in_flight` says which tasks of
-//! this process do it. A row can be taken over if its process has ended, or if it is ours and no task works on it.
+//! work the same way: a row in the database says which process does the work, and `state::in_flight` says which tasks
+//! of this process do it. A process can take over the row of a process that has ended, and a row of its own that none of
+//! its tasks works on.
 
 pub(super) mod claims;
 pub(super) mod idempotency;

@@ -1,5 +1,5 @@
-//! What one process remembers between calls: `Vault`, with a file for what each wing keeps. Nothing in here calls a verb, and
-//! every verb starts from here.
+//! What one process remembers between calls: `Vault`, with a file for the state of each wing. Every verb is a method of
+//! `Vault`; nothing in this folder calls a verb.
 
 pub(super) mod access;
 pub(super) mod audit;

@@ -4,8 +4,9 @@
 //!
 //! - StoreToken, from the paste to the commit: `store` (the verb) → `store/pasted` (the text becomes a secret) →
 //!   `once/idempotency` (a repeated request ends here) → `store/accept` (inspect, exchange, check the scopes) →
-//!   `store/save` (one transaction: `change` writes the connection and its events, `secret` seals and stores the secret)
-//!   → `validate/checks` (try the stored token out) → `inspection` (write what they found) → `view` (the response).
+//!   `store/save` (one transaction: `change` writes the connection and its events, `secret` seals and stores the
+//!   secret) → `validate/checks` (try the stored token out) → `inspection` (write what they found) → `view` (the
+//!   response).
 //! - FetchAccessToken: `fetch` (the verb) → `target` (may the caller see the connection?) → `secret` (is the token
 //!   usable? decrypt it) → the audit record → the response.
 //!
