@@ -23,8 +23,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("tokenvault.v1.bin"), compiler.encode_file_descriptor_set())?;
 
-    // A message with a secret field gets no derived `Debug`, so the crate compiles only if `src/redact.rs` has one for it.
-    // A message that contains such messages may derive `Debug`, because that uses theirs.
+    // A message with a secret field gets no derived `Debug`, so the crate compiles only if `src/redact.rs` has one for
+    // it. A message that contains such messages may derive `Debug`, because that uses theirs.
     let pool = compiler.descriptor_pool();
     let secret = pool.all_messages().filter(holds_secret).map(|message| message.full_name().to_owned());
 

@@ -5,8 +5,8 @@
 //!
 //! `cargo run --example alerting -- SUBSCRIPTION`
 //!
-//! The vault keeps the position under the subscription's name. A real service also stores `Alerts::open`, so that it knows
-//! after a restart what it has reported.
+//! The vault keeps the position under the subscription's name. A real service also stores `Alerts::open`, so that it
+//! knows after a restart what it has reported.
 
 #![expect(clippy::print_stdout, reason = "an example talks to its reader")]
 

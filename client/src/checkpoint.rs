@@ -19,18 +19,18 @@ const LARGEST_FILE: u64 = 4096;
 /// Why a position could not be loaded or stored.
 pub type CheckpointError = Box<dyn StdError + Send + Sync>;
 
-/// Keeps a watch's position. A watch stores at most once a second, one position at a time, and never one that is ahead of
-/// what was acknowledged.
+/// Keeps a watch's position. A watch stores at most once a second, one position at a time, and never one that is ahead
+/// of what was acknowledged.
 ///
-/// For effects that happen exactly once, store the event's `cursor` in the transaction of its effects, start the next watch
-/// with [`Start::Cursor`](crate::Start::Cursor), and use [`NoCheckpoint`].
+/// For effects that happen exactly once, store the event's `cursor` in the transaction of its effects, start the next
+/// watch with [`Start::Cursor`](crate::Start::Cursor), and use [`NoCheckpoint`].
 pub trait Checkpoint: Send + Sync + 'static {
     /// Returns the position that was stored last. The watch calls this once, when it begins. `None`: nothing is stored
     /// yet.
     fn load(&self) -> impl Future<Output = Result<Option<String>, CheckpointError>> + Send;
 
-    /// Stores the position in place of the previous one. A failure reaches the watcher as an item and is tried again; an
-    /// [`Error`] of kind `Access`, `YourBug` or `Pause` ends the watch.
+    /// Stores the position in place of the previous one. A failure reaches the watcher as an item and is tried again;
+    /// an [`Error`] of kind `Access`, `YourBug` or `Pause` ends the watch.
     fn store(&self, cursor: &str) -> impl Future<Output = Result<(), CheckpointError>> + Send;
 
     /// The name of the subscription, if the vault itself keeps the position.
@@ -53,15 +53,16 @@ impl Checkpoint for NoCheckpoint {
     }
 }
 
-/// Keeps the position in a file of its own, which is replaced atomically: a crash leaves the old position or the new one.
-/// Only its owner may read it. One watch per file.
+/// Keeps the position in its own file, which is replaced atomically: a crash leaves the old position or the new one.
+/// Only the file's owner may read it. Use one file per watch.
 #[derive(Debug, Clone)]
 pub struct FileCheckpoint {
     path: PathBuf,
 }
 
 impl FileCheckpoint {
-    /// Uses this file; its folder must exist. While a position is stored, a file with `.tmp` behind the name exists too.
+    /// Uses this file; its folder must exist. While a position is stored, a file with `.tmp` behind the name exists
+    /// too.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into() }
     }
@@ -144,7 +145,8 @@ impl Checkpoint for FileCheckpoint {
 }
 
 /// Lets the vault keep the position, as a subscription of the caller's principal. Nothing is kept on this side, and the
-/// vault's operator sees how far behind the service is. Needs a role that may acknowledge: ingestion, alerting or admin.
+/// vault's operator sees how far behind the service is. Needs a role that may acknowledge: ingestion, alerting or
+/// admin.
 #[derive(Debug, Clone)]
 pub struct SubscriptionCheckpoint {
     vault: Vault,
@@ -152,8 +154,8 @@ pub struct SubscriptionCheckpoint {
 }
 
 impl SubscriptionCheckpoint {
-    /// Uses the subscription of this name: 1 to 128 of `[A-Za-z0-9._:-]`, unique per principal. The first position creates
-    /// it.
+    /// Uses the subscription of this name: 1 to 128 of `[A-Za-z0-9._:-]`, unique per principal. The first position
+    /// creates it.
     pub fn new(vault: &Vault, name: impl Into<String>) -> Self {
         Self { vault: vault.clone(), name: name.into() }
     }

@@ -90,7 +90,8 @@ impl Error {
         Fixer::from_str_name(&format!("FIXER_{name}")).filter(|known| *known != Fixer::Unspecified)
     }
 
-    /// How long the vault asks the caller to wait. [`ErrorKind::RetryAfter`] has a time even where the vault does not ask.
+    /// How long the vault asks the caller to wait. [`ErrorKind::RetryAfter`] has a time even where the vault does not
+    /// ask.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
     }

@@ -29,17 +29,18 @@ pub enum Instruction {
 pub struct Backfill {
     /// The connection.
     pub connection_id: String,
-    /// The last moment at which the connection was seen to work. `None`: unknown; start at the end of the data that you have.
+    /// The last moment at which the connection was seen to work. `None`: unknown; start at the end of the data that you
+    /// have.
     pub from: Option<Timestamp>,
     /// When it worked again, or later. `None`: unknown; stop at the present.
     pub to: Option<Timestamp>,
 }
 
-/// The state of an ingestion service, rebuilt from a watch's items. It looks at `usable` alone, so it handles kinds of events
-/// that it does not know.
+/// The state of an ingestion service, rebuilt from a watch's items. It looks at `usable` alone, so it handles kinds of
+/// events that it does not know.
 ///
-/// A gap that opened and closed while the history was lost is not visible in a snapshot; the service knows it from its own
-/// failed calls.
+/// A gap that opened and closed while the history was lost is not visible in a snapshot; the service knows it from its
+/// own failed calls.
 #[derive(Debug, Clone, Default)]
 pub struct Ingestion {
     connections: HashMap<String, State>,

@@ -12,13 +12,13 @@
 //! # }
 //! ```
 //!
-//! Every call has a deadline, carries the key, and is repeated while that can help. That is safe for changes too, because
-//! they carry a `request_id`. What remains is an [`Error`] whose [`kind`](Error::kind) says what the caller should do:
-//! pause, retry later, or correct its own request.
+//! Every call has a deadline, carries the key, and is repeated while that can help. That is safe for changes too,
+//! because they carry a `request_id`. What remains is an [`Error`] whose [`kind`](Error::kind) says what the caller
+//! should do: pause, retry later, or correct its own request.
 //!
 //! [`Vault::watch`] follows the feed of expiry events: it reconnects and resumes by itself, delivers each event once,
-//! and keeps its position in a [`Checkpoint`]. From its items, [`Ingestion`] derives which connections to pause and what to
-//! backfill, and [`Alerts`] what is wrong now.
+//! and keeps its position in a [`Checkpoint`]. From its items, [`Ingestion`] derives which connections to pause and
+//! what to backfill, and [`Alerts`] what is wrong now.
 //!
 //! ```no_run
 //! # async fn follow(vault: token_vault_client::Vault) -> Result<(), token_vault_client::Error> {

@@ -30,8 +30,8 @@ pub(crate) fn wait(error: &Error, tries: u32, max_retries: u32, left: Duration) 
     (wait < left).then_some(wait)
 }
 
-/// How long a stream waits before it connects again, after `tries` connections that did not last. The time that the vault
-/// asks for is stretched at random, because all its watchers are asked for the same.
+/// How long a stream waits before it connects again, after `tries` connections that did not last. The time that the
+/// vault asks for is stretched at random, because all its watchers are asked for the same.
 pub(crate) fn reconnect(error: &Error, tries: u32) -> Duration {
     let asked = error.retry_after().unwrap_or_default().min(LONGEST_ASKED);
     asked + part_of(asked / 2) + backoff(tries)

@@ -109,8 +109,8 @@ impl Vault {
         response.result.ok_or_else(|| Error::unexpected("the vault answered without a result"))
     }
 
-    /// Reports that the provider refused this token, with the provider's unchanged reply. The response's `advice` says what to
-    /// do.
+    /// Reports that the provider refused this token, with the provider's unchanged reply. The response's `advice` says
+    /// what to do.
     ///
     /// # Errors
     /// See [`ErrorKind`](crate::ErrorKind).
@@ -148,13 +148,14 @@ impl Vault {
         revoke_token(RevokeTokenRequest) -> RevokeTokenResponse changes;
         /// Returns a page of the history of expiry events. To follow the feed, see [`watch`](Vault::watch).
         list_expiry_events(ListExpiryEventsRequest) -> ListExpiryEventsResponse;
-        /// Moves a subscription's position. [`SubscriptionCheckpoint`](crate::SubscriptionCheckpoint) does it for a watch.
+        /// Moves a subscription's position. [`SubscriptionCheckpoint`](crate::SubscriptionCheckpoint) does it for a
+        /// watch.
         acknowledge_events(AcknowledgeEventsRequest) -> AcknowledgeEventsResponse;
     }
 
     rpcs! { VaultAdminClient:
-        /// Makes an API key. When the response is lost and the call is repeated, the key itself is missing from the second
-        /// response: make another key.
+        /// Makes an API key. When the response is lost and the call is repeated, the key itself is missing from the
+        /// second response: make another key.
         create_api_key(CreateApiKeyRequest) -> CreateApiKeyResponse changes;
         /// Returns a page of API keys.
         list_api_keys(ListApiKeysRequest) -> ListApiKeysResponse;

@@ -11,7 +11,8 @@ impl ErrorReason {
         name.strip_prefix(PREFIX).unwrap_or(name)
     }
 
-    /// The reason with this name. `None` if this crate does not know it yet, and for `UNSPECIFIED`, which is never sent.
+    /// The reason with this name. `None` if this crate does not know it yet, and for `UNSPECIFIED`, which is never
+    /// sent.
     pub fn from_reason(reason: &str) -> Option<Self> {
         Self::from_str_name(&format!("{PREFIX}{reason}")).filter(|known| *known != Self::Unspecified)
     }

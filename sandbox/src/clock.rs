@@ -71,8 +71,8 @@ impl Clock {
         *pace = Pace { real: real_now(), simulated: unix_seconds.saturating_mul(MICROS), ..*pace };
     }
 
-    /// From now on `speed` simulated seconds pass per real second. 0 stops time; then only `advance` and
-    /// `set` move it.
+    /// Lets `speed` simulated seconds pass per real second from now on. 0 stops time; then only `advance` and `set`
+    /// move it.
     pub fn run_at(&self, speed: u32) {
         let mut pace = self.pace();
         let real = real_now();

@@ -165,7 +165,7 @@ pub enum Delivery {
     /// Once, correctly signed.
     #[default]
     Once,
-    /// The same delivery twice.
+    /// The same delivery, sent twice.
     Twice,
     /// Signed with a wrong secret.
     BadSignature,

@@ -89,7 +89,7 @@ pub(crate) struct Person {
     pub(crate) id: String,
     pub(crate) name: String,
     pub(crate) system: bool,
-    /// In the order in which they were decided first.
+    /// The permissions, in the order in which they were first decided.
     pub(crate) permissions: Vec<(String, PermissionStatus)>,
     /// Scopes limited to some objects, shown as `target_ids`.
     pub(crate) targets: Vec<(String, Vec<String>)>,
@@ -97,7 +97,8 @@ pub(crate) struct Person {
     pub(crate) pages: Vec<Page>,
     /// The page of the ad-account list that is empty, counted from 1.
     pub(crate) empty_page: Option<usize>,
-    /// The 190 subcode that all tokens get, and until when. Without a time it lasts until [`User::heals`](crate::User::heals).
+    /// The 190 subcode that all tokens get, and until when. Without a time it lasts until
+    /// [`User::heals`](crate::User::heals).
     pub(crate) trouble: Option<(u32, Option<i64>)>,
     /// 0 is never.
     pub(crate) data_access_expires_at: i64,

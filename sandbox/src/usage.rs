@@ -10,7 +10,7 @@ use crate::wire::error::GraphError;
 
 /// 100 % in the unit of the meters.
 const FULL: i64 = 100_000_000;
-/// Seconds by which a call during a block prolongs it.
+/// How many seconds a call during a block adds to it.
 const PENALTY: i64 = 10;
 /// Calls per hour and app outside the ads surface: 200 for each of 100 daily users.
 const APP_QUOTA: i64 = 20_000;

@@ -1,8 +1,8 @@
 //! Token Vault's server. Two ways in (`api` by gRPC, `jobs` by time), one core (`vault`),
 //! five ways out (`store`, `provider`, `crypto`, `oidc`, `audit`), one vocabulary (`model`).
 //!
-//! Dependencies point downwards only: `serve` → {`api`, `jobs`} → `vault` → {`store`, `provider`, `oidc`, `audit` → `crypto`}
-//! → `model`. A test (`tests/it/house/architecture`) checks it. Start reading at [`model`], then `vault`.
+//! Dependencies point downwards only: `serve` → {`api`, `jobs`} → `vault` → {`store`, `provider`, `oidc`, `audit` →
+//! `crypto`} → `model`. A test (`tests/it/house/architecture`) checks it. Start reading at [`model`], then `vault`.
 
 #![expect(
     unreachable_pub,

@@ -24,7 +24,8 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// How long the vault may take to finish its writes and close the database.
 const CLOSE: Duration = Duration::from_secs(30);
 
-/// Serves until SIGTERM or SIGINT. A second signal ends the process at once. `program` is how an operator calls this program.
+/// Serves until SIGTERM or SIGINT. A second signal ends the process at once. `program` is how an operator calls this
+/// program.
 pub async fn run(config: Config, program: &str) -> anyhow::Result<()> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");

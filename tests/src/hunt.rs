@@ -44,7 +44,6 @@ struct Needle {
 }
 
 impl Hunter {
-    /// Adds a secret.
     pub fn add(&mut self, name: &str, secret: impl AsRef<[u8]>) {
         let secret = secret.as_ref();
         if secret.len() >= SHORTEST && self.secrets.insert((name.to_owned(), secret.to_vec())) {
@@ -60,12 +59,10 @@ impl Hunter {
         self.secrets.is_empty()
     }
 
-    /// Searches these bytes.
     pub fn search(&self, place: &str, haystack: &[u8]) -> Vec<Finding> {
         self.needles().search(place, haystack)
     }
 
-    /// Searches these files.
     pub fn search_files(&self, files: impl IntoIterator<Item = PathBuf>) -> Vec<Finding> {
         let mut found = Vec::new();
         for file in files {

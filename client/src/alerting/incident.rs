@@ -39,7 +39,8 @@ pub enum Cause {
     Overdue,
     /// The provider, or the vault's app there, does not work.
     Provider,
-    /// A cause that only a newer vault knows, by the number of its kind of event or its reason. Use severity and remedy.
+    /// A cause that only a newer vault knows, by the number of its kind of event or its reason. Use severity and
+    /// remedy.
     Other(i32),
 }
 

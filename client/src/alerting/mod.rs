@@ -55,7 +55,8 @@ impl Alerts {
     }
 
     fn event(&mut self, event: &ExpiryEvent) -> Vec<Alert> {
-        // Added before anything is closed: an event that replaces its own predecessor is an update, not a new incident.
+        // Add the event before anything is closed: an event that replaces its own predecessor is an update, not a new
+        // incident.
         let added = if event.severity >= Severity::Warning.into() { self.add(event) } else { None };
         let mut alerts = self.settle(event, added.as_ref().map(|(key, _)| key));
         alerts.extend(added.and_then(|(key, is_new)| {

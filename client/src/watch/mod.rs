@@ -30,12 +30,12 @@ pub enum WatchItem {
     Event(Box<ExpiryEvent>),
     /// The state of all connections, piece by piece.
     Snapshot(Snapshot),
-    /// Everything that had happened by now was delivered. Comes once after the start, and again each time after the stream
-    /// was cut or fell behind.
+    /// Everything that had happened by now was delivered. Comes once after the start, and again each time after the
+    /// stream was cut or fell behind.
     CaughtUp,
-    /// Events are missing: `EVENTS_COMPACTED`, the stream was away for longer than the vault keeps them; or `FEED_REPLACED`,
-    /// the vault's database was restored or replaced. A snapshot follows, to rebuild the state from; with
-    /// [`end_when_history_is_lost`](WatchOptions::end_when_history_is_lost) the stream ends instead.
+    /// Events are missing: `EVENTS_COMPACTED`, the stream was away for longer than the vault keeps them; or
+    /// `FEED_REPLACED`, the vault's database was restored or replaced. A snapshot follows, to rebuild the state from;
+    /// with [`end_when_history_is_lost`](WatchOptions::end_when_history_is_lost) the stream ends instead.
     HistoryLost(Error),
     /// The connection is lost; the stream reconnects by itself. Comes once per outage, for logs and metrics.
     Interrupted(Error),
@@ -61,8 +61,8 @@ impl WatchItem {
 pub enum Snapshot {
     /// A snapshot begins. Discard the pieces of an earlier, unfinished one.
     Started,
-    /// The state of one connection. If a connection changes meanwhile, it comes again and the later state counts. Revoked
-    /// connections do not come.
+    /// The state of one connection. If a connection changes meanwhile, it comes again and the later state counts.
+    /// Revoked connections do not come.
     Token(Box<Token>),
     /// The snapshot is complete: a connection that did not come is revoked, or does not match the filter.
     Complete {
@@ -75,15 +75,16 @@ pub enum Snapshot {
 
 /// The feed of expiry events, from [`Vault::watch`].
 ///
-/// It connects, and connects again whenever the connection breaks or falls silent, after a growing pause or the one that
-/// the vault asks for. It resumes where it was, and delivers each event once. It ends only with an `Err` when trying again
-/// cannot help (an error of kind `Access`, `YourBug` or `Pause`, or a checkpoint that cannot be loaded), and after
+/// It connects, and connects again whenever the connection breaks or falls silent, after a growing pause or the one
+/// that the vault asks for. It resumes where it was, and delivers each event once. It ends only with an `Err` when
+/// trying again cannot help (an error of kind `Access`, `YourBug` or `Pause`, or a checkpoint that cannot be loaded),
+/// and after
 /// `HistoryLost` where the options say so.
 ///
 /// # What counts as handled
 /// A position is stored only when everything before it is handled, so each event is handled at least once, also over
-/// restarts. By default an item counts as handled when the next one is asked for, as a plain `while let` loop does; an error
-/// that leaves the loop leaves its item unhandled. Where items are asked for ahead, use
+/// restarts. By default an item counts as handled when the next one is asked for, as a plain `while let` loop does; an
+/// error that leaves the loop leaves its item unhandled. Where items are asked for ahead, use
 /// [`acknowledge_by_hand`](WatchOptions::acknowledge_by_hand).
 ///
 /// Dropping the stream stores the acknowledged position in the background; [`close`](Self::close) waits for that.
@@ -99,7 +100,7 @@ impl Vault {
     /// Follows the feed of expiry events for as long as the stream is polled; it reconnects and resumes by itself. It
     /// connects with the first poll. See [`EventStream`].
     ///
-    /// Call this inside a Tokio runtime: a task of its own stores the position.
+    /// Call this inside a Tokio runtime, because a separate task stores the position.
     pub fn watch(&self, options: WatchOptions) -> EventStream {
         EventStream::new(self.clone(), options)
     }
@@ -120,8 +121,8 @@ impl EventStream {
         Self { items: items.fuse().boxed(), progress, by_hand, keeper }
     }
 
-    /// Marks the item with this cursor, and all that were taken before it, as handled. Returns false, and changes nothing,
-    /// when no item with this cursor waits for that.
+    /// Marks the item with this cursor, and all that were taken before it, as handled. Returns false, and changes
+    /// nothing, when no item with this cursor waits for that.
     pub fn acknowledge(&self, cursor: &str) -> bool {
         locked(&self.progress).acknowledge(cursor)
     }

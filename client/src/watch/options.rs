@@ -69,8 +69,8 @@ impl WatchOptions {
         self
     }
 
-    /// Sets how often the vault sends a heartbeat; after three times this interval without one, the stream reconnects. 1 s to
-    /// 5 min. Default: 15 s.
+    /// Sets how often the vault sends a heartbeat; after three times this interval without one, the stream reconnects.
+    /// 1 s to 5 min. Default: 15 s.
     #[must_use]
     pub fn heartbeat(mut self, interval: Duration) -> Self {
         self.heartbeat = interval.clamp(SHORTEST_HEARTBEAT, LONGEST_HEARTBEAT);
@@ -84,8 +84,8 @@ impl WatchOptions {
         self
     }
 
-    /// Lets nothing count as handled until [`acknowledge`](crate::EventStream::acknowledge) says so. For consumers that ask
-    /// for the next item before they have handled the last one: `buffered`, `chunks`, tasks of their own.
+    /// Lets nothing count as handled until [`acknowledge`](crate::EventStream::acknowledge) says so. For consumers that
+    /// ask for the next item before they have handled the last one: `buffered`, `chunks`, tasks of their own.
     #[must_use]
     pub fn acknowledge_by_hand(mut self) -> Self {
         self.by_hand = true;

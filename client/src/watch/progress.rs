@@ -74,8 +74,8 @@ impl Progress {
     }
 }
 
-/// Stores the handled position, until the stream is dropped and the last position is stored. Reports a failure once, and
-/// tries again.
+/// Stores the handled position, until the stream is dropped and the last position is stored. Reports a failure once,
+/// and tries again.
 ///
 /// # Errors
 /// When the last position could not be stored.

@@ -1,4 +1,5 @@
-//! A vault that denies calls as scripted, then answers with empty responses, and remembers what it received. Its feed is in
+//! A vault that denies calls as scripted, then answers with empty responses, and remembers what it received. Its feed
+//! is in
 //! `feed.rs`.
 
 use std::sync::{Arc, Mutex};

@@ -15,7 +15,6 @@ use serde_json::Value;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
-    /// The endpoint.
     pub on: Endpoint,
     /// How many more requests get it. `None` means all of them. The default in JSON is one.
     #[serde(default = "once")]
@@ -114,7 +113,6 @@ impl Fault {
 pub enum FaultKind {
     /// An error reply instead of the work.
     GraphError {
-        /// HTTP status.
         http: u16,
         /// `error.code`.
         code: i64,

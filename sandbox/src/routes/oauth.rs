@@ -183,7 +183,7 @@ pub(crate) fn revoke(state: &mut State, request: &GraphRequest) -> Outcome {
     Ok(json!({ "success": "true" }).into())
 }
 
-/// `/oauth/client_code`: a code that a device exchanges for a token of its own.
+/// `/oauth/client_code`: a code that a device exchanges for its own token.
 pub(crate) fn client_code(state: &mut State, request: &GraphRequest) -> Outcome {
     let app = authenticated(state, request)?;
     let token = input_token(state, request, "access_token", &app)?;

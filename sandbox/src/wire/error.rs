@@ -8,7 +8,6 @@ use serde_json::{Map, Value, json};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct GraphError {
-    /// HTTP status.
     pub http: u16,
     /// `error.code`.
     pub code: i64,

@@ -68,7 +68,6 @@ impl Endpoint {
 /// What a client sent, including tokens in the clear.
 #[derive(Clone, Debug)]
 pub struct RecordedRequest {
-    /// HTTP method.
     pub method: String,
     /// Path with its version, as sent.
     pub path: String,
@@ -81,7 +80,7 @@ pub struct RecordedRequest {
     pub endpoint: Endpoint,
     /// When it came, in unix seconds on the sandbox's clock.
     pub at: i64,
-    /// The same in microseconds.
+    /// When it came, in unix microseconds.
     pub at_micros: i64,
 }
 

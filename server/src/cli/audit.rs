@@ -97,7 +97,6 @@ pub(super) struct SearchArgs {
     json: bool,
 }
 
-/// Runs one of them.
 pub(super) async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Verify(args) => verify(&args.files.file, args.json, &configured(args.files.database)?).await,
@@ -227,7 +226,8 @@ fn what(record: &AuditRecord) -> String {
     }
 }
 
-/// Such as "acme …6f67bb1b v3" or "api_key abcdefghijklmnop": words, so that the cell can wrap.
+/// Names the object, such as "acme …6f67bb1b v3" or "api_key abcdefghijklmnop". It consists of words, so that the cell
+/// can wrap.
 fn about(record: &AuditRecord) -> String {
     let object = if record.connection.is_empty() { &record.object } else { &record.connection };
     let version = record.version.map(|version| format!("v{version}")).unwrap_or_default();

@@ -142,7 +142,6 @@ pub(super) struct RecoverArgs {
     database: DatabaseArgs,
 }
 
-/// Runs one of them.
 pub(super) async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::List(args) => list(args).await,

@@ -84,7 +84,6 @@ struct RunsArgs {
     caller: CallerArgs,
 }
 
-/// Runs one of them.
 pub(super) async fn run(args: JobsArgs) -> anyhow::Result<()> {
     match args.command {
         None => list(args.list).await,
@@ -196,7 +195,7 @@ fn took(run: &JobRun) -> String {
     }
 }
 
-/// Such as "succeeded: 3 done" or "failed: 2 of 5 done, 1 failed: why".
+/// Describes how the run went, such as "succeeded: 3 done" or "failed: 2 of 5 done, 1 failed: why".
 fn result(run: &JobRun) -> String {
     let of = if run.total > run.done { format!(" of {}", run.total) } else { String::new() };
     let failed = if run.failed > 0 { format!(", {} failed", run.failed) } else { String::new() };

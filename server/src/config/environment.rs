@@ -9,7 +9,8 @@ use super::{ENV_PREFIX, MASTER_KEY_ENV};
 /// The prefix of all environment variables of this program.
 const PREFIX: &str = "TOKEN_VAULT_";
 
-/// The variables that are not keys of the configuration: the command line, the client's examples and the tests read them.
+/// The variables that are not keys of the configuration: the command line, the client's examples and the tests read
+/// them.
 const OTHERS: [&str; 9] = [
     MASTER_KEY_ENV,
     "TOKEN_VAULT_CONFIG",

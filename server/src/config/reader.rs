@@ -45,7 +45,7 @@ impl Reader {
         self.warnings.push(warning);
     }
 
-    /// The value of a setting that has a default, which stands in for a mistaken value too.
+    /// The value of a setting that has a default. The default also replaces an invalid value.
     #[expect(clippy::expect_used, reason = "the defaults are constants of ours, and a test reads them all")]
     pub(super) fn get<K: Parse>(&mut self, setting: &Setting<K>) -> K::Value {
         self.find(setting).unwrap_or_else(|| {

@@ -27,7 +27,7 @@ the working directory of the process. Lengths of time are written as `10s`, `15m
 prints it.
 ";
 
-/// The reference, as it stands in `docs/configuration.md`.
+/// The reference, as in `docs/configuration.md`.
 pub fn markdown() -> String {
     let mut page = INTRODUCTION.to_owned();
     for section in SECTIONS {
@@ -90,7 +90,7 @@ pub fn example() -> String {
     file
 }
 
-/// The default as TOML writes it, or an example where there is none.
+/// The default in TOML, or an example if there is none.
 fn default_in_toml(setting: &dyn Documented) -> Result<String, &'static str> {
     match setting.default() {
         Default::Value(text) if setting.is_bare() => Ok(text.to_owned()),

@@ -250,7 +250,7 @@ impl<K: Parse> Parse for Verbatim<K> {
     }
 }
 
-/// A text that passes a check of its own.
+/// A text that passes its own check.
 pub(super) struct Checked<T: 'static> {
     pub(super) allowed: &'static str,
     pub(super) such_as: &'static str,

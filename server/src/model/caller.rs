@@ -135,7 +135,7 @@ pub struct CertificateRule {
 pub enum Credential {
     ApiKey(ApiKeyId),
     Certificate {
-        /// The name by which it was recognised.
+        /// The name in the certificate by which it was recognised.
         san: CertificateName,
         not_after: Timestamp,
     },

@@ -1,4 +1,4 @@
-//! Identifiers. Each type checks its own rule, and none can be used in place of another.
+//! Identifiers. Each type checks its own rule, and no type can be used instead of another.
 
 use std::fmt;
 

@@ -41,7 +41,7 @@ fn missing(wanted: &[String], granted: &[String]) -> Vec<String> {
     wanted.iter().filter(|scope| !granted.contains(scope)).cloned().collect()
 }
 
-/// For unit tests: the product's defaults stand in `config/keys_with_defaults.rs`.
+/// Only for unit tests: the product's defaults are in `config/keys_with_defaults.rs`.
 #[cfg(test)]
 impl Default for Policy {
     fn default() -> Self {

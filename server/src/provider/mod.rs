@@ -69,7 +69,7 @@ pub enum Revocation {
     NotSupported,
 }
 
-/// Where in a request a part goes.
+/// The place in a request for an additional part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PartPlacement {
     Query,
@@ -94,7 +94,7 @@ pub struct ReportedRefusal {
     pub body: String,
     /// For callers that do not pass the body on: `190`.
     pub code: String,
-    /// Such as `460`.
+    /// The sub-code, such as `460`.
     pub subcode: String,
     pub headers: Vec<(String, String)>,
     /// The ad account that the call was about.

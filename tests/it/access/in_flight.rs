@@ -1,4 +1,5 @@
-//! Calls in flight: no principal takes more than its share of the permits, and a permit is held for work, not for waiting.
+//! Calls in flight: no principal takes more than its share of the permits, and a permit is held for work, not for
+//! waiting.
 
 use std::sync::Arc;
 use std::time::Duration;

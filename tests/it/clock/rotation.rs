@@ -1,4 +1,5 @@
-//! Renewal: the vault renews tokens where the provider allows it, checks the result, and asks for a person where it can't.
+//! Renewal: the vault renews tokens where the provider allows it, checks the result, and asks for a person where it
+//! can't.
 
 use std::time::Duration;
 

@@ -98,7 +98,7 @@ async fn migrate_does_all_at_first_and_then_nothing(backend: Backend) {
     assert_eq!(refused.code, Some(1), "{refused:?}");
     assert!(refused.stderr.contains("token-vault migrate"), "it names the remedy: {}", refused.stderr);
 
-    // The same settings, another command.
+    // This uses the same settings with another command.
     let migrate = world.launch().instead(["migrate"]);
     let first = migrate.run();
     assert_eq!(first.code, Some(0), "{first:?}");

@@ -81,7 +81,8 @@ pub(super) struct CreateArgs {
     expires_in: Option<Duration>,
     #[command(flatten)]
     shown: NewKeyArgs,
-    /// Write to the database directly, while no vault runs on it. Needs the database and the master key, and no API key.
+    /// Write to the database directly, while no vault runs on it. Needs the database and the master key, and no API
+    /// key.
     #[arg(long, conflicts_with = "key_file")]
     offline: bool,
     /// Database, for --offline: sqlite:PATH or postgres://… [key: storage.url] [default: in the data folder].
@@ -189,7 +190,6 @@ impl RoleName {
     }
 }
 
-/// Runs one of them.
 pub(super) async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Create(args) if args.offline => create_offline(*args).await,

@@ -1,4 +1,4 @@
-//! The file that a new key is written to: only its owner may read it, and no file that exists is touched.
+//! The file for a new key: only its owner may read it, and an existing file is never touched.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};

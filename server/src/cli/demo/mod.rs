@@ -1,6 +1,6 @@
 //! `demo`: a vault and a Graph API sandbox on loopback, the life of a token in the terminal, and both stay up.
 //!
-//! The vault is this very program in a process of its own, so the demo shows what an operator gets.
+//! The vault is this very program in its own process, so the demo shows what an operator gets.
 
 mod serving;
 mod sixty_days;

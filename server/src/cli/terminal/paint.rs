@@ -30,7 +30,8 @@ pub(in crate::cli) fn grey(text: &str) -> String {
 
 pub(in crate::cli) type Colour = fn(&str) -> String;
 
-/// The text with these words in their colours. Painted after a table has been laid out, because the codes have no width.
+/// The text with these words in their colours. Painted after a table has been laid out, because the codes have no
+/// width.
 pub(in crate::cli) fn words(text: &str, colours: &[(&str, Colour)]) -> String {
     colours.iter().fold(text.to_owned(), |text, (word, colour)| text.replace(word, &colour(word)))
 }

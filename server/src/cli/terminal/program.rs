@@ -1,4 +1,4 @@
-//! The name by which this program was called, so that the commands that it prints work as pasted.
+//! The name or path by which this program was called, so that the commands that it prints work as pasted.
 
 use std::path::Path;
 

@@ -11,12 +11,12 @@ pub(in crate::cli) fn full(at: Option<Wire>) -> Option<String> {
     at.map(|at| from_wire(at).to_string())
 }
 
-/// Such as `2027-01-15 08:00`.
+/// A time to the minute, such as `2027-01-15 08:00`.
 pub(in crate::cli) fn minute(at: Wire) -> String {
     cut(at, "2027-01-15T08:00".len())
 }
 
-/// Such as `2027-01-15 08:00:00`.
+/// A time to the second, such as `2027-01-15 08:00:00`.
 pub(in crate::cli) fn second(at: Wire) -> String {
     cut(at, "2027-01-15T08:00:00".len())
 }

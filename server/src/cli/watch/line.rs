@@ -1,5 +1,5 @@
-//! How an event, and a token of a snapshot, are shown to people: a line with time, kind and owner, and below it, indented,
-//! what is wrong and what to do about it.
+//! How an event, and a token of a snapshot, are shown to people: a line with time, kind and owner, and below it,
+//! indented, what is wrong and what to do about it.
 
 use token_vault_client::Timestamp;
 use token_vault_client::v1::expiry_event::Detail;

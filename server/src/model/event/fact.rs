@@ -74,7 +74,7 @@ pub struct Event {
     pub word: EventWord,
 }
 
-/// The content of an event. Negative sequences stand for events of the same transaction that have no number yet.
+/// The content of an event. A negative sequence means an event of the same transaction that has no number yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventWord {
     pub kind: EventKind,

@@ -8,7 +8,7 @@ use crate::model::{Expiry, Fixer, Misconfiguration, ProviderId, Remedy, Severity
 /// Something wrong with a provider that is not about a single token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ProviderTrouble {
-    /// It does not reply, or replies with errors of its own.
+    /// The provider does not reply, or replies with its own errors.
     Unreachable,
     /// Our configuration there is wrong.
     Misconfigured(Misconfiguration),

@@ -84,7 +84,7 @@ pub struct Connection {
 /// The order of a list of connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ListOrder {
-    /// By end: unknown first, never last.
+    /// By end: unknown ends first, tokens without an end last.
     #[default]
     ExpiresFirst,
     /// Oldest first.

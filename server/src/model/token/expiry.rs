@@ -27,7 +27,7 @@ impl ExpirySource {
 pub enum Expiry {
     At(Timestamp, ExpirySource),
     Never,
-    /// Neither "now" nor "never": the provider did not say.
+    /// The provider did not say. This means neither "now" nor "never".
     Unknown,
 }
 

@@ -50,7 +50,7 @@ pub struct MetaConfig {
     pub app_secrets: Vec<Secret>,
     /// Base of every call.
     pub graph_url: Url,
-    /// Such as `v26.0`.
+    /// The version in the path of each call, such as `v26.0`.
     pub api_version: String,
     /// For one request, from connecting to the last byte.
     pub request_timeout: Duration,

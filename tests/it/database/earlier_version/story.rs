@@ -33,7 +33,7 @@ impl Story<'_> {
         if sender == "admin" { &self.admin } else { &self.connector }
     }
 
-    /// Stores a token; gives the connection's id.
+    /// Stores a token, and returns the connection's id.
     async fn store(&mut self, workspace: &str, token: &str) -> String {
         let request =
             pb::StoreTokenRequest { request_id: request_id(), ..self.world.pasted(workspace, token) };
