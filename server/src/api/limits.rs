@@ -1,5 +1,5 @@
 //! The limits on connections, calls and streams. Each is a configuration key of `server.limits`; their defaults stand
-//! in `config/keys_with_defaults.rs`.
+//! in `config/defaults/`.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! How a setting is declared: the form of the table in `keys_with_defaults.rs`.
+//! How a setting is declared: the form of the table in `defaults/`.
 
 use super::ENV_PREFIX;
 use super::values::Describe;
@@ -130,11 +130,11 @@ macro_rules! settings {
             $( $(#[doc = $doc:literal])+ $name:ident: $kind:ty = $setting:expr; )*
         }
     )*) => {
-        $($( pub(super) static $name: Setting<$kind> = $setting.documented(&[$($doc),+]); )*)*
+        $($( pub(in crate::config) static $name: $crate::config::declare::Setting<$kind> = $setting.documented(&[$($doc),+]); )*)*
 
         /// Every setting.
-        pub(super) static SECTIONS: &[Section] = &[$(
-            Section { name: $section, about: &[$($about),*], settings: &[$(&$name),*] },
+        pub(in crate::config) static SECTIONS: &[$crate::config::declare::Section] = &[$(
+            $crate::config::declare::Section { name: $section, about: &[$($about),*], settings: &[$(&$name),*] },
         )*];
     };
 }

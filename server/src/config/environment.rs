@@ -2,7 +2,7 @@
 //! single underscore would go unnoticed.
 
 use super::declare::environment_name;
-use super::keys_with_defaults::SECTIONS;
+use super::defaults::sections;
 use super::reader::Reader;
 use super::{ENV_PREFIX, MASTER_KEY_ENV};
 
@@ -59,7 +59,7 @@ fn is_service_link(name: &str) -> bool {
 /// The key whose variable differs from `name` in its underscores only.
 fn meant(name: &str) -> Option<&'static str> {
     let bare = |text: &str| text.replace('_', "").to_ascii_uppercase();
-    let keys = SECTIONS.iter().flat_map(|section| section.settings).map(|setting| setting.name());
+    let keys = sections().flat_map(|section| section.settings).map(|setting| setting.name());
     keys.into_iter().find(|key| bare(&environment_name(key)) == bare(name))
 }
 

@@ -1,18 +1,18 @@
 //! Configuration: defaults, then one TOML file, then the environment, then flags; the later wins.
 //!
-//! `keys_with_defaults.rs` is the table of all keys. Everything is read and checked once, at start. All mistakes are listed
-//! together, each with its key and where it was set; a value that may be a secret is never part of a message.
-//! Nothing else in this program reads the environment.
+//! `defaults/` is the table of all keys, `reading/` reads those with rules of their own. Everything is read and checked
+//! once, at start. All mistakes are listed together, each with its key and where it was set; a value that may be a
+//! secret is never part of a message. Nothing else in this program reads the environment.
 
 mod declare;
+mod defaults;
 mod environment;
 #[cfg(fuzzing)]
 pub mod fuzzing;
-mod keys_with_defaults;
 mod reach;
 mod reader;
+mod reading;
 pub mod reference;
-mod sections;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -35,8 +35,8 @@ use crate::telemetry::LogFormat;
 use crate::vault::{BreakGlassSealingKey, CallerPolicy, Timetable, TransitConfig, VaultConfig, WatchLimits};
 use declare::Setting;
 #[cfg(feature = "demo")]
-pub use keys_with_defaults::DEFAULT_LISTEN;
-use keys_with_defaults::*;
+pub use defaults::DEFAULT_LISTEN;
+use defaults::*;
 pub use reach::Reach;
 use reader::Reader;
 
@@ -173,24 +173,24 @@ impl Config {
         let mut reader = Reader::new(with_flags(figment, flags))?;
         environment::check(&mut reader, environment_names());
         let data_dir = reader.get(&DATA_DIR);
-        let server = sections::server::read(&mut reader);
+        let server = reading::server::read(&mut reader);
         let client_auth = server.tls.as_ref().map_or(ClientAuth::None, |tls| tls.client_auth);
         let config = Self {
             server,
-            watches: sections::server::watches(&mut reader),
+            watches: reading::server::watches(&mut reader),
             storage: storage(&mut reader, &data_dir),
-            keys: sections::master_keys::read(&mut reader, master_key),
+            keys: reading::master_keys::read(&mut reader, master_key),
             auth: Auth {
                 bootstrap_key_file: reader.find(&BOOTSTRAP_KEY_FILE),
-                certificates: sections::certificates(&mut reader, client_auth),
-                oidc: sections::oidc::read(&mut reader),
+                certificates: reading::certificates(&mut reader, client_auth),
+                oidc: reading::oidc::read(&mut reader),
             },
-            providers: ProviderConfigs { meta: sections::meta::read(&mut reader) },
+            providers: ProviderConfigs { meta: reading::meta::read(&mut reader) },
             expiry: expiry(&mut reader),
             events: Events { retention: reader.get(&EVENT_RETENTION) },
             rotation: rotation(&mut reader),
             jobs: jobs(&mut reader),
-            audit: sections::audit::read(&mut reader, &data_dir),
+            audit: reading::audit::read(&mut reader, &data_dir),
             log: log(&mut reader),
             data_dir,
             warnings: Vec::new(),

@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
-use super::keys_with_defaults::{CERT_FILE, CERTIFICATES, DATA_DIR, KEY_FILE, LISTEN, OIDC_ROLES};
+use super::defaults::{CERT_FILE, CERTIFICATES, DATA_DIR, KEY_FILE, LISTEN, OIDC_ROLES};
 use super::reader::Reader;
 use super::{Config, ConfigError, Flags, environment, environment_names, with_flags};
 use crate::model::Role;

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::MASTER_KEY_ENV;
 use super::declare::{Default, Documented, environment_name, joined};
-use super::keys_with_defaults::SECTIONS;
+use super::defaults::sections;
 
 /// Longest line of a comment in the example file.
 const WIDTH: usize = 100;
@@ -13,7 +13,7 @@ const WIDTH: usize = 100;
 const INTRODUCTION: &str = "\
 # Configuration
 
-<!-- Written by `token-vault config --markdown` from server/src/config/keys_with_defaults.rs. Do not edit. -->
+<!-- Written by `token-vault config --markdown` from the tables in server/src/config/defaults/. Do not edit. -->
 
 Values come from four places, and the later wins: the defaults, one TOML file (`--config FILE`), the environment, and
 flags. The key `server.listen` is `TOKEN_VAULT__SERVER__LISTEN` in the environment, and so on for every key: upper case,
@@ -30,7 +30,7 @@ prints it.
 /// The reference, as in `docs/configuration.md`.
 pub fn markdown() -> String {
     let mut page = INTRODUCTION.to_owned();
-    for section in SECTIONS {
+    for section in sections() {
         if !section.name.is_empty() {
             let _ = write!(page, "\n## `{}`\n", section.name);
         }
@@ -70,7 +70,7 @@ pub fn example() -> String {
         &mut file,
         &format!("The master key may also be given in the environment variable {MASTER_KEY_ENV}."),
     );
-    for section in SECTIONS {
+    for section in sections() {
         file.push('\n');
         if !section.name.is_empty() {
             let _ = writeln!(file, "[{}]", section.name);
@@ -170,7 +170,7 @@ mod tests {
             .collect();
         let mistakes = read(&uncommented).map_or_else(|error| error.0, |_| Vec::new());
         assert!(!mistakes.iter().any(|mistake| mistake.contains("is not a key")), "{mistakes:?}");
-        for section in SECTIONS {
+        for section in sections() {
             for setting in section.settings {
                 let name = setting.name().rsplit('.').next().unwrap();
                 assert!(uncommented.lines().any(|line| line.starts_with(&format!("{name} = "))), "{name}");
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn every_setting_has_a_sentence_for_the_reference() {
-        for setting in SECTIONS.iter().flat_map(|section| section.settings) {
+        for setting in sections().flat_map(|section| section.settings) {
             let (name, doc) = (setting.name(), setting.doc());
             assert!(doc.ends_with('.') && !doc.contains('|'), "{name}: {doc}");
             assert!(!setting.allowed().is_empty(), "{name}");

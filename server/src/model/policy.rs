@@ -41,7 +41,7 @@ fn missing(wanted: &[String], granted: &[String]) -> Vec<String> {
     wanted.iter().filter(|scope| !granted.contains(scope)).cloned().collect()
 }
 
-/// Only for unit tests: the product's defaults are in `config/keys_with_defaults.rs`.
+/// Only for unit tests: the product's defaults are in `config/defaults/`.
 #[cfg(test)]
 impl Default for Policy {
     fn default() -> Self {

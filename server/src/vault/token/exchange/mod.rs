@@ -15,7 +15,7 @@ use crate::vault::once::idempotency::RequestClaim;
 use crate::vault::state::Vault;
 use crate::vault::token::inspection::Findings;
 use crate::vault::token::store::accept::{Accepted, IntakeOptions, ShortLived};
-use crate::vault::token::store::pasted;
+use crate::vault::token::store::pasted_text;
 use crate::vault::token::store::save::{Destination, check_replaces};
 use crate::vault::token::target::Target;
 use crate::vault::token::view::TokenView;
@@ -74,7 +74,7 @@ impl Vault {
                     return Err(VaultError::WorkspaceNotFound(workspace));
                 }
                 let adapter = self.provider(&provider)?;
-                let pasted = pasted::parse(&access_token, "new_token.access_token")?;
+                let pasted = pasted_text::parse(&access_token, "new_token.access_token")?;
                 let (vault, caller) = (Arc::clone(self), caller.clone());
                 self.work
                     .detached(async move {

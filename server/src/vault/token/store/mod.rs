@@ -7,7 +7,7 @@
 
 pub(in crate::vault) mod accept;
 mod connect_pages;
-pub(in crate::vault) mod pasted;
+pub(in crate::vault) mod pasted_text;
 pub(in crate::vault) mod save;
 
 use std::sync::Arc;
@@ -73,7 +73,7 @@ impl Vault {
         command: StoreToken,
     ) -> Result<Intake, VaultError> {
         self.may_store(caller, &command).await?;
-        let pasted = pasted::parse(&command.access_token, "access_token")?;
+        let pasted = pasted_text::parse(&command.access_token, "access_token")?;
         let (vault, caller) = (Arc::clone(self), caller.clone());
         self.work.detached(async move {
             let options = command.options;

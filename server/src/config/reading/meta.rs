@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::keys_with_defaults::{
+use crate::config::defaults::{
     META_API_VERSION, META_APP_ID, META_APP_SECRET_FILES, META_DIALOG_URL, META_FOLLOW_SANDBOX_CLOCK,
     META_GRAPH_URL, META_OPTIONAL_SCOPES, META_REQUEST_TIMEOUT, META_REQUIRED_SCOPES,
 };

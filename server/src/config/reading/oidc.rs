@@ -1,7 +1,7 @@
 //! Section `auth.oidc`: the issuer whose tokens are accepted, and what their claims mean.
 
 use super::certificates;
-use crate::config::keys_with_defaults::{
+use crate::config::defaults::{
     OIDC_ALGORITHMS, OIDC_ALL_WORKSPACES, OIDC_AUDIENCE, OIDC_CA_FILE, OIDC_ISSUER, OIDC_JWKS_URI,
     OIDC_LEEWAY, OIDC_PRINCIPAL_CLAIM, OIDC_REFRESH, OIDC_REFRESH_AT_MOST_EVERY, OIDC_ROLE_CLAIM, OIDC_ROLES,
     OIDC_STALE_FOR, OIDC_WORKSPACES, OIDC_WORKSPACES_CLAIM,

@@ -3,9 +3,7 @@
 use std::path::Path;
 
 use crate::audit::{AuditConfig, SinkConfig};
-use crate::config::keys_with_defaults::{
-    AUDIT_FILE, AUDIT_KEEP, AUDIT_MAX_BYTES, AUDIT_SINK, AUDIT_SYNC, AuditSink,
-};
+use crate::config::defaults::{AUDIT_FILE, AUDIT_KEEP, AUDIT_MAX_BYTES, AUDIT_SINK, AUDIT_SYNC, AuditSink};
 use crate::config::reader::Reader;
 
 pub(in crate::config) fn read(reader: &mut Reader, data_dir: &Path) -> AuditConfig {

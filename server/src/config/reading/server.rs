@@ -2,7 +2,7 @@
 
 use crate::api::{ClientAuth, Limits, TlsFiles};
 use crate::config::Server;
-use crate::config::keys_with_defaults::{
+use crate::config::defaults::{
     ADMIN_LISTEN, ALLOW_PLAINTEXT, ALLOW_REMOTE_ADMIN, CERT_FILE, CLIENT_AUTH, CLIENT_CA_FILE,
     FAILED_AUTHENTICATIONS_PER_MINUTE, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, KEEPALIVE_INTERVAL,
     KEEPALIVE_TIMEOUT, KEY_FILE, LISTEN, MAX_CALLS, MAX_CALLS_PER_PRINCIPAL, MAX_CONNECTION_AGE,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::api::ClientAuth;
-use crate::config::keys_with_defaults::CERTIFICATES;
+use crate::config::defaults::CERTIFICATES;
 use crate::config::reader::{Reader, Table};
 use crate::model::{
     BadValue, CertificateName, CertificateRule, Role, WorkspaceId, WorkspaceSet, check_principal_name,

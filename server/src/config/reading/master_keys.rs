@@ -1,6 +1,6 @@
 //! Section `keys`: where master keys come from, and the break-glass key.
 
-use crate::config::keys_with_defaults::{
+use crate::config::defaults::{
     BREAK_GLASS_SEALING_KEY_FILE as SEALING_KEY_FILE, MASTER_KEY_FILE, TRANSIT_ADDRESS, TRANSIT_CA_FILE,
     TRANSIT_KEY, TRANSIT_MOUNT, TRANSIT_NAMESPACE, TRANSIT_ROLE_ID, TRANSIT_SECRET_ID_FILE,
     TRANSIT_TOKEN_FILE,

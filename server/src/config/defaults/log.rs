@@ -1,0 +1,18 @@
+//! What is logged by default.
+
+use crate::config::declare::{setting, settings};
+use crate::config::values::{Choice, LogLevel};
+use crate::telemetry::LogFormat;
+
+settings! {
+    /// Log lines go to stderr. Libraries log at `info` at most, since their finer lines may hold secrets.
+    ["log"] {
+        /// How much is logged.
+        LOG_LEVEL: LogLevel = setting("log.level", LogLevel).default("info");
+        /// The form of log lines; `auto` is text in a terminal and JSON elsewhere.
+        LOG_FORMAT: Choice<LogFormat> = setting("log.format", LOG_FORMATS).default("auto");
+    }
+}
+
+const LOG_FORMATS: Choice<LogFormat> =
+    Choice(&[("auto", LogFormat::Auto), ("json", LogFormat::Json), ("text", LogFormat::Text)]);
