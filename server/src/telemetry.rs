@@ -43,9 +43,10 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     tracing::error!(location, cause = panic.payload_as_str().unwrap_or(""), "panic");
 }
 
-/// Whether `text` is a level or a list of directives.
+/// Whether `text` is a level or a list of directives. A directive about a span would be read as the name of a target
+/// that does not exist, and turn logging off.
 pub(crate) fn is_level(text: &str) -> bool {
-    directives(text).is_ok()
+    !text.contains(['[', ']', '{', '}']) && directives(text).is_ok()
 }
 
 /// Empty directives, as behind a last comma, say nothing.
@@ -98,6 +99,11 @@ mod tests {
         assert!(is_level("info"));
         assert!(is_level("info,token_vault::vault=debug"));
         assert!(!is_level("token_vault=loud"));
+        for about_spans in
+            ["[call]=debug", "token_vault[call]=debug", "[{rpc}]=debug", "info,[call{rpc=a}]=debug"]
+        {
+            assert!(!is_level(about_spans), "{about_spans}");
+        }
         assert_eq!(directives("info,").unwrap().default_level(), Some(LevelFilter::INFO));
     }
 }

@@ -183,7 +183,7 @@ fn short_list(records: &[AuditRecord]) -> String {
         .map(|record| {
             [
                 shortened(&record.at, "2026-01-31T12:00:00".len()),
-                or_nothing(record.principal.strip_prefix("system:").unwrap_or(&record.principal)),
+                or_nothing(&record.principal),
                 about(record),
                 format!("{}: {}", what(record), outcome(record)),
             ]

@@ -111,7 +111,7 @@ pub fn main() -> ExitCode {
 
 /// Runs one command line, program name first.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let parsed = with_name_in_help(CommandLine::command()).try_get_matches_from(arguments);
+    let parsed = with_name_in_help(CommandLine::command()).try_get_matches_from(command_first(arguments));
     let line = match parsed.and_then(|matches| CommandLine::from_arg_matches(&matches)) {
         Ok(line) => line,
         Err(error) => {
@@ -130,6 +130,25 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(&error),
     }
+}
+
+/// Puts `serve` or `migrate` before the flags that stand in front of it. Service files were written both ways.
+fn command_first(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    const FLAGS: [&str; 4] = ["--config", "--data-dir", "--database-url", "--listen"];
+    let mut arguments: Vec<_> = arguments.into_iter().collect();
+    let mut at = 1;
+    while let Some(flag) = arguments.get(at).and_then(|argument| argument.to_str()) {
+        let name = flag.split_once('=').map_or(flag, |(name, _)| name);
+        if !FLAGS.contains(&name) {
+            break;
+        }
+        at += if name == flag { 2 } else { 1 };
+    }
+    if at > 1 && arguments.get(at).is_some_and(|command| command == "serve" || command == "migrate") {
+        let command = arguments.remove(at);
+        arguments.insert(1, command);
+    }
+    arguments
 }
 
 async fn dispatch(line: CommandLine) -> anyhow::Result<()> {
@@ -188,6 +207,25 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_of_serve_and_migrate_may_stand_before_the_command() {
+        let ordered = |line: &str| {
+            let arguments = command_first(line.split(' ').map(OsString::from));
+            arguments.iter().map(|argument| argument.to_str().unwrap()).collect::<Vec<_>>().join(" ")
+        };
+        for (given, meant) in [
+            ("token-vault --config a.toml serve --listen b", "token-vault serve --config a.toml --listen b"),
+            ("token-vault --data-dir=d --config a migrate", "token-vault migrate --data-dir=d --config a"),
+            ("token-vault --config serve", "token-vault --config serve"),
+            ("token-vault --listen a", "token-vault --listen a"),
+            ("token-vault --config a watch", "token-vault --config a watch"),
+            ("token-vault --config", "token-vault --config"),
+            ("token-vault", "token-vault"),
+        ] {
+            assert_eq!(ordered(given), meant);
+        }
     }
 
     #[test]

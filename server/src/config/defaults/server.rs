@@ -100,9 +100,3 @@ const ADDRESS: Checked<SocketAddr> = Checked {
     such_as: "127.0.0.1:7443",
     parse: |text| text.parse().ok(),
 };
-
-fn database(text: &str) -> Option<String> {
-    let known = ["sqlite:", "postgres://", "postgresql://"];
-    let good = known.iter().any(|scheme| text.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()));
-    good.then(|| text.to_owned())
-}
