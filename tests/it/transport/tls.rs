@@ -217,7 +217,7 @@ async fn a_start_with_files_that_are_no_good_is_refused_with_the_file_and_the_re
     eventually("the end that is near is told", LIMIT, || {
         let log = secured.world.process(|process| process.log());
         log.lines()
-            .any(|line| line.contains("ends soon") && line.contains("not_after") && line.contains("WARN"))
+            .any(|line| line.contains("expires soon") && line.contains("not_after") && line.contains("WARN"))
     });
 }
 
