@@ -40,9 +40,9 @@ pub use remedy::{Fixer, Remedy, Severity};
 pub use secret::{Fingerprint, Sealed, Secret, exposure_of};
 pub use time::{Clock, Timestamp};
 pub use token::{
-    AdAccount, AdAccountState, Badge, BadgeColor, Connection, Expiry, ExpirySource, Grant, GrantState,
-    GranularScope, ListOrder, Observations, Problem, ProblemReason, Renewal, Schedule, Standing, Status,
-    Subject, SubjectType, TokenFacts, TokenKind,
+    AdAccount, AdAccountState, Badge, BadgeColor, Connection, DataRefusal, Expiry, ExpirySource, Grant,
+    GrantState, GranularScope, ListOrder, Observations, Problem, ProblemReason, Renewal, Reports, Schedule,
+    Standing, Status, Subject, SubjectType, TokenFacts, TokenKind,
 };
 
 /// A value that is not acceptable.

@@ -57,6 +57,7 @@ fn stored_names_never_change() {
             (R::UnusedTooLong, "UNUSED_TOO_LONG"),
             (R::DataAccessLapsed, "DATA_ACCESS_LAPSED"),
             (R::RoleLost, "ROLE_LOST"),
+            (R::PermissionRefused, "PERMISSION_REFUSED"),
             (R::PolicyBlocked, "POLICY_BLOCKED"),
             (R::AdminPolicy, "ADMIN_POLICY"),
             (R::WrongApp, "WRONG_APP"),

@@ -28,6 +28,8 @@ pub enum RefusalReason {
     AdminPolicy,
     WrongApp,
     Malformed,
+    /// The provider refuses what the token's scopes permit.
+    PermissionRefused,
     /// The provider gives no reason.
     Unknown,
 }
@@ -45,7 +47,10 @@ impl RefusalReason {
 
     /// Whether the same token may work again without a new login, once the person has acted.
     pub const fn may_heal(self) -> bool {
-        matches!(self, Self::Checkpoint | Self::UnconfirmedAccount | Self::PolicyBlocked)
+        matches!(
+            self,
+            Self::Checkpoint | Self::UnconfirmedAccount | Self::PolicyBlocked | Self::PermissionRefused
+        )
     }
 }
 
@@ -121,6 +126,22 @@ impl Refusal {
     /// A refusal without a provider code: a transport error, or the vault's own finding.
     pub fn new(kind: RefusalKind, detail: impl Into<String>) -> Self {
         Self { kind, code: None, subcode: None, detail: detail.into(), trace_id: None }
+    }
+
+    /// Why a data call was refused, if it was for the token's or the person's sake. `None`: the refusal is about our app,
+    /// the provider, the number of calls or a single object, and says nothing about the token.
+    pub const fn of_token(&self) -> Option<RefusalReason> {
+        match self.kind {
+            // Whether the token is the app's is for the inspector to say.
+            RefusalKind::Dead { reason: RefusalReason::WrongApp } | RefusalKind::OtherApp => None,
+            RefusalKind::Dead { reason } => Some(reason),
+            RefusalKind::Permission { object_only: false } => Some(RefusalReason::PermissionRefused),
+            RefusalKind::Permission { object_only: true }
+            | RefusalKind::Transient { .. }
+            | RefusalKind::Throttled { .. }
+            | RefusalKind::Blocked
+            | RefusalKind::Ours(_) => None,
+        }
     }
 
     /// The code for people: `190/460`, `190`, or empty.

@@ -119,6 +119,11 @@ impl Remedy {
                 "The provider does not recognise this as a token.",
                 "Paste the whole access token, and nothing else.",
             ),
+            R::PermissionRefused => (
+                Fixer::WorkspaceOwner,
+                "The provider refuses a permission that the token should have.",
+                "Ask the workspace owner to check the person's access, and to reconnect the account with every permission.",
+            ),
             R::Unknown => {
                 (Fixer::WorkspaceOwner, "The provider refuses the token and gives no reason.", RECONNECT)
             }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::model::{
     AdAccount, Grant, Misconfiguration, ProviderId, ProviderTrouble, Refusal, RefusalKind, Secret, Subject,
-    TokenKind,
+    TokenFacts, TokenKind,
 };
 use parking_lot::Mutex;
 
@@ -147,6 +147,10 @@ impl Provider for Guarded {
 
     async fn inspect(&self, secret: &Secret) -> Result<Inspected, Refusal> {
         self.through(self.inner.inspect(secret)).await
+    }
+
+    async fn try_data(&self, secret: &Secret, facts: &TokenFacts) -> Result<(), Refusal> {
+        self.through(self.inner.try_data(secret, facts)).await
     }
 
     async fn exchange(&self, secret: &Secret, kind: TokenKind) -> Result<Exchanged, Refusal> {

@@ -122,6 +122,10 @@ pub trait Provider: Send + Sync {
     /// token of another app is `OtherApp`, for a dead one `Dead`.
     async fn inspect(&self, secret: &Secret) -> Result<Inspected, Refusal>;
 
+    /// Makes the cheapest read that a token with these facts should be able to make: whether the token works, whatever
+    /// an inspection says of it.
+    async fn try_data(&self, secret: &Secret, facts: &TokenFacts) -> Result<(), Refusal>;
+
     /// Exchanges a token for one that lasts longer. Tries the app's secrets newest first.
     async fn exchange(&self, secret: &Secret, kind: TokenKind) -> Result<Exchanged, Refusal>;
 

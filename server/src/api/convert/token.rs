@@ -224,6 +224,7 @@ pub(super) fn refusal_reason(reason: RefusalReason) -> pb::RefusalReason {
         RefusalReason::UnusedTooLong => pb::RefusalReason::UnusedTooLong,
         RefusalReason::DataAccessLapsed => pb::RefusalReason::DataAccessLapsed,
         RefusalReason::RoleLost => pb::RefusalReason::RoleLost,
+        RefusalReason::PermissionRefused => pb::RefusalReason::PermissionRefused,
         RefusalReason::PolicyBlocked => pb::RefusalReason::PolicyBlocked,
         RefusalReason::AdminPolicy => pb::RefusalReason::AdminPolicy,
         RefusalReason::WrongApp => pb::RefusalReason::WrongApp,

@@ -39,6 +39,16 @@ pub struct Observations {
     pub ad_accounts: Option<u32>,
     /// How many ad accounts it reached before and no longer reaches.
     pub unreachable_ad_accounts: u32,
+    /// The first of the vault's own data calls with this secret that the provider refused; `None` once one works. As long
+    /// as it is there, an inspector that calls the token valid is not believed.
+    pub data_refusal: Option<DataRefusal>,
+}
+
+/// A data call of the vault's own that the provider refused for the token's or the person's sake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DataRefusal {
+    pub at: Timestamp,
+    pub reason: RefusalReason,
 }
 
 /// When the vault has to do something about a connection. It follows from the facts, and is stored so that due work

@@ -8,12 +8,14 @@ mod facts;
 mod fixture;
 mod problem;
 mod renewal;
+mod reports;
 mod status;
 
 pub use account::{AdAccount, AdAccountState};
-pub use connection::{Connection, ListOrder, Observations, Schedule, Standing};
+pub use connection::{Connection, DataRefusal, ListOrder, Observations, Schedule, Standing};
 pub use expiry::{Expiry, ExpirySource};
 pub(super) use expiry::{days_left, in_days};
 pub use facts::{Grant, GrantState, GranularScope, Subject, SubjectType, TokenFacts, TokenKind};
 pub use problem::{Problem, ProblemReason};
+pub use reports::Reports;
 pub use status::{Badge, BadgeColor, Renewal, Status};

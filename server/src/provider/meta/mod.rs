@@ -40,7 +40,7 @@ use super::{
 };
 use crate::model::{
     AdAccount, BadValue, Clock, Grant, Misconfiguration, ProviderId, Refusal, RefusalKind, Secret, Subject,
-    TokenKind,
+    TokenFacts, TokenKind,
 };
 
 /// The app at Meta, and how the Graph API is called.
@@ -219,6 +219,10 @@ impl Provider for Meta {
 
     async fn inspect(&self, secret: &Secret) -> Result<Inspected, Refusal> {
         self.debug_token(secret).await
+    }
+
+    async fn try_data(&self, secret: &Secret, facts: &TokenFacts) -> Result<(), Refusal> {
+        self.cheapest_read(secret, facts).await
     }
 
     async fn exchange(&self, secret: &Secret, kind: TokenKind) -> Result<Exchanged, Refusal> {

@@ -11,9 +11,12 @@ use super::Meta;
 use super::wire::{self, Named, PageEntry, Paging, Permission};
 use crate::model::{
     AdAccount, AdAccountState, Grant, GrantState, Refusal, RefusalKind, Secret, Subject, Timestamp,
+    TokenFacts, TokenKind,
 };
 use crate::provider::{PageToken, SmokeTest};
 
+/// With one of these scopes, a person or a system user may list ad accounts.
+const LISTS_AD_ACCOUNTS: [&str; 2] = ["ads_read", "ads_management"];
 /// At most this many ad accounts are listed.
 const MOST_AD_ACCOUNTS: usize = 5_000;
 /// At most this many pages of a person are listed.
@@ -32,6 +35,26 @@ impl Meta {
         let me = self.ask(make, named, self.http.deadline()).await?;
         let other = !subject.id.is_empty() && !me.id.is_empty() && subject.id != me.id;
         Ok(if other { String::new() } else { me.name })
+    }
+
+    /// One entry of `/me/adaccounts` for a token that may list them: it fails when the token is dead, and also when a
+    /// permission is gone. For other tokens, and for those of pages, the id in `/me`.
+    pub(super) async fn cheapest_read(&self, token: &Secret, facts: &TokenFacts) -> Result<(), Refusal> {
+        let lists = facts.kind != TokenKind::Page
+            && LISTS_AD_ACCOUNTS.iter().any(|scope| facts.scopes.iter().any(|has| has == scope));
+        let deadline = self.http.deadline();
+        if lists {
+            let make = |app_secret: &Secret| {
+                Self::call_with_token(Method::GET, &["me", "adaccounts"], token, app_secret)
+                    .query("fields", "id")
+                    .query("limit", "1")
+            };
+            return self.ask(make, page, deadline).await.map(drop);
+        }
+        let make = |app_secret: &Secret| {
+            Self::call_with_token(Method::GET, &["me"], token, app_secret).query("fields", "id")
+        };
+        self.ask(make, named, deadline).await.map(drop)
     }
 
     /// `/me/permissions`. It does not contain permissions that were never asked for.

@@ -3,6 +3,7 @@
 mod ad_accounts;
 mod due;
 mod list;
+mod reports;
 mod rows;
 mod secrets;
 mod table;

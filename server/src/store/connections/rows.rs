@@ -4,9 +4,9 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use crate::model::{
-    Connection, ConnectionId, Expiry, ExpirySource, Fingerprint, GranularScope, Observations, ProviderId,
-    RefusalReason, Schedule, SecretId, Standing, Subject, SubjectType, Timestamp, TokenFacts, TokenKind,
-    TokenVersion, WorkspaceId,
+    Connection, ConnectionId, DataRefusal, Expiry, ExpirySource, Fingerprint, GranularScope, Observations,
+    ProviderId, RefusalReason, Schedule, SecretId, Standing, Subject, SubjectType, Timestamp, TokenFacts,
+    TokenKind, TokenVersion, WorkspaceId,
 };
 use crate::store::sql::StoreError;
 
@@ -20,7 +20,7 @@ macro_rules! connection_columns {
          c.data_access_ends_at, c.issued_at, c.scopes, c.granular_scopes, c.standing, c.standing_since, \
          c.standing_reason, c.provider_code, c.last_validated_at, c.last_rotated_at, c.last_known_good, \
          c.ad_account_count, c.unreachable_count, c.next_deadline_at, c.next_renewal_at, c.renewal_attempts, \
-         c.parent_connection_id, c.last_event_sequence, c.created_at, c.updated_at"
+         c.data_refused_at, c.data_refusal, c.parent_connection_id, c.last_event_sequence, c.created_at, c.updated_at"
     };
 }
 pub(in crate::store) use connection_columns;
@@ -57,6 +57,8 @@ pub(in crate::store) struct ConnectionRow {
     next_deadline_at: Option<i64>,
     next_renewal_at: Option<i64>,
     renewal_attempts: i64,
+    data_refused_at: Option<i64>,
+    data_refusal: String,
     parent_connection_id: Option<Uuid>,
     last_event_sequence: i64,
     created_at: i64,
@@ -192,6 +194,8 @@ impl TryFrom<ConnectionRow> for Connection {
                 last_known_good: time(row.last_known_good),
                 ad_accounts: row.ad_account_count.and_then(|count| u32::try_from(count).ok()),
                 unreachable_ad_accounts: u32::try_from(row.unreachable_count).unwrap_or(0),
+                data_refusal: time(row.data_refused_at)
+                    .map(|at| DataRefusal { at, reason: RefusalReason::from_name(&row.data_refusal) }),
             },
             schedule: Schedule {
                 next_deadline_at: time(row.next_deadline_at),

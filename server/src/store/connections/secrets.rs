@@ -120,11 +120,13 @@ impl Tx {
         Ok(true)
     }
 
+    /// Destroys a connection's secrets, and forgets what was reported about them.
     pub async fn destroy_secrets(&mut self, id: ConnectionId) -> Result<(), StoreError> {
         self.query("DELETE FROM connection_secrets WHERE connection_id = $1")
             .bind(id.as_uuid())
             .execute()
             .await?;
+        self.query("DELETE FROM token_reports WHERE connection_id = $1").bind(id.as_uuid()).execute().await?;
         self.changed(Change::Connection(id));
         Ok(())
     }

@@ -78,7 +78,7 @@ macro_rules! written_columns {
          kind, expires_at, expiry_source, expires_sort, data_access_ends_at, issued_at, scopes, granular_scopes, \
          standing, standing_since, standing_reason, provider_code, last_validated_at, last_rotated_at, \
          last_known_good, ad_account_count, unreachable_count, next_deadline_at, next_renewal_at, renewal_attempts, \
-         last_event_sequence, updated_at"
+         last_event_sequence, updated_at, data_refused_at, data_refusal"
     };
 }
 
@@ -86,11 +86,11 @@ macro_rules! written_columns {
 macro_rules! written_values {
     () => {
         "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, \
-         $24, $25, $26, $27, $28, $29, $30, $31"
+         $24, $25, $26, $27, $28, $29, $30, $31, $32, $33"
     };
 }
 
-/// Binds $1 to $31.
+/// Binds $1 to $33.
 fn bind_facts<'c>(query: Query<'c>, connection: &Connection) -> Query<'c> {
     let facts = FactColumns::of(connection);
     query
@@ -125,6 +125,8 @@ fn bind_facts<'c>(query: Query<'c>, connection: &Connection) -> Query<'c> {
         .bind(i64::from(connection.schedule.attempts))
         .bind(connection.last_event)
         .bind(connection.updated_at.as_micros())
+        .bind(connection.seen.data_refusal.map(|refusal| refusal.at.as_micros()))
+        .bind(connection.seen.data_refusal.map_or("", |refusal| refusal.reason.as_str()))
 }
 
 impl Tx {
@@ -232,7 +234,7 @@ impl Tx {
             ", connection_id, workspace_id, provider, parent_connection_id, created_at)
              VALUES (",
             written_values!(),
-            ", $32, $33, $34, $35, $36)
+            ", $34, $35, $36, $37, $38)
              ON CONFLICT (workspace_id, provider, app_id, subject_key) DO NOTHING"
         ));
         let added = bind_facts(query, connection)
@@ -257,7 +259,7 @@ impl Tx {
             written_columns!(),
             ") = (",
             written_values!(),
-            ") WHERE connection_id = $32 AND revision = $33"
+            ") WHERE connection_id = $34 AND revision = $35"
         ));
         let updated = bind_facts(query, connection)
             .bind(connection.id.as_uuid())

@@ -1,0 +1,14 @@
+-- The vault's own data calls as a judge of tokens beside the provider's inspector. Conventions as in 0001.
+
+-- When a data call with the current secret was first refused, and why: both only until one works again.
+ALTER TABLE ad_platform_connections ADD COLUMN data_refused_at BIGINT;
+ALTER TABLE ad_platform_connections ADD COLUMN data_refusal TEXT NOT NULL DEFAULT '';
+
+-- What callers lately reported about a secret that the vault found nothing wrong with: at most one row per connection.
+CREATE TABLE token_reports (
+    connection_id UUID    NOT NULL PRIMARY KEY REFERENCES ad_platform_connections (connection_id),
+    secret_id     UUID    NOT NULL,          -- the secret that they are about
+    transient_at  JSONB   NOT NULL,          -- the times of the last transient reports, oldest first
+    looks         BIGINT  NOT NULL,          -- how often in a row the vault looked and found nothing
+    looked_at     BIGINT                     -- when the last of these was counted
+);
