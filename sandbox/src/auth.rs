@@ -7,7 +7,7 @@ use crate::state::State;
 use crate::tokens::{Refusal, Token, TokenKind};
 use crate::wire::callbacks::{appsecret_proof, appsecret_proof_at};
 use crate::wire::error::{self, GraphError};
-use crate::wire::request::GraphRequest;
+use crate::wire::request::{Endpoint, GraphRequest};
 
 /// How long a proof with a time is valid, in seconds.
 const PROOF_WINDOW: i64 = 300;
@@ -46,14 +46,28 @@ pub(crate) fn caller(state: &State, request: &GraphRequest) -> Result<Caller, Gr
     let Some(text) = request.access_token() else { return Err(no_token(request)) };
     if let Some(app_id) = app_of_app_token(state, text)? {
         check_proof(state, &app_id, text, request)?;
+        not_blocked(state, &app_id)?;
         return Ok(Caller::App(app_id));
     }
+    valid_token(state, text, request).map_err(|error| {
+        let hidden = state.switches.code_2_for_bad_tokens && request.endpoint != Endpoint::DebugToken;
+        if hidden && error.code == 190 { error::unavailable() } else { error }
+    })
+}
+
+fn not_blocked(state: &State, app_id: &str) -> Result<(), GraphError> {
+    let block = state.app(app_id).and_then(|app| app.blocked);
+    block.map_or(Ok(()), |block| Err(error::app_blocked(block)))
+}
+
+fn valid_token(state: &State, text: &str, request: &GraphRequest) -> Result<Caller, GraphError> {
     let Some(token) = state.tokens.get(text) else {
         let mut error = error::token(unreadable(text));
         error.http = state.switches.auth_status;
         return Err(error);
     };
     check_proof(state, &token.app_id, text, request)?;
+    not_blocked(state, &token.app_id)?;
     if token.kind == TokenKind::DebugOnly {
         return Err(error::token("Invalid OAuth access token - Debug only access token"));
     }

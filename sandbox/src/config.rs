@@ -42,6 +42,29 @@ pub struct App {
     pub name: String,
     /// "Require App Secret": calls with a token need an `appsecret_proof`.
     pub require_proof: bool,
+    /// Meta has blocked the app: every call is refused with this text, whoever the token belongs to. Tokens stay as
+    /// they are, and work again once the app is reinstated.
+    pub blocked: Option<AppBlock>,
+}
+
+/// The words with which Meta refuses every call of an app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AppBlock {
+    /// `API access blocked.`, with code 200.
+    Blocked,
+    /// `API access disrupted`, with code 200: the yearly check-up of data use was not done.
+    Disrupted,
+}
+
+impl AppBlock {
+    /// Meta's text.
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::Blocked => "API access blocked.",
+            Self::Disrupted => "API access disrupted",
+        }
+    }
 }
 
 impl Default for App {
@@ -51,6 +74,7 @@ impl Default for App {
             secrets: vec![DEFAULT_APP_SECRET.to_owned()],
             name: "Ad Analytics".to_owned(),
             require_proof: false,
+            blocked: None,
         }
     }
 }
@@ -74,6 +98,20 @@ pub enum ExchangeMood {
     BecomesNever,
     /// A long-lived token comes back with half of its remaining life.
     Shortens,
+}
+
+/// What happens to a request for a field that needs `business_management` (`business`, `owner`,
+/// `funding_source_details`) from a token without this scope.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OwnerFields {
+    /// The field is shown.
+    #[default]
+    Shown,
+    /// The whole request is refused, with HTTP 400 and code 100.
+    Refused100,
+    /// The whole request is refused, with HTTP 403 and code 200.
+    Refused200,
 }
 
 /// Access level of the apps. Every quota depends on it.
@@ -109,6 +147,17 @@ pub struct Switches {
     pub throttle_status: u16,
     /// Token errors lack `error_subcode`, as has been observed.
     pub hide_subcodes: bool,
+    /// Data calls with a token that is not valid are refused with HTTP 503 and code 2, as if Meta were away.
+    pub code_2_for_bad_tokens: bool,
+    /// An exchange of a token that is not valid any more replies with the same string, as if it had worked.
+    pub dead_exchange_succeeds: bool,
+    /// An exchange that gives a new string ends the token that was exchanged, with 466.
+    pub exchange_ends_input: bool,
+    /// Fields beyond a token's scopes.
+    pub owner_fields: OwnerFields,
+    /// A request for a list that would show more rows is refused with HTTP 500 and code 1, "Please reduce the amount of
+    /// data". Unset: any number.
+    pub most_rows: Option<usize>,
     /// A code is exchanged for a 60-day token instead of a short-lived one.
     pub long_lived_codes: bool,
     /// Refuse with 190/493 once data access has lapsed, even for ads permissions (which Meta exempts).
@@ -142,6 +191,11 @@ impl Default for Switches {
             auth_status: 400,
             throttle_status: 400,
             hide_subcodes: false,
+            code_2_for_bad_tokens: false,
+            dead_exchange_succeeds: false,
+            exchange_ends_input: false,
+            owner_fields: OwnerFields::Shown,
+            most_rows: None,
             long_lived_codes: false,
             enforce_data_access: false,
             system_users_list_permissions: true,

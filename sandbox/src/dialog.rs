@@ -19,6 +19,9 @@ pub enum Decision {
     Allow,
     /// Grants everything except these.
     AllowExcept(Vec<String>),
+    /// Grants everything, for these ad accounts only. This holds for every token of the person and the app, earlier
+    /// ones too.
+    AllowAdAccounts(Vec<String>),
     /// Cancels.
     Deny,
     /// No decision is possible, since the dialog is configured wrong (the redirect has no `error`).
@@ -85,7 +88,7 @@ impl DialogRequest {
     /// Applies the decision and returns the URL that the browser is sent to.
     pub(crate) fn decide(&self, state: &mut State, user: &str, decision: &Decision) -> String {
         let except = match decision {
-            Decision::Allow => Vec::new(),
+            Decision::Allow | Decision::AllowAdAccounts(_) => Vec::new(),
             Decision::AllowExcept(names) => names.clone(),
             Decision::Deny => {
                 return self.back(&[
@@ -106,6 +109,9 @@ impl DialogRequest {
         let (mut granted, mut denied) = (Vec::new(), Vec::new());
         if let Some(person) = state.people.get_mut(&key) {
             person.data_access_expires_at = renewed;
+            if let Decision::AllowAdAccounts(ids) = decision {
+                person.tick(&self.app_id, ids);
+            }
             for scope in &self.scopes {
                 if self.asks(person.status_of(scope)) {
                     let declined = except.contains(scope);

@@ -36,11 +36,12 @@ mod wire;
 
 pub use clock::Clock;
 pub use config::{
-    AccessTier, App, DEFAULT_APP_ID, DEFAULT_APP_SECRET, Delivery, ExchangeMood, SandboxConfig, Switches,
+    AccessTier, App, AppBlock, DEFAULT_APP_ID, DEFAULT_APP_SECRET, Delivery, ExchangeMood, OwnerFields,
+    SandboxConfig, Switches,
 };
 pub use dialog::Decision;
 pub use faults::{Fault, FaultKind, OnlyToken};
-pub use people::{AdAccountSpec, PermissionStatus};
+pub use people::{AdAccountSpec, BusinessSpec, PermissionStatus};
 pub use sandbox::Sandbox;
 pub use tokens::{LONG_LIFE, SHORT_LIFE, TokenKind, TokenOrder};
 pub use usage::UsageScope;

@@ -45,6 +45,8 @@ pub struct AdAccountSpec {
     pub business: Option<(String, String)>,
     /// Whether insights have rows.
     pub delivers: bool,
+    /// Nobody but its owner may see who owns it: a request that asks for it is refused, whatever the scopes.
+    pub owner_hidden: bool,
     /// Number of active ads, which raises its hourly quotas.
     pub active_ads: i64,
 }
@@ -59,9 +61,50 @@ impl Default for AdAccountSpec {
             timezone_name: "Europe/Vilnius".to_owned(),
             business: Some(("777000111".to_owned(), "Shop".to_owned())),
             delivers: true,
+            owner_hidden: false,
             active_ads: 5,
         }
     }
+}
+
+/// A business that a person is in, with the ad accounts that only `/{business}/…` lists.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BusinessSpec {
+    /// Digits.
+    pub id: String,
+    pub name: String,
+    /// What `/{business}/owned_ad_accounts` lists, besides the person's own accounts of this business.
+    pub owned: Vec<AdAccountSpec>,
+    /// What `/{business}/client_ad_accounts` lists.
+    pub clients: Vec<AdAccountSpec>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Business {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) owned: Vec<AdAccount>,
+    pub(crate) clients: Vec<AdAccount>,
+}
+
+impl From<BusinessSpec> for Business {
+    fn from(spec: BusinessSpec) -> Self {
+        let accounts = |specs: Vec<AdAccountSpec>| specs.into_iter().map(AdAccount::from).collect();
+        Self { id: spec.id, name: spec.name, owned: accounts(spec.owned), clients: accounts(spec.clients) }
+    }
+}
+
+/// What `debug_token` says about a person's tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Inspector {
+    /// The truth.
+    #[default]
+    Right,
+    /// They are valid, although data calls refuse them.
+    SaysValid,
+    /// They are not valid, with this subcode, although data calls work.
+    SaysDead(Option<u32>),
 }
 
 #[derive(Clone, Debug)]
@@ -94,12 +137,16 @@ pub(crate) struct Person {
     /// Scopes limited to some objects, shown as `target_ids`.
     pub(crate) targets: Vec<(String, Vec<String>)>,
     pub(crate) ad_accounts: Vec<AdAccount>,
+    pub(crate) businesses: Vec<Business>,
+    /// For each app that was given some ad accounts only: their ids. It holds for every token of the app.
+    pub(crate) ticks: Vec<(String, Vec<String>)>,
     pub(crate) pages: Vec<Page>,
     /// The page of the ad-account list that is empty, counted from 1.
     pub(crate) empty_page: Option<usize>,
     /// The 190 subcode that all tokens get, and until when. Without a time it lasts until
     /// [`User::heals`](crate::User::heals).
     pub(crate) trouble: Option<(u32, Option<i64>)>,
+    pub(crate) inspector: Inspector,
     /// 0 is never.
     pub(crate) data_access_expires_at: i64,
 }
@@ -116,9 +163,12 @@ impl Person {
             permissions,
             targets: Vec::new(),
             ad_accounts: vec![AdAccount::from(AdAccountSpec::default())],
+            businesses: Vec::new(),
+            ticks: Vec::new(),
             pages: Vec::new(),
             empty_page: None,
             trouble: None,
+            inspector: Inspector::Right,
             data_access_expires_at: if system { 0 } else { now.saturating_add(90 * DAY) },
         }
     }
@@ -144,6 +194,29 @@ impl Person {
     /// The 190 subcode that every token of this person gets at `now`.
     pub(crate) fn trouble_at(&self, now: i64) -> Option<u32> {
         self.trouble.filter(|(_, until)| until.is_none_or(|until| now < until)).map(|(subcode, _)| subcode)
+    }
+
+    /// Whether the person gave this ad account to the app. At first an app gets all.
+    pub(crate) fn ticked(&self, app_id: &str, account_id: &str) -> bool {
+        self.ticks_of(app_id).is_none_or(|ids| ids.iter().any(|id| id == account_id))
+    }
+
+    /// The ad accounts that the person gave to the app; `None` for all.
+    pub(crate) fn ticks_of(&self, app_id: &str) -> Option<&[String]> {
+        self.ticks.iter().find(|(app, _)| app == app_id).map(|(_, ids)| ids.as_slice())
+    }
+
+    pub(crate) fn tick(&mut self, app_id: &str, account_ids: &[String]) {
+        let ids = account_ids.iter().map(|id| id.trim_start_matches("act_").to_owned()).collect();
+        self.ticks.retain(|(app, _)| app != app_id);
+        self.ticks.push((app_id.to_owned(), ids));
+    }
+
+    /// The person's own ad accounts and those of their businesses.
+    pub(crate) fn all_ad_accounts(&self) -> impl Iterator<Item = &AdAccount> {
+        let of_businesses =
+            self.businesses.iter().flat_map(|business| business.owned.iter().chain(&business.clients));
+        self.ad_accounts.iter().chain(of_businesses)
     }
 
     pub(crate) fn page_named(&mut self, name: &str) -> Page {

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
-use crate::config::{App, ExchangeMood, SandboxConfig, Switches};
+use crate::config::{App, AppBlock, ExchangeMood, SandboxConfig, Switches};
 use crate::dialog::{self, Decision};
 use crate::faults::Fault;
 use crate::routes;
@@ -104,6 +104,12 @@ impl Sandbox {
         if let Some(app) = self.shared.lock().apps.iter_mut().find(|app| app.id == app_id) {
             change(app);
         }
+    }
+
+    /// Refuses every call of an app, or ends this with `None`. Tokens stay as they are.
+    pub fn block_app(&self, app_id: &str, block: impl Into<Option<AppBlock>>) {
+        let block = block.into();
+        self.change_app(app_id, |app| app.blocked = block);
     }
 
     /// Replaces the app's secrets. The old ones and the app tokens stop working at once; user tokens stay valid.

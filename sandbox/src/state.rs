@@ -122,10 +122,12 @@ impl State {
         let secret = secret.ok_or_else(|| {
             error::parameter("Missing client_secret parameter.").challenged("invalid_request")
         })?;
-        if app.secrets.iter().any(|known| known == secret) {
-            Ok(app.clone())
-        } else {
-            Err(error::bad_secret())
+        if !app.secrets.iter().any(|known| known == secret) {
+            return Err(error::bad_secret());
+        }
+        match app.blocked {
+            Some(block) => Err(error::app_blocked(block)),
+            None => Ok(app.clone()),
         }
     }
 

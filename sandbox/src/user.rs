@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::DAY;
-use crate::people::{AdAccount, AdAccountSpec, PermissionStatus, Person};
+use crate::people::{AdAccount, AdAccountSpec, BusinessSpec, Inspector, PermissionStatus, Person};
 use crate::state::Shared;
 use crate::tokens::{LONG_LIFE, TokenKind, TokenOrder};
 
@@ -110,7 +110,31 @@ impl User {
         self.change(|person| person.ad_accounts.push(spec.into()))
     }
 
-    /// Ids of the ad accounts, without `act_`.
+    /// Puts the person into a business. A known one with the same id is replaced.
+    pub fn in_business(&self, spec: BusinessSpec) -> Self {
+        self.change(|person| {
+            person.businesses.retain(|known| known.id != spec.id);
+            person.businesses.push(spec.into());
+        })
+    }
+
+    /// Takes the person out of a business: its ad accounts are gone, and every token stays valid.
+    pub fn leaves_business(&self, id: &str) -> Self {
+        self.change(|person| {
+            person.businesses.retain(|business| business.id != id);
+            person.ad_accounts.retain(|one| one.spec.business.as_ref().is_none_or(|(own, _)| own != id));
+        })
+    }
+
+    /// Gives the default app these ad accounts only, as at a second login where the others are unticked. This holds for
+    /// every token of the person and that app, earlier ones too.
+    pub fn ticks<S: AsRef<str>>(&self, ad_account_ids: impl IntoIterator<Item = S>) -> Self {
+        let app_id = self.shared.lock().default_app().id;
+        let ids: Vec<String> = ad_account_ids.into_iter().map(|id| id.as_ref().to_owned()).collect();
+        self.change(|person| person.tick(&app_id, &ids))
+    }
+
+    /// Ids of the person's own ad accounts, without `act_`.
     pub fn ad_account_ids(&self) -> Vec<String> {
         self.shared.lock().person(&self.key).ad_accounts.into_iter().map(|account| account.id).collect()
     }
@@ -228,9 +252,23 @@ impl User {
         self.change(|person| person.trouble = Some((subcode, None)));
     }
 
-    /// Ends a checkpoint. Tokens that ended for good (458, 460, 466, 467) stay invalid.
+    /// Ends a checkpoint, and what is wrong with `debug_token`. Tokens that ended for good (458, 460, 466, 467) stay
+    /// invalid.
     pub fn heals(&self) {
-        self.change(|person| person.trouble = None);
+        self.change(|person| {
+            person.trouble = None;
+            person.inspector = Inspector::Right;
+        });
+    }
+
+    /// `debug_token` says that all tokens are valid until [`heals`](Self::heals), although data calls refuse them.
+    pub fn inspector_says_valid(&self) {
+        self.change(|person| person.inspector = Inspector::SaysValid);
+    }
+
+    /// `debug_token` says that all tokens ended, with this subcode, until [`heals`](Self::heals). Data calls work.
+    pub fn inspector_says_dead(&self, subcode: Option<u32>) {
+        self.change(|person| person.inspector = Inspector::SaysDead(subcode));
     }
 
     /// Ends the 90 days of data access, as of yesterday.

@@ -4,14 +4,18 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::auth::{self, Caller};
+use crate::config::OwnerFields;
 use crate::people::AdAccount;
 use crate::state::State;
+use crate::tokens::Token;
 use crate::wire::error::{self, GraphError};
-use crate::wire::fields::select;
-use crate::wire::paging;
+use crate::wire::fields::{self, select};
+use crate::wire::paging::{self, List};
 use crate::wire::reply::Outcome;
 use crate::wire::request::GraphRequest;
 
+/// Fields that need `business_management`.
+const OWNER_FIELDS: [&str; 3] = ["business", "owner", "funding_source_details"];
 const NOT_GRANTED: &str = "(#200) Ad account owner has NOT grant ads_management or ads_read permission";
 
 /// `/me/adaccounts`.
@@ -25,27 +29,81 @@ pub(crate) fn list(
     super::only(request, id, &[Method::GET])?;
     let (_, person) = super::subject(state, caller, request, id)?;
     require_ads(state, caller)?;
-    let fields = request.param("fields");
-    let accounts: Result<Vec<Value>, GraphError> = person
-        .ad_accounts
+    let token = caller.token()?;
+    let accounts: Vec<&AdAccount> =
+        person.ad_accounts.iter().filter(|account| person.ticked(&token.app_id, &account.id)).collect();
+    let name = format!("adaccounts:{}", person.id);
+    show(state, token, request, base_url, &name, &accounts, person.empty_page)
+}
+
+/// One page of a list of ad accounts.
+pub(crate) fn show(
+    state: &State,
+    token: &Token,
+    request: &GraphRequest,
+    base_url: &str,
+    name: &str,
+    accounts: &[&AdAccount],
+    empty_page: Option<usize>,
+) -> Outcome {
+    let (fields, owner) = (request.param("fields"), state.person(&token.owner).id);
+    let items: Result<Vec<Value>, GraphError> = accounts
         .iter()
-        .map(|account| select(&account_json(account, &person.id), fields, "id,account_id", "AdAccount"))
+        .map(|account| select(&account_json(account, &owner), fields, "id,account_id", "AdAccount"))
         .collect();
-    let list = format!("adaccounts:{}", person.id);
-    let mut page = paging::page(request, base_url, &list, &accounts?, person.empty_page)?;
+    let most_rows = state.switches.most_rows;
+    let list = List { name: name.to_owned(), items: &items?, empty_page, most_rows };
+    let mut page = paging::page(request, base_url, &list)?;
+    let on_page = |account: &&&AdAccount| {
+        let shown = page.get("data").and_then(Value::as_array);
+        let id = format!("act_{}", account.id);
+        shown.is_some_and(|rows| rows.iter().any(|row| row.get("id").is_some_and(|known| *known == id)))
+    };
+    check_owner_fields(state, token, fields, accounts.iter().filter(on_page).copied())?;
     if let (Some(_), Value::Object(page)) = (request.param("summary"), &mut page) {
-        page.insert("summary".into(), json!({ "total_count": person.ad_accounts.len() }));
+        page.insert("summary".into(), json!({ "total_count": accounts.len() }));
     }
     Ok(page.into())
+}
+
+/// Refuses the whole request if it asks for a field that shows who owns an account, and the token may not see it.
+fn check_owner_fields<'a>(
+    state: &State,
+    token: &Token,
+    fields: Option<&str>,
+    mut accounts: impl Iterator<Item = &'a AdAccount>,
+) -> Result<(), GraphError> {
+    if fields::asked(fields, &OWNER_FIELDS).is_none() {
+        return Ok(());
+    }
+    let guarded = state.switches.owner_fields != OwnerFields::Shown;
+    let scopes = token.usable_scopes(&state.person(&token.owner));
+    let beyond_scopes = guarded && !scopes.iter().any(|scope| scope == "business_management");
+    if !beyond_scopes && !accounts.any(|account| account.spec.owner_hidden) {
+        return Ok(());
+    }
+    let (http, code) = match state.switches.owner_fields {
+        OwnerFields::Refused200 => (403, 200),
+        OwnerFields::Shown | OwnerFields::Refused100 => (400, 100),
+    };
+    let text = format!("(#{code}) Requires business_management permission to access the field.");
+    Err(GraphError::new(http, code, text))
 }
 
 /// `/act_{id}`.
 pub(crate) fn one(state: &State, caller: &Caller, request: &GraphRequest, id: &str) -> Outcome {
     super::only(request, id, &[Method::GET])?;
     let account = find(state, caller, request, id)?;
-    let owner = state.person(&caller.token()?.owner).id;
-    let account = account_json(&account, &owner);
-    Ok(select(&account, request.param("fields"), "id,account_id", "AdAccount")?.into())
+    let token = caller.token()?;
+    let fields = request.param("fields");
+    let shown = select(
+        &account_json(&account, &state.person(&token.owner).id),
+        fields,
+        "id,account_id",
+        "AdAccount",
+    )?;
+    check_owner_fields(state, token, fields, std::iter::once(&account))?;
+    Ok(shown.into())
 }
 
 /// The account, if the token's owner has it and granted access.
@@ -58,7 +116,9 @@ pub(crate) fn find(
     let token = caller.token()?;
     let person = state.person(&token.owner);
     let digits = id.trim_start_matches("act_");
-    let account = person.ad_accounts.iter().find(|account| account.id == digits);
+    let account = person
+        .all_ad_accounts()
+        .find(|account| account.id == digits && person.ticked(&token.app_id, &account.id));
     let account = account.ok_or_else(|| error::no_object(id, request.method.as_str()))?;
     require_ads(state, caller)?;
     Ok(account.clone())
@@ -83,6 +143,7 @@ fn account_json(account: &AdAccount, owner: &str) -> Value {
         "business": business,
         "business_name": spec.business.as_ref().map(|(_, name)| name),
         "owner": owner,
+        "funding_source_details": { "id": format!("3{}", account.id), "display_string": "VISA *1111", "type": 1 },
         "amount_spent": "533950",
         "balance": "0",
         "spend_cap": "0",

@@ -3,8 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use crate::auth::{self, Caller};
+use crate::people::Inspector;
 use crate::state::State;
-use crate::tokens::{Token, TokenKind};
+use crate::tokens::{Refusal, Token, TokenKind};
 use crate::wire::error;
 use crate::wire::reply::Outcome;
 use crate::wire::request::GraphRequest;
@@ -42,7 +43,11 @@ fn unparsable(message: &str) -> Value {
 
 fn describe(state: &State, token: &Token) -> Value {
     let owner = state.person(&token.owner);
-    let refusal = token.refusal(&owner, state.now());
+    let refusal = match owner.inspector {
+        Inspector::Right => token.refusal(&owner, state.now()),
+        Inspector::SaysValid => None,
+        Inspector::SaysDead(subcode) => Some(Refusal::of(subcode, &token.app_id)),
+    };
     let subcode = refusal.as_ref().and_then(|refusal| refusal.subcode);
     let scopes = match subcode {
         Some(458 | 466) => Vec::new(),
@@ -51,9 +56,13 @@ fn describe(state: &State, token: &Token) -> Value {
     let granular: Vec<Value> = scopes
         .iter()
         .filter(|scope| *scope != "public_profile")
-        .map(|scope| match owner.targets.iter().find(|(name, _)| name == scope) {
-            Some((_, ids)) => json!({ "scope": scope, "target_ids": ids }),
-            None => json!({ "scope": scope }),
+        .map(|scope| {
+            let limited = owner.targets.iter().find(|(name, _)| name == scope).map(|(_, ids)| ids.as_slice());
+            let ticked = scope.starts_with("ads_").then(|| owner.ticks_of(&token.app_id)).flatten();
+            match limited.or(ticked) {
+                Some(ids) => json!({ "scope": scope, "target_ids": ids }),
+                None => json!({ "scope": scope }),
+            }
         })
         .collect();
     let expires_at = if subcode == Some(460) { 0 } else { token.expires_at };

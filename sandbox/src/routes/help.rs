@@ -10,26 +10,33 @@ App {app_id}, secret {secret}.
 Control, all JSON:
   POST   /_sandbox/users                 {{"name":"ana","grants":["ads_read","ads_management"],"declines":["business_management"],
                                            "ad_accounts":3,"pages":["Shop"],"system":false}}   -> id, accounts, tokens
-                                         "ad_accounts" may be a list: [{{"id":"1020304050","status":1,"delivers":false}}]
+                                         "ad_accounts" may be a list: [{{"id":"1020304050","status":1,"delivers":false,
+                                         "business":["777000111","Shop"],"owner_hidden":true}}]; accounts that only a
+                                         business lists: "businesses":[{{"id":"888","name":"Agency","owned":[{{}}],"clients":[]}}]
   GET    /_sandbox/users                 all of them
   POST   /_sandbox/users/ana/tokens      {{"kind":"short_lived"}} or long_lived, never, debug_only, {{"page":"Shop"}};
                                          also "life_seconds", "app_id", "scopes", "length"       -> token
   POST   /_sandbox/users/ana/actions     {{"action":"changes_password"}} or removes_app, logs_out, hits_checkpoint
                                          ("seconds" lets it heal), heals, data_access_lapses,
-                                         falls_into ("subcode"), grants / declines / lets_expire / forgets ("names")
+                                         falls_into ("subcode"), grants / declines / lets_expire / forgets ("names"),
+                                         inspector_says_valid, inspector_says_dead ("subcode") (both until heals),
+                                         ticks ("names": the ad accounts that the app keeps), leaves_business ("names": its id)
                                          (a system user: add ?system=true)
   POST   /_sandbox/tokens/kill           {{"token":"EAA...","subcode":460}}      (no subcode: a bare 190)
   POST   /_sandbox/tokens/expire         {{"token":"EAA..."}}, or with "expires_at": unix seconds, 0 = never
   POST   /_sandbox/tokens/revive         {{"token":"EAA..."}}
   GET    /_sandbox/apps
-  POST   /_sandbox/apps                  {{"id":"999","secrets":["s"],"name":"Other","require_proof":true}}  adds or replaces
+  POST   /_sandbox/apps                  {{"id":"999","secrets":["s"],"name":"Other","require_proof":true}}  adds or replaces;
+                                         "blocked":"blocked" or "disrupted" refuses every call, null ends this
   POST   /_sandbox/consent               {{"dialog_url":"{url}/v26.0/dialog/oauth?...","user":"ana","decision":"allow"}}
-                                         or "deny", {{"allow_except":["ads_read"]}}, "misconfigured", "nothing"  -> location
+                                         or "deny", {{"allow_except":["ads_read"]}}, {{"allow_ad_accounts":["1020304050"]}},
+                                         "misconfigured", "nothing"  -> location
   POST   /_sandbox/signed_request        {{"user":"ana"}}                        -> signed_request
   POST   /_sandbox/faults                {{"on":"insights","times":2,"token":null,"path":null,"skip":0,
                                            "with":{{"graph_error":{{"http":400,"code":190,"subcode":463}}}}}}
                                          "times": null is forever. "on": any, oauth_access_token, debug_token, me,
-                                         permissions, ad_accounts, ad_account, insights, accounts, revoke, dialog, object
+                                         permissions, ad_accounts, ad_account, businesses,
+                                         business_ad_accounts, insights, accounts, revoke, dialog, object
                                          "with", one or a list: {{"html":{{"status":502}}}}, {{"text":{{"status":503,"text":"busy"}}}},
                                          "empty_body", "body_false", "body_true", "error_as_string", "truncated", "reset",
                                          "reset_after", "reset_mid_body", {{"stall_first_byte":2.5}}, {{"stall_body":2.5}},
@@ -49,7 +56,9 @@ Control, all JSON:
   DELETE /_sandbox/usage
   GET    /_sandbox/switches
   POST   /_sandbox/switches              a part of what GET shows, for instance {{"mood":"same_expiry"}}; moods: same_day,
-                                         same_expiry, extends, same_string, no_expires_in, becomes_never, shortens
+                                         same_expiry, extends, same_string, no_expires_in, becomes_never, shortens.
+                                         From users' reports: "owner_fields":"refused100" or "refused200", "most_rows":50,
+                                         "code_2_for_bad_tokens", "dead_exchange_succeeds", "exchange_ends_input"
 
 Instead of a login, the dialog asks who you are. A script adds sandbox_user=ana (and sandbox_decision=deny,
 or sandbox_decline=ads_read) to the dialog's URL and is redirected at once.

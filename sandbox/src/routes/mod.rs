@@ -1,6 +1,7 @@
 //! The Graph API: every request goes through [`graph`], and each area has its file.
 
 mod ad_accounts;
+mod businesses;
 mod control;
 mod debug_token;
 mod dialog;
@@ -22,6 +23,7 @@ use crate::auth::{self, Caller};
 use crate::config::Switches;
 use crate::faults::apply;
 use crate::faults::{self, FaultKind};
+use crate::people::Person;
 use crate::random::random_text;
 use crate::state::{Shared, State};
 use crate::usage::Call;
@@ -122,7 +124,10 @@ fn route(state: &mut State, base_url: &str, request: &GraphRequest) -> Outcome {
             user::permissions(state, &caller, request, id, rest.first().copied())
         }
         (Endpoint::Me | Endpoint::Object, [id]) => user::object(state, &caller, request, id),
-        (_, [id, "businesses"]) => user::businesses(state, &caller, request, base_url, id),
+        (Endpoint::Businesses, [id, _]) => businesses::list(state, &caller, request, base_url, id),
+        (Endpoint::BusinessAdAccounts, [id, edge]) => {
+            businesses::ad_accounts(state, &caller, request, base_url, id, edge)
+        }
         (_, [id, "access_tokens"]) => oauth::system_user_tokens(state, &caller, request, id),
         _ => Err(unknown_path(request)),
     }
@@ -140,7 +145,7 @@ fn usage_call(state: &State, request: &GraphRequest) -> Option<Call> {
         Endpoint::Dialog | Endpoint::OauthAccessToken | Endpoint::Revoke | Endpoint::ClientCode => None,
         Endpoint::AdAccount | Endpoint::Insights => {
             let id = request.segments.first()?.trim_start_matches("act_").to_owned();
-            let mut accounts = state.people.values().flat_map(|person| &person.ad_accounts);
+            let mut accounts = state.people.values().flat_map(Person::all_ad_accounts);
             let active_ads = accounts.find(|account| account.id == id).map_or(0, |one| one.spec.active_ads);
             let insights = request.endpoint == Endpoint::Insights;
             Some(Call { account: Some(id), insights, ads: true, write, active_ads })
@@ -169,7 +174,10 @@ fn check_version(switches: &Switches, request: &GraphRequest) -> Result<(), Grap
         let text = format!("Unknown path components: /{version}/{path}");
         return Err(GraphError::new(400, 2500, text).challenged("invalid_request"));
     }
-    let ads = matches!(request.endpoint, Endpoint::AdAccounts | Endpoint::AdAccount | Endpoint::Insights);
+    let ads = matches!(
+        request.endpoint,
+        Endpoint::AdAccounts | Endpoint::BusinessAdAccounts | Endpoint::AdAccount | Endpoint::Insights
+    );
     if ads && switches.retired_versions.contains(version) {
         return Err(GraphError::new(
             400,
@@ -211,6 +219,6 @@ pub(crate) fn subject(
     caller: &Caller,
     request: &GraphRequest,
     id: &str,
-) -> Result<(String, crate::people::Person), GraphError> {
+) -> Result<(String, Person), GraphError> {
     auth::subject(state, caller, id, request.method.as_str())
 }

@@ -69,13 +69,19 @@ fn input_token(state: &State, request: &GraphRequest, name: &str, app_id: &str) 
 
 fn exchange(state: &mut State, request: &GraphRequest) -> Outcome {
     let app = authenticated(state, request)?;
-    let input = input_token(state, request, "fb_exchange_token", &app)?;
+    let input = match input_token(state, request, "fb_exchange_token", &app) {
+        Err(error) if state.switches.dead_exchange_succeeds && error.code == 190 => {
+            let text = request.param("fb_exchange_token").unwrap_or_default();
+            return Ok(token_reply(text, Some(LONG_LIFE)).into());
+        }
+        input => input?,
+    };
     let now = state.now();
     let left = |expires_at: i64| (expires_at != 0).then(|| expires_at.saturating_sub(now));
     if input.kind == TokenKind::SystemUser {
         let refreshed = request.param("set_token_expires_in_60_days") == Some("true");
         let expires_at = if refreshed { now.saturating_add(LONG_LIFE) } else { input.expires_at };
-        let token = reissue(state, &input, expires_at);
+        let token = exchanged(state, &input, expires_at);
         return Ok(token_reply(&token.text, left(expires_at)).into());
     }
     let mood = state.switches.mood;
@@ -83,7 +89,7 @@ fn exchange(state: &mut State, request: &GraphRequest) -> Outcome {
         return Ok(token_reply(&input.text, left(input.expires_at)).into());
     }
     let expires_at = new_expiry(mood, &input, now);
-    let token = reissue(state, &input, expires_at);
+    let token = exchanged(state, &input, expires_at);
     let shown = if mood == ExchangeMood::NoExpiresIn { None } else { left(expires_at) };
     Ok(token_reply(&token.text, shown).into())
 }
@@ -108,8 +114,8 @@ fn new_expiry(mood: ExchangeMood, input: &Token, now: i64) -> i64 {
     }
 }
 
-/// A new token for the same person, app and scopes. The old one keeps its expiry.
-fn reissue(state: &mut State, input: &Token, expires_at: i64) -> Token {
+/// A new token for the same person, app and scopes. The old one keeps its expiry, unless an exchange ends it.
+fn exchanged(state: &mut State, input: &Token, expires_at: i64) -> Token {
     let order = TokenOrder {
         kind: Some(input.kind.clone()),
         app_id: Some(input.app_id.clone()),
@@ -120,6 +126,9 @@ fn reissue(state: &mut State, input: &Token, expires_at: i64) -> Token {
     let mut token = state.mint(&input.owner, order);
     token.expires_at = expires_at;
     state.tokens.insert(token.text.clone(), token.clone());
+    if state.switches.exchange_ends_input {
+        state.kill(&input.text, Some(466));
+    }
     token
 }
 

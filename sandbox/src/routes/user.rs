@@ -1,15 +1,15 @@
-//! People and what they granted: `/me`, `/{id}`, permissions, pages, businesses.
+//! People and what they granted: `/me`, `/{id}`, permissions, pages.
 
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::auth::{self, Caller};
+use crate::auth::Caller;
 use crate::people::{PermissionStatus, Person};
 use crate::state::State;
 use crate::tokens::TokenKind;
 use crate::wire::error;
 use crate::wire::fields::select;
-use crate::wire::paging;
+use crate::wire::paging::{self, List};
 use crate::wire::reply::Outcome;
 use crate::wire::request::GraphRequest;
 
@@ -99,25 +99,7 @@ pub(crate) fn pages(
             "tasks": ["ANALYZE", "ADVERTISE", "MODERATE", "CREATE_CONTENT", "MANAGE"] });
         shown.push(select(&page, request.param("fields"), "access_token,category,name,id,tasks", "Page")?);
     }
-    Ok(paging::page(request, base_url, &format!("pages:{}", person.id), &shown, None)?.into())
-}
-
-/// `/me/businesses`: the businesses behind the ad accounts.
-pub(crate) fn businesses(
-    state: &mut State,
-    caller: &Caller,
-    request: &GraphRequest,
-    base_url: &str,
-    id: &str,
-) -> Outcome {
-    super::only(request, id, &[Method::GET])?;
-    let (_, person) = super::subject(state, caller, request, id)?;
-    let text = "(#200) Requires business_management permission to manage the object";
-    auth::require_any(state, caller.token()?, &["business_management"], text)?;
-    let mut known: Vec<&(String, String)> =
-        person.ad_accounts.iter().filter_map(|account| account.spec.business.as_ref()).collect();
-    known.sort();
-    known.dedup();
-    let all: Vec<Value> = known.into_iter().map(|(id, name)| json!({ "id": id, "name": name })).collect();
-    Ok(paging::page(request, base_url, &format!("businesses:{}", person.id), &all, None)?.into())
+    let most_rows = state.switches.most_rows;
+    let list = List { name: format!("pages:{}", person.id), items: &shown, empty_page: None, most_rows };
+    Ok(paging::page(request, base_url, &list)?.into())
 }

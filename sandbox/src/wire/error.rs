@@ -4,6 +4,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::config::AppBlock;
+
 /// An error reply. `Default` is the transient "unknown error".
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -163,6 +165,21 @@ pub(crate) fn code(message: &str, subcode: Option<u32>) -> GraphError {
 /// 200: a permission is missing.
 pub(crate) fn permission(message: &str) -> GraphError {
     GraphError::new(400, 200, message)
+}
+
+/// 200 for every call of an app that Meta has blocked.
+pub(crate) fn app_blocked(block: AppBlock) -> GraphError {
+    permission(block.message())
+}
+
+/// 1 with HTTP 500: the reply would be too large. The same request never works.
+pub(crate) fn too_much_data() -> GraphError {
+    GraphError::new(500, 1, "Please reduce the amount of data you're asking for, then retry your request")
+}
+
+/// 2 with HTTP 503: Meta says that it is away.
+pub(crate) fn unavailable() -> GraphError {
+    GraphError::new(503, 2, "Service temporarily unavailable").transient(true)
 }
 
 /// Meta's text for a session that ended for the reason of `subcode`.

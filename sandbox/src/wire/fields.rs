@@ -32,6 +32,12 @@ fn split(fields: &str) -> Vec<(String, Option<String>)> {
     parts.iter().map(named).filter(|(name, _)| !name.is_empty()).collect()
 }
 
+/// The first of `names` that a request asks for.
+pub(crate) fn asked<'a>(fields: Option<&str>, names: &[&'a str]) -> Option<&'a str> {
+    let fields = split(fields?);
+    names.iter().copied().find(|name| fields.iter().any(|(field, _)| field == name))
+}
+
 /// Keeps the requested keys of `object` (those of `default` if none are requested). A key that is `null`
 /// exists without a value and is left out. `id` is always included.
 pub(crate) fn select(

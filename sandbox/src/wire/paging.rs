@@ -35,14 +35,20 @@ impl Position {
     }
 }
 
-/// One page of `items`. Its cursors are valid for `list` only. Page number `empty_page` has no items.
-pub(crate) fn page(
-    request: &GraphRequest,
-    base_url: &str,
-    list: &str,
-    items: &[Value],
-    empty_page: Option<usize>,
-) -> Result<Value, GraphError> {
+/// A list that is shown in pages.
+pub(crate) struct List<'a> {
+    /// The cursors of its pages are valid for this name only.
+    pub(crate) name: String,
+    pub(crate) items: &'a [Value],
+    /// The number of the page that has no items, counted from 1.
+    pub(crate) empty_page: Option<usize>,
+    /// A page with more rows is refused.
+    pub(crate) most_rows: Option<usize>,
+}
+
+/// One page of a list.
+pub(crate) fn page(request: &GraphRequest, base_url: &str, list: &List<'_>) -> Result<Value, GraphError> {
+    let List { name, items, empty_page, most_rows } = list;
     let limit = match request.param("limit").map(str::parse::<usize>) {
         None => DEFAULT_LIMIT,
         Some(Ok(limit)) if (1..=MAX_LIMIT).contains(&limit) => limit,
@@ -55,9 +61,9 @@ pub(crate) fn page(
     };
     let bad_cursor = || error::parameter("(#100) Invalid parameter: the cursor is not valid anymore");
     let position = match (request.param("after"), request.param("before")) {
-        (Some(after), _) => Position::read(after, list).ok_or_else(bad_cursor)?,
+        (Some(after), _) => Position::read(after, name).ok_or_else(bad_cursor)?,
         (None, Some(before)) => {
-            let end = Position::read(before, list).ok_or_else(bad_cursor)?;
+            let end = Position::read(before, name).ok_or_else(bad_cursor)?;
             Position { offset: end.offset.saturating_sub(limit), ..end }
         }
         (None, None) => Position::default(),
@@ -66,19 +72,22 @@ pub(crate) fn page(
         return Ok(json!({ "data": [] }));
     }
     let number = position.offset / limit + 1;
-    let empty = empty_page == Some(number) && !position.past_empty && position.offset < items.len();
+    let empty = *empty_page == Some(number) && !position.past_empty && position.offset < items.len();
     let shown = if empty { 0 } else { limit };
     let data: Vec<&Value> = items.iter().skip(position.offset).take(shown).collect();
+    if most_rows.is_some_and(|most| data.len() > most) {
+        return Err(error::too_much_data());
+    }
     let end = position.offset.saturating_add(data.len());
-    let after = Position { offset: end, past_empty: position.past_empty || empty }.cursor(list);
-    let mut paging = json!({ "cursors": { "before": position.cursor(list), "after": after } });
+    let after = Position { offset: end, past_empty: position.past_empty || empty }.cursor(name);
+    let mut paging = json!({ "cursors": { "before": position.cursor(name), "after": after } });
     if let Some(paging) = paging.as_object_mut() {
         if end < items.len() {
             paging.insert("next".into(), json!(link(request, base_url, "after", &after)));
         }
         if position.offset > 0 {
             paging
-                .insert("previous".into(), json!(link(request, base_url, "before", &position.cursor(list))));
+                .insert("previous".into(), json!(link(request, base_url, "before", &position.cursor(name))));
         }
     }
     Ok(json!({ "data": data, "paging": paging }))

@@ -23,6 +23,10 @@ pub enum Endpoint {
     Permissions,
     /// `/me/adaccounts` and the like.
     AdAccounts,
+    /// `/me/businesses` and the like.
+    Businesses,
+    /// `/{business}/owned_ad_accounts` and `/{business}/client_ad_accounts`.
+    BusinessAdAccounts,
     /// `/act_1`.
     AdAccount,
     /// `/act_1/insights`.
@@ -52,6 +56,8 @@ impl Endpoint {
             ["me"] => Self::Me,
             [_, "permissions", ..] => Self::Permissions,
             [_, "adaccounts"] => Self::AdAccounts,
+            [_, "businesses"] => Self::Businesses,
+            [_, "owned_ad_accounts" | "client_ad_accounts"] => Self::BusinessAdAccounts,
             [_, "insights"] => Self::Insights,
             [_, "accounts"] => Self::Accounts,
             [id] if id.starts_with("act_") => Self::AdAccount,

@@ -11,5 +11,6 @@ mod dialog;
 mod insights;
 mod life_cycle;
 mod limits;
+mod reports;
 mod token_core;
 mod transport;

@@ -11,6 +11,7 @@ import sys
 
 import requests
 from facebook_business.adobjects.adaccount import AdAccount
+from facebook_business.adobjects.business import Business
 from facebook_business.adobjects.user import User
 from facebook_business.api import FacebookAdsApi
 from facebook_business.exceptions import FacebookRequestError
@@ -154,6 +155,63 @@ def a_short_token_is_exchanged():
     assert seen["is_valid"] is True and seen["type"] == "USER" and "ads_read" in seen["scopes"]
 
 
+def what_users_reported_is_understood():
+    dora = control(
+        "/users",
+        {
+            "name": "dora",
+            "grants": ["ads_read", "business_management"],
+            "ad_accounts": 12,
+            "businesses": [
+                {"id": "888", "name": "Agency", "owned": [{"id": "21"}, {"id": "22"}], "clients": [{"id": "31"}]}
+            ],
+        },
+    )
+    token = dora["tokens"]["long_lived"]
+    api_of(token)
+    businesses = list(User("me").get_businesses(fields=[Business.Field.name]))
+    assert {one["id"]: one["name"] for one in businesses} == {"777000111": "Shop", "888": "Agency"}
+    agency = Business("888")
+    owned = list(agency.get_owned_ad_accounts(fields=[AdAccount.Field.name], params={"limit": 1}))
+    assert [one["id"] for one in owned] == ["act_21", "act_22"]
+    assert all(isinstance(one, AdAccount) for one in owned)
+    assert [one["id"] for one in agency.get_client_ad_accounts()] == ["act_31"]
+
+    control("/switches", {"most_rows": 5, "owner_fields": "refused100"})
+    too_much = refusal(lambda: User("me").get_ad_accounts(params={"limit": 10}))
+    assert (too_much.http_status(), too_much.api_error_code()) == (500, 1)
+    assert "reduce the amount of data" in too_much.api_error_message()
+    assert len(list(User("me").get_ad_accounts(params={"limit": 5}))) == 12
+
+    control("/users/dora/actions", {"action": "declines", "names": ["business_management"]})
+    owner = [AdAccount.Field.name, AdAccount.Field.business, AdAccount.Field.funding_source_details]
+    for switch, status, code in (("refused100", 400, 100), ("refused200", 403, 200)):
+        control("/switches", {"owner_fields": switch})
+        beyond = refusal(lambda: User("me").get_ad_accounts(fields=owner, params={"limit": 5}))
+        assert (beyond.http_status(), beyond.api_error_code()) == (status, code)
+        assert "Requires business_management" in beyond.api_error_message()
+    assert refusal(lambda: agency.get_owned_ad_accounts()).api_error_code() == 200
+    control("/switches", {"most_rows": None, "owner_fields": "shown"})
+
+    control("/users/dora/actions", {"action": "ticks", "names": [dora["ad_accounts"][3]]})
+    assert [one["account_id"] for one in User("me").get_ad_accounts()] == [dora["ad_accounts"][3]]
+
+    control("/users/dora/actions", {"action": "falls_into", "subcode": 459})
+    control("/users/dora/actions", {"action": "inspector_says_valid"})
+    checkpoint = refusal(lambda: User("me").get_ad_accounts())
+    assert (checkpoint.api_error_code(), checkpoint.api_error_subcode()) == (190, 459)
+    seen = api_of(f"{APP_ID}|{SECRET}").call("GET", ("debug_token",), params={"input_token": token}).json()
+    assert seen["data"]["is_valid"] is True
+    control("/users/dora/actions", {"action": "heals"})
+
+    control("/apps", {"id": APP_ID, "secrets": [SECRET], "name": "Ad Analytics", "blocked": "blocked"})
+    api_of(token)
+    blocked = refusal(lambda: User("me").api_get())
+    assert (blocked.api_error_code(), blocked.api_error_message()) == (200, "API access blocked.")
+    control("/apps", {"id": APP_ID, "secrets": [SECRET], "name": "Ad Analytics"})
+    assert User("me").api_get()["name"] == "dora"
+
+
 def main():
     ana, token = accounts_page_through_the_sdks_cursor()
     one_account_and_its_insights(ana)
@@ -161,6 +219,7 @@ def main():
     errors_are_parsed(ana, token)
     proofs_are_checked(token)
     a_short_token_is_exchanged()
+    what_users_reported_is_understood()
     print("the SDK is content")
 
 

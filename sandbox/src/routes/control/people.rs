@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{BadRequest, ControlReply, SharedState, done, read};
 use crate::dialog::{self, Decision};
-use crate::people::AdAccountSpec;
+use crate::people::{AdAccountSpec, BusinessSpec};
 use crate::state::{Shared, person_key};
 use crate::tokens::{TokenKind, TokenOrder};
 use crate::user::User;
@@ -30,6 +30,8 @@ struct NewUser {
     ad_accounts: Option<Accounts>,
     #[serde(default)]
     pages: Vec<String>,
+    #[serde(default)]
+    businesses: Vec<BusinessSpec>,
     empty_page: Option<usize>,
 }
 
@@ -50,6 +52,7 @@ pub(super) async fn make_user(Axum(shared): SharedState, body: Bytes) -> Control
         }
         None => {}
     }
+    let user = new.businesses.into_iter().fold(user, |user, spec| user.in_business(spec));
     let pages: Vec<Value> =
         new.pages.iter().map(|name| json!({ "name": name, "id": user.page(name) })).collect();
     if let Some(number) = new.empty_page {
@@ -161,6 +164,10 @@ pub(super) async fn act(
             None => user.hits_checkpoint(),
         },
         "heals" => user.heals(),
+        "inspector_says_valid" => user.inspector_says_valid(),
+        "inspector_says_dead" => user.inspector_says_dead(act.subcode),
+        "leaves_business" => act.names.iter().for_each(|id| _ = user.leaves_business(id)),
+        "ticks" => _ = user.ticks(&act.names),
         "data_access_lapses" => user.data_access_lapses(),
         "falls_into" => user.falls_into(act.subcode.unwrap_or(459)),
         "grants" => _ = user.grants(&act.names),
