@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -173,9 +173,9 @@ impl Sandbox {
         self.shared.lock().faults.push(fault);
     }
 
-    /// Removes all faults.
+    /// Removes all faults, and sends the replies that hang.
     pub fn clear_faults(&self) {
-        self.shared.lock().faults.clear();
+        self.shared.clear_faults();
     }
 
     /// The clock of the sandbox, which can be set.
@@ -218,6 +218,12 @@ impl Sandbox {
     /// Returns how many requests an endpoint got.
     pub fn count(&self, endpoint: Endpoint) -> usize {
         self.shared.lock().requests.iter().filter(|request| endpoint.matches(request.endpoint)).count()
+    }
+
+    /// Returns how many requests to an endpoint have no reply yet. One whose client hung up no longer counts.
+    pub fn unanswered(&self, endpoint: Endpoint) -> usize {
+        let unanswered = self.shared.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
+        unanswered.iter().filter(|asked| endpoint.matches(**asked)).count()
     }
 
     /// Removes the recorded requests.

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use crate::clock::Clock;
 use crate::config::{App, Delivery, SandboxConfig, Switches};
 use crate::faults::Fault;
@@ -12,7 +14,7 @@ use crate::tokens::{Refusal, Token, TokenKind, TokenOrder, token_text};
 use crate::usage::Usage;
 use crate::wire::callbacks::{self, Outgoing};
 use crate::wire::error::{self, GraphError};
-use crate::wire::request::RecordedRequest;
+use crate::wire::request::{Endpoint, RecordedRequest};
 
 /// The state, and the values that do not change, shared by all handlers and handles.
 #[derive(Debug)]
@@ -21,6 +23,22 @@ pub(crate) struct Shared {
     pub(crate) url: String,
     pub(crate) runtime: tokio::runtime::Handle,
     state: Mutex<State>,
+    /// Requests that came and whose replies have not begun yet.
+    pub(crate) unanswered: Mutex<Vec<Endpoint>>,
+    /// Changes when the faults are cleared.
+    faults_cleared: watch::Sender<()>,
+}
+
+/// A request without a reply, until this is dropped: when the reply begins, or when the client hangs up.
+pub(crate) struct Unanswered<'a>(&'a Shared, Endpoint);
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        let mut unanswered = self.0.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = unanswered.iter().position(|endpoint| *endpoint == self.1) {
+            unanswered.swap_remove(at);
+        }
+    }
 }
 
 impl Shared {
@@ -28,7 +46,29 @@ impl Shared {
         let switches = Switches { tier: config.tier, ..Switches::default() };
         let clock = Clock::default();
         let state = Mutex::new(State::new(clock.clone(), config.apps.clone(), switches));
-        Arc::new(Self { clock, url, runtime, state })
+        Arc::new(Self {
+            clock,
+            url,
+            runtime,
+            state,
+            unanswered: Mutex::default(),
+            faults_cleared: watch::Sender::default(),
+        })
+    }
+
+    pub(crate) fn note_unanswered(&self, endpoint: Endpoint) -> Unanswered<'_> {
+        self.unanswered.lock().unwrap_or_else(PoisonError::into_inner).push(endpoint);
+        Unanswered(self, endpoint)
+    }
+
+    /// Removes the faults, and lets the replies go that hang.
+    pub(crate) fn clear_faults(&self) {
+        self.lock().faults.clear();
+        self.faults_cleared.send_replace(());
+    }
+
+    pub(crate) fn faults_cleared(&self) -> watch::Receiver<()> {
+        self.faults_cleared.subscribe()
     }
 
     /// Locks the state even after a panic, because no change leaves it half done.

@@ -161,6 +161,8 @@ pub enum FaultKind {
     ResetMidBody,
     /// The reply begins this much later, in real time. The work is done before.
     StallFirstByte(#[serde(with = "seconds")] Duration),
+    /// No reply until the faults are cleared. The work is done before.
+    Hang,
     /// Half of the body, then nothing for this long, then the rest.
     StallBody(#[serde(with = "seconds")] Duration),
     /// The body byte by byte, over this long.

@@ -39,7 +39,7 @@ Control, all JSON:
                                          business_ad_accounts, insights, accounts, revoke, dialog, object
                                          "with", one or a list: {{"html":{{"status":502}}}}, {{"text":{{"status":503,"text":"busy"}}}},
                                          "empty_body", "body_false", "body_true", "error_as_string", "truncated", "reset",
-                                         "reset_after", "reset_mid_body", {{"stall_first_byte":2.5}}, {{"stall_body":2.5}},
+                                         "reset_after", "reset_mid_body", {{"stall_first_byte":2.5}}, "hang", {{"stall_body":2.5}},
                                          {{"slow_body":2.5}}, "wrong_content_type", "no_content_type", {{"oversized_body":1000000}},
                                          {{"redirect":"https://..."}}, {{"headers":[["x-app-usage","{{"]]}}, {{"without_header":"..."}},
                                          {{"expires_in":null}}, {{"expires_in_json":"5183944"}}, "query_string_token",

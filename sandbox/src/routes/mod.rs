@@ -38,8 +38,14 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
 
 async fn graph(Axum(shared): Axum<Arc<Shared>>, request: Request) -> Response {
     let request = GraphRequest::read(request).await;
+    let _unanswered = shared.note_unanswered(request.endpoint);
+    let mut cleared = shared.faults_cleared();
     let (kinds, draft) = reply(&shared, &request);
     shared.flush_outbox();
+    if kinds.iter().any(|kind| matches!(kind, FaultKind::Hang)) {
+        // The sender lives as long as the sandbox.
+        let _ = cleared.changed().await;
+    }
     apply::send(&kinds, draft).await
 }
 

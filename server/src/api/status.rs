@@ -349,6 +349,7 @@ fn denial(error: VaultError, call: &Call) -> Denial {
         )
         .with("limit", limit)
         .retry(LATER),
+        E::OutOfTime => Denial::deadline_exceeded(),
         E::ShuttingDown => Denial::new(
             Code::Unavailable,
             Reason::ShuttingDown,

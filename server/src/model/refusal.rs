@@ -108,6 +108,9 @@ pub enum RefusalKind {
     Blocked,
     /// Our own configuration is wrong.
     Ours(Misconfiguration),
+    /// Says nothing at all: whoever waits for the reply had no more time, so the call was not made, or cut off. Only
+    /// calls on a caller's behalf end so.
+    OutOfTime,
 }
 
 /// A provider's refusal. It holds no secret: `detail` is redacted before it is stored here.
@@ -140,7 +143,8 @@ impl Refusal {
             | RefusalKind::Transient { .. }
             | RefusalKind::Throttled { .. }
             | RefusalKind::Blocked
-            | RefusalKind::Ours(_) => None,
+            | RefusalKind::Ours(_)
+            | RefusalKind::OutOfTime => None,
         }
     }
 

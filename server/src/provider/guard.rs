@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::{
-    Exchanged, Inspected, PageToken, Provider, ReportedRefusal, RequestPart, Revocation, SmokeTest, Usage,
+    Exchanged, Inspected, PageToken, Patience, Provider, ReportedRefusal, RequestPart, Revocation, SmokeTest,
+    Usage,
 };
 use crate::model::{
     AdAccount, Grant, Misconfiguration, ProviderId, ProviderTrouble, Refusal, RefusalKind, Secret, Subject,
@@ -99,19 +100,47 @@ impl Gate {
     }
 }
 
-/// A provider with its gate in front.
+/// A provider with its gate in front, for one operation or for all of the vault's own.
 pub(super) struct Guarded {
     inner: Arc<dyn Provider>,
     gate: Arc<Gate>,
+    patience: Patience,
+    /// Whether the operation has changed something at the provider. From then on it goes on to its end, however long
+    /// its callers wait: the change must not get lost.
+    begun: AtomicBool,
 }
 
 impl Guarded {
-    pub(super) fn new(inner: Arc<dyn Provider>, gate: Arc<Gate>) -> Self {
-        Self { inner, gate }
+    pub(super) fn new(inner: Arc<dyn Provider>, gate: Arc<Gate>, patience: Patience) -> Self {
+        Self { inner, gate, patience, begun: AtomicBool::new(false) }
     }
 
-    /// Makes a call unless calls are held back, and notes its outcome.
+    /// Makes a call unless calls are held back, and notes its outcome. The call is cut off, and says nothing about the
+    /// provider, once nobody waits for it.
     async fn through<T>(&self, call: impl Future<Output = Result<T, Refusal>> + Send) -> Result<T, Refusal> {
+        if self.begun.load(Ordering::Acquire) {
+            return self.to_the_end(call).await;
+        }
+        tokio::select! {
+            biased;
+            () = self.patience.ended() => Err(out_of_time()),
+            outcome = self.to_the_end(call) => outcome,
+        }
+    }
+
+    /// Makes a call that changes something at the provider, if somebody waits for it when it begins.
+    async fn begin<T>(&self, call: impl Future<Output = Result<T, Refusal>> + Send) -> Result<T, Refusal> {
+        if self.patience.has_ended() && !self.begun.load(Ordering::Acquire) {
+            return Err(out_of_time());
+        }
+        self.begun.store(true, Ordering::Release);
+        self.to_the_end(call).await
+    }
+
+    async fn to_the_end<T>(
+        &self,
+        call: impl Future<Output = Result<T, Refusal>> + Send,
+    ) -> Result<T, Refusal> {
         if self.gate.is_open() {
             let kind = RefusalKind::Transient { retry_after: Some(WAIT) };
             return Err(Refusal::new(
@@ -123,6 +152,10 @@ impl Guarded {
         self.gate.observe(&outcome);
         outcome
     }
+}
+
+fn out_of_time() -> Refusal {
+    Refusal::new(RefusalKind::OutOfTime, "the provider did not reply within the time that the caller gave")
 }
 
 #[async_trait::async_trait]
@@ -154,7 +187,7 @@ impl Provider for Guarded {
     }
 
     async fn exchange(&self, secret: &Secret, kind: TokenKind) -> Result<Exchanged, Refusal> {
-        self.through(self.inner.exchange(secret, kind)).await
+        self.begin(self.inner.exchange(secret, kind)).await
     }
 
     async fn subject_name(&self, secret: &Secret, subject: &Subject) -> Result<String, Refusal> {
@@ -179,7 +212,7 @@ impl Provider for Guarded {
         subject: &Subject,
         kind: TokenKind,
     ) -> Result<Revocation, Refusal> {
-        self.through(self.inner.revoke(secret, subject, kind)).await
+        self.begin(self.inner.revoke(secret, subject, kind)).await
     }
 
     async fn pages(&self, secret: &Secret) -> Result<Vec<PageToken>, Refusal> {

@@ -6,6 +6,7 @@
 
 mod guard;
 mod meta;
+mod patience;
 mod sandbox_clock;
 mod usage;
 
@@ -17,9 +18,11 @@ pub use guard::Gate;
 #[cfg(fuzzing)]
 pub use meta::fuzzing;
 pub use meta::{Meta, MetaApp, MetaConfig};
+pub use patience::Patience;
 pub use sandbox_clock::follow as follow_sandbox_clock;
 pub use usage::{Usage, UsageBook, ad_account_scope};
 
+use guard::Guarded;
 use url::{Host, Url};
 
 use crate::model::{
@@ -204,21 +207,36 @@ impl ProviderConfigs {
 
 /// The configured providers, by name.
 #[derive(Clone, Default)]
-pub struct Providers(BTreeMap<String, (Arc<dyn Provider>, Arc<Gate>)>);
+pub struct Providers(BTreeMap<String, Entry>);
+
+#[derive(Clone)]
+struct Entry {
+    unguarded: Arc<dyn Provider>,
+    gate: Arc<Gate>,
+    /// For the vault's own work.
+    guarded: Arc<dyn Provider>,
+}
 
 impl Providers {
     pub fn new(providers: impl IntoIterator<Item = Arc<dyn Provider>>) -> Self {
-        let guarded = providers.into_iter().map(|provider| {
+        let entries = providers.into_iter().map(|unguarded| {
             let gate = Arc::new(Gate::default());
-            let name = provider.id().to_string();
-            let provider: Arc<dyn Provider> = Arc::new(guard::Guarded::new(provider, Arc::clone(&gate)));
-            (name, (provider, gate))
+            let guarded = Guarded::new(Arc::clone(&unguarded), Arc::clone(&gate), Patience::endless());
+            (unguarded.id().to_string(), Entry { unguarded, gate, guarded: Arc::new(guarded) })
         });
-        Self(guarded.collect())
+        Self(entries.collect())
     }
 
+    /// The provider for the vault's own work, which nobody waits for.
     pub fn get(&self, id: &ProviderId) -> Option<&Arc<dyn Provider>> {
-        self.0.get(id.as_str()).map(|(provider, _)| provider)
+        self.0.get(id.as_str()).map(|entry| &entry.guarded)
+    }
+
+    /// The provider for one operation, whose calls are cut off when `patience` ends. Calls that change something at the
+    /// provider, and those after them, are not.
+    pub fn within(&self, id: &ProviderId, patience: Patience) -> Option<Arc<dyn Provider>> {
+        let Entry { unguarded, gate, .. } = self.0.get(id.as_str())?;
+        Some(Arc::new(Guarded::new(Arc::clone(unguarded), Arc::clone(gate), patience)))
     }
 
     pub fn names(&self) -> Vec<String> {
@@ -226,11 +244,11 @@ impl Providers {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&Arc<dyn Provider>, &Arc<Gate>)> {
-        self.0.values().map(|(provider, gate)| (provider, gate))
+        self.0.values().map(|entry| (&entry.guarded, &entry.gate))
     }
 
     pub fn gate(&self, id: &ProviderId) -> Option<&Arc<Gate>> {
-        self.0.get(id.as_str()).map(|(_, gate)| gate)
+        self.0.get(id.as_str()).map(|entry| &entry.gate)
     }
 }
 

@@ -192,6 +192,9 @@ pub enum VaultError {
         /// `watches` or `watches_per_principal`.
         limit: &'static str,
     },
+    /// The caller's time is over. Work that has begun goes on without him.
+    #[error("the caller's time is over")]
+    OutOfTime,
     #[error("the vault is shutting down")]
     ShuttingDown,
     /// A stored secret does not decrypt: its row was altered, or comes from another copy of the database.
@@ -300,6 +303,10 @@ impl VaultError {
             RefusalKind::Throttled { scope, retry_after } => {
                 let (scope, retry_after) = (scope.clone(), *retry_after);
                 return Self::ProviderThrottled { provider, provider_code, scope, retry_after };
+            }
+            RefusalKind::OutOfTime => {
+                let (retry_after, detail) = (Duration::from_secs(5), refusal.detail.clone());
+                return Self::ProviderUnavailable { provider, provider_code, retry_after, detail };
             }
             RefusalKind::Ours(problem) => {
                 tracing::error!(problem = problem.as_str(), detail = %refusal.detail, "the provider refuses our configuration");

@@ -52,6 +52,7 @@ pub use opening::config::{CallerPolicy, FirstStart, VaultConfig};
 pub use opening::recover::Recovered;
 pub use provider_health::ProviderState;
 pub use state::Vault;
+pub use state::attendance::{Attendance, Deadline};
 pub use state::feed::WatchLimits;
 pub use state::shares::Shares;
 pub use status::{ReplicaState, VaultStatus};

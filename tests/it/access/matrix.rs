@@ -83,7 +83,7 @@ const RPCS: &[(&str, &[Role], Empty, Elsewhere)] = &[
 ];
 
 /// Every method of our services, as the descriptors list them.
-fn methods() -> BTreeSet<String> {
+pub(super) fn methods() -> BTreeSet<String> {
     let set = prost_types::FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).expect("descriptors decode");
     let ours = set.file.iter().filter(|file| file.package() == "tokenvault.v1");
     let services = ours.flat_map(|file| &file.service);

@@ -25,6 +25,7 @@ pub struct Caller {
     pub(crate) channel: Channel,
     /// The value of the whole header. `None`: send no header.
     authorization: Option<String>,
+    deadline: Duration,
     key: String,
     key_id: String,
     secrets: Arc<Mutex<Hunter>>,
@@ -58,12 +59,17 @@ macro_rules! verbs {
 impl Caller {
     pub(crate) fn new(channel: Channel, key: String, key_id: String, secrets: Arc<Mutex<Hunter>>) -> Self {
         let authorization = Some(format!("Bearer {key}"));
-        Self { channel, authorization, key, key_id, secrets }
+        Self { channel, authorization, deadline: Duration::from_secs(60), key, key_id, secrets }
     }
 
     /// The same caller with another `authorization` header.
     pub fn saying(&self, authorization: Option<&str>) -> Self {
         Self { authorization: authorization.map(str::to_owned), ..self.clone() }
+    }
+
+    /// The same caller with another deadline than a minute.
+    pub fn within(&self, deadline: Duration) -> Self {
+        Self { deadline, ..self.clone() }
     }
 
     /// The same caller at another process.
@@ -86,7 +92,7 @@ impl Caller {
 
     pub(crate) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
-        request.set_timeout(Duration::from_secs(60));
+        request.set_timeout(self.deadline);
         if let Some(authorization) = &self.authorization {
             let value = authorization.parse().expect("a header's value");
             request.metadata_mut().insert("authorization", value);

@@ -130,7 +130,7 @@ async fn add_fault(Axum(shared): SharedState, body: Bytes) -> ControlReply {
 }
 
 async fn clear_faults(Axum(shared): SharedState) -> ControlReply {
-    shared.lock().faults.clear();
+    shared.clear_faults();
     done()
 }
 

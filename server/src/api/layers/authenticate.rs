@@ -11,6 +11,7 @@ use tonic::{Code, Status};
 
 use super::admit::AdmissionPermit;
 use super::bodies::{ArrivingBody, until_read};
+use super::deadline::deadline_of;
 use super::rate_limits::{FailedAuthentications, PrincipalRates};
 use super::{Inner, Outcome, call_of, code_name, is_open, semaphore};
 use crate::api::call::Call;
@@ -18,7 +19,7 @@ use crate::api::denial::Denial;
 use crate::api::limits::Limits;
 use crate::api::status::deny;
 use crate::model::{Principal, Role, Secret};
-use crate::vault::{Shares, Vault, VaultError};
+use crate::vault::{Attendance, Shares, Vault, VaultError};
 
 /// The longest `authorization` header that can hold a key or a token.
 const LONGEST_KEY: usize = 8 * 1024 + 64;
@@ -127,10 +128,11 @@ pub(in crate::api) async fn authenticate<S: Inner>(
     match permitted.await {
         Ok(permits) => {
             drop(request.extensions_mut().remove::<AdmissionPermit>());
+            let attendance = Attendance::new(deadline_of(&request), permits);
             let request = request.map(|body| Body::new(ArrivingBody::new(body, Arc::clone(&call))));
-            let response = inner.call(request).await?;
+            let response = Arc::clone(&attendance).scope(inner.call(request)).await?;
             // A watch has limits of its own.
-            Ok(if row.watches { response } else { until_read(response, permits) })
+            Ok(if row.watches { response } else { until_read(response, attendance) })
         }
         Err(status) => {
             // Only a denial of the caller is recorded: an unavailable database denies nobody. A caller that is

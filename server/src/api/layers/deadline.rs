@@ -7,6 +7,7 @@ use tonic::body::Body;
 
 use super::{Inner, Outcome, call_of};
 use crate::api::denial::Denial;
+use crate::vault::Deadline;
 
 /// The deadline of a call whose caller names none.
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
@@ -15,14 +16,22 @@ const LONGEST_DEADLINE: Duration = Duration::from_secs(5 * 60);
 /// Our deadline comes a little before the caller's own, so that the response is ours and is logged.
 const DEADLINE_LEAD: Duration = Duration::from_millis(5);
 
-/// Denies the call when its deadline passes before there is a response.
-pub(in crate::api) async fn deadline<S: Inner>((): (), request: Request<Body>, mut inner: S) -> Outcome {
+/// Denies the call when its deadline passes before there is a response. The layers below learn the deadline, so that
+/// work on the caller's behalf ends in time for a better response.
+pub(in crate::api) async fn deadline<S: Inner>((): (), mut request: Request<Body>, mut inner: S) -> Outcome {
     let call = call_of(&request);
     let time = grpc_timeout(request.headers()).unwrap_or(DEFAULT_DEADLINE).min(LONGEST_DEADLINE);
-    match tokio::time::timeout(time.saturating_sub(DEADLINE_LEAD), inner.call(request)).await {
+    let time = time.saturating_sub(DEADLINE_LEAD);
+    request.extensions_mut().insert(Deadline::after(time));
+    match tokio::time::timeout(time, inner.call(request)).await {
         Ok(outcome) => outcome,
         Err(_) => Ok(call.deny(Denial::deadline_exceeded()).into_http()),
     }
+}
+
+/// The deadline of the call that this request makes.
+pub(super) fn deadline_of(request: &Request<Body>) -> Deadline {
+    request.extensions().get().copied().unwrap_or_else(|| Deadline::after(DEFAULT_DEADLINE))
 }
 
 /// Parses the header `grpc-timeout`: up to eight digits and a unit.

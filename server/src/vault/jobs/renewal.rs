@@ -341,7 +341,7 @@ impl Vault {
     ) -> Result<Attempt, VaultError> {
         let now = self.clock.now();
         let setback = match &refusal.kind {
-            RefusalKind::Transient { .. } => Setback::Failed,
+            RefusalKind::Transient { .. } | RefusalKind::OutOfTime => Setback::Failed,
             RefusalKind::Throttled { retry_after, .. } => {
                 Setback::NotTried(Some(now + (*retry_after).max(Duration::from_secs(1))))
             }

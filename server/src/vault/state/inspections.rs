@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use moka::sync::Cache;
-use tokio::sync::OwnedSemaphorePermit;
 
-use super::shares::Shares;
+use super::work::Questions;
 use crate::model::{Connection, ConnectionId, SecretId, Timestamp};
+use crate::vault::token::validate::{Validation, ValidationQuestion};
 
 /// The longest time for which one inspection answers further reports. At worst, the vault notices a dead token that
 /// much later; repeated reports of one token cost six provider calls a minute.
@@ -18,8 +18,7 @@ const REMEMBERED_FOR: Duration = Duration::from_secs(60);
 
 pub struct Inspections {
     last: Cache<(ConnectionId, SecretId), Inspection>,
-    /// One inspection at a time per connection: reports that wait for it use its result.
-    turns: Shares,
+    pub(in crate::vault) validations: Questions<ValidationQuestion, Validation>,
 }
 
 /// An inspection that did not find the token dead.
@@ -34,16 +33,11 @@ struct Inspection {
 impl Default for Inspections {
     fn default() -> Self {
         let last = Cache::builder().max_capacity(REMEMBERED).time_to_live(REMEMBERED_FOR).build();
-        Self { last, turns: Shares::new(1) }
+        Self { last, validations: Questions::default() }
     }
 }
 
 impl Inspections {
-    /// Waits until no other task inspects this connection.
-    pub async fn turn(&self, connection: ConnectionId) -> Option<OwnedSemaphorePermit> {
-        self.turns.take(&connection.to_string()).await
-    }
-
     /// What the last inspection of this secret found, if it is recent: whether the token was valid, and the rest of its
     /// retry delay.
     pub fn recent(&self, connection: &Connection, now: Timestamp) -> Option<(bool, Duration)> {

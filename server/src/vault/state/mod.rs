@@ -2,6 +2,7 @@
 //! `Vault`; nothing in this folder calls a verb.
 
 pub(super) mod access;
+pub(super) mod attendance;
 pub(super) mod audit;
 pub(super) mod feed;
 pub(super) mod in_flight;
@@ -26,6 +27,7 @@ use crate::store::Store;
 use crate::vault::error::VaultError;
 use crate::vault::timetable::Timetable;
 use access::Access;
+use attendance::patience;
 use audit::AuditTrail;
 use feed::Feed;
 use in_flight::{InFlight, RequestKey};
@@ -104,8 +106,9 @@ impl Vault {
         Arc::clone(&self.store).close().await;
     }
 
+    /// A provider, for one operation. Its calls end when the callers of the running task stop waiting for it.
     pub(in crate::vault) fn provider(&self, id: &ProviderId) -> Result<Arc<dyn Provider>, VaultError> {
-        self.providers.get(id).cloned().ok_or_else(|| VaultError::ProviderUnknown {
+        self.providers.within(id, patience()).ok_or_else(|| VaultError::ProviderUnknown {
             provider: id.to_string(),
             configured: self.providers.names(),
         })
@@ -122,13 +125,13 @@ impl Vault {
             problem,
             provider_code: String::new(),
         };
-        match self.providers.get(&connection.provider) {
+        match self.providers.within(&connection.provider, patience()) {
             None => Err(misconfigured(Misconfiguration::NotConfigured)),
             Some(provider) if provider.app_id() != connection.app_id => {
                 tracing::error!(connection = %connection.id, app_id = connection.app_id, "the connection's token was issued to another app than the one configured");
                 Err(misconfigured(Misconfiguration::AppId))
             }
-            Some(provider) => Ok(Arc::clone(provider)),
+            Some(provider) => Ok(provider),
         }
     }
 }

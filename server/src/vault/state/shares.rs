@@ -32,7 +32,8 @@ impl Shares {
         self.of(principal).acquire_owned().await.ok()
     }
 
-    fn of(&self, principal: &str) -> Arc<Semaphore> {
+    /// The semaphore of one of them.
+    pub fn of(&self, principal: &str) -> Arc<Semaphore> {
         let mut known = self.by_principal.lock();
         if let Some(semaphore) = known.get(principal) {
             return Arc::clone(semaphore);

@@ -1,13 +1,17 @@
 //! How much work may be under way at once: detached work and lists, in all and for each principal.
 
+use std::collections::HashMap;
 use std::future::Future;
+use std::hash::Hash;
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::model::Principal;
+use super::attendance::{Attendance, Listener, Listeners, with_patience};
+use crate::model::{ConnectionId, Principal};
 use crate::store::Origin;
 use crate::vault::error::VaultError;
 use crate::vault::state::shares::Shares;
@@ -15,14 +19,18 @@ use crate::vault::state::shares::Shares;
 /// The most detached tasks at once. Each makes a provider call or a write of its own.
 const DETACHED: usize = 512;
 const DETACHED_PER_PRINCIPAL: usize = DETACHED / 4;
+/// The most callers who wait at once for another caller's work. They hold nothing but their call.
+const WAITING: usize = 4_096;
+const WAITING_PER_PRINCIPAL: usize = WAITING / 4;
 /// The most lists and counts at once; further ones wait.
 const LISTS: usize = 2;
 const LISTS_PER_PRINCIPAL: usize = 1;
 
 /// Detached work and lists have bounds of their own, so that neither crowds out the rest.
 pub(in crate::vault) struct Work {
-    detached_total: Arc<Semaphore>,
-    detached_shares: Shares,
+    detached: Places,
+    waiting: Places,
+    lines: Shares,
     lists: Semaphore,
     list_shares: Shares,
     /// Everything that runs in the background.
@@ -34,8 +42,9 @@ pub(in crate::vault) struct Work {
 impl Default for Work {
     fn default() -> Self {
         Self {
-            detached_total: Arc::new(Semaphore::new(DETACHED)),
-            detached_shares: Shares::new(DETACHED_PER_PRINCIPAL),
+            detached: Places::new(DETACHED, DETACHED_PER_PRINCIPAL),
+            waiting: Places::new(WAITING, WAITING_PER_PRINCIPAL),
+            lines: Shares::new(1),
             lists: Semaphore::new(LISTS),
             list_shares: Shares::new(LISTS_PER_PRINCIPAL),
             tasks: TaskTracker::new(),
@@ -44,41 +53,232 @@ impl Default for Work {
     }
 }
 
+/// A bound in all, and one for each principal.
+#[derive(Clone)]
+struct Places {
+    total: Arc<Semaphore>,
+    shares: Arc<Shares>,
+}
+
+type Place = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>);
+
+impl Places {
+    fn new(total: usize, per_principal: usize) -> Self {
+        Self { total: Arc::new(Semaphore::new(total)), shares: Arc::new(Shares::new(per_principal)) }
+    }
+
+    fn take(&self, origin: Option<&Arc<Origin>>) -> Result<Place, VaultError> {
+        let share = match origin.and_then(|origin| origin.principal()) {
+            Some(principal) => Some(self.shares.try_take(&principal.name).ok_or(VaultError::Overloaded)?),
+            None => None,
+        };
+        let total = Arc::clone(&self.total).try_acquire_owned().map_err(|_| VaultError::Overloaded)?;
+        Ok((total, share))
+    }
+}
+
+/// The line of those who want to do the same to one connection, one after the other.
+pub(in crate::vault) type Line = Arc<Semaphore>;
+
+/// What is done to a connection by one task at a time.
+#[derive(Debug, Clone, Copy, strum::IntoStaticStr)]
+pub(in crate::vault) enum Turn {
+    /// Asking the provider about its token.
+    Inspection,
+    /// Storing a token in it.
+    Intake,
+    /// Ending it at the provider.
+    Revocation,
+}
+
+/// Questions that are being answered. Who asks the same meanwhile gets the same answer.
+pub(in crate::vault) struct Questions<Q, A>(Arc<Mutex<HashMap<Q, Asked<A>>>>);
+
+struct Asked<A> {
+    listeners: Listeners,
+    answer: watch::Receiver<Option<Result<A, VaultError>>>,
+}
+
+impl<Q, A> Default for Questions<Q, A> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+/// A question that is being answered, until this is dropped.
+struct Open<Q: Eq + Hash, A> {
+    questions: Arc<Mutex<HashMap<Q, Asked<A>>>>,
+    question: Q,
+    listeners: Listeners,
+}
+
+impl<Q: Eq + Hash, A> Drop for Open<Q, A> {
+    fn drop(&mut self) {
+        let mut questions = self.questions.lock();
+        // Someone may have asked anew after everyone had stopped listening to this answer.
+        if questions.get(&self.question).is_some_and(|asked| asked.listeners.same(&self.listeners)) {
+            questions.remove(&self.question);
+        }
+    }
+}
+
 impl Work {
     /// Runs work that must not end with its caller. Such work is bounded in number, in all and for each principal,
     /// whatever its callers' deadlines are: calls beyond that are denied at once.
+    ///
+    /// When the caller hangs up or runs out of time, calls to the provider that change nothing there are cut off; see
+    /// [`Patience`](crate::provider::Patience). The work itself goes on, and ends by what it then finds.
     pub(in crate::vault) async fn detached<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, VaultError>> + Send + 'static,
     ) -> Result<T, VaultError> {
+        self.run(None, work).await
+    }
+
+    /// [`Self::detached`], when it is this call's turn. Who waits for a turn gives the permits of his call back and has
+    /// no place among the detached work; who hangs up meanwhile is forgotten.
+    pub(in crate::vault) async fn in_turn<T: Send + 'static>(
+        &self,
+        line: impl Into<Option<Line>>,
+        work: impl Future<Output = Result<T, VaultError>> + Send + 'static,
+    ) -> Result<T, VaultError> {
+        self.run(line.into(), work).await
+    }
+
+    pub(in crate::vault) fn line(&self, turn: Turn, connection: ConnectionId) -> Line {
+        self.lines.of(&format!("{}:{connection}", <&str>::from(turn)))
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        line: Option<Line>,
+        work: impl Future<Output = Result<T, VaultError>> + Send + 'static,
+    ) -> Result<T, VaultError> {
+        let (listeners, listener) = Listeners::first();
+        let (task, _aside) = self.prepare(line, &listeners, work)?;
+        let answer = self.tasks.spawn(task);
+        let answer = async {
+            answer.await.unwrap_or_else(|error| {
+                tracing::error!(%error, "detached work ended without a result");
+                Err(VaultError::Internal)
+            })
+        };
+        listener.hear(answer).await
+    }
+
+    /// [`Self::in_turn`], for a question: who asks the same before it is answered gets the same answer. The provider is
+    /// asked for it as long as one of them waits.
+    pub(in crate::vault) async fn answer<Q, A>(
+        &self,
+        questions: &Questions<Q, A>,
+        question: Q,
+        line: Line,
+        work: impl Future<Output = Result<A, VaultError>> + Send + 'static,
+    ) -> Result<A, VaultError>
+    where
+        Q: Eq + Hash + Clone + Send + 'static,
+        A: Clone + Send + Sync + 'static,
+    {
+        let (listener, answer, _aside) = self.ask(questions, question, line, work)?;
+        Self::heard(listener, answer).await
+    }
+
+    #[expect(clippy::type_complexity, reason = "the parts of one wait, taken apart at once")]
+    fn ask<Q, A>(
+        &self,
+        questions: &Questions<Q, A>,
+        question: Q,
+        line: Line,
+        work: impl Future<Output = Result<A, VaultError>> + Send + 'static,
+    ) -> Result<(Listener, watch::Receiver<Option<Result<A, VaultError>>>, Option<Place>), VaultError>
+    where
+        Q: Eq + Hash + Clone + Send + 'static,
+        A: Clone + Send + Sync + 'static,
+    {
+        let mut asked = questions.0.lock();
+        if let Some(earlier) = asked.get(&question)
+            && let Some(listener) = earlier.listeners.join()
+        {
+            return Ok((listener, earlier.answer.clone(), Some(self.step_aside()?)));
+        }
+        let (listeners, listener) = Listeners::first();
+        let (task, aside) = self.prepare(Some(line), &listeners, work)?;
+        let (tell, answer) = watch::channel(None);
+        asked.insert(question.clone(), Asked { listeners: listeners.clone(), answer: answer.clone() });
+        let open = Open { questions: Arc::clone(&questions.0), question, listeners };
+        self.tasks.spawn(async move {
+            let answer = task.await;
+            // Who asks from now on, asks anew.
+            drop(open);
+            tell.send_replace(Some(answer));
+        });
+        Ok((listener, answer, aside))
+    }
+
+    async fn heard<A: Clone>(
+        listener: Listener,
+        mut answer: watch::Receiver<Option<Result<A, VaultError>>>,
+    ) -> Result<A, VaultError> {
+        let answer = async {
+            match answer.wait_for(Option::is_some).await.as_deref() {
+                Ok(Some(answer)) => answer.clone(),
+                _ => Err(VaultError::Internal),
+            }
+        };
+        listener.hear(answer).await
+    }
+
+    /// The task that waits for its turn, takes a place and does the work; and the caller's place among those who wait,
+    /// unless it is its turn already.
+    fn prepare<T: Send + 'static>(
+        &self,
+        line: Option<Line>,
+        listeners: &Listeners,
+        work: impl Future<Output = Result<T, VaultError>> + Send + 'static,
+    ) -> Result<(impl Future<Output = Result<T, VaultError>> + Send + 'static, Option<Place>), VaultError>
+    {
         if self.tasks.is_closed() {
             return Err(VaultError::ShuttingDown);
         }
         let origin = Origin::current();
-        let share = match origin.as_ref().and_then(|origin| origin.principal()) {
-            Some(principal) => {
-                Some(self.detached_shares.try_take(&principal.name).ok_or(VaultError::Overloaded)?)
-            }
-            None => None,
+        let turn = line.as_ref().map(|line| Arc::clone(line).try_acquire_owned());
+        let (ready, aside) = match turn {
+            None => (Some((None, self.detached.take(origin.as_ref())?)), None),
+            Some(Ok(turn)) => (Some((Some(turn), self.detached.take(origin.as_ref())?)), None),
+            Some(Err(_)) => (None, Some(self.step_aside()?)),
         };
-        let permit =
-            Arc::clone(&self.detached_total).try_acquire_owned().map_err(|_| VaultError::Overloaded)?;
-        let work = async move {
-            let outcome = work.await;
-            drop((permit, share));
+        let (places, patience, own) = (self.detached.clone(), listeners.patience(), origin.clone());
+        let task = async move {
+            let (turn, place) = match (ready, line) {
+                (Some(ready), _) => ready,
+                (None, Some(line)) => {
+                    let turn = tokio::select! {
+                        turn = line.acquire_owned() => turn.ok(),
+                        () = patience.ended() => return Err(VaultError::OutOfTime),
+                    };
+                    (turn, places.take(own.as_ref())?)
+                }
+                (None, None) => return Err(VaultError::Internal),
+            };
+            let outcome = with_patience(patience, work).await;
+            drop((turn, place));
             outcome
         };
         // The task keeps its origin, so that what it changes is recorded as the caller's.
-        let work = async move {
+        let task = async move {
             match origin {
-                Some(origin) => origin.scope(work).await,
-                None => work.await,
+                Some(origin) => origin.scope(task).await,
+                None => task.await,
             }
         };
-        self.tasks.spawn(work).await.unwrap_or_else(|error| {
-            tracing::error!(%error, "detached work ended without a result");
-            Err(VaultError::Internal)
-        })
+        Ok((task, aside))
+    }
+
+    /// The running call only waits from now on: it gives its permits back, and counts among those who wait.
+    fn step_aside(&self) -> Result<Place, VaultError> {
+        let place = self.waiting.take(Origin::current().as_ref())?;
+        Attendance::step_aside();
+        Ok(place)
     }
 
     /// Waits for a permit to list or count. A principal that asks for many at once waits only for its own.

@@ -12,6 +12,7 @@ use crate::provider::ReportedRefusal;
 use crate::store::HeldToken;
 use crate::vault::error::VaultError;
 use crate::vault::state::Vault;
+use crate::vault::state::work::Turn;
 use crate::vault::token::inspection::{Applied, Findings};
 use crate::vault::token::target::Target;
 use crate::vault::token::view::TokenView;
@@ -99,9 +100,17 @@ impl Vault {
         caller: &Principal,
         report: ReportTokenError,
     ) -> Result<ReportOutcome, VaultError> {
-        self.held(caller, &report.target).await?;
+        let held = self.held(caller, &report.target).await?;
         let (vault, caller) = (Arc::clone(self), caller.clone());
-        self.work.detached(async move { vault.judge(&caller, &report).await }).await
+        // Reports of one token wait for the first one, and use what it found out.
+        let line = self.work.line(Turn::Inspection, report.target.connection);
+        match self.work.in_turn(line, async move { vault.judge(&caller, &report).await }).await {
+            Err(VaultError::OutOfTime) => {
+                let connection = held.connection.clone();
+                self.outcome(connection, Verdict::Unconfirmed, Advice::RetryAfter, WAIT).await
+            }
+            outcome => outcome,
+        }
     }
 
     async fn judge(
@@ -109,7 +118,6 @@ impl Vault {
         caller: &Principal,
         report: &ReportTokenError,
     ) -> Result<ReportOutcome, VaultError> {
-        let _turn = self.inspections.turn(report.target.connection).await;
         let held = self.held_now(caller, &report.target).await?;
         let connection = &held.connection;
         let is_current = match report.secret {
@@ -146,6 +154,8 @@ impl Vault {
             RefusalKind::Ours(Misconfiguration::Request) => {
                 (Verdict::OurMisconfiguration, Advice::FixRequest, Duration::ZERO)
             }
+            // No classification of a report says so.
+            RefusalKind::OutOfTime => (Verdict::Transient, Advice::RetryAfter, WAIT),
             RefusalKind::Ours(problem) => {
                 tracing::error!(connection = %connection.id, problem = problem.as_str(), detail = %refusal.detail, "a caller reported a refusal that our configuration causes");
                 (Verdict::OurMisconfiguration, Advice::RetryAfter, LONG_WAIT)
@@ -188,9 +198,12 @@ impl Vault {
                 RefusalKind::Transient { retry_after } => {
                     (Verdict::Unconfirmed, Advice::RetryAfter, retry_after.unwrap_or(WAIT))
                 }
+                RefusalKind::OutOfTime => (Verdict::Unconfirmed, Advice::RetryAfter, WAIT),
                 _ => (Verdict::Unconfirmed, Advice::RetryAfter, LONG_WAIT),
             },
         };
+        let out_of_time =
+            inspection.as_ref().is_err_and(|refusal| matches!(refusal.kind, RefusalKind::OutOfTime));
         // The refusal that the caller met often names the cause better than the inspection does.
         let better_cause = match &inspection {
             Err(confirmed)
@@ -218,7 +231,7 @@ impl Vault {
                 return self.outcome(current, Verdict::StaleReport, Advice::FetchAgain, Duration::ZERO).await;
             }
         };
-        if matches!(advice, Advice::RetryAfter) {
+        if matches!(advice, Advice::RetryAfter) && !out_of_time {
             self.inspections.note(&connection, verdict == Verdict::StillValid, wait, asked_at);
         }
         self.outcome(connection, verdict, advice, wait).await

@@ -12,6 +12,7 @@ use crate::store::{Abort, HeldToken, Needs};
 use crate::vault::error::VaultError;
 use crate::vault::once::idempotency::RequestClaim;
 use crate::vault::state::Vault;
+use crate::vault::state::work::Turn;
 use crate::vault::token::change;
 use crate::vault::token::target::Target;
 use crate::vault::token::view::TokenView;
@@ -76,10 +77,11 @@ impl Vault {
         caller: &Principal,
         command: RevokeToken,
     ) -> Result<Revoked, VaultError> {
-        let held = self.held(caller, &command.target).await?;
-        let id = held.connection.id;
+        let id = self.held(caller, &command.target).await?.connection.id;
         let (vault, caller) = (Arc::clone(self), caller.clone());
-        self.work.detached(async move {
+        let line = self.work.line(Turn::Revocation, id);
+        self.work.in_turn(line, async move {
+            let held = vault.held_now(&caller, &command.target).await?;
             let flags = [
                 u8::from(command.revoke_at_provider),
                 u8::from(command.allow_shared),

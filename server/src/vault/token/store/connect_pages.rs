@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use super::accept::{Accepted, IntakeOptions};
 use super::save::Destination;
-use crate::model::{Check, CheckResult, Connection, ConnectionId, Fixer, Remedy, Secret};
+use crate::model::{Check, CheckResult, Connection, ConnectionId, Fixer, RefusalKind, Remedy, Secret};
 use crate::provider::{PageToken, Provider};
 use crate::vault::error::VaultError;
 use crate::vault::once::idempotency::RequestClaim;
 use crate::vault::state::Vault;
+use crate::vault::token::validate::checks::NO_TIME;
 
 impl Vault {
     /// Connects every page that the person behind `parent` manages. There are no errors after the commit: the check
@@ -22,6 +23,9 @@ impl Vault {
     ) -> (Vec<ConnectionId>, Check) {
         let pages = match provider.pages(secret).await {
             Ok(pages) => pages,
+            Err(refusal) if matches!(refusal.kind, RefusalKind::OutOfTime) => {
+                return (Vec::new(), Check::new("pages", CheckResult::Skipped, Remedy::none(NO_TIME)));
+            }
             Err(refusal) => {
                 let remedy = Remedy::new(
                     Fixer::WorkspaceOwner,

@@ -19,6 +19,7 @@ use crate::provider::Provider;
 use crate::vault::error::VaultError;
 use crate::vault::once::idempotency::RequestClaim;
 use crate::vault::state::Vault;
+use crate::vault::state::work::Turn;
 use crate::vault::token::inspection::{Applied, Findings};
 use crate::vault::token::target::Target;
 use crate::vault::token::validate::checks::{Examination, Patient, worst};
@@ -75,7 +76,8 @@ impl Vault {
         self.may_store(caller, &command).await?;
         let pasted = pasted_text::parse(&command.access_token, "access_token")?;
         let (vault, caller) = (Arc::clone(self), caller.clone());
-        self.work.detached(async move {
+        let line = command.connection.map(|id| self.work.line(Turn::Intake, id));
+        self.work.in_turn(line, async move {
             let options = command.options;
             let flags = [
                 u8::from(options.allow_missing_scopes),
@@ -164,7 +166,9 @@ impl Vault {
         };
         let accepted = Arc::new(accepted);
         let (connection, outcome) = self.save(&destination, Arc::clone(&accepted)).await?;
-        // After the commit there are no errors: what can't be checked is reported in the checks.
+        // After the commit there are no errors: what can't be checked is reported in the checks. Even if an exchange had
+        // to go on to its end, the checks have only the time that the caller has left.
+        let provider = self.provider(&command.provider)?;
         let found = self.examine(&*provider, &accepted).await;
         let findings = Findings::accounts(found.accounts);
         let connection = match self.apply_inspection(&connection, found.inspection, findings).await {

@@ -24,6 +24,7 @@ pub const CHECKS: [&str; 9] = [
 
 /// Above this utilisation, the check of the call budget warns.
 const THROTTLED_PERCENT: f64 = 80.0;
+pub(in crate::vault) const NO_TIME: &str = "Not tried: no time was left.";
 /// The number of ad accounts that are tried before the smoke test fails.
 const SMOKE_TRIES: usize = 3;
 
@@ -72,7 +73,9 @@ impl Patient<'_> {
                 self.use_token(&mut found).await;
             }
             Err(_) => {
-                let (result, message) = if found.is_dead() {
+                let (result, message) = if is_out_of_time(&found.inspection) {
+                    (CheckResult::Skipped, NO_TIME)
+                } else if found.is_dead() {
                     (CheckResult::Skipped, "Not tried: the token is not accepted.")
                 } else {
                     (CheckResult::Unknown, "The provider could not be asked.")
@@ -318,6 +321,10 @@ fn reachable(accounts: &[AdAccount]) -> Check {
     Check::new("ad_accounts", CheckResult::Pass, remedy).with("count", accounts.len())
 }
 
+fn is_out_of_time<T>(outcome: &Result<T, Refusal>) -> bool {
+    outcome.as_ref().is_err_and(|refusal| matches!(refusal.kind, RefusalKind::OutOfTime))
+}
+
 /// The check that a refusal failed.
 fn of_refusal(name: &'static str, refusal: &Refusal, provider: &ProviderId) -> Check {
     let (result, remedy) = match &refusal.kind {
@@ -325,6 +332,7 @@ fn of_refusal(name: &'static str, refusal: &Refusal, provider: &ProviderId) -> C
             CheckResult::Unknown,
             Remedy::new(Fixer::Nobody, "The provider could not be asked.", "Try again in a while."),
         ),
+        RefusalKind::OutOfTime => (CheckResult::Skipped, Remedy::none(NO_TIME)),
         RefusalKind::Throttled { scope, retry_after } => (
             CheckResult::Unknown,
             Remedy::new(

@@ -5,14 +5,15 @@ pub(in crate::vault) mod checks;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::model::{Check, CheckResult, Principal, Remedy, Standing};
+use crate::model::{Check, CheckResult, Connection, ConnectionId, Principal, Remedy, SecretId, Standing};
 use crate::store::HeldToken;
 use crate::vault::error::VaultError;
 use crate::vault::state::Vault;
+use crate::vault::state::work::Turn;
 use crate::vault::token::inspection::{Applied, Findings};
 use crate::vault::token::target::Target;
 use crate::vault::token::view::TokenView;
-use checks::{CHECKS, Patient};
+use checks::{CHECKS, NO_TIME, Patient};
 
 #[derive(Debug)]
 pub struct ValidateToken {
@@ -23,7 +24,16 @@ pub struct ValidateToken {
     pub ad_account_id: Option<String>,
 }
 
-#[derive(Debug)]
+/// Validations with the same question share one answer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ValidationQuestion {
+    connection: ConnectionId,
+    secret: SecretId,
+    checks: BTreeSet<String>,
+    ad_account_id: Option<String>,
+}
+
+#[derive(Debug, Clone)]
 pub struct Validation {
     /// The token with its updated facts.
     pub token: TokenView,
@@ -41,12 +51,21 @@ impl Vault {
         caller: &Principal,
         command: ValidateToken,
     ) -> Result<Validation, VaultError> {
-        self.held(caller, &command.target).await?;
+        let held = self.held(caller, &command.target).await?;
+        let connection = &held.connection;
+        let question = ValidationQuestion {
+            connection: connection.id,
+            secret: connection.secret_id,
+            checks: command.checks.clone(),
+            ad_account_id: command.ad_account_id.clone(),
+        };
+        let wanted = command.checks.clone();
+        // Each validation asks the provider several times, so there is one at a time per connection.
+        let line = self.work.line(Turn::Inspection, connection.id);
         let (vault, caller) = (Arc::clone(self), caller.clone());
-        self.work
-            .detached(async move {
-                // Each validation asks the provider several times, so there is one at a time per connection.
-                let _turn = vault.inspections.turn(command.target.connection).await;
+        let answer = self
+            .work
+            .answer(&self.inspections.validations, question, line, async move {
                 // If the token changes meanwhile, the findings are about an old token: validate once more.
                 for _ in 0..2 {
                     let held = vault.held_now(&caller, &command.target).await?;
@@ -56,7 +75,24 @@ impl Vault {
                 }
                 Err(VaultError::ConcurrentChange(command.target.connection))
             })
-            .await
+            .await;
+        match answer {
+            Err(VaultError::OutOfTime) => self.not_validated(connection, &wanted).await,
+            answer => answer,
+        }
+    }
+
+    /// The answer when no time was left for any check.
+    async fn not_validated(
+        &self,
+        connection: &Connection,
+        wanted: &BTreeSet<String>,
+    ) -> Result<Validation, VaultError> {
+        let cursor = self.cursor();
+        let skipped = |name: &&'static str| Check::new(name, CheckResult::Skipped, Remedy::none(NO_TIME));
+        let names = CHECKS.iter().filter(|name| wanted.is_empty() || wanted.contains(**name));
+        let checks = names.map(skipped).collect();
+        Ok(Validation { token: self.view(connection.clone()).await?, checks, cursor })
     }
 
     async fn validate(

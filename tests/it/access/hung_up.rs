@@ -1,0 +1,384 @@
+//! Callers who hang up or run out of time, and one connection for which Meta stalls: neither takes anything from other
+//! calls of the same principal.
+
+use std::collections::BTreeSet;
+use std::pin::Pin;
+use std::time::Duration;
+
+use pb::check::Result;
+use pb::intake_result::Outcome;
+use pb::report_token_error_response::Verdict;
+use token_vault_proto::v1::create_api_key_request::Workspaces;
+use token_vault_tests::prelude::*;
+use token_vault_tests::{eventually, eventually_async};
+use tokio::task::JoinHandle;
+
+use super::matrix::methods;
+
+const LIMIT: Duration = Duration::from_secs(60);
+/// The refusal of a dead token.
+const DEAD: &str = r#"{"error":{"code":190,"error_subcode":460,"message":"x","type":"OAuthException"}}"#;
+
+/// A connection for which the provider does not reply.
+struct Stalled {
+    connection: String,
+    /// The token that it holds, and another of the same person.
+    tokens: [String; 2],
+}
+
+async fn connected(world: &World, name: &str) -> Stalled {
+    let person = world.person(name);
+    let tokens = [person.long_lived_token(), person.long_lived_token()];
+    let connection = world.admin().connect(ACME, &tokens[0]).await;
+    Stalled { connection, tokens }
+}
+
+/// From now on, the provider does not reply to requests with these tokens, until the faults are cleared.
+fn hang(world: &World, stalled: &Stalled) {
+    for token in &stalled.tokens {
+        world.sandbox.fault(Fault::on(Endpoint::Any).token(token).always().with(FaultKind::Hang));
+    }
+}
+
+fn stalls(world: &World) -> usize {
+    world.sandbox.unanswered(Endpoint::Any)
+}
+
+/// The same principal stores, validates and reports for another connection. Nothing of that has to wait.
+async fn works_elsewhere(world: &World, caller: &Caller, name: &str) {
+    let token = world.person(name).long_lived_token();
+    // The vault may notice a moment later that a caller hung up.
+    let intake =
+        eventually_async("a store elsewhere", LIMIT, async || match caller.store(ACME, &token).await {
+            Err(no) if no.reason() == Reason::RateLimited.reason() => None,
+            stored => Some(stored.expect("it is stored")),
+        })
+        .await;
+    let tried = |check: &pb::Check| !matches!(check.result(), Result::Skipped | Result::Unknown);
+    assert!(intake.checks.iter().all(tried), "{:?}", intake.checks);
+    let id = intake.token.expect("a token").connection_id;
+    caller.validate(&id).await.expect("a validation elsewhere");
+    let verdict = caller.report(&id, 1, 400, DEAD).await.expect("a report elsewhere").verdict();
+    assert_eq!(verdict, Verdict::StillValid);
+}
+
+/// What becomes of a provider call whose caller hangs up.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum InProvider {
+    /// The RPC asks no provider.
+    Never,
+    /// It is cut off.
+    Cut,
+    /// It changes something at the provider, so it goes on.
+    GoesOn,
+}
+
+use InProvider::{Cut, GoesOn, Never};
+
+/// Every RPC.
+const RPCS: [(&str, InProvider); 25] = [
+    ("TokenVault/StoreToken", Cut),
+    ("TokenVault/ExchangeToken", GoesOn),
+    ("TokenVault/ValidateToken", Cut),
+    ("TokenVault/FetchAccessToken", Never),
+    ("TokenVault/GetToken", Never),
+    ("TokenVault/ListTokens", Never),
+    ("TokenVault/ReportTokenError", Cut),
+    ("TokenVault/RevokeToken", GoesOn),
+    ("TokenVault/WatchExpiryEvents", Never),
+    ("TokenVault/ListExpiryEvents", Never),
+    ("TokenVault/AcknowledgeEvents", Never),
+    ("VaultAdmin/CreateApiKey", Never),
+    ("VaultAdmin/ListApiKeys", Never),
+    ("VaultAdmin/RevokeApiKey", Never),
+    ("VaultAdmin/RotateApiKey", Never),
+    ("VaultAdmin/ListJobs", Never),
+    ("VaultAdmin/RunJob", Never),
+    ("VaultAdmin/ListJobRuns", Never),
+    ("VaultAdmin/ListSubscriptions", Never),
+    ("VaultAdmin/DeleteSubscription", Never),
+    ("VaultAdmin/RotateKey", Never),
+    ("VaultAdmin/GetWorkspace", Never),
+    ("VaultAdmin/ListWorkspaces", Never),
+    ("VaultAdmin/ShredWorkspace", Never),
+    ("VaultAdmin/GetVaultStatus", Never),
+];
+
+type Called = Pin<Box<dyn Future<Output = core::result::Result<(), Denial>> + Send>>;
+
+/// A call of this RPC about the connection. `nth` makes it another question than an earlier one.
+fn call(caller: &Caller, rpc: &str, about: &Stalled, nth: usize) -> Called {
+    let (caller, id) = (caller.clone(), about.connection.clone());
+    let token = about.tokens[nth % 2].clone();
+    let checks = ["token_accepted", "ad_accounts"][nth % 2].to_owned();
+    macro_rules! called {
+        ($verb:ident, $message:expr) => {
+            Box::pin(async move { caller.$verb($message).await.map(drop) })
+        };
+    }
+    match rpc.split('/').nth(1).expect("a method") {
+        "StoreToken" => called!(
+            store_token,
+            pb::StoreTokenRequest {
+                workspace_id: ACME.into(),
+                provider: "meta".into(),
+                connection_id: Some(id),
+                credential: Some(pb::store_token_request::Credential::AccessToken(token)),
+                ..Default::default()
+            }
+        ),
+        "ExchangeToken" => Box::pin(async move { caller.exchange(&id).await.map(drop) }),
+        "ValidateToken" => called!(
+            validate_token,
+            pb::ValidateTokenRequest { connection_id: id, checks: vec![checks], ..Default::default() }
+        ),
+        "ReportTokenError" => Box::pin(async move { caller.report(&id, 1, 400, DEAD).await.map(drop) }),
+        "RevokeToken" => called!(
+            revoke_token,
+            pb::RevokeTokenRequest { connection_id: id, revoke_at_provider: true, ..Default::default() }
+        ),
+        "FetchAccessToken" => Box::pin(async move { caller.fetch(&id).await.map(drop) }),
+        "GetToken" => Box::pin(async move { caller.get(&id).await.map(drop) }),
+        "ShredWorkspace" => called!(
+            shred_workspace,
+            pb::ShredWorkspaceRequest {
+                workspace_id: "nowhere".into(),
+                confirm_workspace_id: "nowhere".into(),
+                ..Default::default()
+            }
+        ),
+        "GetWorkspace" => called!(get_workspace, pb::GetWorkspaceRequest { workspace_id: ACME.into() }),
+        "RotateKey" => called!(
+            rotate_key,
+            pb::RotateKeyRequest {
+                key: Some(pb::rotate_key_request::Key::WorkspaceId(ACME.into())),
+                ..Default::default()
+            }
+        ),
+        "CreateApiKey" => called!(
+            create_api_key,
+            pb::CreateApiKeyRequest {
+                principal: format!("another-{nth}"),
+                role: Role::Viewer.into(),
+                workspaces: Some(Workspaces::AllWorkspaces(true)),
+                ..Default::default()
+            }
+        ),
+        // The others are called without a message, which names nothing or is refused; they hold a place all the same.
+        _ => {
+            let path = format!("/tokenvault.v1.{rpc}");
+            Box::pin(async move {
+                match caller.call_empty(&path).await {
+                    Err(no) if no.code() == Code::InvalidArgument => Ok(()),
+                    outcome => outcome,
+                }
+            })
+        }
+    }
+}
+
+/// Hangs up on a call that is under way.
+async fn hang_up(call: JoinHandle<core::result::Result<(), Denial>>) {
+    call.abort();
+    let _ = call.await;
+}
+
+#[test]
+fn every_rpc_has_a_row() {
+    let rows: BTreeSet<_> = RPCS.iter().map(|(rpc, _)| (*rpc).to_owned()).collect();
+    assert_eq!(rows, methods());
+}
+
+on_both_databases! {
+    // A place that is not given back shows at once: there are only two.
+    with |builder| builder
+        .config("server.limits.max_calls_per_principal", "2")
+        .config("providers.meta.request_timeout", "20s");
+
+    async fn whoever_hangs_up_at_any_moment_of_any_rpc_leaves_nothing_behind(world: World) {
+        let busy = world.key_of("busy", Role::Admin).await;
+        for (row, (rpc, in_provider)) in RPCS.into_iter().enumerate() {
+            let name = |moment: &str| format!("{row} {moment}");
+            let stalled = connected(&world, &name("stalled")).await;
+            hang(&world, &stalled);
+
+            // Before the work begins.
+            for nth in 0..4 {
+                let begun = tokio::spawn(call(&busy, rpc, &stalled, nth));
+                tokio::task::yield_now().await;
+                hang_up(begun).await;
+            }
+            if in_provider == GoesOn {
+                // One of them may have begun, and goes on to its end.
+                world.sandbox.clear_faults();
+            }
+            works_elsewhere(&world, &busy, &name("before")).await;
+            eventually(&format!("{rpc}: nothing is asked for nobody"), LIMIT, || stalls(&world) == 0);
+            let stalled = connected(&world, &name("stalled again")).await;
+            hang(&world, &stalled);
+
+            if in_provider != Never {
+                // In the provider call, and another one that waits for its turn.
+                let first = tokio::spawn(call(&busy, rpc, &stalled, 0));
+                eventually(&format!("{rpc} asks the provider"), LIMIT, || stalls(&world) == 1);
+                let second = tokio::spawn(call(&busy, rpc, &stalled, 1));
+                works_elsewhere(&world, &busy, &name("waiting")).await;
+                assert_eq!(stalls(&world), 1, "{rpc}: one at a time for one connection");
+                hang_up(second).await;
+                hang_up(first).await;
+                works_elsewhere(&world, &busy, &name("in the provider call")).await;
+                if in_provider == Cut {
+                    eventually(&format!("{rpc} is cut off"), LIMIT, || stalls(&world) == 0);
+                } else {
+                    assert_eq!(stalls(&world), 1, "{rpc} goes on");
+                }
+            }
+
+            // After the work.
+            world.sandbox.clear_faults();
+            eventually(&format!("{rpc} ends"), LIMIT, || stalls(&world) == 0);
+            let fresh = connected(&world, &name("fresh")).await;
+            for nth in 0..3 {
+                let outcome = eventually_async(&format!("{rpc} is let in"), LIMIT, async || {
+                    match call(&busy, rpc, &fresh, nth).await {
+                        Err(no) if no.reason() == Reason::RateLimited.reason() => None,
+                        outcome => Some(outcome),
+                    }
+                })
+                .await;
+                let unknown = outcome.as_ref().err().is_some_and(|no| no.code() == Code::NotFound);
+                let ended = outcome.as_ref().err().is_some_and(|no| no.code() == Code::FailedPrecondition);
+                assert!(outcome.is_ok() || unknown || ended, "{rpc}: {outcome:?}");
+            }
+            works_elsewhere(&world, &busy, &name("after")).await;
+        }
+    }
+
+    async fn the_callers_deadline_reaches_the_provider_call(world: World) {
+        let hasty = world.key_of("hasty", Role::Admin).await.within(Duration::from_secs(8));
+        let stalled = connected(&world, "ana").await;
+        let result = |checks: &[pb::Check], name: &str| {
+            checks.iter().find(|check| check.name == name).map(pb::Check::result)
+        };
+        let cut = |what: &str| eventually(what, LIMIT, || stalls(&world) == 0);
+
+        // The inspector replies, and the list of ad accounts does not.
+        for token in &stalled.tokens {
+            world.sandbox.fault(Fault::on(Endpoint::AdAccounts).token(token).always().with(FaultKind::Hang));
+        }
+        let validation = hasty.validate(&stalled.connection).await.expect("a validation is always answered");
+        assert_eq!(result(&validation.checks, "token_accepted"), Some(Result::Pass));
+        assert_eq!(result(&validation.checks, "ad_accounts"), Some(Result::Skipped));
+        assert_eq!(result(&validation.checks, "smoke_test"), Some(Result::Skipped));
+        cut("the list of ad accounts is cut off");
+        let intake = hasty.store(ACME, &stalled.tokens[1]).await.expect("after the commit there is no error");
+        assert_eq!(intake.outcome(), Outcome::Replaced);
+        assert_eq!(result(&intake.checks, "ad_accounts"), Some(Result::Skipped));
+        assert_eq!(result(&intake.checks, "expiry"), Some(Result::Pass));
+        cut("the checks of a stored token are cut off");
+
+        // Nothing replies.
+        hang(&world, &stalled);
+        let validation = hasty.validate(&stalled.connection).await.expect("a validation is always answered");
+        for name in ["token_accepted", "required_scopes", "ad_accounts", "smoke_test"] {
+            assert_eq!(result(&validation.checks, name), Some(Result::Skipped), "{name}");
+        }
+        cut("the inspection of a validation is cut off");
+        let report = hasty.report(&stalled.connection, 2, 400, DEAD).await.expect("a report is answered");
+        assert_eq!(report.verdict(), Verdict::Unconfirmed);
+        cut("the inspection of a report is cut off");
+        let no = hasty.store(ACME, &stalled.tokens[0]).await.expect_err("nothing is known about the token");
+        no.is(Code::Unavailable, Reason::ProviderUnavailable).has_retry();
+        cut("the inspection of a new token is cut off");
+        world.sandbox.clear_faults();
+        assert_eq!(hasty.get(&stalled.connection).await.unwrap().token_version, 2, "nothing was replaced");
+    }
+
+    async fn a_store_that_began_at_the_provider_ends_once_without_its_caller(world: World) {
+        let busy = world.key_of("busy", Role::Admin).await;
+        let token = world.person("ana").short_lived_token();
+        world.sandbox.fault(
+            Fault::on(Endpoint::OauthAccessToken).token(&token).always().with(FaultKind::Hang),
+        );
+        let exchanges = || world.sandbox.unanswered(Endpoint::OauthAccessToken);
+        let store = tokio::spawn({
+            let (busy, token) = (busy.clone(), token.clone());
+            async move { busy.store(ACME, &token).await.map(drop) }
+        });
+        eventually("it is exchanged", LIMIT, || exchanges() == 1);
+        hang_up(store).await;
+        works_elsewhere(&world, &busy, "bob").await;
+        assert_eq!(exchanges(), 1, "the exchange goes on");
+        let stored = async || {
+            let tokens = busy.list().await.ok()?.tokens;
+            let named = |token: &pb::Token| token.subject.as_ref().is_some_and(|who| who.name == "ana");
+            Some(tokens.into_iter().filter(named).collect::<Vec<_>>())
+        };
+        assert_eq!(stored().await.unwrap().len(), 0, "nothing is stored yet");
+        world.sandbox.clear_faults();
+        let stored = eventually_async("it is stored", LIMIT, async || stored().await.filter(|all| !all.is_empty()));
+        let stored = stored.await;
+        assert_eq!((stored.len(), stored[0].token_version), (1, 1));
+        assert_eq!(world.sandbox.count(Endpoint::OauthAccessToken), 1, "and was exchanged once");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_connection_that_stalls_shuts_nobody_out() {
+    let world = World::builder(Backend::Sqlite).config("providers.meta.request_timeout", "20s").start().await;
+    let busy = world.key_of("busy", Role::Admin).await;
+    let stalled = connected(&world, "ana").await;
+    hang(&world, &stalled);
+    // 150 calls to one connection: as many equal validations as others, as reports, and as stores.
+    let calls: Vec<_> = (0..150)
+        .map(|n| {
+            let rpc = ["ValidateToken", "ReportTokenError", "StoreToken"][n % 3];
+            tokio::spawn(call(&busy, &format!("TokenVault/{rpc}"), &stalled, n / 3))
+        })
+        .collect();
+    eventually("the provider is asked", LIMIT, || stalls(&world) >= 1);
+    for n in 0..5 {
+        works_elsewhere(&world, &busy, &format!("other {n}")).await;
+        assert!(stalls(&world) >= 1, "it still stalls");
+    }
+    assert!(stalls(&world) <= 2, "one inspection and one intake at a time");
+    world.sandbox.clear_faults();
+    for call in calls {
+        if let Err(no) = call.await.expect("no panic") {
+            assert_ne!(no.reason(), Reason::RateLimited.reason(), "{no:?}");
+        }
+    }
+    works_elsewhere(&world, &busy, "afterwards").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn equal_questions_in_flight_share_one_answer() {
+    let world = World::start(Backend::Sqlite).await;
+    let busy = world.key_of("busy", Role::Admin).await;
+    let stalled = connected(&world, "ana").await;
+    let requests = || world.sandbox.count(Endpoint::DebugToken);
+    let before = requests();
+    hang(&world, &stalled);
+    let validations: Vec<_> = (0..40)
+        .map(|_| {
+            let (busy, id) = (busy.clone(), stalled.connection.clone());
+            tokio::spawn(async move { busy.validate(&id).await })
+        })
+        .collect();
+    eventually("the provider is asked", LIMIT, || requests() == before + 1);
+    // Who asked first is among those who hang up, and the others get the answer all the same.
+    validations[..10].iter().for_each(JoinHandle::abort);
+    works_elsewhere(&world, &busy, "bob").await;
+    let before = requests();
+    world.sandbox.clear_faults();
+    let mut answers = BTreeSet::new();
+    for validation in validations {
+        if let Ok(answer) = validation.await {
+            let token = answer.expect("an answer").token.expect("a token");
+            answers.insert(format!("{:?}", token.last_validated_at));
+        }
+    }
+    // One that came late may have asked once more.
+    assert!(answers.len() <= 2, "{answers:?}");
+    assert!(requests() <= before + 1, "the others did not ask again");
+}
