@@ -133,6 +133,7 @@ pub(super) fn cause_of_problem(reason: i32) -> Option<Cause> {
         Ok(ErrorReason::ScopesMissing | ErrorReason::OptionalScopesMissing) => Cause::Scopes,
         Ok(ErrorReason::AdAccountsUnreachable | ErrorReason::NoAdAccounts) => Cause::AdAccounts,
         Ok(ErrorReason::DataAccessEnding) => Cause::DataAccess,
+        Ok(ErrorReason::Overdue) => Cause::Overdue,
         Ok(ErrorReason::ProviderThrottled | ErrorReason::CallBudgetExhausted) => Cause::Throttling,
         // The provider's own alarm covers this problem, so connections get no incident of their own for it.
         Ok(ErrorReason::ProviderUnavailable | ErrorReason::ProviderMisconfigured) => return None,

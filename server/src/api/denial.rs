@@ -54,9 +54,11 @@ impl Denial {
         }
     }
 
-    /// Takes the words, and who can fix it, from a remedy of the model.
+    /// Takes the words, who can fix it and where, from a remedy of the model.
     pub(super) fn by_remedy(code: Code, reason: Reason, remedy: Remedy) -> Self {
-        Self::new(code, reason, remedy.message, remedy.action).with("fixer", remedy.fixer.as_str())
+        Self::new(code, reason, remedy.message, remedy.action)
+            .with("fixer", remedy.fixer.as_str())
+            .with("url", remedy.url)
     }
 
     /// Adds metadata. An empty value is left out: the contract lets a key be missing when its value is unknown.

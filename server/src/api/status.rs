@@ -8,7 +8,8 @@ use tonic::{Code, Response, Status};
 
 use super::call::Call;
 use super::denial::{Denial, LATER, SOON};
-use crate::model::{Fixer, Remedy};
+use crate::model::{Fixer, RefusalReason, Refused, Remedy, Renewal};
+use crate::provider::GUIDE;
 use crate::vault::{FieldViolation, VaultError};
 
 /// The response to a call, from a verb's outcome.
@@ -110,7 +111,7 @@ fn denial(error: VaultError, call: &Call) -> Denial {
         E::ProviderRefusedToken { provider, reason, provider_code } => Denial::by_remedy(
             Code::InvalidArgument,
             Reason::ProviderRefusedToken,
-            Remedy::for_refusal(reason),
+            Remedy::for_refusal(reason, Refused::Offered, &provider, GUIDE),
         )
         .with("provider", provider)
         .with("refusal", reason.as_str())
@@ -184,24 +185,24 @@ fn denial(error: VaultError, call: &Call) -> Denial {
         )
         .with("provider", provider)
         .with("connection_id", connection),
-        E::TokenExpired { connection, version, at } => Denial::new(
+        E::TokenExpired { connection, provider, version, at } => Denial::by_remedy(
             Code::FailedPrecondition,
             Reason::TokenExpired,
-            format!("The token expired at {at}, and an expired token cannot be renewed."),
-            "Pause the connection and ask the workspace owner to reconnect the account.",
+            Remedy::for_refusal(RefusalReason::Expired, Refused::Held, &provider, GUIDE),
         )
         .with("connection_id", connection)
         .with("token_version", version)
-        .with("expired_at", at)
-        .with("fixer", Fixer::WorkspaceOwner.as_str()),
-        E::TokenInvalid { connection, version, since, reason, provider_code } => {
-            Denial::by_remedy(Code::FailedPrecondition, Reason::TokenInvalid, Remedy::for_refusal(reason))
-                .with("connection_id", connection)
-                .with("token_version", version)
-                .with("invalid_since", since)
-                .with("refusal", reason.as_str())
-                .with("provider_code", provider_code)
-        }
+        .with("expired_at", at),
+        E::TokenInvalid { connection, provider, version, since, reason, provider_code } => Denial::by_remedy(
+            Code::FailedPrecondition,
+            Reason::TokenInvalid,
+            Remedy::for_refusal(reason, Refused::Held, &provider, GUIDE),
+        )
+        .with("connection_id", connection)
+        .with("token_version", version)
+        .with("invalid_since", since)
+        .with("refusal", reason.as_str())
+        .with("provider_code", provider_code),
         E::TokenRevoked { connection, at } => Denial::new(
             Code::FailedPrecondition,
             Reason::TokenRevoked,
@@ -210,7 +211,7 @@ fn denial(error: VaultError, call: &Call) -> Denial {
         )
         .with("connection_id", connection)
         .with("revoked_at", at),
-        E::TokenLifeTooShort { connection, version, ends_at, left, wanted } => Denial::new(
+        E::TokenLifeTooShort { connection, version, ends_at, left, wanted, renewal } => Denial::new(
             Code::FailedPrecondition,
             Reason::TokenLifeTooShort,
             format!(
@@ -218,12 +219,13 @@ fn denial(error: VaultError, call: &Call) -> Denial {
                 left.as_secs(),
                 wanted.as_secs()
             ),
-            "Ask for a smaller min_ttl, or pause until the account is reconnected.",
+            lengthen(renewal),
         )
         .with("connection_id", connection)
         .with("token_version", version)
         .with("expires_at", ends_at)
-        .with("life_left", left.as_secs()),
+        .with("life_left", left.as_secs())
+        .with("renewal", renewal.as_str()),
         E::ScopesMissing { missing, declined } => {
             scopes_missing(&missing, &declined).with("connection_id", call.connection())
         }
@@ -276,7 +278,7 @@ fn denial(error: VaultError, call: &Call) -> Denial {
         E::ProviderMisconfigured { provider, problem, provider_code } => Denial::by_remedy(
             Code::FailedPrecondition,
             Reason::ProviderMisconfigured,
-            Remedy::for_misconfiguration(problem, &provider),
+            Remedy::for_misconfiguration(problem, &provider, GUIDE),
         )
         .with("provider", provider)
         .with("problem", problem.as_str())
@@ -472,6 +474,21 @@ fn fields(violations: Vec<FieldViolation>) -> Denial {
     Denial::new(Code::InvalidArgument, Reason::FieldInvalid, problem, "Correct the request.")
         .violations(violations)
         .with("field", first)
+}
+
+/// What to do about a token that ends too soon.
+const fn lengthen(renewal: Renewal) -> &'static str {
+    match renewal {
+        Renewal::ByVault => {
+            "Ask for a smaller min_ttl, or have ExchangeToken called: the provider lets the vault renew this token."
+        }
+        Renewal::MaybeByVault => {
+            "Ask for a smaller min_ttl, or have ExchangeToken called, which may give the token a longer life."
+        }
+        Renewal::ByPerson | Renewal::NotNeeded => {
+            "Ask for a smaller min_ttl, or pause until the account is reconnected."
+        }
+    }
 }
 
 fn scopes_missing(missing: &[String], declined: &[String]) -> Denial {

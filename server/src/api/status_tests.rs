@@ -9,8 +9,8 @@ use tonic_types::StatusExt;
 use super::call::Call;
 use super::status::deny;
 use crate::model::{
-    ApiKeyId, ConnectionId, Misconfiguration, ProviderId, RefusalReason, RequestId, Role, SubscriptionName,
-    Timestamp, TokenVersion, WorkspaceId,
+    ApiKeyId, ConnectionId, Misconfiguration, ProviderId, RefusalReason, Renewal, RequestId, Role,
+    SubscriptionName, Timestamp, TokenVersion, WorkspaceId,
 };
 use crate::vault::{FieldViolation, VaultError as E};
 
@@ -72,14 +72,28 @@ fn all() -> Vec<(E, Option<Reason>)> {
             E::SubjectAlreadyConnected { provider: meta(), connection: id },
             Some(Reason::SubjectAlreadyConnected),
         ),
-        (E::TokenExpired { connection: id, version, at: AT }, Some(Reason::TokenExpired)),
+        (E::TokenExpired { connection: id, provider: meta(), version, at: AT }, Some(Reason::TokenExpired)),
         (
-            E::TokenInvalid { connection: id, version, since: AT, reason, provider_code: code() },
+            E::TokenInvalid {
+                connection: id,
+                provider: meta(),
+                version,
+                since: AT,
+                reason,
+                provider_code: code(),
+            },
             Some(Reason::TokenInvalid),
         ),
         (E::TokenRevoked { connection: id, at: AT }, Some(Reason::TokenRevoked)),
         (
-            E::TokenLifeTooShort { connection: id, version, ends_at: AT, left: second, wanted: second },
+            E::TokenLifeTooShort {
+                connection: id,
+                version,
+                ends_at: AT,
+                left: second,
+                wanted: second,
+                renewal: Renewal::MaybeByVault,
+            },
             Some(Reason::TokenLifeTooShort),
         ),
         (E::ScopesMissing { missing: text(), declined: vec![] }, Some(Reason::ScopesMissing)),

@@ -30,7 +30,7 @@ use crate::api::{ClientAuth, Limits, TlsFiles};
 use crate::audit::AuditConfig;
 use crate::model::{CertificateRule, Cron, Policy, RenewalPolicy, Secret, Timestamp, exposure_of};
 use crate::oidc::OidcConfig;
-use crate::provider::ProviderConfigs;
+use crate::provider::{GUIDE, ProviderConfigs};
 use crate::telemetry::LogFormat;
 use crate::vault::{BreakGlassSealingKey, CallerPolicy, Timetable, TransitConfig, VaultConfig, WatchLimits};
 use declare::Setting;
@@ -218,6 +218,7 @@ impl Config {
                 event_retention: self.events.retention,
                 required_scopes,
                 optional_scopes,
+                guide: GUIDE,
             },
             timetable: self.jobs,
             callers: CallerPolicy {

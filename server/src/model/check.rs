@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Remedy;
+use super::{Harm, Problem, Remedy};
 
 /// Ordered from best to worst, so that the worst of several results is their maximum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,6 +30,20 @@ pub struct Check {
 impl Check {
     pub fn new(name: &'static str, result: CheckResult, remedy: Remedy) -> Self {
         Self { name, result, remedy, metadata: BTreeMap::new() }
+    }
+
+    /// A check that fails if `problem` keeps the token from its work, warns of a lesser one, and passes with `good` if
+    /// there is none.
+    pub fn of(name: &'static str, problem: Option<Problem>, good: Remedy) -> Self {
+        let Some(Problem { harm, remedy, metadata, .. }) = problem else {
+            return Self::new(name, CheckResult::Pass, good);
+        };
+        let result = match harm {
+            Harm::None => CheckResult::Pass,
+            Harm::Later | Harm::Soon => CheckResult::Warn,
+            Harm::Now => CheckResult::Fail,
+        };
+        Self { name, result, remedy, metadata }
     }
 
     /// Adds a fact.

@@ -1,8 +1,7 @@
 //! The domain's vocabulary: ids, time, secrets, a token's facts and what follows from them.
 //!
 //! No I/O, no async, and no error but a bad value. Every other module uses these types, and this one uses none of
-//! the others. Start with `token/status.rs`: `Connection::status` is the one function that decides what a token is
-//! worth now.
+//! the others. Start with `token/health.rs`: `Connection::health` is the one function that decides how a token is now.
 
 mod audit;
 mod caller;
@@ -36,13 +35,14 @@ pub use id::{
 };
 pub use policy::{Policy, RenewalPolicy};
 pub use refusal::{Misconfiguration, Refusal, RefusalKind, RefusalReason};
-pub use remedy::{Fixer, Remedy, Severity};
+pub use remedy::{Fixer, Guide, Matter, Refused, Remedy, Severity};
 pub use secret::{Fingerprint, Sealed, Secret, exposure_of};
 pub use time::{Clock, Timestamp};
 pub use token::{
     AdAccount, AdAccountState, Badge, BadgeColor, Connection, DataRefusal, Expiry, ExpirySource, Grant,
-    GrantState, GranularScope, ListOrder, Observations, Problem, ProblemReason, Renewal, Reports, Schedule,
-    Standing, Status, Subject, SubjectType, TokenFacts, TokenKind,
+    GrantState, GranularScope, Harm, Health, ListOrder, Observations, Problem, ProblemReason, Renewal,
+    RenewalFailure, Reports, Schedule, Standing, Standpoint, Status, Subject, SubjectType, TokenFacts,
+    TokenKind,
 };
 
 /// A value that is not acceptable.

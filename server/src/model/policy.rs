@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::{Guide, Timestamp};
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// How long before its end a token counts as expiring.
@@ -14,6 +16,8 @@ pub struct Policy {
     pub required_scopes: Vec<String>,
     /// Scopes without which some features are missing.
     pub optional_scopes: Vec<String>,
+    /// The providers' own words. It is part of the program, and no decision of the operator.
+    pub guide: Guide,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +30,16 @@ pub struct RenewalPolicy {
 }
 
 impl Policy {
+    /// How long before an end people are told of it.
+    pub fn notice(&self) -> Duration {
+        self.thresholds.iter().copied().fold(self.warning_window, Duration::max)
+    }
+
+    /// The tightest threshold before `end` that has been crossed.
+    pub fn crossed(&self, end: Timestamp, now: Timestamp) -> Option<Duration> {
+        self.thresholds.iter().copied().filter(|threshold| end - *threshold <= now).min()
+    }
+
     /// The required scopes that are not among `granted`.
     pub fn missing_required(&self, granted: &[String]) -> Vec<String> {
         missing(&self.required_scopes, granted)
@@ -53,6 +67,7 @@ impl Default for Policy {
             event_retention: 90 * DAY,
             required_scopes: Vec::new(),
             optional_scopes: Vec::new(),
+            guide: Guide::SILENT,
         }
     }
 }

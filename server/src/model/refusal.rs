@@ -4,7 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 /// Why a token does not work at the provider.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::EnumString)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::EnumString, strum::VariantArray,
+)]
 #[strum(const_into_str, serialize_all = "SCREAMING_SNAKE_CASE")]
 pub enum RefusalReason {
     Expired,
@@ -55,7 +57,9 @@ impl RefusalReason {
 }
 
 /// What is wrong with our own configuration: never the token's fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::EnumString)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::EnumString, strum::VariantArray,
+)]
 #[strum(const_into_str, serialize_all = "SCREAMING_SNAKE_CASE")]
 pub enum Misconfiguration {
     /// None of the configured app secrets is the app's.

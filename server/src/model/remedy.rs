@@ -1,6 +1,9 @@
-//! Remedies: the sentences for people that say what is wrong, who can fix it, and how.
+//! Remedies: the sentences for people that say what is wrong, who can fix it, and how. The sentences here hold for
+//! every provider; a [`Guide`] puts a provider's own words and addresses in their place.
 
-use super::{Misconfiguration, ProviderId, RefusalReason};
+use std::fmt;
+
+use super::{Misconfiguration, ProviderId, RefusalReason, Timestamp};
 
 /// Who can fix it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::EnumString)]
@@ -35,6 +38,64 @@ pub enum Severity {
     Critical,
 }
 
+/// Which token a refusal is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Refused {
+    /// The token that a connection holds.
+    Held,
+    /// A token that somebody wants to store.
+    Offered,
+}
+
+/// What a remedy is about, where a provider may know better words, or the address of the page that helps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Matter {
+    Refusal(RefusalReason, Refused),
+    /// Data access that ends soon, or has ended.
+    DataAccess,
+    RequiredScopes,
+    OptionalScopes,
+    /// Some ad accounts refuse the token, or all of those that it had.
+    AdAccounts,
+    /// The token never reached an ad account.
+    NoAdAccounts,
+    Misconfiguration(Misconfiguration),
+    Unreachable,
+    ManyDeaths,
+}
+
+/// Knows the providers' own words and addresses, which this module must not name. It changes the remedy for a matter of
+/// a provider, and leaves it as it is where the provider has nothing better.
+#[derive(Clone, Copy)]
+pub struct Guide(pub fn(&ProviderId, Matter, &mut Remedy));
+
+impl Guide {
+    /// For tests without a provider.
+    #[cfg(test)]
+    pub const SILENT: Self = Self(|_, _, _| {});
+
+    fn improve(self, provider: &ProviderId, matter: Matter, mut remedy: Remedy) -> Remedy {
+        (self.0)(provider, matter, &mut remedy);
+        remedy
+    }
+}
+
+impl fmt::Debug for Guide {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Guide")
+    }
+}
+
+/// Every guide of one binary is the same.
+impl PartialEq for Guide {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Guide {}
+
+/// What is wrong, who can fix it, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remedy {
     pub fixer: Fixer,
@@ -42,11 +103,18 @@ pub struct Remedy {
     pub message: String,
     /// What to do. One English sentence.
     pub action: String,
+    /// Where to do it; empty if there is no such page.
+    pub url: String,
 }
+
+/// What helps in most cases.
+const RECONNECT: &str = "Ask the workspace owner to reconnect the account.";
+const RECONNECT_BEFORE: &str = "Ask the workspace owner to reconnect the account before then.";
+const LOG_IN_AGAIN: &str = "Ask the person to log in again, and store the new token.";
 
 impl Remedy {
     pub fn new(fixer: Fixer, message: impl Into<String>, action: impl Into<String>) -> Self {
-        Self { fixer, message: message.into(), action: action.into() }
+        Self { fixer, message: message.into(), action: action.into(), url: String::new() }
     }
 
     /// Nothing is wrong.
@@ -54,81 +122,203 @@ impl Remedy {
         Self::new(Fixer::Nobody, message, "Nothing to do.")
     }
 
+    /// How long its texts are.
+    pub const fn bytes(&self) -> usize {
+        self.message.len() + self.action.len() + self.url.len()
+    }
+
     /// A token that the provider refuses.
-    pub fn for_refusal(reason: RefusalReason) -> Self {
+    pub fn for_refusal(reason: RefusalReason, refused: Refused, provider: &ProviderId, guide: Guide) -> Self {
         use RefusalReason as R;
-        const RECONNECT: &str = "Ask the workspace owner to reconnect the account.";
-        let (fixer, message, action) = match reason {
-            R::Expired => (
-                Fixer::WorkspaceOwner,
-                "The token has expired; an expired token cannot be renewed.",
-                RECONNECT,
-            ),
-            R::PasswordChanged => (
-                Fixer::WorkspaceOwner,
+        let anew = match refused {
+            Refused::Held => RECONNECT,
+            Refused::Offered => LOG_IN_AGAIN,
+        };
+        let owner = |message, action| Self::new(Fixer::WorkspaceOwner, message, action);
+        let remedy = match reason {
+            R::Expired => owner("The token has expired; an expired token cannot be renewed.", anew),
+            R::PasswordChanged => owner(
                 "The person changed the password, or the provider reset the session for security.",
-                RECONNECT,
+                anew,
             ),
-            R::AppRemoved => {
-                (Fixer::WorkspaceOwner, "The person removed the app from the account.", RECONNECT)
-            }
-            R::Checkpoint => (
-                Fixer::WorkspaceOwner,
+            R::AppRemoved => owner("The person removed the app from the account.", anew),
+            R::Checkpoint => owner(
                 "The provider asks the person to pass a security check.",
-                "Ask the person to log in on the provider's site and follow its instructions; the token may then work again.",
+                "Ask the person to log in at the provider and follow its instructions; the token may then work again.",
             ),
-            R::UnconfirmedAccount => (
-                Fixer::WorkspaceOwner,
+            R::UnconfirmedAccount => owner(
                 "The person's account at the provider is not confirmed.",
-                "Ask the person to confirm the account on the provider's site; the token may then work again.",
+                "Ask the person to confirm the account at the provider; the token may then work again.",
             ),
-            R::LoggedOut => {
-                (Fixer::WorkspaceOwner, "The person logged out, which ended the session.", RECONNECT)
-            }
-            R::RevokedAtProvider => {
-                (Fixer::WorkspaceOwner, "The session was ended through the provider's API.", RECONNECT)
-            }
-            R::UnusedTooLong => (Fixer::WorkspaceOwner, "The token was not used for too long.", RECONNECT),
-            R::DataAccessLapsed => (
-                Fixer::WorkspaceOwner,
-                "The person has not used the app for 90 days, so the provider withholds the data.",
-                "Ask the workspace owner to reconnect and confirm the data access.",
+            R::LoggedOut => owner("The person logged out, which ended the session.", anew),
+            R::RevokedAtProvider => owner("The token was revoked at the provider.", anew),
+            R::UnusedTooLong => owner("The token was not used for too long.", anew),
+            R::DataAccessLapsed => owner(
+                "The person has not used the app for a long time, so the provider no longer lets it read the data.",
+                match refused {
+                    Refused::Held => {
+                        "Ask the workspace owner to reconnect the account and confirm the data access."
+                    }
+                    Refused::Offered => {
+                        "Ask the person to log in again, confirm the data access, and store the new token."
+                    }
+                },
             ),
-            R::RoleLost => (
+            R::RoleLost => Self::new(
                 Fixer::AdAccountAdmin,
                 "The person no longer has the role that the token needs.",
                 "Have the role restored, or let another person connect.",
             ),
-            R::PolicyBlocked => (
-                Fixer::WorkspaceOwner,
-                "The provider blocked the person or the app for policy reasons.",
-                "See the provider's notice, appeal there, and reconnect when it is lifted.",
+            R::PolicyBlocked => owner(
+                "The provider blocked the person or the app because of its policies.",
+                "Read the provider's notice and appeal there; the token may work again when the block is lifted.",
             ),
-            R::AdminPolicy => (
+            R::AdminPolicy => Self::new(
                 Fixer::AdAccountAdmin,
                 "An administrator's policy forbids this access.",
                 "Ask the administrator to allow the app.",
             ),
-            R::WrongApp => (
+            R::WrongApp => Self::new(
                 Fixer::Operator,
                 "The token was made for another app than the configured one.",
-                "Check the configured app id, or store a token of this app.",
+                match refused {
+                    Refused::Held => format!(
+                        "Check providers.{provider}.app_id; if it is right, have the account reconnected."
+                    ),
+                    Refused::Offered => {
+                        format!(
+                            "Check providers.{provider}.app_id; if it is right, store a token of that app."
+                        )
+                    }
+                },
             ),
-            R::Malformed => (
-                Fixer::WorkspaceOwner,
-                "The provider does not recognise this as a token.",
-                "Paste the whole access token, and nothing else.",
-            ),
-            R::PermissionRefused => (
-                Fixer::WorkspaceOwner,
+            R::Malformed => match refused {
+                Refused::Held => owner("The provider no longer recognises the token.", RECONNECT),
+                Refused::Offered => owner(
+                    "The provider does not recognise this as a token.",
+                    "Paste the whole access token, and nothing else.",
+                ),
+            },
+            R::PermissionRefused => owner(
                 "The provider refuses a permission that the token should have.",
-                "Ask the workspace owner to check the person's access, and to reconnect the account with every permission.",
+                match refused {
+                    Refused::Held => {
+                        "Ask the workspace owner to check the person's access, and to reconnect the account with every permission."
+                    }
+                    Refused::Offered => {
+                        "Ask the person to check the access, log in again with every permission, and store the new token."
+                    }
+                },
             ),
-            R::Unknown => {
-                (Fixer::WorkspaceOwner, "The provider refuses the token and gives no reason.", RECONNECT)
-            }
+            R::Unknown => owner("The provider refuses the token and gives no reason.", anew),
         };
-        Self::new(fixer, message, action)
+        guide.improve(provider, Matter::Refusal(reason, refused), remedy)
+    }
+
+    /// A token that ends soon.
+    pub(in crate::model) fn for_end(end: Timestamp) -> Self {
+        Self::new(
+            Fixer::WorkspaceOwner,
+            format!("The token expires on {}.", end.to_the_minute()),
+            RECONNECT_BEFORE,
+        )
+    }
+
+    /// A token that the vault can't renew.
+    pub(in crate::model) fn for_failed_renewal(at_ceiling: bool, end: Timestamp) -> Self {
+        let why = if at_ceiling {
+            "The provider no longer extends the token's life"
+        } else {
+            "The vault cannot renew the token"
+        };
+        let message = format!("{why}; it expires on {}.", end.to_the_minute());
+        Self::new(Fixer::WorkspaceOwner, message, RECONNECT_BEFORE)
+    }
+
+    pub(in crate::model) fn for_unknown_end() -> Self {
+        Self::new(
+            Fixer::Nobody,
+            "The provider did not say when the token ends.",
+            "Nothing to do: the vault asks again within the hour.",
+        )
+    }
+
+    /// Data access that ends soon, or has ended.
+    pub(in crate::model) fn for_data_access(
+        end: Timestamp,
+        has_ended: bool,
+        provider: &ProviderId,
+        guide: Guide,
+    ) -> Self {
+        let end = end.to_the_minute();
+        let message = if has_ended {
+            format!("Data access ended on {end}, because the person has not used the app for a long time.")
+        } else {
+            format!("Data access ends on {end}, unless the person confirms it before then.")
+        };
+        let action = "Ask the workspace owner to reconnect the account and confirm the data access.";
+        let remedy = Self::new(Fixer::WorkspaceOwner, message, action);
+        guide.improve(provider, Matter::DataAccess, remedy)
+    }
+
+    /// Scopes that are missing: required or optional ones.
+    pub(in crate::model) fn for_scopes(
+        missing: &[String],
+        required: bool,
+        provider: &ProviderId,
+        guide: Guide,
+    ) -> Self {
+        let (which, action, matter) = if required {
+            (
+                "required",
+                "Ask the workspace owner to reconnect the account and grant them.",
+                Matter::RequiredScopes,
+            )
+        } else {
+            (
+                "optional",
+                "Ask the workspace owner to reconnect the account and grant them, if features that need them are wanted.",
+                Matter::OptionalScopes,
+            )
+        };
+        let plural = if missing.len() == 1 { "" } else { "s" };
+        let message = format!("The token lacks the {which} scope{plural} {}.", missing.join(", "));
+        guide.improve(provider, matter, Self::new(Fixer::WorkspaceOwner, message, action))
+    }
+
+    /// Ad accounts that refuse the token: some of them, or all that it had.
+    pub(in crate::model) fn for_lost_ad_accounts(
+        lost: u32,
+        all: bool,
+        provider: &ProviderId,
+        guide: Guide,
+    ) -> Self {
+        let message = match (all, lost) {
+            (true, _) => "The token no longer reaches any ad account.".to_owned(),
+            (false, 1) => "The token no longer reaches 1 of its ad accounts.".to_owned(),
+            (false, lost) => format!("The token no longer reaches {lost} of its ad accounts."),
+        };
+        let action = "Have the person's role on these ad accounts restored, if they are still wanted.";
+        let remedy = Self::new(Fixer::AdAccountAdmin, message, action);
+        guide.improve(provider, Matter::AdAccounts, remedy)
+    }
+
+    pub(in crate::model) fn for_no_ad_accounts(provider: &ProviderId, guide: Guide) -> Self {
+        let remedy = Self::new(
+            Fixer::AdAccountAdmin,
+            "The token works, but reaches no ad account.",
+            "Have an ad account assigned to the person.",
+        );
+        guide.improve(provider, Matter::NoAdAccounts, remedy)
+    }
+
+    /// Work of the vault's own that waits for too long.
+    pub(in crate::model) fn for_overdue_work() -> Self {
+        Self::new(
+            Fixer::Operator,
+            "The vault should have examined or renewed this token by now, and has not.",
+            "See GetVaultStatus, ListJobRuns and the vault's log.",
+        )
     }
 
     /// A connection that a caller ended.
@@ -142,7 +332,7 @@ impl Remedy {
 
     /// A mistake in our configuration at a provider. Every provider's section of the configuration names the app's
     /// id `app_id`, its secrets `app_secret_files` and the version of the API `api_version`.
-    pub fn for_misconfiguration(problem: Misconfiguration, provider: &ProviderId) -> Self {
+    pub fn for_misconfiguration(problem: Misconfiguration, provider: &ProviderId, guide: Guide) -> Self {
         use Misconfiguration as M;
         let (fixer, message, action) = match problem {
             M::AppSecret => (
@@ -193,6 +383,26 @@ impl Remedy {
                 "See the vault's log for the provider's reply; the token is not at fault.".to_owned(),
             ),
         };
-        Self::new(fixer, message, action)
+        guide.improve(provider, Matter::Misconfiguration(problem), Self::new(fixer, message, action))
+    }
+
+    /// A provider that does not reply.
+    pub(in crate::model) fn for_unreachable(provider: &ProviderId, guide: Guide) -> Self {
+        let remedy = Self::new(
+            Fixer::Nobody,
+            "The provider does not reply, or replies with errors of its own.",
+            "Wait: the vault goes on by itself when the provider is back; tokens stay as they are.",
+        );
+        guide.improve(provider, Matter::Unreachable, remedy)
+    }
+
+    /// More refusals at once than are believable.
+    pub(in crate::model) fn for_many_deaths(provider: &ProviderId, guide: Guide) -> Self {
+        let remedy = Self::new(
+            Fixer::Operator,
+            "The provider refuses unusually many tokens at once; the vault does not act on these refusals yet.",
+            "Check the app's secret and its state in the provider's dashboard before customers are asked to reconnect.",
+        );
+        guide.improve(provider, Matter::ManyDeaths, remedy)
     }
 }

@@ -34,6 +34,12 @@ impl Timestamp {
         (seconds, nanos)
     }
 
+    /// For people, in UTC: `2026-12-05 14:00 UTC`.
+    pub fn to_the_minute(self) -> String {
+        jiff::Timestamp::from_microsecond(self.0)
+            .map_or_else(|_| self.to_string(), |instant| instant.strftime("%Y-%m-%d %H:%M UTC").to_string())
+    }
+
     /// How long after `earlier` this is; zero when it is not after it.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))

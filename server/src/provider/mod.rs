@@ -26,8 +26,19 @@ use guard::Guarded;
 use url::{Host, Url};
 
 use crate::model::{
-    AdAccount, BadValue, Clock, Grant, ProviderId, Refusal, Secret, Subject, TokenFacts, TokenKind,
+    AdAccount, BadValue, Clock, Grant, Guide, Matter, ProviderId, Refusal, Remedy, Secret, Subject,
+    TokenFacts, TokenKind,
 };
+
+/// What the platforms say about what a person has to do. It needs no configuration, because a token may outlive the
+/// configuration of its platform.
+pub const GUIDE: Guide = Guide(guide);
+
+fn guide(provider: &ProviderId, matter: Matter, remedy: &mut Remedy) {
+    if provider.as_str() == meta::NAME {
+        meta::guide(matter, remedy);
+    }
+}
 
 /// What the provider says about a token that it accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]

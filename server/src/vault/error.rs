@@ -5,8 +5,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::model::{
-    ApiKeyId, ConnectionId, Misconfiguration, ProviderId, Refusal, RefusalKind, RefusalReason, RequestId,
-    Role, SubscriptionName, Timestamp, TokenVersion, WorkspaceId,
+    ApiKeyId, ConnectionId, Misconfiguration, ProviderId, Refusal, RefusalKind, RefusalReason, Renewal,
+    RequestId, Role, SubscriptionName, Timestamp, TokenVersion, WorkspaceId,
 };
 use crate::provider::Provider;
 use crate::store::{Abort, StoreError};
@@ -111,11 +111,12 @@ pub enum VaultError {
     #[error("another connection of the workspace has this subject")]
     SubjectAlreadyConnected { provider: ProviderId, connection: ConnectionId },
     #[error("the token expired at {at}")]
-    TokenExpired { connection: ConnectionId, version: TokenVersion, at: Timestamp },
+    TokenExpired { connection: ConnectionId, provider: ProviderId, version: TokenVersion, at: Timestamp },
     /// The provider has refused the token since `since`.
     #[error("the provider refuses the token: {}", reason.as_str())]
     TokenInvalid {
         connection: ConnectionId,
+        provider: ProviderId,
         version: TokenVersion,
         since: Timestamp,
         reason: RefusalReason,
@@ -131,6 +132,8 @@ pub enum VaultError {
         ends_at: Timestamp,
         left: Duration,
         wanted: Duration,
+        /// Who or what could lengthen it.
+        renewal: Renewal,
     },
     #[error("required scopes are missing: {}", missing.join(", "))]
     ScopesMissing {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{Announced, Connection, ProviderId, ProviderTrouble, RefusalReason, Timestamp};
-use crate::provider::Provider;
+use crate::provider::{GUIDE, Provider};
 use crate::store::{Abort, ProviderHealth, Scope, Tx};
 use crate::vault::error::VaultError;
 use crate::vault::state::Vault;
@@ -71,7 +71,7 @@ pub(super) async fn raise(
     tx.put_provider_health(provider, app_id, &health).await?;
     let scope = Scope::Provider(provider.clone(), app_id.to_owned());
     let mut announced: Announced = tx.announced(&scope).await?;
-    announced.provider_alarm(provider, trouble, now);
+    announced.provider_alarm(provider, trouble, GUIDE, now);
     tx.announce(vec![(scope, announced.into_drafts())]).await?;
     Ok(())
 }

@@ -338,8 +338,14 @@ async fn work_that_lies_is_told_and_settled_when_it_is_done() {
     let overdue = feed.first(&id, Kind::Overdue).await;
     assert_eq!(overdue.severity(), Severity::Critical);
     assert_eq!(status(&world).await.overdue_tokens, 1);
+    let viewer = world.viewer().await;
+    let token = viewer.get(&id).await.unwrap();
+    assert_eq!((token.problems[0].reason(), &token.problems[0].remedy), (Reason::Overdue, &overdue.remedy));
+    assert_eq!(token.badge.unwrap().color(), pb::token::badge::Color::Amber);
     world.admin().run("rotation").await;
     let settled = feed.first(&id, Kind::DeadlinesChanged).await;
     assert_eq!(settled.closes, [overdue.sequence]);
     assert_eq!(status(&world).await.overdue_tokens, 0);
+    let problems = viewer.get(&id).await.unwrap().problems;
+    assert!(problems.iter().all(|problem| problem.reason() != Reason::Overdue), "{problems:#?}");
 }

@@ -96,6 +96,8 @@ on_both_databases! {
         world.admin().run("rotation").await;
         let event = cast.feed.first(&cast.id, Kind::Rotated).await;
         assert_eq!((event.token_version, event.days_left), (1, Some(60)));
+        let said = event.remedy.unwrap().message;
+        assert_eq!(said, "The provider extended the token, which stays the same.");
         assert_eq!(cast.ingestion.secret(&cast.id).await, cast.secret);
     }
 

@@ -2,5 +2,6 @@
 
 mod architecture;
 mod documents;
+mod enums;
 mod security;
 mod sizes;

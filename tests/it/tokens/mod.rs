@@ -10,3 +10,4 @@ mod pages;
 mod provider_errors;
 mod provider_trouble;
 mod store_and_fetch;
+mod views;

@@ -14,7 +14,7 @@ use crate::vault::TokenView;
 
 impl From<TokenView> for pb::Token {
     fn from(view: TokenView) -> Self {
-        let connection = view.connection;
+        let (connection, health) = (view.connection, view.health);
         let (facts, seen) = (connection.facts, connection.seen);
         let (mut invalid_since, mut invalid_reason, mut code, mut revoked_at) =
             (None, None, String::new(), None);
@@ -33,10 +33,10 @@ impl From<TokenView> for pb::Token {
             subject: Some(connection.subject.into()),
             app_id: connection.app_id,
             material: token::Material::Single.into(),
-            renewal: renewal(view.renewal).into(),
-            status: status(view.status).into(),
-            usable: view.usable,
-            badge: Some(view.badge.into()),
+            renewal: renewal(health.renewal).into(),
+            status: status(health.status).into(),
+            usable: health.is_usable(),
+            badge: Some(health.badge().into()),
             expiry: Some(facts.expiry.into()),
             deadlines: deadlines(facts.expiry, facts.data_access),
             scopes: facts.scopes,
@@ -45,7 +45,7 @@ impl From<TokenView> for pb::Token {
             granular_scopes: facts.granular_scopes.into_iter().map(Into::into).collect(),
             ad_account_count: count(seen.ad_accounts.unwrap_or(0)),
             unreachable_ad_account_count: count(seen.unreachable_ad_accounts),
-            problems: view.problems.into_iter().map(Into::into).collect(),
+            problems: health.into_problems().into_iter().map(Into::into).collect(),
             invalid_since,
             last_known_good: seen.last_known_good.map(instant),
             invalid_reason: invalid_reason.map_or(pb::RefusalReason::Unspecified, refusal_reason).into(),
@@ -83,7 +83,7 @@ fn deadlines(expiry: Expiry, data_access: Expiry) -> Vec<pb::Deadline> {
         kind: kind.into(),
         expiry: Some(expiry.into()),
         blocks,
-        fixer: fixer(Fixer::WorkspaceOwner).into(),
+        fixer: fixer(if expiry == Expiry::Never { Fixer::Nobody } else { Fixer::WorkspaceOwner }).into(),
     };
     let mut ends = vec![(expiry.sort_key(), deadline(deadline::Kind::Token, expiry, true))];
     if data_access.at().is_some() {
@@ -147,7 +147,7 @@ impl From<Problem> for pb::Problem {
     fn from(problem: Problem) -> Self {
         Self {
             reason: problem_reason(problem.reason).into(),
-            severity: severity(problem.severity).into(),
+            severity: severity(problem.severity()).into(),
             since: problem.since.map(instant),
             remedy: Some(problem.remedy.into()),
             metadata: problem.metadata.into_iter().collect::<HashMap<_, _>>(),
@@ -168,8 +168,8 @@ impl From<Check> for pb::Check {
 
 impl From<Remedy> for pb::Remedy {
     fn from(remedy: Remedy) -> Self {
-        let Remedy { fixer: who, message, action } = remedy;
-        Self { fixer: fixer(who).into(), message, action, url: String::new() }
+        let Remedy { fixer: who, message, action, url } = remedy;
+        Self { fixer: fixer(who).into(), message, action, url }
     }
 }
 
@@ -241,13 +241,12 @@ fn problem_reason(reason: ProblemReason) -> pb::ErrorReason {
         ProblemReason::ScopesMissing => pb::ErrorReason::ScopesMissing,
         ProblemReason::ExpiringSoon => pb::ErrorReason::ExpiringSoon,
         ProblemReason::ExpiryUnknown => pb::ErrorReason::ExpiryUnknown,
+        ProblemReason::AtCeiling => pb::ErrorReason::AtCeiling,
+        ProblemReason::ReauthorizationRequired => pb::ErrorReason::ReauthorizationRequired,
         ProblemReason::DataAccessEnding => pb::ErrorReason::DataAccessEnding,
         ProblemReason::AdAccountsUnreachable => pb::ErrorReason::AdAccountsUnreachable,
         ProblemReason::NoAdAccounts => pb::ErrorReason::NoAdAccounts,
-        ProblemReason::NoDelivery => pb::ErrorReason::NoDelivery,
         ProblemReason::OptionalScopesMissing => pb::ErrorReason::OptionalScopesMissing,
-        ProblemReason::ProviderUnavailable => pb::ErrorReason::ProviderUnavailable,
-        ProblemReason::ProviderThrottled => pb::ErrorReason::ProviderThrottled,
-        ProblemReason::ProviderMisconfigured => pb::ErrorReason::ProviderMisconfigured,
+        ProblemReason::Overdue => pb::ErrorReason::Overdue,
     }
 }

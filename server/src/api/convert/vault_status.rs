@@ -8,6 +8,7 @@ use token_vault_proto::v1::provider_status::Circuit;
 use super::time::{instant, signed_length};
 use super::token::status;
 use crate::model::{ProviderId, ProviderTrouble, Timestamp};
+use crate::provider::GUIDE;
 use crate::vault::{ProviderState, ReplicaState, VaultStatus};
 
 /// Incremented with every addition to `tokenvault.v1`.
@@ -70,7 +71,7 @@ fn problem(provider: &ProviderId, trouble: ProviderTrouble, since: Timestamp) ->
         reason: reason.into(),
         severity: pb::Severity::Critical.into(),
         since: Some(instant(since)),
-        remedy: Some(trouble.remedy(provider).into()),
+        remedy: Some(trouble.remedy(provider, GUIDE).into()),
         metadata,
     }
 }

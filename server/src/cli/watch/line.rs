@@ -90,7 +90,7 @@ fn owner(name: &str, workspace: &str, connection: &str, fit: Fit) -> String {
 }
 
 fn in_words(remedy: &Remedy) -> String {
-    format!("{} {}", remedy.message, remedy.action).trim().to_owned()
+    format!("{} {} {}", remedy.message, remedy.action, remedy.url).trim().to_owned()
 }
 
 fn block(at: Option<Timestamp>, what: &str, whom: &str, remarks: &[String], fit: Fit) -> String {

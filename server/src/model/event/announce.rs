@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Announced, DeadlineKind, Detail, EventKind, EventWord, Incident};
-use crate::model::token::{days_left, in_days};
 use crate::model::{
-    Connection, Expiry, Fixer, Policy, RefusalReason, Remedy, Severity, Standing, Status, Timestamp,
+    Connection, Expiry, Health, Policy, Problem, ProblemReason, RefusalReason, Remedy, Severity, Standing,
+    Timestamp,
 };
 
 /// The cause of a change.
@@ -44,95 +44,65 @@ impl Connection {
     }
 }
 
-/// The tightest threshold that has been crossed.
-fn crossed(end: Timestamp, now: Timestamp, policy: &Policy) -> Option<Duration> {
-    policy.thresholds.iter().copied().filter(|threshold| end - *threshold <= now).min()
-}
-
 impl Announced {
     /// Announces the ends and thresholds that have passed. Of several thresholds only the tightest is announced.
     pub fn catch_up(&mut self, connection: &Connection, now: Timestamp, policy: &Policy) {
         if connection.standing != Standing::Live {
             return;
         }
+        let health = connection.health(now, policy);
         if let Some(end) = connection.facts.expiry.at() {
-            if end <= now {
-                self.expired(connection, end, now, policy);
+            if let Some(problem) = health.problem(ProblemReason::TokenExpired) {
+                let mut word = told(connection, &health, EventKind::Expired, problem, end);
+                word.reason = Some(RefusalReason::Expired);
+                let last_known_good = connection.seen.last_known_good;
+                word.detail = Detail::Died { last_known_good, first_known_bad: end };
+                self.open_with(word, Some(DeadlineKind::Token), Duration::ZERO);
                 return;
             }
-            self.expiring(connection, EventKind::Expiring, end, now, policy);
+            if let Some(problem) = health.problem(ProblemReason::ExpiringSoon) {
+                let word = told(connection, &health, EventKind::Expiring, problem, end);
+                self.expiring(word, DeadlineKind::Token, end, now, policy);
+            }
         }
-        if let Some(end) = connection.facts.data_access.at() {
+        let access = connection.facts.data_access.at();
+        if let Some((end, problem)) = access.zip(health.problem(ProblemReason::DataAccessEnding)) {
             if end <= now {
-                let remedy = Remedy::for_refusal(RefusalReason::DataAccessLapsed);
-                let word = word(
-                    connection,
-                    EventKind::DataAccessExpired,
-                    Severity::Warning,
-                    remedy,
-                    end,
-                    now,
-                    policy,
-                );
+                let word = told(connection, &health, EventKind::DataAccessExpired, problem, end);
                 self.open_with(word, Some(DeadlineKind::DataAccess), Duration::ZERO);
             } else {
-                self.expiring(connection, EventKind::DataAccessExpiring, end, now, policy);
+                let word = told(connection, &health, EventKind::DataAccessExpiring, problem, end);
+                self.expiring(word, DeadlineKind::DataAccess, end, now, policy);
             }
         }
     }
 
-    fn expired(&mut self, connection: &Connection, end: Timestamp, now: Timestamp, policy: &Policy) {
-        let remedy = Remedy::for_refusal(RefusalReason::Expired);
-        let mut word = word(connection, EventKind::Expired, Severity::Critical, remedy, end, now, policy);
-        word.reason = Some(RefusalReason::Expired);
-        word.detail = Detail::Died { last_known_good: connection.seen.last_known_good, first_known_bad: end };
-        self.open_with(word, Some(DeadlineKind::Token), Duration::ZERO);
-    }
-
+    /// Announces the tightest threshold before `end` that has been crossed, unless that is announced already.
     fn expiring(
         &mut self,
-        connection: &Connection,
-        kind: EventKind,
+        mut word: EventWord,
+        deadline: DeadlineKind,
         end: Timestamp,
         now: Timestamp,
         policy: &Policy,
     ) {
-        let deadline =
-            if kind == EventKind::Expiring { DeadlineKind::Token } else { DeadlineKind::DataAccess };
-        let Some(threshold) = crossed(end, now, policy) else { return };
+        let Some(threshold) = policy.crossed(end, now) else { return };
         let tighter = |i: &Incident| {
-            i.key.kind == kind && i.key.version == connection.version.get() && i.key.threshold <= threshold
+            i.key.kind == word.kind && i.key.version == word.version && i.key.threshold <= threshold
         };
         if self.open().any(tighter) {
             return;
         }
-        let days = in_days(days_left(end, end - threshold));
-        let (severity, message, action) = match deadline {
-            DeadlineKind::Token => (
-                if policy.thresholds.iter().min() == Some(&threshold) {
-                    Severity::Critical
-                } else {
-                    Severity::Warning
-                },
-                format!("The token expires in {days} or less, at {end}."),
-                "Ask the workspace owner to reconnect the account before then.",
-            ),
-            DeadlineKind::DataAccess => (
-                Severity::Warning,
-                format!("Data access ends in {days} or less, at {end}; ads permissions keep working."),
-                "Ask the workspace owner to reconnect and confirm the data access.",
-            ),
-        };
-        let remedy = Remedy::new(Fixer::WorkspaceOwner, message, action);
-        let mut word = word(connection, kind, severity, remedy, end - threshold, now, policy);
+        word.occurred_at = end - threshold;
         word.detail = Detail::Expiring { threshold, deadline };
         self.open_with(word, Some(deadline), threshold);
     }
 
     /// Announces a connection's first token.
     pub fn born(&mut self, connection: &Connection, now: Timestamp, policy: &Policy) {
+        let health = connection.health(now, policy);
         let remedy = Remedy::none("The account is connected.");
-        let word = word(connection, EventKind::Connected, Severity::Info, remedy, now, now, policy);
+        let word = word(connection, &health, EventKind::Connected, Severity::Info, remedy, now);
         self.settle_with(word, |_| false);
         self.catch_up(connection, now, policy);
     }
@@ -148,57 +118,51 @@ impl Announced {
     ) {
         self.catch_up(before, now, policy);
         let worked = before.status(now, policy).is_usable();
-        let works = after.status(now, policy).is_usable();
+        let health = after.health(now, policy);
+        let works = health.is_usable();
         let new_version = before.version != after.version;
         match (&before.standing, &after.standing) {
             (Standing::Revoked { .. }, Standing::Revoked { .. }) => {}
-            (_, Standing::Revoked { .. }) => self.revoked(after, now, policy),
-            (Standing::Live, Standing::Invalid { since, reason, .. }) if worked => {
-                self.invalidated(after, *since, *reason, now, policy);
+            (_, Standing::Revoked { .. }) => self.revoked(after, &health, now),
+            (Standing::Live, Standing::Invalid { since, .. }) if worked => {
+                self.invalidated(after, &health, *since);
             }
-            _ if !worked && (works || new_version) => self.restored(before, after, now, policy),
-            _ if works && (new_version || cause == Cause::Exchange && moved(before, after)) => {
-                self.renewed(before, after, cause, now, policy);
+            _ if !worked && (works || new_version) => self.restored(before, after, &health, now),
+            _ if works && (new_version || cause == Cause::Exchange && lengthened(before, after)) => {
+                self.renewed(before, after, &health, cause, now);
             }
             _ if works && (moved(before, after) || data_access_moved(before, after)) => {
-                self.deadlines_changed(before, after, now, policy);
+                self.deadlines_changed(before, after, &health, now);
             }
             _ => {}
         }
         if !matches!(after.standing, Standing::Revoked { .. }) {
-            self.scopes_changed(before, after, now, policy);
+            self.scopes_changed(before, after, &health, now, policy);
         }
         self.catch_up(after, now, policy);
     }
 
-    fn revoked(&mut self, after: &Connection, now: Timestamp, policy: &Policy) {
+    fn revoked(&mut self, after: &Connection, health: &Health, now: Timestamp) {
         let remedy = Remedy::for_revocation();
-        let word = word(after, EventKind::Revoked, Severity::Info, remedy, now, now, policy);
+        let word = word(after, health, EventKind::Revoked, Severity::Info, remedy, now);
         self.settle_with(word, |_| true);
     }
 
-    fn invalidated(
-        &mut self,
-        after: &Connection,
-        since: Timestamp,
-        reason: RefusalReason,
-        now: Timestamp,
-        policy: &Policy,
-    ) {
-        let remedy = Remedy::for_refusal(reason);
-        let mut word = word(after, EventKind::Invalidated, Severity::Critical, remedy, since, now, policy);
+    fn invalidated(&mut self, after: &Connection, health: &Health, since: Timestamp) {
+        let Some(problem) = health.problem(ProblemReason::TokenInvalid) else { return };
+        let mut word = told(after, health, EventKind::Invalidated, problem, since);
         word.detail = Detail::Died { last_known_good: after.seen.last_known_good, first_known_bad: since };
         self.open_with(word, None, Duration::ZERO);
     }
 
-    fn restored(&mut self, before: &Connection, after: &Connection, now: Timestamp, policy: &Policy) {
+    fn restored(&mut self, before: &Connection, after: &Connection, health: &Health, now: Timestamp) {
         let cause = match &before.standing {
             Standing::Revoked { .. } => EventKind::Revoked,
             Standing::Invalid { .. } => EventKind::Invalidated,
             Standing::Live => EventKind::Expired,
         };
         let remedy = Remedy::none("The connection works again; what was missed can be read now.");
-        let mut word = word(after, EventKind::Restored, Severity::Info, remedy, now, now, policy);
+        let mut word = word(after, health, EventKind::Restored, Severity::Info, remedy, now);
         let ended = match &before.standing {
             Standing::Revoked { at, .. } => Some(*at),
             Standing::Invalid { since, .. } => Some(*since),
@@ -214,15 +178,18 @@ impl Announced {
         &mut self,
         before: &Connection,
         after: &Connection,
+        health: &Health,
         cause: Cause,
         now: Timestamp,
-        policy: &Policy,
     ) {
         let (kind, message) = match cause {
+            Cause::Exchange if before.version == after.version => {
+                (EventKind::Rotated, "The provider extended the token, which stays the same.")
+            }
             Cause::Exchange => (EventKind::Rotated, "The vault renewed the token."),
             _ => (EventKind::Replaced, "A person connected again with a new token."),
         };
-        let mut word = word(after, kind, Severity::Info, Remedy::none(message), now, now, policy);
+        let mut word = word(after, health, kind, Severity::Info, Remedy::none(message), now);
         if kind == EventKind::Rotated {
             word.detail = Detail::Renewed { previous_expiry: before.facts.expiry };
         }
@@ -234,26 +201,38 @@ impl Announced {
         &mut self,
         before: &Connection,
         after: &Connection,
+        health: &Health,
         now: Timestamp,
-        policy: &Policy,
     ) {
         let remedy = Remedy::none("A deadline of the token has moved.");
-        let mut word = word(after, EventKind::DeadlinesChanged, Severity::Info, remedy, now, now, policy);
+        let mut word = word(after, health, EventKind::DeadlinesChanged, Severity::Info, remedy, now);
         word.detail = Detail::Renewed { previous_expiry: before.facts.expiry };
         let (end, access) = (after.facts.expiry, after.facts.data_access);
+        let renewal_starts_anew = moved(before, after);
         let voided = |end: Expiry, threshold| end.at().is_none_or(|end| end - threshold > now);
         self.settle_with(word, |incident| match incident.key.kind {
             EventKind::Expiring => voided(end, incident.key.threshold),
             EventKind::DataAccessExpiring | EventKind::DataAccessExpired => {
                 voided(access, incident.key.threshold)
             }
+            // Another end is another chance of renewal.
+            EventKind::RotationFailed => renewal_starts_anew,
             // The vault has now done the overdue work.
             EventKind::Overdue => true,
             _ => false,
         });
     }
 
-    fn scopes_changed(&mut self, before: &Connection, after: &Connection, now: Timestamp, policy: &Policy) {
+    /// What is still missing decides how bad a change is: a scope that is not needed may come or go while a needed one is
+    /// missing.
+    fn scopes_changed(
+        &mut self,
+        before: &Connection,
+        after: &Connection,
+        health: &Health,
+        now: Timestamp,
+        policy: &Policy,
+    ) {
         let had: BTreeSet<&String> = before.facts.scopes.iter().collect();
         let has: BTreeSet<&String> = after.facts.scopes.iter().collect();
         if had == has {
@@ -261,20 +240,21 @@ impl Announced {
         }
         let added: Vec<String> = has.difference(&had).map(|scope| (*scope).clone()).collect();
         let removed: Vec<String> = had.difference(&has).map(|scope| (*scope).clone()).collect();
-        let lost = |wanted: &[String]| removed.iter().any(|scope| wanted.contains(scope));
-        let (severity, remedy) = if lost(&policy.required_scopes) {
-            (Severity::Critical, ask_for_scopes("required", &removed))
-        } else if lost(&policy.optional_scopes) {
-            (Severity::Warning, ask_for_scopes("optional", &removed))
-        } else {
-            (Severity::Info, Remedy::none("The token's scopes have changed; no needed scope was lost."))
+        let from = after.standpoint(now, policy);
+        let missing = from.required_scopes(&after.facts).or_else(|| from.optional_scopes(&after.facts));
+        let kind = EventKind::ScopesChanged;
+        let mut word = match &missing {
+            Some(problem) => told(after, health, kind, problem, now),
+            None => {
+                let remedy = Remedy::none("The token's scopes have changed; it has all that are needed.");
+                word(after, health, kind, Severity::Info, remedy, now)
+            }
         };
-        let mut word = word(after, EventKind::ScopesChanged, severity, remedy, now, now, policy);
         word.detail = Detail::Changed { added, removed };
         self.succeed_or_settle(word);
     }
 
-    /// Announces ad accounts that came or went.
+    /// Announces ad accounts that came or went. What the token still lacks decides how bad it is.
     pub fn ad_accounts_changed(
         &mut self,
         connection: &Connection,
@@ -286,17 +266,15 @@ impl Announced {
         if added.is_empty() && removed.is_empty() {
             return;
         }
-        let (severity, remedy) = if removed.is_empty() {
-            (Severity::Info, Remedy::none("The token reaches more ad accounts than before."))
-        } else {
-            let remedy = Remedy::new(
-                Fixer::AdAccountAdmin,
-                format!("The token no longer reaches {} of its ad accounts.", removed.len()),
-                "Have the person's role on these ad accounts restored if they are still wanted.",
-            );
-            (Severity::Warning, remedy)
+        let health = connection.health(now, policy);
+        let kind = EventKind::AdAccountsChanged;
+        let mut word = match connection.ad_account_problem(now, policy) {
+            Some(problem) => told(connection, &health, kind, &problem, now),
+            None => {
+                let remedy = Remedy::none("The token reaches more ad accounts than before.");
+                word(connection, &health, kind, Severity::Info, remedy, now)
+            }
         };
-        let mut word = word(connection, EventKind::AdAccountsChanged, severity, remedy, now, now, policy);
         word.detail = Detail::Changed { added, removed };
         self.succeed_or_settle(word);
     }
@@ -311,42 +289,27 @@ impl Announced {
         }
     }
 
-    /// Announces that the vault can't renew the token by itself.
-    pub fn rotation_failed(
-        &mut self,
-        connection: &Connection,
-        at_ceiling: bool,
-        next_attempt_at: Option<Timestamp>,
-        now: Timestamp,
-        policy: &Policy,
-    ) {
-        let why = if at_ceiling {
-            "The provider no longer extends the token's life."
-        } else {
-            "The vault could not renew the token."
+    /// Announces that the vault can't renew the token by itself, as its schedule says.
+    pub fn rotation_failed(&mut self, connection: &Connection, now: Timestamp, policy: &Policy) {
+        let health = connection.health(now, policy);
+        let problem = [ProblemReason::AtCeiling, ProblemReason::ReauthorizationRequired]
+            .into_iter()
+            .find_map(|reason| health.problem(reason));
+        let Some(problem) = problem else { return };
+        let mut word = told(connection, &health, EventKind::RotationFailed, problem, now);
+        word.detail = Detail::RotationFailed {
+            at_ceiling: problem.reason == ProblemReason::AtCeiling,
+            attempts: connection.schedule.attempts.max(1),
+            next_attempt_at: connection.schedule.next_renewal_at,
         };
-        let end = connection.facts.expiry.at().map_or(String::new(), |end| format!(" It expires at {end}."));
-        let remedy = Remedy::new(
-            Fixer::WorkspaceOwner,
-            format!("{why}{end}"),
-            "Ask the workspace owner to reconnect the account before then.",
-        );
-        let kind = EventKind::RotationFailed;
-        let mut word = word(connection, kind, Severity::Critical, remedy, now, now, policy);
-        let attempts = connection.schedule.attempts.max(1);
-        word.detail = Detail::RotationFailed { at_ceiling, attempts, next_attempt_at };
         self.open_with(word, Some(DeadlineKind::Token), Duration::ZERO);
     }
 
-    /// Announces that due work was not done.
+    /// Announces that due work was not done, as its schedule says.
     pub fn overdue(&mut self, connection: &Connection, now: Timestamp, policy: &Policy) {
-        let remedy = Remedy::new(
-            Fixer::Operator,
-            "Work on this token is overdue.",
-            "See GetVaultStatus, ListJobRuns and the vault's log.",
-        );
-        let kind = EventKind::Overdue;
-        let word = word(connection, kind, Severity::Critical, remedy, now, now, policy);
+        let health = connection.health(now, policy);
+        let Some(problem) = health.problem(ProblemReason::Overdue) else { return };
+        let word = told(connection, &health, EventKind::Overdue, problem, now);
         self.open_with(word, None, Duration::ZERO);
     }
 
@@ -357,18 +320,11 @@ impl Announced {
         }
         let remedy = Remedy::none("The vault has caught up with its work on this token.");
         let kind = EventKind::DeadlinesChanged;
-        let mut word = word(connection, kind, Severity::Info, remedy, now, now, policy);
+        let health = connection.health(now, policy);
+        let mut word = word(connection, &health, kind, Severity::Info, remedy, now);
         word.detail = Detail::Renewed { previous_expiry: connection.facts.expiry };
         self.settle_with(word, |incident| incident.key.kind == EventKind::Overdue);
     }
-}
-
-fn ask_for_scopes(which: &str, removed: &[String]) -> Remedy {
-    Remedy::new(
-        Fixer::WorkspaceOwner,
-        format!("The token lost scopes, some of them {which}: {}.", removed.join(", ")),
-        "Ask the workspace owner to reconnect and grant them.",
-    )
 }
 
 fn moved(before: &Connection, after: &Connection) -> bool {
@@ -379,20 +335,34 @@ fn data_access_moved(before: &Connection, after: &Connection) -> bool {
     after.facts.data_access.differs(before.facts.data_access)
 }
 
+/// Whether the end moved away. An end that only became known was not moved by an exchange.
+fn lengthened(before: &Connection, after: &Connection) -> bool {
+    before.facts.expiry != Expiry::Unknown && after.facts.expiry.is_later(before.facts.expiry)
+}
+
+/// An event about a problem: as severe as the problem, with the same remedy.
+fn told(
+    connection: &Connection,
+    health: &Health,
+    kind: EventKind,
+    problem: &Problem,
+    occurred_at: Timestamp,
+) -> EventWord {
+    word(connection, health, kind, problem.severity(), problem.remedy.clone(), occurred_at)
+}
+
 fn word(
     connection: &Connection,
+    health: &Health,
     kind: EventKind,
     severity: Severity,
     remedy: Remedy,
     occurred_at: Timestamp,
-    now: Timestamp,
-    policy: &Policy,
 ) -> EventWord {
     let (reason, provider_code) = match &connection.standing {
         Standing::Invalid { reason, provider_code, .. } => (Some(*reason), provider_code.clone()),
         Standing::Live | Standing::Revoked { .. } => (None, String::new()),
     };
-    let status: Status = connection.status(now, policy);
     EventWord {
         kind,
         severity,
@@ -401,7 +371,7 @@ fn word(
         connection: Some(connection.id),
         version: connection.version.get(),
         occurred_at,
-        status: Some(status),
+        status: Some(health.status),
         expiry: connection.facts.expiry,
         reason,
         provider_code,

@@ -118,7 +118,7 @@ impl EventWord {
             }
             _ => 0,
         };
-        600 + self.remedy.message.len() + self.remedy.action.len() + self.closes.len() * 10 + lists
+        600 + self.remedy.bytes() + self.closes.len() * 10 + lists
     }
 
     /// Whole days to the end, rounded up, counted from when the event happened.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Announced, Detail, EventKind, EventWord};
-use crate::model::{Expiry, Fixer, Misconfiguration, ProviderId, Remedy, Severity, Timestamp};
+use crate::model::{Expiry, Guide, Misconfiguration, ProviderId, Remedy, Severity, Timestamp};
 
 /// Something wrong with a provider that is not about a single token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -34,27 +34,25 @@ impl ProviderTrouble {
         }
     }
 
-    pub fn remedy(self, provider: &ProviderId) -> Remedy {
+    pub fn remedy(self, provider: &ProviderId, guide: Guide) -> Remedy {
         match self {
-            Self::Unreachable => Remedy::new(
-                Fixer::Nobody,
-                "The provider does not reply, or replies with errors of its own.",
-                "Wait: the vault goes on by itself when the provider is back; tokens stay as they are.",
-            ),
-            Self::Misconfigured(problem) => Remedy::for_misconfiguration(problem, provider),
-            Self::ManyDeaths => Remedy::new(
-                Fixer::Operator,
-                "The provider refuses unusually many tokens at once; the vault does not act on these refusals yet.",
-                "Check the app's secret and its state in the provider's dashboard before customers are asked to reconnect.",
-            ),
+            Self::Unreachable => Remedy::for_unreachable(provider, guide),
+            Self::Misconfigured(problem) => Remedy::for_misconfiguration(problem, provider, guide),
+            Self::ManyDeaths => Remedy::for_many_deaths(provider, guide),
         }
     }
 }
 
 impl Announced {
     /// Announces that something is wrong with a provider, unless that is announced already.
-    pub fn provider_alarm(&mut self, provider: &ProviderId, trouble: ProviderTrouble, now: Timestamp) {
-        let remedy = trouble.remedy(provider);
+    pub fn provider_alarm(
+        &mut self,
+        provider: &ProviderId,
+        trouble: ProviderTrouble,
+        guide: Guide,
+        now: Timestamp,
+    ) {
+        let remedy = trouble.remedy(provider, guide);
         self.open_with(word(EventKind::ProviderAlarm, provider, remedy, now), None, Duration::ZERO);
     }
 

@@ -51,6 +51,14 @@ pub struct DataRefusal {
     pub reason: RefusalReason,
 }
 
+/// The vault can't renew this token by itself, which was announced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RenewalFailure {
+    pub since: Timestamp,
+    /// The provider replied and did not move the end. Otherwise no exchange worked.
+    pub at_ceiling: bool,
+}
+
 /// When the vault has to do something about a connection. It follows from the facts, and is stored so that due work
 /// is found by an index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -60,6 +68,10 @@ pub struct Schedule {
     pub next_renewal_at: Option<Timestamp>,
     /// Attempts to renew this version that did not move its end.
     pub attempts: u32,
+    /// `None` while renewal may work.
+    pub renewal_failure: Option<RenewalFailure>,
+    /// Since when work on it has waited for too long, which was announced.
+    pub overdue_since: Option<Timestamp>,
 }
 
 /// A connection without its secret.

@@ -53,7 +53,7 @@ impl Expiry {
     }
 
     /// Whether this end is another one than `other`, noise aside.
-    pub(in crate::model) fn differs(self, other: Self) -> bool {
+    pub fn differs(self, other: Self) -> bool {
         match (self, other) {
             (Self::At(..), Self::At(..)) => self.is_later(other) || other.is_later(self),
             (one, other) => std::mem::discriminant(&one) != std::mem::discriminant(&other),
@@ -70,12 +70,11 @@ impl Expiry {
     }
 }
 
-/// Whole days from `now` to `end`, rounded up; 0 or less once it has passed.
+/// Whole days from `now` to `end`, rounded up; 0 once it has passed.
 pub(in crate::model) fn days_left(end: Timestamp, now: Timestamp) -> i32 {
     let day = 24 * 60 * 60 * 1_000_000_i64;
-    let left = end.as_micros().saturating_sub(now.as_micros());
-    let up = if left > 0 { left.saturating_add(day - 1) / day } else { left / day };
-    i32::try_from(up).unwrap_or(i32::MAX)
+    let left = end.as_micros().saturating_sub(now.as_micros()).max(0);
+    i32::try_from(left.saturating_add(day - 1) / day).unwrap_or(i32::MAX)
 }
 
 /// `1 day`, `3 days`.

@@ -6,16 +6,18 @@ mod expiry;
 mod facts;
 #[cfg(test)]
 mod fixture;
+mod health;
 mod problem;
 mod renewal;
 mod reports;
 mod status;
 
 pub use account::{AdAccount, AdAccountState};
-pub use connection::{Connection, DataRefusal, ListOrder, Observations, Schedule, Standing};
+pub use connection::{Connection, DataRefusal, ListOrder, Observations, RenewalFailure, Schedule, Standing};
+pub(super) use expiry::days_left;
 pub use expiry::{Expiry, ExpirySource};
-pub(super) use expiry::{days_left, in_days};
 pub use facts::{Grant, GrantState, GranularScope, Subject, SubjectType, TokenFacts, TokenKind};
-pub use problem::{Problem, ProblemReason};
+pub use health::{Badge, BadgeColor, Health, Renewal};
+pub use problem::{Harm, Problem, ProblemReason, Standpoint};
 pub use reports::Reports;
-pub use status::{Badge, BadgeColor, Renewal, Status};
+pub use status::Status;

@@ -1,13 +1,13 @@
-//! What is wrong with a token, and what to do about it.
+//! What can be wrong with a token, how much harm it does, and what to do about it.
 
 use std::collections::BTreeMap;
 
 use super::expiry::{days_left, in_days};
-use super::{Connection, Expiry, Standing, Status};
-use crate::model::{Fixer, Policy, RefusalReason, Remedy, Severity, Timestamp};
+use super::{Expiry, TokenFacts};
+use crate::model::{Policy, ProviderId, RefusalReason, Refused, Remedy, Severity, Timestamp};
 
 /// The names are those of `ErrorReason` in the API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::VariantArray)]
 pub enum ProblemReason {
     TokenExpired,
     TokenInvalid,
@@ -16,26 +16,51 @@ pub enum ProblemReason {
     ScopesMissing,
     ExpiringSoon,
     ExpiryUnknown,
+    /// The provider no longer extends the token.
+    AtCeiling,
+    /// The vault could not renew the token, for another reason.
+    ReauthorizationRequired,
     /// Data access ends soon or has ended.
     DataAccessEnding,
     /// Some ad accounts refuse the token.
     AdAccountsUnreachable,
     /// The token reaches no ad account.
     NoAdAccounts,
-    /// The ad account had no delivery in the last seven days.
-    NoDelivery,
     /// An optional scope is missing, so that some features do not work.
     OptionalScopesMissing,
-    ProviderUnavailable,
-    ProviderThrottled,
-    /// The vault's configuration of the provider is wrong.
-    ProviderMisconfigured,
+    /// Work of the vault's own on this token waits for too long.
+    Overdue,
+}
+
+/// What a problem does to the token's work. Severity and colour follow from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, strum::VariantArray)]
+pub enum Harm {
+    /// None.
+    None,
+    /// The token works; something stops within days, or is missing.
+    Later,
+    /// The token works, and is about to stop.
+    Soon,
+    /// The token does not do its work.
+    Now,
+}
+
+impl Harm {
+    pub const fn severity(self) -> Severity {
+        match self {
+            Self::None => Severity::Info,
+            Self::Later => Severity::Warning,
+            Self::Soon | Self::Now => Severity::Critical,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     pub reason: ProblemReason,
-    pub severity: Severity,
+    pub harm: Harm,
+    /// The text of the badge while no problem is worse: at most 40 characters.
+    pub headline: String,
     /// Since when, as far as known.
     pub since: Option<Timestamp>,
     pub remedy: Remedy,
@@ -43,155 +68,145 @@ pub struct Problem {
     pub metadata: BTreeMap<String, String>,
 }
 
-impl Connection {
-    /// Everything that is wrong, worst first.
-    pub fn problems(&self, now: Timestamp, policy: &Policy) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        let mut add = |reason, severity, since, remedy, metadata: Vec<(&str, String)>| {
-            let metadata: BTreeMap<_, _> = metadata.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
-            problems.push(Problem { reason, severity, since, remedy, metadata });
-        };
-        match (self.status(now, policy), &self.standing) {
-            (_, Standing::Revoked { at, .. }) => {
-                let remedy = Remedy::for_revocation();
-                add(ProblemReason::TokenRevoked, Severity::Info, Some(*at), remedy, vec![]);
-                return problems;
-            }
-            (_, Standing::Invalid { since, reason, provider_code }) => {
-                let facts =
-                    vec![("refusal", reason.as_str().to_owned()), ("provider_code", provider_code.clone())];
-                add(
-                    ProblemReason::TokenInvalid,
-                    Severity::Critical,
-                    Some(*since),
-                    Remedy::for_refusal(*reason),
-                    facts,
-                );
-            }
-            (Status::Expired, Standing::Live) => {
-                add(
-                    ProblemReason::TokenExpired,
-                    Severity::Critical,
-                    self.facts.expiry.at(),
-                    Remedy::for_refusal(RefusalReason::Expired),
-                    vec![],
-                );
-            }
-            (Status::Expiring, Standing::Live) => {
-                let days = self.facts.expiry.at().map_or(0, |end| days_left(end, now));
-                let remedy = Remedy::new(
-                    Fixer::WorkspaceOwner,
-                    format!("The token expires in {}.", in_days(days)),
-                    "Ask the workspace owner to reconnect the account before then.",
-                );
-                let since = self.facts.expiry.at().map(|end| end - policy.warning_window);
-                add(
-                    ProblemReason::ExpiringSoon,
-                    Severity::Warning,
-                    since,
-                    remedy,
-                    vec![("days_left", days.to_string())],
-                );
-            }
-            _ => {}
-        }
-        let missing = policy.missing_required(&self.facts.scopes);
-        if !missing.is_empty() {
-            let names = missing.join(", ");
-            let remedy = Remedy::new(
-                Fixer::WorkspaceOwner,
-                format!("The token lacks the required scopes {names}."),
-                "Ask the workspace owner to reconnect and grant them.",
-            );
-            add(ProblemReason::ScopesMissing, Severity::Critical, None, remedy, vec![("missing", names)]);
-        }
-        let missing = policy.missing_optional(&self.facts.scopes);
-        if !missing.is_empty() {
-            let names = missing.join(", ");
-            let remedy = Remedy::new(
-                Fixer::WorkspaceOwner,
-                format!("The token lacks the optional scopes {names}."),
-                "Reconnect and grant them if ad accounts that belong to a business are missing.",
-            );
-            add(ProblemReason::OptionalScopesMissing, Severity::Info, None, remedy, vec![("missing", names)]);
-        }
-        if self.facts.expiry == Expiry::Unknown {
-            let remedy = Remedy::new(
-                Fixer::Nobody,
-                "The provider did not say when the token ends.",
-                "Nothing to do: the vault asks again.",
-            );
-            add(ProblemReason::ExpiryUnknown, Severity::Warning, None, remedy, vec![]);
-        }
-        if let Some(end) = self.facts.data_access.at().filter(|end| *end <= now + policy.warning_window) {
-            let (message, since) = if end <= now {
-                (
-                    "Data access has ended: the person has not used the app for 90 days. Ads permissions keep working.",
-                    end,
-                )
-            } else {
-                (
-                    "Data access ends soon: the person has not used the app for almost 90 days. Ads permissions keep working.",
-                    end - policy.warning_window,
-                )
-            };
-            let remedy = Remedy::new(
-                Fixer::WorkspaceOwner,
-                message,
-                "Ask the workspace owner to reconnect and confirm the data access.",
-            );
-            add(
-                ProblemReason::DataAccessEnding,
-                Severity::Warning,
-                Some(since),
-                remedy,
-                vec![("ends_at", end.to_string())],
-            );
-        }
-        if self.seen.ad_accounts == Some(0) {
-            let remedy = Remedy::new(
-                Fixer::AdAccountAdmin,
-                "The token works, but reaches no ad account.",
-                "Have an ad account assigned to the person, or grant business_management if the ad account belongs to a business.",
-            );
-            add(ProblemReason::NoAdAccounts, Severity::Warning, None, remedy, vec![]);
-        }
-        if self.seen.unreachable_ad_accounts > 0 {
-            let remedy = Remedy::new(
-                Fixer::AdAccountAdmin,
-                match self.seen.unreachable_ad_accounts {
-                    1 => "1 ad account refuses the token.".to_owned(),
-                    more => format!("{more} ad accounts refuse the token."),
-                },
-                "Have the person's role on those ad accounts restored.",
-            );
-            add(ProblemReason::AdAccountsUnreachable, Severity::Warning, None, remedy, vec![]);
-        }
-        problems.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
-        problems
+impl Problem {
+    pub(super) fn new(
+        reason: ProblemReason,
+        harm: Harm,
+        headline: impl Into<String>,
+        remedy: Remedy,
+    ) -> Self {
+        let (headline, metadata) = (headline.into(), BTreeMap::new());
+        Self { reason, harm, headline, since: None, remedy, metadata }
+    }
+
+    pub const fn severity(&self) -> Severity {
+        self.harm.severity()
+    }
+
+    pub(super) fn since(self, since: Option<Timestamp>) -> Self {
+        Self { since, ..self }
+    }
+
+    pub(super) fn with(mut self, key: &str, value: impl ToString) -> Self {
+        self.metadata.insert(key.to_owned(), value.to_string());
+        self
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::token::fixture::{DAY, NOW, at, connection};
+/// From where a token's facts are judged.
+#[derive(Debug, Clone, Copy)]
+pub struct Standpoint<'a> {
+    pub provider: &'a ProviderId,
+    pub now: Timestamp,
+    pub policy: &'a Policy,
+}
 
-    #[test]
-    fn the_worst_problem_comes_first() {
-        let policy = Policy {
-            required_scopes: vec!["ads_management".into()],
-            optional_scopes: vec!["business_management".into()],
-            ..Policy::default()
+impl Standpoint<'_> {
+    /// What is wrong with the token's end.
+    pub fn end(&self, facts: &TokenFacts) -> Option<Problem> {
+        let (now, policy) = (self.now, self.policy);
+        let end = match facts.expiry {
+            Expiry::Never => return None,
+            Expiry::Unknown => {
+                let remedy = Remedy::for_unknown_end();
+                return Some(Problem::new(
+                    ProblemReason::ExpiryUnknown,
+                    Harm::Later,
+                    "Expiry unknown",
+                    remedy,
+                ));
+            }
+            Expiry::At(end, _) => end,
         };
-        let reasons: Vec<_> = connection(at(NOW + DAY), Standing::Live)
-            .problems(NOW, &policy)
-            .iter()
-            .map(|p| p.reason)
-            .collect();
-        assert_eq!(
-            reasons,
-            [ProblemReason::ScopesMissing, ProblemReason::ExpiringSoon, ProblemReason::OptionalScopesMissing]
-        );
+        if end <= now {
+            let remedy =
+                Remedy::for_refusal(RefusalReason::Expired, Refused::Held, self.provider, policy.guide);
+            return Some(
+                Problem::new(ProblemReason::TokenExpired, Harm::Now, "Token expired", remedy)
+                    .since(Some(end))
+                    .with("expired_at", end),
+            );
+        }
+        let notice = policy.notice();
+        if now < end - notice {
+            return None;
+        }
+        let tightest = policy.thresholds.iter().min();
+        let harm = if policy.crossed(end, now).as_ref() == tightest { Harm::Soon } else { Harm::Later };
+        let days = days_left(end, now);
+        Some(
+            Problem::new(ProblemReason::ExpiringSoon, harm, expiring_in(days), Remedy::for_end(end))
+                .since(Some(end - notice))
+                .with("days_left", days)
+                .with("expires_at", end),
+        )
     }
+
+    /// What is wrong with the scopes: required ones first.
+    pub fn required_scopes(&self, facts: &TokenFacts) -> Option<Problem> {
+        let missing = self.policy.missing_required(&facts.scopes);
+        let remedy = || Remedy::for_scopes(&missing, true, self.provider, self.policy.guide);
+        (!missing.is_empty()).then(|| {
+            Problem::new(ProblemReason::ScopesMissing, Harm::Now, "Permissions missing", remedy())
+                .with("missing", missing.join(", "))
+        })
+    }
+
+    pub fn optional_scopes(&self, facts: &TokenFacts) -> Option<Problem> {
+        let missing = self.policy.missing_optional(&facts.scopes);
+        let remedy = || Remedy::for_scopes(&missing, false, self.provider, self.policy.guide);
+        (!missing.is_empty()).then(|| {
+            let headline = "Optional permissions missing";
+            Problem::new(ProblemReason::OptionalScopesMissing, Harm::Later, headline, remedy())
+                .with("missing", missing.join(", "))
+        })
+    }
+
+    /// What is wrong with the end of data access.
+    pub fn data_access(&self, facts: &TokenFacts) -> Option<Problem> {
+        let (now, policy) = (self.now, self.policy);
+        let notice = policy.notice();
+        let end = facts.data_access.at().filter(|end| *end - notice <= now)?;
+        let has_ended = end <= now;
+        let (headline, since) = if has_ended {
+            ("Data access has ended".to_owned(), end)
+        } else {
+            (format!("Data access ends in {}", in_days(days_left(end, now))), end - notice)
+        };
+        let remedy = Remedy::for_data_access(end, has_ended, self.provider, policy.guide);
+        Some(
+            Problem::new(ProblemReason::DataAccessEnding, Harm::Later, headline, remedy)
+                .since(Some(since))
+                .with("ends_at", end),
+        )
+    }
+
+    /// What is wrong with the ad accounts: how many the token reaches (`None` until they have been listed), and how many
+    /// it reached before and no longer reaches.
+    pub fn ad_accounts(&self, reached: Option<u32>, lost: u32) -> Option<Problem> {
+        let (provider, guide) = (self.provider, self.policy.guide);
+        let none = ProblemReason::NoAdAccounts;
+        match (reached, lost) {
+            (Some(0), 0) => {
+                let remedy = Remedy::for_no_ad_accounts(provider, guide);
+                Some(Problem::new(none, Harm::Later, "No ad account", remedy))
+            }
+            (Some(0), lost) => {
+                let remedy = Remedy::for_lost_ad_accounts(lost, true, provider, guide);
+                Some(Problem::new(none, Harm::Now, "No ad account left", remedy).with("count", lost))
+            }
+            (_, 0) => None,
+            (_, lost) => {
+                let plural = if lost == 1 { "" } else { "s" };
+                let headline = format!("{lost} ad account{plural} unreachable");
+                let remedy = Remedy::for_lost_ad_accounts(lost, false, provider, guide);
+                let reason = ProblemReason::AdAccountsUnreachable;
+                Some(Problem::new(reason, Harm::Later, headline, remedy).with("count", lost))
+            }
+        }
+    }
+}
+
+pub(super) fn expiring_in(days: i32) -> String {
+    format!("Expiring in {}", in_days(days))
 }

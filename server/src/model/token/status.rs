@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use strum::VariantArray;
 
-use super::expiry::{days_left, in_days};
-use super::{Connection, Expiry, Standing, TokenKind};
+use super::{Connection, Expiry, Standing};
 use crate::model::{Policy, Timestamp};
 
 #[derive(
@@ -39,38 +38,6 @@ impl Status {
     }
 }
 
-/// Who or what can renew a token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Renewal {
-    ByVault,
-    /// The vault tries; the provider promises nothing.
-    MaybeByVault,
-    ByPerson,
-    /// The token has no end.
-    NotNeeded,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BadgeColor {
-    /// In order.
-    Green,
-    /// Act soon.
-    Amber,
-    /// Act now.
-    Red,
-    /// Ended on purpose.
-    Grey,
-}
-
-/// What a person sees.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Badge {
-    pub color: BadgeColor,
-    pub text: String,
-    /// Days to the end, rounded up; `None` when there is no end.
-    pub days_left: Option<i32>,
-}
-
 impl Connection {
     /// The only place that decides what a token is worth. `now` is an argument, so that a test can stand on either
     /// side of every edge.
@@ -81,32 +48,6 @@ impl Connection {
             (Standing::Live, Expiry::At(end, _)) if end <= now => Status::Expired,
             (Standing::Live, Expiry::At(end, _)) if end <= now + policy.warning_window => Status::Expiring,
             (Standing::Live, _) => Status::Active,
-        }
-    }
-
-    pub fn badge(&self, now: Timestamp, policy: &Policy) -> Badge {
-        let status = self.status(now, policy);
-        let days = self.facts.expiry.at().map(|end| days_left(end, now));
-        let (color, text) = match status {
-            Status::Active if self.facts.expiry == Expiry::Unknown => {
-                (BadgeColor::Amber, "Expiry unknown".to_owned())
-            }
-            Status::Active => (BadgeColor::Green, "Active".to_owned()),
-            Status::Expiring => (BadgeColor::Amber, format!("Expiring in {}", in_days(days.unwrap_or(0)))),
-            Status::Expired => (BadgeColor::Red, "Token expired".to_owned()),
-            Status::Invalid => (BadgeColor::Red, "Reconnect needed".to_owned()),
-            Status::Revoked => (BadgeColor::Grey, "Revoked".to_owned()),
-        };
-        let days_left = if status == Status::Revoked { None } else { days };
-        Badge { color, text, days_left }
-    }
-
-    pub fn renewal(&self) -> Renewal {
-        match (self.facts.expiry, self.facts.kind) {
-            (Expiry::Never, _) => Renewal::NotNeeded,
-            (_, TokenKind::SystemUser) => Renewal::ByVault,
-            (_, TokenKind::LongLivedUser | TokenKind::ShortLivedUser) => Renewal::MaybeByVault,
-            (_, TokenKind::Page) => Renewal::ByPerson,
         }
     }
 
@@ -146,17 +87,5 @@ mod tests {
             let connection = connection(expiry, standing);
             assert_eq!(connection.status(NOW, &policy), expected, "{expiry:?} {:?}", connection.standing);
         }
-    }
-
-    #[test]
-    fn badges_count_days_upwards() {
-        let policy = Policy::default();
-        let badge = |left: Duration| connection(at(NOW + left), Standing::Live).badge(NOW, &policy);
-        assert_eq!(badge(7 * DAY).text, "Expiring in 7 days");
-        assert_eq!(badge(6 * DAY + Duration::from_secs(1)).text, "Expiring in 7 days");
-        assert_eq!(badge(Duration::from_secs(1)).text, "Expiring in 1 day");
-        assert_eq!(badge(8 * DAY).text, "Active");
-        assert_eq!(connection(at(NOW), Standing::Live).badge(NOW, &policy).text, "Token expired");
-        assert_eq!(connection(Expiry::Unknown, Standing::Live).badge(NOW, &policy).color, BadgeColor::Amber);
     }
 }

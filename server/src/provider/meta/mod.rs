@@ -5,6 +5,7 @@
 
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod guide;
 mod headers;
 mod http;
 mod reads;
@@ -30,6 +31,7 @@ use sha2::Sha256;
 use tokio::time::Instant;
 use url::Url;
 
+pub(super) use self::guide::guide;
 use self::http::{Call, Http, Reader};
 use self::redact::Redactor;
 use self::refusal::{Asked, Seen};
@@ -42,6 +44,9 @@ use crate::model::{
     AdAccount, BadValue, Clock, Grant, Misconfiguration, ProviderId, Refusal, RefusalKind, Secret, Subject,
     TokenFacts, TokenKind,
 };
+
+/// The provider's name in the API.
+pub(super) const NAME: &str = "meta";
 
 /// The app at Meta, and how the Graph API is called.
 pub struct MetaConfig {
@@ -132,7 +137,7 @@ impl Meta {
             Redactor::new(secrets.clone()),
             clock.clone(),
         )?;
-        let id = ProviderId::parse("meta")?;
+        let id = ProviderId::parse(NAME)?;
         Ok(Self { id, app_id: config.app_id, secrets, working: AtomicUsize::new(0), http, clock })
     }
 

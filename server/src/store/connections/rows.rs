@@ -5,12 +5,14 @@ use uuid::Uuid;
 
 use crate::model::{
     Connection, ConnectionId, DataRefusal, Expiry, ExpirySource, Fingerprint, GranularScope, Observations,
-    ProviderId, RefusalReason, Schedule, SecretId, Standing, Subject, SubjectType, Timestamp, TokenFacts,
-    TokenKind, TokenVersion, WorkspaceId,
+    ProviderId, RefusalReason, RenewalFailure, Schedule, SecretId, Standing, Subject, SubjectType, Timestamp,
+    TokenFacts, TokenKind, TokenVersion, WorkspaceId,
 };
 use crate::store::sql::StoreError;
 
 const TABLE: &str = "ad_platform_connections";
+/// Why renewal failed: the provider no longer moves the end.
+const CEILING: &str = "CEILING";
 
 /// The columns of a connection, for `concat!`; `ConnectionRow` reads them.
 macro_rules! connection_columns {
@@ -20,7 +22,8 @@ macro_rules! connection_columns {
          c.data_access_ends_at, c.issued_at, c.scopes, c.granular_scopes, c.standing, c.standing_since, \
          c.standing_reason, c.provider_code, c.last_validated_at, c.last_rotated_at, c.last_known_good, \
          c.ad_account_count, c.unreachable_count, c.next_deadline_at, c.next_renewal_at, c.renewal_attempts, \
-         c.data_refused_at, c.data_refusal, c.parent_connection_id, c.last_event_sequence, c.created_at, c.updated_at"
+         c.data_refused_at, c.data_refusal, c.renewal_failed_at, c.renewal_failure, c.overdue_since, \
+         c.parent_connection_id, c.last_event_sequence, c.created_at, c.updated_at"
     };
 }
 pub(in crate::store) use connection_columns;
@@ -59,6 +62,9 @@ pub(in crate::store) struct ConnectionRow {
     renewal_attempts: i64,
     data_refused_at: Option<i64>,
     data_refusal: String,
+    renewal_failed_at: Option<i64>,
+    renewal_failure: String,
+    overdue_since: Option<i64>,
     parent_connection_id: Option<Uuid>,
     last_event_sequence: i64,
     created_at: i64,
@@ -96,6 +102,15 @@ pub(in crate::store) fn expiry_from(source: &str, end: Option<i64>) -> Option<Ex
         ("UNKNOWN", _) => Some(Expiry::Unknown),
         (source, Some(end)) => Some(Expiry::At(Timestamp::from_micros(end), source.parse().ok()?)),
         _ => None,
+    }
+}
+
+/// How the database names a failed renewal; empty while renewal may work.
+pub(in crate::store) const fn renewal_failure_name(failure: Option<RenewalFailure>) -> &'static str {
+    match failure {
+        None => "",
+        Some(RenewalFailure { at_ceiling: true, .. }) => CEILING,
+        Some(RenewalFailure { at_ceiling: false, .. }) => "OTHER",
     }
 }
 
@@ -201,6 +216,9 @@ impl TryFrom<ConnectionRow> for Connection {
                 next_deadline_at: time(row.next_deadline_at),
                 next_renewal_at: time(row.next_renewal_at),
                 attempts: u32::try_from(row.renewal_attempts).unwrap_or(0),
+                renewal_failure: time(row.renewal_failed_at)
+                    .map(|since| RenewalFailure { since, at_ceiling: row.renewal_failure == CEILING }),
+                overdue_since: time(row.overdue_since),
             },
             parent: row.parent_connection_id.map(ConnectionId::from_uuid),
             last_event: row.last_event_sequence,

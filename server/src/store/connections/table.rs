@@ -3,7 +3,7 @@
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::rows::{ConnectionRow, FactColumns, connection_columns};
+use super::rows::{ConnectionRow, FactColumns, connection_columns, renewal_failure_name};
 use crate::model::{Connection, ConnectionId, ProviderId, Timestamp, WorkspaceId};
 use crate::store::sql::{Backend, Change, Query, Session, StoreError, Tx};
 
@@ -78,7 +78,8 @@ macro_rules! written_columns {
          kind, expires_at, expiry_source, expires_sort, data_access_ends_at, issued_at, scopes, granular_scopes, \
          standing, standing_since, standing_reason, provider_code, last_validated_at, last_rotated_at, \
          last_known_good, ad_account_count, unreachable_count, next_deadline_at, next_renewal_at, renewal_attempts, \
-         last_event_sequence, updated_at, data_refused_at, data_refusal"
+         last_event_sequence, updated_at, data_refused_at, data_refusal, renewal_failed_at, renewal_failure, \
+         overdue_since"
     };
 }
 
@@ -86,11 +87,11 @@ macro_rules! written_columns {
 macro_rules! written_values {
     () => {
         "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, \
-         $24, $25, $26, $27, $28, $29, $30, $31, $32, $33"
+         $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36"
     };
 }
 
-/// Binds $1 to $33.
+/// Binds $1 to $36.
 fn bind_facts<'c>(query: Query<'c>, connection: &Connection) -> Query<'c> {
     let facts = FactColumns::of(connection);
     query
@@ -127,6 +128,9 @@ fn bind_facts<'c>(query: Query<'c>, connection: &Connection) -> Query<'c> {
         .bind(connection.updated_at.as_micros())
         .bind(connection.seen.data_refusal.map(|refusal| refusal.at.as_micros()))
         .bind(connection.seen.data_refusal.map_or("", |refusal| refusal.reason.as_str()))
+        .bind(connection.schedule.renewal_failure.map(|failure| failure.since.as_micros()))
+        .bind(renewal_failure_name(connection.schedule.renewal_failure))
+        .bind(connection.schedule.overdue_since.map(Timestamp::as_micros))
 }
 
 impl Tx {
@@ -181,19 +185,21 @@ impl Tx {
     /// Writes the fields that announcing changes, and no facts. The revision stays the same, so that a provider's reply
     /// in flight can still be applied.
     pub async fn note_announced(&mut self, connections: &[Connection]) -> Result<(), StoreError> {
-        let rows: Vec<(String, Option<i64>, i64)> = connections
+        let rows: Vec<(String, Option<i64>, i64, Option<i64>)> = connections
             .iter()
             .map(|c| {
                 let deadline = c.schedule.next_deadline_at.map(Timestamp::as_micros);
-                (c.id.as_uuid().simple().to_string(), deadline, c.last_event)
+                let overdue = c.schedule.overdue_since.map(Timestamp::as_micros);
+                (c.id.as_uuid().simple().to_string(), deadline, c.last_event, overdue)
             })
             .collect();
         self.query_for(
             "UPDATE ad_platform_connections AS c
-                SET next_deadline_at = r.value->>1, last_event_sequence = r.value->>2
+                SET next_deadline_at = r.value->>1, last_event_sequence = r.value->>2, overdue_since = r.value->>3
                FROM json_each($1) AS r WHERE c.connection_id = unhex(r.value->>0)",
             "UPDATE ad_platform_connections AS c
-                SET next_deadline_at = (r.value->>1)::bigint, last_event_sequence = (r.value->>2)::bigint
+                SET next_deadline_at = (r.value->>1)::bigint, last_event_sequence = (r.value->>2)::bigint,
+                    overdue_since = (r.value->>3)::bigint
                FROM jsonb_array_elements($1) AS r (value) WHERE c.connection_id = (r.value->>0)::uuid",
         )
         .bind(Json(rows))
@@ -234,7 +240,7 @@ impl Tx {
             ", connection_id, workspace_id, provider, parent_connection_id, created_at)
              VALUES (",
             written_values!(),
-            ", $34, $35, $36, $37, $38)
+            ", $37, $38, $39, $40, $41)
              ON CONFLICT (workspace_id, provider, app_id, subject_key) DO NOTHING"
         ));
         let added = bind_facts(query, connection)
@@ -259,7 +265,7 @@ impl Tx {
             written_columns!(),
             ") = (",
             written_values!(),
-            ") WHERE connection_id = $34 AND revision = $35"
+            ") WHERE connection_id = $37 AND revision = $38"
         ));
         let updated = bind_facts(query, connection)
             .bind(connection.id.as_uuid())

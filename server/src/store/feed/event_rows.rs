@@ -40,6 +40,8 @@ pub(super) struct Body {
     provider_code: String,
     /// Who can fix the problem, the message, and the action to take.
     remedy: (String, String, String),
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    remedy_url: String,
     incident: i64,
     /// Sequence, kind, severity.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -114,6 +116,7 @@ impl From<&EventWord> for Body {
                 word.remedy.message.clone(),
                 word.remedy.action.clone(),
             ),
+            remedy_url: word.remedy.url.clone(),
             incident: word.incident,
             closes: word
                 .closes
@@ -223,7 +226,7 @@ impl TryFrom<EventRow> for Event {
             expiry: expiry_from(&body.expiry.0, body.expiry.1).unwrap_or(Expiry::Unknown),
             reason: body.reason.as_deref().map(RefusalReason::from_name),
             provider_code: body.provider_code,
-            remedy: Remedy { fixer, message, action },
+            remedy: Remedy { fixer, message, action, url: body.remedy_url },
             incident: if body.incident == 0 { row.sequence } else { body.incident },
             closes: body
                 .closes

@@ -104,20 +104,21 @@ impl Vault {
             .write_with(Needs { connections: vec![id], alone: false }, move |tx| {
                 let policy = Arc::clone(&policy);
                 Box::pin(async move {
-                    let Some(before) = tx.lock_connection(id).await? else { return Ok(0) };
+                    let Some(mut after) = tx.lock_connection(id).await? else { return Ok(0) };
                     let scope = Scope::Connection(id);
                     let mut announced = tx.announced(&scope).await?;
                     if overdue {
-                        announced.overdue(&before, now, &policy);
+                        after.schedule.overdue_since = after.schedule.overdue_since.or(Some(now));
+                        announced.overdue(&after, now, &policy);
                     } else {
-                        announced.no_longer_overdue(&before, now, &policy);
+                        after.schedule.overdue_since = None;
+                        announced.no_longer_overdue(&after, now, &policy);
                     }
                     let drafts = announced.into_drafts();
                     if drafts.is_empty() {
                         return Ok(0);
                     }
                     let events = tx.announce(vec![(scope, drafts)]).await?;
-                    let mut after = before;
                     after.last_event = events.last;
                     tx.note_announced(std::slice::from_ref(&after)).await?;
                     tx.audit_connection(&after, now);

@@ -11,6 +11,7 @@ use crate::model::{
     Announced, Connection, ConnectionId, DeadlineKind, EventKind, IncidentKey, Policy, RenewalPolicy,
     Standing, Timestamp,
 };
+use crate::provider::GUIDE;
 use crate::store::{Abort, JobRun, Needs, RunCause, Scope};
 use crate::vault::error::VaultError;
 use crate::vault::jobs::run::{Progress, RunFailed};
@@ -65,6 +66,7 @@ impl From<Document> for Policy {
                 window: Duration::from_micros(document.renewal_window),
             },
             event_retention: Duration::from_micros(document.event_retention),
+            guide: GUIDE,
         }
     }
 }

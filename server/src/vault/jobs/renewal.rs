@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::StreamExt;
 
 use crate::model::{
-    Connection, ConnectionId, Expiry, Refusal, RefusalKind, Standing, Timestamp, TokenVersion,
+    Connection, ConnectionId, Expiry, Refusal, RefusalKind, RenewalFailure, Standing, Timestamp, TokenVersion,
 };
 use crate::provider::Provider;
 use crate::store::{Abort, HeldToken, JobRun, Needs, Scope};
@@ -402,7 +402,12 @@ impl Vault {
                     };
                     if hopeless {
                         let at_ceiling = setback == Setback::Ceiling;
-                        announced.rotation_failed(&after, at_ceiling, next, now, &policy);
+                        // The first failure was announced, with its reason.
+                        after
+                            .schedule
+                            .renewal_failure
+                            .get_or_insert(RenewalFailure { since: now, at_ceiling });
+                        announced.rotation_failed(&after, now, &policy);
                     }
                     change::write(tx, scope, announced, &before, &mut after, now, &policy).await?;
                     Ok::<_, Abort<VaultError>>(())

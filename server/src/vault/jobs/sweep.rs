@@ -79,9 +79,9 @@ impl Vault {
 
     fn log_token(&self, connection: &Connection, outcome: &str) -> String {
         let (now, policy) = (self.clock.now(), self.policy());
-        let status = connection.status(now, &policy);
-        let days_left = connection.badge(now, &policy).days_left;
-        let name = status.as_str().to_ascii_lowercase();
+        let health = connection.health(now, &policy);
+        let days_left = health.badge().days_left;
+        let name = health.status.as_str().to_ascii_lowercase();
         tracing::info!(connection = %connection.id, workspace = %connection.workspace, status = name, days_left, outcome, "token checked");
         name
     }

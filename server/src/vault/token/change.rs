@@ -1,7 +1,7 @@
 //! The only code that changes a connection's row. It writes the facts, announces the events that follow from them, and
 //! schedules the next deadline, in one transaction: no change without its event, no event without its change.
 
-use crate::model::{AccountChange, Announced, Cause, Connection, Policy, Standing, Timestamp};
+use crate::model::{AccountChange, Announced, Cause, Connection, EventKind, Policy, Standing, Timestamp};
 use crate::store::{Abort, Numbered, Scope, Tx};
 use crate::vault::error::VaultError;
 
@@ -50,6 +50,9 @@ pub(in crate::vault) async fn write(
     policy: &Policy,
 ) -> Result<(), Abort<VaultError>> {
     schedule(Some(before), after, now, policy);
+    if !announced.open().any(|incident| incident.key.kind == EventKind::Overdue) {
+        after.schedule.overdue_since = None;
+    }
     after.revision = before.revision + 1;
     after.updated_at = now;
     let events = tx.announce(vec![(scope, announced.into_drafts())]).await?;
@@ -84,11 +87,12 @@ fn schedule(before: Option<&Connection>, after: &mut Connection, now: Timestamp,
     after.schedule.next_deadline_at = after.next_deadline(now, policy);
     let same = before.is_some_and(|before| {
         before.version == after.version
-            && before.facts.expiry == after.facts.expiry
+            && !after.facts.expiry.differs(before.facts.expiry)
             && before.standing == after.standing
     });
     if !same {
         after.schedule.attempts = 0;
+        after.schedule.renewal_failure = None;
         after.schedule.next_renewal_at = after.first_renewal(policy);
     }
     // A dead token is not renewed. A page token may come back with its person's token.

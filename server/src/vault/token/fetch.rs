@@ -60,6 +60,7 @@ impl Vault {
                 ends_at: now + left,
                 left,
                 wanted: command.min_ttl,
+                renewal: connection.health(now, &self.policy()).renewal,
             });
         }
         let provider = self.provider_of(connection)?;

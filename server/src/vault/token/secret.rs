@@ -72,6 +72,7 @@ impl Vault {
             (Standing::Revoked { at, .. }, _) => Err(VaultError::TokenRevoked { connection: id, at: *at }),
             (Standing::Invalid { since, reason, provider_code }, _) => Err(VaultError::TokenInvalid {
                 connection: id,
+                provider: connection.provider.clone(),
                 version,
                 since: *since,
                 reason: *reason,
@@ -79,6 +80,7 @@ impl Vault {
             }),
             (Standing::Live, Status::Expired) => Err(VaultError::TokenExpired {
                 connection: id,
+                provider: connection.provider.clone(),
                 version,
                 at: connection.facts.expiry.at().unwrap_or(connection.updated_at),
             }),

@@ -273,6 +273,7 @@ impl Vault {
         if confirmed {
             return VaultError::TokenInvalid {
                 connection: connection.id,
+                provider: connection.provider.clone(),
                 version: connection.version,
                 since: self.clock.now(),
                 reason,

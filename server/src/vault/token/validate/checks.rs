@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::model::{
-    AdAccount, AdAccountState, Check, CheckResult, Expiry, Fixer, Policy, ProviderId, Refusal, RefusalKind,
-    RefusalReason, Remedy, Secret, Timestamp,
+    AdAccount, AdAccountState, Check, CheckResult, Expiry, Fixer, Policy, Problem, Refusal, RefusalKind,
+    RefusalReason, Refused, Remedy, Secret, Standpoint, Timestamp,
 };
 use crate::provider::{Inspected, Provider};
 use crate::vault::token::inspection::is_death;
@@ -99,7 +99,7 @@ impl Patient<'_> {
             ],
             Err(refusal) => match &refusal.kind {
                 RefusalKind::Dead { reason } => [
-                    Check::new("token_accepted", CheckResult::Fail, Remedy::for_refusal(*reason))
+                    Check::new("token_accepted", CheckResult::Fail, self.refusal(*reason))
                         .with("refusal", reason.as_str())
                         .with("provider_code", refusal.provider_code()),
                     Check::new(
@@ -114,80 +114,48 @@ impl Patient<'_> {
                         CheckResult::Skipped,
                         Remedy::none("Not tried: the token is another app's."),
                     ),
-                    Check::new(
-                        "app_matches",
-                        CheckResult::Fail,
-                        Remedy::for_refusal(RefusalReason::WrongApp),
-                    ),
+                    Check::new("app_matches", CheckResult::Fail, self.refusal(RefusalReason::WrongApp)),
                 ],
                 _ => {
-                    let check = of_refusal("token_accepted", refusal, self.provider.id());
+                    let check = self.of_refusal("token_accepted", refusal);
                     [check.clone(), Check { name: "app_matches", ..check }]
                 }
             },
         }
     }
 
+    fn refusal(&self, reason: RefusalReason) -> Remedy {
+        Remedy::for_refusal(reason, Refused::Held, self.provider.id(), self.policy.guide)
+    }
+
+    fn standpoint(&self) -> Standpoint<'_> {
+        Standpoint { provider: self.provider.id(), now: self.now, policy: self.policy }
+    }
+
     fn scopes_and_expiry(&self, inspected: &Inspected) -> [Check; 4] {
-        let scopes = |name, missing: Vec<String>, result, whole: &str| {
-            if missing.is_empty() {
-                return Check::new(name, CheckResult::Pass, Remedy::none(whole));
-            }
-            let names = missing.join(", ");
-            let remedy = Remedy::new(
-                Fixer::WorkspaceOwner,
-                format!("The token lacks {names}."),
-                "Ask the workspace owner to reconnect and grant them; a permission that was declined must be asked for again.",
-            );
-            Check::new(name, result, remedy).with("missing", names)
-        };
-        let facts = &inspected.facts;
+        let (from, facts) = (self.standpoint(), &inspected.facts);
+        let check = |name, problem, good: &str| Check::of(name, problem, Remedy::none(good));
         [
-            scopes(
-                "required_scopes",
-                self.policy.missing_required(&facts.scopes),
-                CheckResult::Fail,
-                "All required scopes are granted.",
-            ),
-            scopes(
-                "optional_scopes",
-                self.policy.missing_optional(&facts.scopes),
-                CheckResult::Warn,
-                "All optional scopes are granted.",
-            ),
-            self.end("expiry", facts.expiry, "The token"),
-            self.end("data_access", facts.data_access, "Data access"),
+            check("required_scopes", from.required_scopes(facts), "All required scopes are granted."),
+            check("optional_scopes", from.optional_scopes(facts), "All optional scopes are granted."),
+            self.end("expiry", facts.expiry, "The token", from.end(facts)),
+            self.end("data_access", facts.data_access, "Data access", from.data_access(facts)),
         ]
     }
 
-    fn end(&self, name: &'static str, expiry: Expiry, what: &str) -> Check {
-        const RECONNECT: &str = "Ask the workspace owner to reconnect the account.";
-        let check = |result, message: String| {
-            let remedy = match result {
-                CheckResult::Pass => Remedy::none(message),
-                _ => Remedy::new(Fixer::WorkspaceOwner, message, RECONNECT),
-            };
-            Check::new(name, result, remedy)
+    fn end(&self, name: &'static str, expiry: Expiry, what: &str, problem: Option<Problem>) -> Check {
+        let good = match expiry {
+            Expiry::At(end, _) => format!("{what} ends on {}.", end.to_the_minute()),
+            Expiry::Never => format!("{what} does not end."),
+            Expiry::Unknown => format!("{what}: the provider names no end."),
         };
+        let check = Check::of(name, problem, Remedy::none(good));
         match expiry {
-            Expiry::Never => check(CheckResult::Pass, format!("{what} does not end.")),
-            Expiry::Unknown => {
-                check(CheckResult::Warn, format!("The provider does not say when {what} ends."))
-            }
             Expiry::At(end, _) => {
-                // Ads permissions outlive the data-access end, so the check of that end never fails.
-                let ended = if name == "expiry" { CheckResult::Fail } else { CheckResult::Warn };
-                let left = end.since(self.now);
-                let days = left.as_secs().div_ceil(24 * 60 * 60);
-                let found = if end <= self.now {
-                    check(ended, format!("{what} ended at {end}."))
-                } else if left <= self.policy.warning_window {
-                    check(CheckResult::Warn, format!("{what} ends in {days} days, at {end}."))
-                } else {
-                    check(CheckResult::Pass, format!("{what} ends in {days} days, at {end}."))
-                };
-                found.with("ends_at", end).with("days_left", days)
+                let days = end.since(self.now).as_secs().div_ceil(24 * 60 * 60);
+                check.with("ends_at", end).with("days_left", days)
             }
+            Expiry::Never | Expiry::Unknown => check,
         }
     }
 
@@ -200,7 +168,11 @@ impl Patient<'_> {
         let mut refused = None;
         match self.provider.ad_accounts(self.secret).await {
             Ok(accounts) => {
-                found.checks.push(reachable(&accounts));
+                let count = u32::try_from(accounts.len()).unwrap_or(u32::MAX);
+                let plural = if count == 1 { "" } else { "s" };
+                let good = Remedy::none(format!("The token reaches {count} ad account{plural}."));
+                let problem = self.standpoint().ad_accounts(Some(count), 0);
+                found.checks.push(Check::of("ad_accounts", problem, good).with("count", count));
                 match self.smoke_test(&accounts).await {
                     Ok(check) => found.checks.push(check),
                     Err(refusal) => refused = Some(("smoke_test", refusal)),
@@ -214,7 +186,7 @@ impl Patient<'_> {
             }
         }
         let Some((name, refusal)) = refused else { return };
-        found.checks.push(of_refusal(name, &refusal, self.provider.id()));
+        found.checks.push(self.of_refusal(name, &refusal));
         found.checks.sort_by_key(|check| CHECKS.iter().position(|name| *name == check.name));
         if matches!(refusal.kind, RefusalKind::Dead { .. }) {
             let again = self.provider.inspect(self.secret).await;
@@ -267,15 +239,48 @@ impl Patient<'_> {
                 }
                 // A refusal for one account says nothing about the token: try another.
                 Err(refusal) if matches!(refusal.kind, RefusalKind::Permission { .. }) => {
-                    last = Some(
-                        of_refusal("smoke_test", &refusal, self.provider.id()).with("ad_account_id", id),
-                    );
+                    last = Some(self.of_refusal("smoke_test", &refusal).with("ad_account_id", id));
                 }
                 Err(refusal) => return Err(refusal),
             }
         }
         let none = Remedy::none("Not tried: the token reaches no ad account.");
         Ok(last.unwrap_or_else(|| Check::new("smoke_test", CheckResult::Skipped, none)))
+    }
+
+    /// The check that a refusal failed.
+    fn of_refusal(&self, name: &'static str, refusal: &Refusal) -> Check {
+        let (result, remedy) = match &refusal.kind {
+            RefusalKind::Transient { .. } => (
+                CheckResult::Unknown,
+                Remedy::new(Fixer::Nobody, "The provider could not be asked.", "Try again in a while."),
+            ),
+            RefusalKind::OutOfTime => (CheckResult::Skipped, Remedy::none(NO_TIME)),
+            RefusalKind::Throttled { scope, retry_after } => (
+                CheckResult::Unknown,
+                Remedy::new(
+                    Fixer::Nobody,
+                    format!("The provider limits calls in the scope {scope}."),
+                    format!("Try again in {} seconds.", retry_after.as_secs()),
+                ),
+            ),
+            RefusalKind::Dead { reason } => (CheckResult::Fail, self.refusal(*reason)),
+            RefusalKind::OtherApp => (CheckResult::Fail, self.refusal(RefusalReason::WrongApp)),
+            RefusalKind::Blocked => (CheckResult::Fail, self.refusal(RefusalReason::PolicyBlocked)),
+            RefusalKind::Permission { .. } => (
+                CheckResult::Fail,
+                Remedy::new(
+                    Fixer::AdAccountAdmin,
+                    "The provider refuses this with the token's permissions.",
+                    "Have the person's role on the ad account restored, or reconnect and grant the scopes.",
+                ),
+            ),
+            RefusalKind::Ours(problem) => {
+                let (provider, guide) = (self.provider.id(), self.policy.guide);
+                (CheckResult::Unknown, Remedy::for_misconfiguration(*problem, provider, guide))
+            }
+        };
+        Check::new(name, result, remedy).with("provider_code", refusal.provider_code())
     }
 
     fn call_budget(&self) -> Check {
@@ -308,55 +313,8 @@ impl Patient<'_> {
     }
 }
 
-fn reachable(accounts: &[AdAccount]) -> Check {
-    if accounts.is_empty() {
-        let remedy = Remedy::new(
-            Fixer::AdAccountAdmin,
-            "The token is valid but reaches no ad account.",
-            "Have an ad account assigned to the person, or grant business_management if it belongs to a business.",
-        );
-        return Check::new("ad_accounts", CheckResult::Warn, remedy).with("count", 0);
-    }
-    let remedy = Remedy::none(format!("The token reaches {} ad accounts.", accounts.len()));
-    Check::new("ad_accounts", CheckResult::Pass, remedy).with("count", accounts.len())
-}
-
 fn is_out_of_time<T>(outcome: &Result<T, Refusal>) -> bool {
     outcome.as_ref().is_err_and(|refusal| matches!(refusal.kind, RefusalKind::OutOfTime))
-}
-
-/// The check that a refusal failed.
-fn of_refusal(name: &'static str, refusal: &Refusal, provider: &ProviderId) -> Check {
-    let (result, remedy) = match &refusal.kind {
-        RefusalKind::Transient { .. } => (
-            CheckResult::Unknown,
-            Remedy::new(Fixer::Nobody, "The provider could not be asked.", "Try again in a while."),
-        ),
-        RefusalKind::OutOfTime => (CheckResult::Skipped, Remedy::none(NO_TIME)),
-        RefusalKind::Throttled { scope, retry_after } => (
-            CheckResult::Unknown,
-            Remedy::new(
-                Fixer::Nobody,
-                format!("The provider limits calls in the scope {scope}."),
-                format!("Try again in {} seconds.", retry_after.as_secs()),
-            ),
-        ),
-        RefusalKind::Dead { reason } => (CheckResult::Fail, Remedy::for_refusal(*reason)),
-        RefusalKind::OtherApp => (CheckResult::Fail, Remedy::for_refusal(RefusalReason::WrongApp)),
-        RefusalKind::Blocked => (CheckResult::Fail, Remedy::for_refusal(RefusalReason::PolicyBlocked)),
-        RefusalKind::Permission { .. } => (
-            CheckResult::Fail,
-            Remedy::new(
-                Fixer::AdAccountAdmin,
-                "The provider refuses this with the token's permissions.",
-                "Have the person's role on the ad account restored, or reconnect and grant the scopes.",
-            ),
-        ),
-        RefusalKind::Ours(problem) => {
-            (CheckResult::Unknown, Remedy::for_misconfiguration(*problem, provider))
-        }
-    };
-    Check::new(name, result, remedy).with("provider_code", refusal.provider_code())
 }
 
 /// The worst result; `Skipped` if there are no checks.

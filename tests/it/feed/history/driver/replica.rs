@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use token_vault::audit::{AuditConfig, SinkConfig, SyncMode};
 use token_vault::model::{Cron, Event, Policy, RenewalPolicy, Secret};
-use token_vault::provider::{Meta, MetaConfig, Provider, Providers};
+use token_vault::provider::{GUIDE, Meta, MetaConfig, Provider, Providers};
 use token_vault::vault::{
     CallerPolicy, Origin, Timetable, Vault, VaultConfig, WatchEvents, WatchItem, WatchLimits, WatchStart,
 };
@@ -83,6 +83,7 @@ impl World {
                 thresholds: [7, 3, 1].map(days).to_vec(),
                 renewal: RenewalPolicy { enabled: true, min_age: days(1), window: days(30) },
                 event_retention: days(90),
+                guide: GUIDE,
             },
             timetable: Timetable {
                 meta_token_expiry: cron(),

@@ -60,6 +60,7 @@ impl Connection {
             good: Some(now),
             rotated: None,
             accounts: None,
+            reached: BTreeSet::new(),
             tried: false,
         };
         let mut connection = Self { held, open: Vec::new(), said: Vec::new(), created: now };
@@ -208,6 +209,8 @@ impl Connection {
                 Kind::DataAccessExpiring | Kind::DataAccessExpired => {
                     ahead(Some(after.access), open.threshold)
                 }
+                // Another end is another chance of renewal.
+                Kind::RotationFailed => moved,
                 _ => false,
             });
         }
@@ -217,12 +220,12 @@ impl Connection {
         self.time_passes(now);
     }
 
+    /// What is missing afterwards decides how bad it is.
     pub(super) fn scopes_changed(&mut self, now: i64, before: &BTreeSet<String>, after: &BTreeSet<String>) {
-        let lost =
-            |wanted: &[&str]| wanted.iter().any(|scope| before.contains(*scope) && !after.contains(*scope));
-        let severity = if lost(&REQUIRED) {
+        let lacks = |wanted: &[&str]| wanted.iter().any(|scope| !after.contains(*scope));
+        let severity = if lacks(&REQUIRED) {
             Severity::Critical
-        } else if lost(&OPTIONAL) {
+        } else if lacks(&OPTIONAL) {
             Severity::Warning
         } else {
             Severity::Info
@@ -231,12 +234,17 @@ impl Connection {
     }
 
     pub(super) fn accounts_changed(&mut self, now: i64, accounts: BTreeSet<String>) {
+        self.held.reached.extend(accounts.iter().cloned());
+        let severity = match (accounts.len(), self.held.reached.len()) {
+            // Those that were never reached are not missed so much.
+            (0, 1..) => Severity::Critical,
+            (now, ever) if now < ever || ever == 0 => Severity::Warning,
+            _ => Severity::Info,
+        };
         // The first listing is not a change, because nothing was known before.
         if let Some(before) = self.held.accounts.replace(accounts.clone())
             && before != accounts
         {
-            let lost = !before.is_subset(&accounts);
-            let severity = if lost { Severity::Warning } else { Severity::Info };
             self.came_and_went(Kind::AdAccountsChanged, now, severity, &before, &accounts);
         }
     }

@@ -166,6 +166,8 @@ struct Held {
     rotated: Option<i64>,
     /// `None` until they have been listed.
     accounts: Option<BTreeSet<String>>,
+    /// All ad accounts that it ever reached.
+    reached: BTreeSet<String>,
     /// Whether an attempt to renew this version failed.
     tried: bool,
 }

@@ -1,6 +1,9 @@
 //! GetToken, and what callers see of a connection: its facts, and what follows from them now.
 
-use crate::model::{Badge, Connection, Policy, Principal, Problem, Renewal, Status, Timestamp};
+#[cfg(test)]
+mod tests;
+
+use crate::model::{Connection, Health, Policy, Principal, Timestamp};
 use crate::vault::error::VaultError;
 use crate::vault::state::Vault;
 use crate::vault::token::target::Target;
@@ -11,15 +14,8 @@ pub struct TokenView {
     pub connection: Connection,
     /// Connections of the same subject and app in other workspaces.
     pub shared_connections: u32,
-    pub status: Status,
-    /// Whether FetchAccessToken would succeed.
-    pub usable: bool,
-    /// The summary for people.
-    pub badge: Badge,
-    /// The worst first.
-    pub problems: Vec<Problem>,
-    /// Who can renew it.
-    pub renewal: Renewal,
+    /// How it is at that time.
+    pub health: Health,
     pub missing_required_scopes: Vec<String>,
     pub missing_optional_scopes: Vec<String>,
     /// Whether the token was only validated, so that no connection exists.
@@ -30,13 +26,8 @@ pub struct TokenView {
 impl TokenView {
     /// Computes what follows from the facts at `now`.
     pub fn new(connection: Connection, shared_connections: u32, now: Timestamp, policy: &Policy) -> Self {
-        let status = connection.status(now, policy);
         Self {
-            status,
-            usable: status.is_usable(),
-            badge: connection.badge(now, policy),
-            problems: connection.problems(now, policy),
-            renewal: connection.renewal(),
+            health: connection.health(now, policy),
             missing_required_scopes: policy.missing_required(&connection.facts.scopes),
             missing_optional_scopes: policy.missing_optional(&connection.facts.scopes),
             connection,
