@@ -111,6 +111,25 @@ on_both_databases! {
         let elsewhere = admin.store("globex", &token).await.unwrap_err();
         elsewhere.is(Code::InvalidArgument, Reason::ProviderRefusedToken);
     }
+
+    async fn shredding_spares_at_the_provider_what_other_workspaces_share_and_counts_it(world: World) {
+        let (admin, ana, ben) = (world.admin(), world.person("ana"), world.person("ben"));
+        ben.page("Shop");
+        admin.connect(ACME, &ana.long_lived_token()).await;
+        let elsewhere = admin.connect("globex", &ana.long_lived_token()).await;
+        let pasted = ben.long_lived_token();
+        let options = pb::IntakeOptions { connect_pages: true, ..Default::default() };
+        let request = pb::StoreTokenRequest { options: Some(options), ..world.pasted(ACME, &pasted) };
+        assert_eq!(admin.store_with(request).await.unwrap().page_connection_ids.len(), 1);
+        let request = pb::ShredWorkspaceRequest { revoke_at_provider: true, ..shred(ACME) };
+        let done = admin.shred_workspace(request.clone()).await.unwrap();
+        assert_eq!((done.connections, done.spared_at_provider), (3, 1), "ana's is spared; ben's and his page's are not");
+        assert_eq!(admin.shred_workspace(request).await.unwrap().spared_at_provider, 1, "a repeat answers as before");
+        let kept = admin.validate(&elsewhere).await.unwrap().token.unwrap();
+        assert!(kept.usable && kept.invalid_since.is_none(), "{kept:#?}");
+        let gone = admin.store("globex", &pasted).await.unwrap_err();
+        gone.is(Code::InvalidArgument, Reason::ProviderRefusedToken);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

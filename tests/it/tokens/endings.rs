@@ -140,6 +140,65 @@ on_both_databases! {
         connector.store("initech", &ana.long_lived_token()).await.expect("a new consent works");
     }
 
+    async fn revoking_at_the_provider_counts_all_that_share_the_grant(world: World) {
+        let (ana, ben) = (world.person("ana"), world.person("ben"));
+        ana.page("Shop");
+        ana.page("Blog");
+        let (connector, viewer) = (world.connector().await, world.viewer().await);
+        let with_pages = async |workspace: &str| {
+            let options = pb::IntakeOptions { connect_pages: true, ..Default::default() };
+            let pasted = world.pasted(workspace, &ana.long_lived_token());
+            let request = pb::StoreTokenRequest { options: Some(options), ..pasted };
+            let stored = connector.store_with(request).await.expect("the token is good");
+            (stored.token.expect("a token").connection_id, stored.page_connection_ids)
+        };
+        let (here, own_pages) = with_pages(ACME).await;
+        let (there, their_pages) = with_pages("globex").await;
+        let third = connector.connect("initech", &ana.long_lived_token()).await;
+        let unrelated = connector.connect(ACME, &ben.long_lived_token()).await;
+        let shared = async |id: &str| viewer.get(id).await.unwrap().shared_connections;
+        assert_eq!((own_pages.len(), their_pages.len()), (2, 2));
+        assert_eq!(shared(&here).await, 6, "two of the same person, and four pages");
+        assert_eq!(shared(&own_pages[0]).await, 1, "the same page elsewhere");
+        assert_eq!(shared(&unrelated).await, 0);
+        let listed = viewer.list().await.unwrap().tokens;
+        let snapshot = viewer.watch_snapshot().await.snapshot().await;
+        for token in listed.iter().chain(&snapshot) {
+            let counted = shared(&token.connection_id).await;
+            assert_eq!(token.shared_connections, counted, "a list counts like GetToken");
+        }
+
+        let ask = |allow_shared| pb::RevokeTokenRequest {
+            connection_id: here.clone(),
+            revoke_at_provider: true,
+            allow_shared,
+            ..Default::default()
+        };
+        let limited = world.caller(Role::Connector, &[ACME]).await;
+        let denial = limited.revoke_token(ask(false)).await.unwrap_err();
+        denial.is(Code::FailedPrecondition, Reason::TokenShared).says("shared_connections", "6");
+        let told = String::from_utf8_lossy(&denial.everything()).into_owned();
+        assert!(!told.contains("globex") && !told.contains("initech") && !told.contains(&there), "{told}");
+        let revoked = limited.revoke_token(ask(true)).await.unwrap();
+        assert_eq!(revoked.provider_outcome(), ProviderOutcome::Revoked);
+    }
+
+    async fn connections_without_a_subject_share_nothing(world: World) {
+        let ana = world.person("ana");
+        let connector = world.connector().await;
+        let here = connector.connect(ACME, &ana.long_lived_token()).await;
+        connector.connect("globex", &ana.long_lived_token()).await;
+        assert_eq!(connector.get(&here).await.unwrap().shared_connections, 1);
+        world.database.execute("UPDATE ad_platform_connections SET subject_id = ''").await;
+        world.restart();
+        let connector = world.connector().await;
+        let listed = connector.list().await.unwrap().tokens;
+        assert!(listed.len() == 2 && listed.iter().all(|token| token.shared_connections == 0), "{listed:#?}");
+        let request =
+            pb::RevokeTokenRequest { connection_id: here, revoke_at_provider: true, ..Default::default() };
+        assert_eq!(connector.revoke_token(request).await.unwrap().provider_outcome(), ProviderOutcome::Revoked);
+    }
+
     async fn erasing_a_subject_forgets_id_and_name(world: World) {
         let ana = world.person("Zephyrine Quill");
         let id = world.connector().await.connect(ACME, &ana.long_lived_token()).await;

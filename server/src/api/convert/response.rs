@@ -166,7 +166,6 @@ impl From<Revoked> for pb::RevokeTokenResponse {
             ProviderOutcome::Revoked => PbProviderOutcome::Revoked,
             ProviderOutcome::AlreadyGone => PbProviderOutcome::AlreadyGone,
             ProviderOutcome::NotSupported => PbProviderOutcome::NotSupported,
-            ProviderOutcome::Pending => PbProviderOutcome::Pending,
         };
         Self { token: Some(revoked.token.into()), provider_outcome: outcome.into(), cursor: revoked.cursor }
     }

@@ -83,6 +83,7 @@ impl From<WorkspacePage> for pb::ListWorkspacesResponse {
 impl From<Shredded> for pb::ShredWorkspaceResponse {
     fn from(shredded: Shredded) -> Self {
         let connections = i32::try_from(shredded.connections).unwrap_or(i32::MAX);
-        Self { workspace: Some(shredded.workspace.into()), connections }
+        let spared_at_provider = i32::try_from(shredded.spared).unwrap_or(i32::MAX);
+        Self { workspace: Some(shredded.workspace.into()), connections, spared_at_provider }
     }
 }

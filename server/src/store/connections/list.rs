@@ -7,6 +7,7 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::rows::{ConnectionRow, connection_columns};
+use super::shared::shared_count;
 use crate::model::{Connection, ConnectionId, ListOrder, WorkspaceId};
 use crate::store::sql::{Session, StoreError};
 
@@ -69,11 +70,9 @@ macro_rules! walk_sql {
         concat!(
             "SELECT ",
             connection_columns!(),
-            ", CASE WHEN c.subject_id = '' THEN 0 ELSE (
-                 SELECT count(*) FROM ad_platform_connections o
-                  WHERE o.subject_id = c.subject_id AND o.provider = c.provider AND o.app_id = c.app_id
-                    AND o.connection_id <> c.connection_id AND o.standing <> 'REVOKED') END AS shared
-             FROM ",
+            ", ",
+            shared_count!("c.connection_id", "c.subject_id", "c.provider", "c.app_id", ""),
+            " AS shared FROM ",
             $from,
             " WHERE ",
             $walk,
@@ -161,11 +160,9 @@ macro_rules! snapshot_sql {
         concat!(
             "SELECT ",
             connection_columns!(),
-            ", CASE WHEN c.subject_id = '' THEN 0 ELSE (
-                 SELECT count(*) FROM ad_platform_connections o
-                  WHERE o.subject_id = c.subject_id AND o.provider = c.provider AND o.app_id = c.app_id
-                    AND o.connection_id <> c.connection_id AND o.standing <> 'REVOKED') END AS shared
-             FROM ad_platform_connections c
+            ", ",
+            shared_count!("c.connection_id", "c.subject_id", "c.provider", "c.app_id", ""),
+            " AS shared FROM ad_platform_connections c
              WHERE c.connection_id > $1 AND c.standing <> 'REVOKED'",
             $of,
             " ORDER BY c.connection_id LIMIT $2"
@@ -185,7 +182,7 @@ const AD_ACCOUNT: Texts = few_sql!(
 );
 
 impl Session {
-    /// The next connections of one walk, each with the number of other connections of the same subject and app.
+    /// The next connections of one walk, each with the number of other connections that end with it.
     pub async fn list_connections(
         &mut self,
         drive: &ListDrive,
@@ -233,7 +230,7 @@ impl Session {
     }
 
     /// Connections that are not revoked, by id, after one; of some workspaces, or of all. Each with the number of
-    /// other connections of the same subject and app.
+    /// other connections that end with it.
     pub async fn snapshot_page(
         &mut self,
         workspaces: Option<&[WorkspaceId]>,

@@ -6,6 +6,7 @@ mod list;
 mod reports;
 mod rows;
 mod secrets;
+mod shared;
 mod table;
 
 pub use list::{ListDrive, ListPosition, ListRange, StandingName};

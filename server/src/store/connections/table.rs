@@ -44,26 +44,6 @@ impl Session {
         .map(Connection::try_from)
         .transpose()
     }
-
-    /// How many other connections, of any workspace, hold a token of the same subject and app.
-    pub async fn shared_with(&mut self, connection: &Connection) -> Result<u32, StoreError> {
-        if connection.subject.id.is_empty() {
-            return Ok(0);
-        }
-        let (count,): (i64,) = self
-            .query(
-                "SELECT count(*) AS n FROM ad_platform_connections
-                  WHERE subject_id = $1 AND provider = $2 AND app_id = $3
-                    AND connection_id <> $4 AND standing <> 'REVOKED'",
-            )
-            .bind(connection.subject.id.clone())
-            .bind(connection.provider.as_str().to_owned())
-            .bind(connection.app_id.clone())
-            .bind(connection.id.as_uuid())
-            .fetch_one()
-            .await?;
-        Ok(u32::try_from(count).unwrap_or(u32::MAX))
-    }
 }
 
 /// The value of `subject_key`: the connection's own id if its provider names no subject.

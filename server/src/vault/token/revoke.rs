@@ -25,7 +25,7 @@ pub struct RevokeToken {
     pub target: Target,
     /// Revoke at the provider too.
     pub revoke_at_provider: bool,
-    /// Revoke at the provider although other workspaces lose their tokens.
+    /// Revoke at the provider although other connections lose their tokens.
     pub allow_shared: bool,
     /// Delete the person's id and name too.
     pub erase_subject: bool,
@@ -46,9 +46,6 @@ pub enum ProviderOutcome {
     /// The provider cannot revoke this kind of token.
     #[serde(rename = "NotSupported")]
     NotSupported,
-    /// The provider could not be asked; the secret is destroyed here all the same.
-    #[serde(rename = "Pending")]
-    Pending,
 }
 
 #[derive(Debug)]
@@ -70,7 +67,7 @@ impl Vault {
     /// twice is no error.
     ///
     /// # Errors
-    /// `TokenShared` if other workspaces would lose their tokens; `ProviderUnavailable` if the provider can't be asked.
+    /// `TokenShared` if other connections would lose their tokens; `ProviderUnavailable` if the provider can't be asked.
     /// Nothing has changed then.
     pub async fn revoke_token(
         self: &Arc<Self>,
@@ -211,7 +208,6 @@ mod tests {
             (ProviderOutcome::Revoked, r#"{"provider":"Revoked"}"#),
             (ProviderOutcome::AlreadyGone, r#"{"provider":"AlreadyGone"}"#),
             (ProviderOutcome::NotSupported, r#"{"provider":"NotSupported"}"#),
-            (ProviderOutcome::Pending, r#"{"provider":"Pending"}"#),
         ] {
             let outcome = RevokedBefore { provider };
             assert_eq!(serde_json::to_string(&outcome).unwrap(), stored);

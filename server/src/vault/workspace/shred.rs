@@ -33,13 +33,22 @@ pub struct Shredded {
     pub workspace: WorkspaceFacts,
     /// How many of its connections had not ended before.
     pub connections: i64,
+    /// How many of those were not revoked at the provider, for the sake of other workspaces.
+    pub spared: i64,
 }
 
 /// The stored outcome of a request. Its field names, and the number as text, never change.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct ShreddedBefore {
     #[serde(with = "number_as_text")]
     connections: i64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    spared: i64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(number: &i64) -> bool {
+    *number == 0
 }
 
 mod number_as_text {
@@ -81,9 +90,10 @@ impl Vault {
                 let parts: [&[u8]; 2] = [id.as_str().as_bytes(), &[u8::from(command.revoke_at_provider)]];
                 let request = vault.request("ShredWorkspace", command.request_id.as_ref(), &parts);
                 let work = async |claim| vault.shred(&caller, &command, claim).await;
-                let repeat = async |done: ShreddedBefore| Ok(done.connections);
-                let connections = vault.once(&caller, request, work, repeat).await?;
-                Ok(Shredded { workspace: vault.known_workspace(&id).await?, connections })
+                let repeat = async |done: ShreddedBefore| Ok(done);
+                let done = vault.once(&caller, request, work, repeat).await?;
+                let ShreddedBefore { connections, spared } = done;
+                Ok(Shredded { workspace: vault.known_workspace(&id).await?, connections, spared })
             })
             .await
     }
@@ -93,16 +103,15 @@ impl Vault {
         caller: &Principal,
         command: &ShredWorkspace,
         claim: RequestClaim,
-    ) -> Result<i64, VaultError> {
+    ) -> Result<ShreddedBefore, VaultError> {
         let before = self.known_workspace(&command.workspace).await?;
-        if command.revoke_at_provider && before.shredded_at.is_none() {
-            self.revoke_all_at_provider(&command.workspace).await?;
-        }
+        let revoke = command.revoke_at_provider && before.shredded_at.is_none();
+        let spared = if revoke { self.revoke_all_at_provider(&command.workspace).await? } else { 0 };
         let now = self.clock.now();
         let entry = Shredding { workspace: command.workspace.clone(), at: now, by: caller.name.clone() };
         let run = self.new_run(JobKind::Shredding, now, RunCause::Request);
         let (unit, unit_run) = (entry.clone(), run.clone());
-        let connections = before.tokens;
+        let done = ShreddedBefore { connections: before.tokens, spared };
         // The job is in flight before its run is written: a run without a task would look abandoned.
         let in_flight = self.jobs.runs.enter(JobKind::Shredding.as_str());
         let free = in_flight.is_some();
@@ -120,13 +129,13 @@ impl Vault {
                             free && tx.begin_run(&run, RunCause::Request).await?
                         }
                     };
-                    claim.finish(tx, &ShreddedBefore { connections }).await?;
+                    claim.finish(tx, &done).await?;
                     Ok(begun)
                 })
             })
             .await?
             .0;
-        tracing::warn!(workspace = %entry.workspace, by = entry.by, connections, "workspace shredded: its keys are destroyed");
+        tracing::warn!(workspace = %entry.workspace, by = entry.by, connections = done.connections, spared, "workspace shredded: its keys are destroyed");
         // After the commit, errors are only logged: the job does both again.
         self.update_shred_ledger().await;
         if let Err(error) = self.store.scrub().await {
@@ -135,16 +144,18 @@ impl Vault {
         if let (true, Some(in_flight)) = (begun, in_flight) {
             self.spawn_run(JobKind::Shredding, run, in_flight);
         }
-        Ok(connections)
+        Ok(done)
     }
 
-    /// Revokes every token of a workspace at the provider, except those that other workspaces share. A token that the
-    /// provider does not revoke is passed over: its secret is destroyed here all the same.
-    async fn revoke_all_at_provider(self: &Arc<Self>, workspace: &WorkspaceId) -> Result<(), VaultError> {
+    /// Revokes every token of a workspace at the provider, except those whose end would end connections of other
+    /// workspaces; returns how many these are. A token that the provider does not revoke is passed over: its secret is
+    /// destroyed here all the same.
+    async fn revoke_all_at_provider(self: &Arc<Self>, workspace: &WorkspaceId) -> Result<i64, VaultError> {
         let mut after: Option<ConnectionId> = None;
+        let mut spared = 0;
         loop {
             let page = self.store.read().await?.connections_of_workspace(workspace, after, PAGE).await?;
-            let Some(last) = page.last().copied() else { return Ok(()) };
+            let Some(last) = page.last().copied() else { return Ok(spared) };
             after = Some(last);
             let mut ended = futures::stream::iter(page)
                 .map(|id| {
@@ -153,36 +164,45 @@ impl Vault {
                 })
                 .buffer_unordered(AT_PROVIDER_AT_ONCE);
             while let Some(outcome) = ended.next().await {
-                outcome?;
+                spared += i64::from(outcome? == AtProvider::Spared);
             }
         }
     }
 
-    async fn revoke_one_at_provider(&self, id: ConnectionId) -> Result<(), VaultError> {
-        let Some(held) = self.store.held_token(id).await? else { return Ok(()) };
+    async fn revoke_one_at_provider(&self, id: ConnectionId) -> Result<AtProvider, VaultError> {
+        let Some(held) = self.store.held_token(id).await? else { return Ok(AtProvider::Done) };
         let connection = &held.connection;
         if held.sealed.is_none() || connection.standing != Standing::Live {
-            return Ok(());
+            return Ok(AtProvider::Done);
         }
-        if self.store.read().await?.shared_with(connection).await? > 0 {
+        if self.store.read().await?.shared_outside(connection).await? > 0 {
             tracing::info!(connection = %id, "the token is not revoked at the provider: other workspaces share it");
-            return Ok(());
+            return Ok(AtProvider::Spared);
         }
-        let Ok(provider) = self.provider_of(connection) else { return Ok(()) };
-        let Ok(secret) = self.open_secret(&held).await else { return Ok(()) };
+        let Ok(provider) = self.provider_of(connection) else { return Ok(AtProvider::Done) };
+        let Ok(secret) = self.open_secret(&held).await else { return Ok(AtProvider::Done) };
         match provider.revoke(&secret, &connection.subject, connection.facts.kind).await {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(AtProvider::Done),
             Err(refusal) => match refusal.kind {
                 RefusalKind::Transient { .. } | RefusalKind::Throttled { .. } | RefusalKind::Ours(_) => {
                     Err(VaultError::from_provider_trouble(&refusal, provider.id()))
                 }
                 _ => {
                     tracing::warn!(connection = %id, "the provider does not revoke the token; its secret is destroyed here");
-                    Ok(())
+                    Ok(AtProvider::Done)
                 }
             },
         }
     }
+}
+
+/// What became of one token at the provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AtProvider {
+    /// It ended there, or there was nothing to end.
+    Done,
+    /// It lives on, for the sake of other workspaces.
+    Spared,
 }
 
 #[cfg(test)]
@@ -191,8 +211,10 @@ mod tests {
 
     #[test]
     fn a_stored_outcome_keeps_its_bytes() {
-        let (outcome, stored) = (ShreddedBefore { connections: 3 }, r#"{"connections":"3"}"#);
-        assert_eq!(serde_json::to_string(&outcome).unwrap(), stored);
-        assert_eq!(serde_json::from_str::<ShreddedBefore>(stored).unwrap(), outcome);
+        for (spared, stored) in [(0, r#"{"connections":"3"}"#), (2, r#"{"connections":"3","spared":2}"#)] {
+            let outcome = ShreddedBefore { connections: 3, spared };
+            assert_eq!(serde_json::to_string(&outcome).unwrap(), stored);
+            assert_eq!(serde_json::from_str::<ShreddedBefore>(stored).unwrap(), outcome);
+        }
     }
 }

@@ -12,7 +12,7 @@ use crate::vault::token::target::Target;
 #[derive(Debug, Clone)]
 pub struct TokenView {
     pub connection: Connection,
-    /// Connections of the same subject and app in other workspaces.
+    /// Other connections that end with it at the provider.
     pub shared_connections: u32,
     /// How it is at that time.
     pub health: Health,
