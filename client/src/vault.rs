@@ -16,7 +16,7 @@ use crate::v1;
 use crate::v1::token_vault_client::TokenVaultClient;
 use crate::v1::vault_admin_client::VaultAdminClient;
 
-/// The largest response. A page of a thousand tokens with all their problems exceeds gRPC's default limit of 4 MiB.
+/// The largest response. Vaults keep theirs below gRPC's default limit of 4 MiB, but older ones did not always.
 const LARGEST_RESPONSE: usize = 64 * 1024 * 1024;
 
 /// A connection to a vault. Clones are cheap and share it.

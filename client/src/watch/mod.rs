@@ -62,7 +62,8 @@ pub enum Snapshot {
     /// A snapshot begins. Discard the pieces of an earlier, unfinished one.
     Started,
     /// The state of one connection. If a connection changes meanwhile, it comes again and the later state counts.
-    /// Revoked connections do not come.
+    /// Revoked connections do not come. A token with very many scopes or targets is cut; its `left_out_…` fields count
+    /// what is missing, and [`get_token`](crate::Vault::get_token) returns all of it.
     Token(Box<Token>),
     /// The snapshot is complete: a connection that did not come is revoked, or does not match the filter.
     Complete {

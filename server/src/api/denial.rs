@@ -9,11 +9,17 @@ use token_vault_proto::v1::ErrorReason as Reason;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use super::convert::bounds::texts;
 use crate::model::Remedy;
 use crate::vault::FieldViolation;
 
 /// Domain of every reason.
 const DOMAIN: &str = "tokenvault.v1";
+/// A status travels in the trailers of a response, for which clients commonly allow 8 KiB. So these are the most bytes of
+/// its message, of its remedy and of each value in its metadata, and the most violations.
+const MESSAGE: usize = 1024;
+const VALUE: usize = 512;
+const VIOLATIONS: usize = 16;
 /// The retry delay when no better one is known.
 pub(super) const SOON: Duration = Duration::from_secs(1);
 /// The retry delay for a caller who must end something first.
@@ -214,10 +220,11 @@ impl Denial {
     pub(super) fn into_status(self) -> Status {
         let mut details = ErrorDetails::new();
         if let Some(reason) = self.reason {
-            details.set_error_info(reason.reason(), DOMAIN, self.metadata);
+            details.set_error_info(reason.reason(), DOMAIN, texts::bounded(self.metadata, VALUE));
         }
-        for violation in self.violations {
-            details.add_bad_request_violation(violation.field, violation.rule);
+        for violation in self.violations.into_iter().take(VIOLATIONS) {
+            let rule = texts::shortened(violation.rule, VALUE);
+            details.add_bad_request_violation(texts::shortened(violation.field, VALUE), rule);
         }
         if let Some(after) = self.retry_after {
             details.set_retry_info(Some(after));
@@ -225,7 +232,8 @@ impl Denial {
         if let Some(call_id) = self.call_id {
             details.set_request_info(call_id, "");
         }
-        details.set_localized_message("en-US", self.remedy.clone());
-        Status::with_error_details(self.code, format!("{} {}", self.problem, self.remedy), details)
+        let message = texts::shortened(format!("{} {}", self.problem, self.remedy), MESSAGE);
+        details.set_localized_message("en-US", texts::shortened(self.remedy, VALUE));
+        Status::with_error_details(self.code, message, details)
     }
 }

@@ -9,6 +9,7 @@ use tonic::{Request, Response, Status};
 
 use super::call::Call;
 use super::convert::OneToken;
+use super::convert::bounds::Page;
 use super::status::{deny, respond};
 use super::watching::{Responses, follow};
 use crate::vault::Vault;
@@ -89,8 +90,11 @@ impl TokenVault for TokenVaultService {
         request: Request<pb::ListTokensRequest>,
     ) -> Result<Response<pb::ListTokensResponse>, Status> {
         let (call, message) = Call::open(request)?;
-        let outcome = async { self.vault.list_tokens(call.caller()?, message.try_into()?).await };
-        respond(&call, outcome.await)
+        let mut page = Page::<pb::Token>::default();
+        let outcome = async {
+            self.vault.list_tokens(call.caller()?, message.try_into()?, |token| page.take(token)).await
+        };
+        respond(&call, outcome.await.map(|rest| page.with(rest)))
     }
 
     async fn report_token_error(
@@ -130,8 +134,11 @@ impl TokenVault for TokenVaultService {
         request: Request<pb::ListExpiryEventsRequest>,
     ) -> Result<Response<pb::ListExpiryEventsResponse>, Status> {
         let (call, message) = Call::open(request)?;
-        let outcome = async { self.vault.list_events(call.caller()?, message.try_into()?).await };
-        respond(&call, outcome.await)
+        let mut page = Page::<pb::ExpiryEvent>::default();
+        let outcome = async {
+            self.vault.list_events(call.caller()?, message.try_into()?, |event| page.take(event)).await
+        };
+        respond(&call, outcome.await.map(|rest| page.with(rest)))
     }
 
     async fn acknowledge_events(

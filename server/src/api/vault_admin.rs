@@ -7,6 +7,7 @@ use token_vault_proto::v1::vault_admin_server::VaultAdmin;
 use tonic::{Request, Response, Status};
 
 use super::call::Call;
+use super::convert::bounds::Page;
 use super::convert::{GetWorkspace, Jobs, RevokeApiKey};
 use super::status::respond;
 use crate::vault::Vault;
@@ -37,8 +38,11 @@ impl VaultAdmin for VaultAdminService {
         request: Request<pb::ListApiKeysRequest>,
     ) -> Result<Response<pb::ListApiKeysResponse>, Status> {
         let (call, message) = Call::open(request)?;
-        let outcome = async { self.vault.list_api_keys(call.caller()?, message.try_into()?).await };
-        respond(&call, outcome.await)
+        let mut page = Page::<pb::ApiKey>::default();
+        let outcome = async {
+            self.vault.list_api_keys(call.caller()?, message.try_into()?, |key| page.take(key)).await
+        };
+        respond(&call, outcome.await.map(|rest| page.with(rest)))
     }
 
     async fn revoke_api_key(
@@ -85,8 +89,11 @@ impl VaultAdmin for VaultAdminService {
         request: Request<pb::ListJobRunsRequest>,
     ) -> Result<Response<pb::ListJobRunsResponse>, Status> {
         let (call, message) = Call::open(request)?;
-        let outcome = async { self.vault.list_job_runs(call.caller()?, message.try_into()?).await };
-        respond(&call, outcome.await)
+        let mut page = Page::<pb::JobRun>::default();
+        let outcome = async {
+            self.vault.list_job_runs(call.caller()?, message.try_into()?, |run| page.take(run)).await
+        };
+        respond(&call, outcome.await.map(|rest| page.with(rest)))
     }
 
     async fn rotate_key(
@@ -115,8 +122,13 @@ impl VaultAdmin for VaultAdminService {
         request: Request<pb::ListWorkspacesRequest>,
     ) -> Result<Response<pb::ListWorkspacesResponse>, Status> {
         let (call, message) = Call::open(request)?;
-        let outcome = async { self.vault.list_workspaces(call.caller()?, message.try_into()?).await };
-        respond(&call, outcome.await)
+        let mut page = Page::<pb::Workspace>::default();
+        let outcome = async {
+            self.vault
+                .list_workspaces(call.caller()?, message.try_into()?, |workspace| page.take(workspace))
+                .await
+        };
+        respond(&call, outcome.await.map(|rest| page.with(rest)))
     }
 
     async fn shred_workspace(
@@ -133,8 +145,15 @@ impl VaultAdmin for VaultAdminService {
         request: Request<pb::ListSubscriptionsRequest>,
     ) -> Result<Response<pb::ListSubscriptionsResponse>, Status> {
         let (call, message) = Call::open(request)?;
-        let outcome = async { self.vault.list_subscriptions(call.caller()?, message.try_into()?).await };
-        respond(&call, outcome.await)
+        let mut page = Page::<pb::Subscription>::default();
+        let outcome = async {
+            self.vault
+                .list_subscriptions(call.caller()?, message.try_into()?, |subscription| {
+                    page.take(subscription)
+                })
+                .await
+        };
+        respond(&call, outcome.await.map(|rest| page.with(rest)))
     }
 
     async fn delete_subscription(

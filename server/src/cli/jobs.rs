@@ -139,9 +139,18 @@ async fn start(args: RunArgs) -> anyhow::Result<()> {
 
 async fn runs(args: RunsArgs) -> anyhow::Result<()> {
     let vault = args.caller.vault().await?;
-    let request =
-        ListJobRunsRequest { page_size: args.limit, job: args.job, ..ListJobRunsRequest::default() };
-    let runs = vault.list_job_runs(request).await.map_err(in_words)?.runs;
+    let (mut runs, mut page_token) = (Vec::new(), String::new());
+    // A page may be short: its bytes are bounded too.
+    loop {
+        let page_size = args.limit - i32::try_from(runs.len())?;
+        let request = ListJobRunsRequest { page_size, page_token, job: args.job.clone() };
+        let page = vault.list_job_runs(request).await.map_err(in_words)?;
+        runs.extend(page.runs);
+        page_token = page.next_page_token;
+        if page_token.is_empty() || runs.len() >= usize::try_from(args.limit)? {
+            break;
+        }
+    }
     if args.json {
         return runs.iter().try_for_each(|run| say(describe_run(run)));
     }

@@ -11,7 +11,7 @@
 //! - `once`: a repeated or concurrent request does its work once.
 //! - `audit`: what the vault records in the audit log, and when.
 //! - `opening`: the start of a process, the very first start, and commands without a server.
-//! - `position`: page tokens and cursors. `provider_health`: circuits, and doubt when many tokens die. `status`:
+//! - `position`: page tokens and cursors. `paging`: how a page fills. `provider_health`: circuits, and doubt when many tokens die. `status`:
 //!   GetVaultStatus.
 //!
 //! From the top down: `opening`, `workspace` and `status`; `jobs`; `feed`; `token`; `access`, `keys`, `once` and
@@ -28,6 +28,7 @@ mod jobs;
 mod keys;
 mod once;
 mod opening;
+mod paging;
 mod position;
 mod provider_health;
 mod state;
@@ -37,19 +38,18 @@ mod token;
 mod workspace;
 
 pub use access::api_key_rotation::{RotateApiKey, RotatedApiKey};
-pub use access::api_keys::{ApiKeyPage, CreateApiKey, ListApiKeys, NewApiKey};
+pub use access::api_keys::{CreateApiKey, ListApiKeys, NewApiKey};
 pub use error::{FieldViolation, OpenError, VaultError};
 pub use feed::filter::EventFilter;
 pub use feed::history::{EventPage, ListEvents, SeenEvent};
-pub use feed::subscriptions::{
-    AcknowledgeEvents, DeleteSubscription, ListSubscriptions, Subscription, SubscriptionPage,
-};
+pub use feed::subscriptions::{AcknowledgeEvents, DeleteSubscription, ListSubscriptions, Subscription};
 pub use feed::watch::{Watch, WatchEvents, WatchItem, WatchMessage, WatchStart};
-pub use jobs::admin::{Job, JobRunPage, ListJobRuns, RunJob};
+pub use jobs::admin::{Job, ListJobRuns, RunJob};
 pub use jobs::rotate_key::{KeyToRotate, RotateKey};
 pub use keys::master_keys::MasterKeyState;
 pub use opening::config::{CallerPolicy, FirstStart, VaultConfig};
 pub use opening::recover::Recovered;
+pub use position::NextPage;
 pub use provider_health::ProviderState;
 pub use state::Vault;
 pub use state::attendance::{Attendance, Deadline};
@@ -70,7 +70,7 @@ pub use token::target::Target;
 pub use token::validate::checks::{CHECKS, worst};
 pub use token::validate::{ValidateToken, Validation};
 pub use token::view::TokenView;
-pub use workspace::list::{ListWorkspaces, WorkspacePage};
+pub use workspace::list::ListWorkspaces;
 pub use workspace::shred::{ShredWorkspace, Shredded};
 
 pub use crate::crypto::{BreakGlassSealingKey, TransitConfig, TransitLogin};

@@ -8,10 +8,15 @@ use uuid::Uuid;
 use crate::crypto::{open_note, seal_note};
 use crate::model::{FeedPosition, Principal, WorkspaceSet};
 use crate::vault::error::VaultError;
+use crate::vault::paging::Filling;
 use crate::vault::state::Vault;
 
 /// Which query a page token belongs to.
 pub(super) struct QueryHash([u8; 16]);
+
+/// The token of the next page; empty on the last page.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NextPage(pub String);
 
 const HASH: usize = 16;
 const PURPOSE: &str = "page-token";
@@ -36,6 +41,17 @@ impl Vault {
         note.extend_from_slice(position.as_bytes());
         let sealed = seal_note(&self.keys.pages, PURPOSE, &note).map_err(|_| VaultError::Internal)?;
         Ok(URL_SAFE_NO_PAD.encode(sealed))
+    }
+
+    /// The token of the page after the position, if there is one.
+    pub(super) fn next_page(
+        &self,
+        filling: &Filling,
+        position: &str,
+        query: &QueryHash,
+    ) -> Result<NextPage, VaultError> {
+        let token = if filling.has_more() { self.write_page_token(position, query)? } else { String::new() };
+        Ok(NextPage(token))
     }
 
     pub(super) fn read_page_token(&self, token: &str, query: &QueryHash) -> Result<String, VaultError> {

@@ -4,4 +4,5 @@ pub(crate) mod abuse;
 mod client_certificates;
 mod connections;
 mod reflection;
+mod sizes;
 mod tls;

@@ -79,6 +79,11 @@ impl Denial {
         self.0.metadata.get(key).map(String::as_str)
     }
 
+    /// The bytes of the message and of the details, as they travel in the trailers.
+    pub fn size(&self) -> usize {
+        self.0.message.len() + self.0.raw.len().div_ceil(3) * 4
+    }
+
     /// Everything that was received, so that a test can search it for secrets.
     pub fn everything(&self) -> Vec<u8> {
         [self.0.message.as_bytes(), &self.0.raw, format!("{:?}", self.0).as_bytes()].concat()

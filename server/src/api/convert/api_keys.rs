@@ -6,11 +6,12 @@ use token_vault_proto::v1 as pb;
 use token_vault_proto::v1::api_key::{Role as PbRole, Workspaces as KeyWorkspaces};
 use token_vault_proto::v1::create_api_key_request::Workspaces;
 
+use super::bounds::Filled;
 use super::fields::Fields;
 use super::time::instant;
 use crate::model::{ApiKeyId, BadValue, RequestId, Role, WorkspaceId, WorkspaceSet};
 use crate::vault::{
-    ApiKey, ApiKeyPage, CreateApiKey, ListApiKeys, NewApiKey, RotateApiKey, RotatedApiKey, VaultError,
+    ApiKey, CreateApiKey, ListApiKeys, NewApiKey, NextPage, RotateApiKey, RotatedApiKey, VaultError,
 };
 
 /// The most workspaces that one key may name.
@@ -161,12 +162,10 @@ impl From<RotatedApiKey> for pb::RotateApiKeyResponse {
     }
 }
 
-impl From<ApiKeyPage> for pb::ListApiKeysResponse {
-    fn from(page: ApiKeyPage) -> Self {
-        Self {
-            api_keys: page.api_keys.into_iter().map(Into::into).collect(),
-            next_page_token: page.next_page_token,
-        }
+impl From<Filled<NextPage, pb::ApiKey>> for pb::ListApiKeysResponse {
+    fn from(page: Filled<NextPage, pb::ApiKey>) -> Self {
+        let NextPage(next_page_token) = page.rest;
+        Self { api_keys: page.elements, next_page_token }
     }
 }
 

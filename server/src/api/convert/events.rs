@@ -3,7 +3,6 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use prost::Message;
 use prost_types::Duration as PbDuration;
 use token_vault_proto::v1 as pb;
 use token_vault_proto::v1::expiry_event::{Detail as PbDetail, Kind};
@@ -13,6 +12,7 @@ use token_vault_proto::v1::watch_expiry_events_response::{
 };
 use token_vault_proto::v1::{deadline, token};
 
+use super::bounds::{Filled, Page};
 use super::fields::Fields;
 use super::time::{instant, length};
 use super::token::{count, refusal_reason, severity, status};
@@ -21,8 +21,8 @@ use crate::model::{
     check_principal_name,
 };
 use crate::vault::{
-    AcknowledgeEvents, DeleteSubscription, EventFilter, EventPage, ListEvents, ListSubscriptions, SeenEvent,
-    Subscription, SubscriptionPage, VaultError, WatchEvents, WatchItem, WatchMessage, WatchStart,
+    AcknowledgeEvents, DeleteSubscription, EventFilter, EventPage, ListEvents, ListSubscriptions, NextPage,
+    SeenEvent, Subscription, VaultError, WatchEvents, WatchItem, WatchMessage, WatchStart,
 };
 
 /// The most workspaces, and the most connections, in a filter.
@@ -31,9 +31,6 @@ const MOST_IDS: usize = 1_000;
 const MOST_KINDS: usize = 100;
 /// The shortest and the longest heartbeat interval, in seconds.
 const HEARTBEAT: (u64, u64) = (1, 300);
-/// The most bytes of events or tokens in one watch response. Clients commonly reject messages over 4 MiB, and a message
-/// that its client rejects would stop the watch for good.
-const RESPONSE: usize = 1024 * 1024;
 
 /// Without a filter, everything passes.
 fn filter(fields: &mut Fields, filter: Option<pb::EventFilter>) -> EventFilter {
@@ -230,7 +227,8 @@ fn detail(detail: &Detail) -> Option<PbDetail> {
             })
         }
         Detail::Changed { added, removed } => {
-            PbDetail::Changed(Changed { added: added.clone(), removed: removed.clone() })
+            let (added, removed) = (added.clone(), removed.clone());
+            PbDetail::Changed(Changed { added, removed, left_out_added: 0, left_out_removed: 0 })
         }
     })
 }
@@ -290,9 +288,9 @@ pub(in crate::api) fn responses(message: WatchMessage) -> VecDeque<pb::WatchExpi
     let response = |cursor, item| pb::WatchExpiryEventsResponse { cursor, server_time, item: Some(item) };
     match message.item {
         WatchItem::Events(events) => {
-            let mut responses: VecDeque<_> = parts(events.into_iter().map(Into::into))
+            let mut responses: VecDeque<_> = Page::<pb::ExpiryEvent>::split(events)
                 .into_iter()
-                .map(|events: Vec<pb::ExpiryEvent>| {
+                .map(|events| {
                     let cursor = events.last().map(|last| last.cursor.clone()).unwrap_or_default();
                     response(cursor, Item::Events(EventBatch { events }))
                 })
@@ -303,7 +301,7 @@ pub(in crate::api) fn responses(message: WatchMessage) -> VecDeque<pb::WatchExpi
             }
             responses
         }
-        WatchItem::Snapshot(tokens) => parts(tokens.into_iter().map(Into::into))
+        WatchItem::Snapshot(tokens) => Page::<pb::Token>::split(tokens)
             .into_iter()
             .map(|tokens| response(message.cursor.clone(), Item::Snapshot(SnapshotPage { tokens })))
             .collect(),
@@ -318,31 +316,10 @@ pub(in crate::api) fn responses(message: WatchMessage) -> VecDeque<pb::WatchExpi
     }
 }
 
-/// The items in order, in parts of at most [`RESPONSE`] bytes. A larger item is a part of its own.
-fn parts<M: Message>(items: impl Iterator<Item = M>) -> Vec<Vec<M>> {
-    let (mut parts, mut part, mut size) = (Vec::new(), Vec::new(), 0);
-    for item in items {
-        let length = item.encoded_len();
-        if size + length > RESPONSE && !part.is_empty() {
-            parts.push(std::mem::take(&mut part));
-            size = 0;
-        }
-        size += length;
-        part.push(item);
-    }
-    if !part.is_empty() {
-        parts.push(part);
-    }
-    parts
-}
-
-impl From<EventPage> for pb::ListExpiryEventsResponse {
-    fn from(page: EventPage) -> Self {
-        Self {
-            events: page.events.into_iter().map(Into::into).collect(),
-            next_page_token: page.next_page_token,
-            cursor: page.cursor,
-        }
+impl From<Filled<EventPage, pb::ExpiryEvent>> for pb::ListExpiryEventsResponse {
+    fn from(page: Filled<EventPage, pb::ExpiryEvent>) -> Self {
+        let EventPage { next_page_token, cursor } = page.rest;
+        Self { events: page.elements, next_page_token, cursor }
     }
 }
 
@@ -366,12 +343,10 @@ impl From<Subscription> for pb::AcknowledgeEventsResponse {
     }
 }
 
-impl From<SubscriptionPage> for pb::ListSubscriptionsResponse {
-    fn from(page: SubscriptionPage) -> Self {
-        Self {
-            subscriptions: page.subscriptions.into_iter().map(Into::into).collect(),
-            next_page_token: page.next_page_token,
-        }
+impl From<Filled<NextPage, pb::Subscription>> for pb::ListSubscriptionsResponse {
+    fn from(page: Filled<NextPage, pb::Subscription>) -> Self {
+        let NextPage(next_page_token) = page.rest;
+        Self { subscriptions: page.elements, next_page_token }
     }
 }
 

@@ -320,7 +320,11 @@ fn every_detail_has_its_message() {
     );
     assert_eq!(
         detail_of(Detail::Changed { added: vec!["a".into()], removed: vec!["b".into()] }),
-        Some(PbDetail::Changed(Changed { added: vec!["a".into()], removed: vec!["b".into()] }))
+        Some(PbDetail::Changed(Changed {
+            added: vec!["a".into()],
+            removed: vec!["b".into()],
+            ..Changed::default()
+        }))
     );
 }
 

@@ -4,10 +4,11 @@ use token_vault_proto::v1 as pb;
 use token_vault_proto::v1::job_run::State;
 use token_vault_proto::v1::rotate_key_request::Key;
 
+use super::bounds::{Filled, texts};
 use super::fields::Fields;
 use super::time::instant;
 use crate::vault::{
-    Job, JobRun, JobRunPage, KeyToRotate, ListJobRuns, RotateKey, RunJob, RunState, VaultError,
+    Job, JobRun, KeyToRotate, ListJobRuns, NextPage, RotateKey, RunJob, RunState, VaultError,
 };
 
 /// Longest job name that a request may have.
@@ -74,7 +75,7 @@ impl From<JobRun> for pb::JobRun {
             total: run.total,
             failed: run.failed,
             replica: run.replica,
-            error: run.error,
+            error: texts::sentence(run.error),
             scheduled_for: Some(instant(run.scheduled_for)),
             started_at: Some(instant(run.started_at)),
             ended_at: run.ended_at.map(instant),
@@ -89,9 +90,10 @@ impl From<JobRun> for pb::RunJobResponse {
     }
 }
 
-impl From<JobRunPage> for pb::ListJobRunsResponse {
-    fn from(page: JobRunPage) -> Self {
-        Self { runs: page.runs.into_iter().map(Into::into).collect(), next_page_token: page.next_page_token }
+impl From<Filled<NextPage, pb::JobRun>> for pb::ListJobRunsResponse {
+    fn from(page: Filled<NextPage, pb::JobRun>) -> Self {
+        let NextPage(next_page_token) = page.rest;
+        Self { runs: page.elements, next_page_token }
     }
 }
 

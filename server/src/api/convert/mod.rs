@@ -2,6 +2,7 @@
 //! command parse themselves (`model::id`), and this module collects their errors under field paths.
 
 mod api_keys;
+pub(in crate::api) mod bounds;
 mod events;
 #[cfg(test)]
 mod events_tests;

@@ -8,6 +8,7 @@ use token_vault_proto::v1::report_token_error_response::{Advice as PbAdvice, Ver
 use token_vault_proto::v1::request_part::Place as PbPlace;
 use token_vault_proto::v1::revoke_token_response::ProviderOutcome as PbProviderOutcome;
 
+use super::bounds::{Filled, beside, whole};
 use super::time::{instant, length};
 use super::token::{check_result, status};
 use crate::provider::{PartPlacement, RequestPart, Usage};
@@ -27,7 +28,7 @@ impl From<Intake> for pb::StoreTokenResponse {
             IntakeOutcome::ValidatedOnly => PbIntakeOutcome::ValidatedOnly,
         };
         let result = pb::IntakeResult {
-            token: Some(intake.token.into()),
+            token: beside(intake.token),
             outcome: outcome.into(),
             checks: intake.checks.into_iter().map(Into::into).collect(),
             overall: check_result(overall).into(),
@@ -47,7 +48,7 @@ impl From<Exchange> for pb::ExchangeTokenResponse {
             ExchangeOutcome::NowNeverExpires => PbExchangeOutcome::NowNeverExpires,
         };
         Self {
-            token: Some(exchange.token.into()),
+            token: beside(exchange.token),
             outcome: outcome.into(),
             previous_expiry: Some(exchange.previous_expiry.into()),
             cursor: exchange.cursor,
@@ -59,7 +60,7 @@ impl From<Validation> for pb::ValidateTokenResponse {
     fn from(validation: Validation) -> Self {
         let overall = worst(&validation.checks);
         Self {
-            token: Some(validation.token.into()),
+            token: beside(validation.token),
             checks: validation.checks.into_iter().map(Into::into).collect(),
             overall: check_result(overall).into(),
             cursor: validation.cursor,
@@ -114,18 +115,14 @@ pub(in crate::api) struct OneToken(pub(in crate::api) TokenView, pub(in crate::a
 impl From<OneToken> for pb::GetTokenResponse {
     fn from(OneToken(view, cursor): OneToken) -> Self {
         let as_of = instant(view.as_of);
-        Self { token: Some(view.into()), cursor, as_of: Some(as_of) }
+        Self { token: whole(view), cursor, as_of: Some(as_of) }
     }
 }
 
-impl From<TokenPage> for pb::ListTokensResponse {
-    fn from(page: TokenPage) -> Self {
-        Self {
-            tokens: page.tokens.into_iter().map(Into::into).collect(),
-            next_page_token: page.next_page_token,
-            cursor: page.cursor,
-            as_of: Some(instant(page.as_of)),
-        }
+impl From<Filled<TokenPage, pb::Token>> for pb::ListTokensResponse {
+    fn from(page: Filled<TokenPage, pb::Token>) -> Self {
+        let TokenPage { next_page_token, cursor, as_of } = page.rest;
+        Self { tokens: page.elements, next_page_token, cursor, as_of: Some(instant(as_of)) }
     }
 }
 
@@ -153,7 +150,7 @@ impl From<ReportOutcome> for pb::ReportTokenErrorResponse {
             verdict: verdict.into(),
             advice: advice.into(),
             retry_after: Some(length(outcome.retry_after)),
-            token: Some(outcome.token.into()),
+            token: beside(outcome.token),
             cursor: outcome.cursor,
         }
     }
@@ -167,6 +164,6 @@ impl From<Revoked> for pb::RevokeTokenResponse {
             ProviderOutcome::AlreadyGone => PbProviderOutcome::AlreadyGone,
             ProviderOutcome::NotSupported => PbProviderOutcome::NotSupported,
         };
-        Self { token: Some(revoked.token.into()), provider_outcome: outcome.into(), cursor: revoked.cursor }
+        Self { token: beside(revoked.token), provider_outcome: outcome.into(), cursor: revoked.cursor }
     }
 }

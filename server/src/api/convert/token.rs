@@ -1,10 +1,9 @@
 //! A connection's token as a protobuf message: metadata only, never a secret.
 
-use std::collections::HashMap;
-
 use token_vault_proto::v1 as pb;
 use token_vault_proto::v1::{check, deadline, expiry, subject, token};
 
+use super::bounds::texts;
 use super::time::instant;
 use crate::model::{
     Badge, BadgeColor, Check, CheckResult, Expiry, ExpirySource, Fixer, GranularScope, Problem,
@@ -61,6 +60,8 @@ impl From<TokenView> for pb::Token {
             shared_connections: count(view.shared_connections),
             // A negative number is a placeholder until the commit numbers the event.
             last_event_sequence: connection.last_event.max(0),
+            left_out_scopes: 0,
+            left_out_granular_scopes: 0,
         }
     }
 }
@@ -102,7 +103,7 @@ impl From<Subject> for pb::Subject {
             SubjectType::App => subject::Type::App,
             SubjectType::Unknown => subject::Type::Unknown,
         };
-        Self { id: subject.id, name: subject.name, r#type: kind.into() }
+        Self { id: subject.id, name: texts::name(subject.name), r#type: kind.into() }
     }
 }
 
@@ -139,7 +140,7 @@ impl From<Badge> for token::Badge {
 
 impl From<GranularScope> for pb::GranularScope {
     fn from(scope: GranularScope) -> Self {
-        Self { scope: scope.scope, target_ids: scope.target_ids }
+        Self { scope: scope.scope, target_ids: scope.target_ids, left_out_target_ids: 0 }
     }
 }
 
@@ -150,7 +151,7 @@ impl From<Problem> for pb::Problem {
             severity: severity(problem.severity()).into(),
             since: problem.since.map(instant),
             remedy: Some(problem.remedy.into()),
-            metadata: problem.metadata.into_iter().collect::<HashMap<_, _>>(),
+            metadata: texts::metadata(problem.metadata),
         }
     }
 }
@@ -161,7 +162,7 @@ impl From<Check> for pb::Check {
             name: check.name.to_owned(),
             result: check_result(check.result).into(),
             remedy: Some(check.remedy.into()),
-            metadata: check.metadata.into_iter().collect::<HashMap<_, _>>(),
+            metadata: texts::metadata(check.metadata),
         }
     }
 }
@@ -169,6 +170,7 @@ impl From<Check> for pb::Check {
 impl From<Remedy> for pb::Remedy {
     fn from(remedy: Remedy) -> Self {
         let Remedy { fixer: who, message, action, url } = remedy;
+        let (message, action) = (texts::sentence(message), texts::sentence(action));
         Self { fixer: fixer(who).into(), message, action, url }
     }
 }

@@ -3,10 +3,11 @@
 use token_vault_proto::v1 as pb;
 use token_vault_proto::v1::workspace::State;
 
+use super::bounds::Filled;
 use super::fields::Fields;
 use super::time::instant;
 use crate::model::WorkspaceId;
-use crate::vault::{ListWorkspaces, ShredWorkspace, Shredded, VaultError, WorkspaceFacts, WorkspacePage};
+use crate::vault::{ListWorkspaces, NextPage, ShredWorkspace, Shredded, VaultError, WorkspaceFacts};
 
 #[derive(Debug)]
 pub(in crate::api) struct GetWorkspace {
@@ -71,12 +72,10 @@ impl From<WorkspaceFacts> for pb::GetWorkspaceResponse {
     }
 }
 
-impl From<WorkspacePage> for pb::ListWorkspacesResponse {
-    fn from(page: WorkspacePage) -> Self {
-        Self {
-            workspaces: page.workspaces.into_iter().map(Into::into).collect(),
-            next_page_token: page.next_page_token,
-        }
+impl From<Filled<NextPage, pb::Workspace>> for pb::ListWorkspacesResponse {
+    fn from(page: Filled<NextPage, pb::Workspace>) -> Self {
+        let NextPage(next_page_token) = page.rest;
+        Self { workspaces: page.elements, next_page_token }
     }
 }
 

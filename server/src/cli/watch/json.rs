@@ -91,7 +91,15 @@ fn detail(detail: &Detail) -> (&'static str, Value) {
                 json!({ "at_ceiling": it.at_ceiling, "attempts": it.attempts, "next_attempt_at": next });
             ("rotation_failed", fields)
         }
-        Detail::Changed(it) => ("changed", json!({ "added": it.added, "removed": it.removed })),
+        Detail::Changed(it) => {
+            let fields = json!({
+                "added": it.added,
+                "removed": it.removed,
+                "left_out_added": it.left_out_added,
+                "left_out_removed": it.left_out_removed,
+            });
+            ("changed", fields)
+        }
         Detail::Throttled(it) => ("throttled", json!({ "budget": it.budget.as_ref().map(budget) })),
     }
 }

@@ -103,6 +103,14 @@ pub struct Connection {
     pub updated_at: Timestamp,
 }
 
+impl Connection {
+    /// About how many bytes it takes, in memory as well as in a response.
+    pub fn about_bytes(&self) -> usize {
+        let targets = self.facts.granular_scopes.iter().flat_map(|granular| &granular.target_ids);
+        1_024 + self.facts.scopes.iter().chain(targets).map(|text| text.len() + 24).sum::<usize>()
+    }
+}
+
 /// The order of a list of connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ListOrder {

@@ -20,8 +20,8 @@ use crate::model::{BadValue, Clock, Refusal, RefusalKind, Secret};
 use crate::provider::is_loopback;
 use crate::provider::usage::UsageBook;
 
-/// No expected reply comes near this length.
-const LONGEST_BODY: usize = 1024 * 1024;
+/// The longest reply is the inspection of a token that is limited to thousands of targets in each of many scopes.
+const LONGEST_BODY: usize = 4 * 1024 * 1024;
 /// Retries of one request.
 const MORE_TRIES: usize = 2;
 /// The pause before the first retry is between zero and this, before the second between zero and four times this.

@@ -54,11 +54,8 @@ pub(in crate::store) struct Coherence {
 
 /// Roughly how many bytes a row takes.
 fn weight(row: &Arc<HeldToken>) -> u32 {
-    let facts = &row.connection.facts;
-    let granular = facts.granular_scopes.iter().flat_map(|scope| &scope.target_ids).map(|id| id.len() + 24);
-    let scopes = facts.scopes.iter().map(|scope| scope.len() + 24);
     let sealed = row.sealed.as_ref().map_or(0, |sealed| sealed.bytes.len());
-    u32::try_from(1_024 + sealed + granular.chain(scopes).sum::<usize>()).unwrap_or(u32::MAX)
+    u32::try_from(row.connection.about_bytes() + sealed).unwrap_or(u32::MAX)
 }
 
 /// Taken before a row is read: the row is cached only if nothing was dropped since.

@@ -9,6 +9,7 @@ use parking_lot::RwLock;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::batch::Batch;
 use super::cache::Coherence;
 use crate::model::{Event, FeedPosition};
 use crate::store::feed::FeedState;
@@ -16,10 +17,11 @@ use crate::store::sql::{Pool, Session, StoreError};
 
 /// How often the table is polled when nothing wakes the reader.
 const POLL: Duration = Duration::from_millis(200);
-/// Events read at once.
-const PAGE: i64 = 1_000;
-/// Events kept for watchers at the head.
+/// The most events read at once.
+const PAGE: usize = 1_000;
+/// Events kept for watchers at the head, and about how many bytes of them.
 const KEPT: usize = 4_096;
+const KEPT_BYTES: usize = 64 * 1024 * 1024;
 
 /// How far the live end has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,8 +36,32 @@ pub struct Feed {
     live: watch::Sender<Live>,
     /// The newest event that is known to be committed; responses name it as their position.
     committed: watch::Sender<FeedPosition>,
-    recent: RwLock<VecDeque<Arc<Event>>>,
+    recent: RwLock<RecentEvents>,
     wake: Notify,
+}
+
+/// The newest events, without gaps.
+#[derive(Default)]
+struct RecentEvents {
+    events: VecDeque<Arc<Event>>,
+    /// About how many bytes they take.
+    bytes: usize,
+}
+
+impl RecentEvents {
+    fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Adds events, and lets go of the oldest ones past the limits.
+    fn extend(&mut self, events: Vec<Event>) {
+        self.bytes += events.iter().map(|event| event.word.about_bytes()).sum::<usize>();
+        self.events.extend(events.into_iter().map(Arc::new));
+        while self.events.len() > KEPT || self.bytes > KEPT_BYTES {
+            let Some(oldest) = self.events.pop_front() else { break };
+            self.bytes = self.bytes.saturating_sub(oldest.word.about_bytes());
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -62,17 +88,23 @@ impl Feed {
         self.live.subscribe()
     }
 
-    /// Up to `limit` events after a sequence.
-    pub fn recent_after(&self, sequence: i64, limit: usize) -> Recent {
+    /// Up to `limit` events after a sequence, and about `bytes` of them, but at least one.
+    pub fn recent_after(&self, sequence: i64, limit: usize, bytes: usize) -> Recent {
         let recent = self.recent.read();
         let head = self.live.borrow().head.sequence;
         if sequence >= head {
             return Recent::Events(Vec::new());
         }
-        match recent.front() {
+        match recent.events.front() {
             Some(first) if first.sequence <= sequence + 1 => {
                 let skip = usize::try_from(sequence + 1 - first.sequence).unwrap_or(usize::MAX);
-                Recent::Events(recent.iter().skip(skip).take(limit).cloned().collect())
+                let mut taken = 0;
+                let next = recent.events.iter().skip(skip).take(limit).take_while(|event| {
+                    let fits = taken < bytes;
+                    taken += event.word.about_bytes();
+                    fits
+                });
+                Recent::Events(next.cloned().collect())
             }
             _ => Recent::Gone,
         }
@@ -128,11 +160,13 @@ impl Feed {
     }
 
     async fn read_on(&self, pool: &Pool, coherence: &Coherence) -> Result<(), StoreError> {
+        let mut batch = Batch::up_to(PAGE);
         loop {
-            let head = self.live.borrow().head;
-            let Some(events) = self.read_after(head, pool, coherence).await? else { return Ok(()) };
+            let (head, rows) = (self.live.borrow().head, batch.rows());
+            let Some(events) = self.read_after(head, rows, pool, coherence).await? else { return Ok(()) };
             let Some(last) = events.last().map(Event::position) else { return Ok(()) };
-            let full = events.len() >= usize::try_from(PAGE).unwrap_or(usize::MAX);
+            batch.read(events.iter().map(|event| event.word.about_bytes()));
+            let full = events.len() >= rows;
             let whole = events.first().is_some_and(|first| first.sequence == head.sequence + 1);
             // A watcher that sees the event of a change must not read the old state from a cache.
             coherence.poll(pool).await?;
@@ -141,9 +175,7 @@ impl Feed {
                 if !whole {
                     recent.clear();
                 }
-                recent.extend(events.into_iter().map(Arc::new));
-                let surplus = recent.len().saturating_sub(KEPT);
-                recent.drain(..surplus);
+                recent.extend(events);
             }
             self.live.send_modify(|live| live.head = last);
             if !full {
@@ -157,15 +189,17 @@ impl Feed {
     async fn read_after(
         &self,
         head: FeedPosition,
+        rows: usize,
         pool: &Pool,
         coherence: &Coherence,
     ) -> Result<Option<Vec<Event>>, StoreError> {
+        let limit = i64::try_from(rows).unwrap_or(i64::MAX);
         let mut session = pool.session().await?;
-        if let Some(events) = session.events_following(head, PAGE).await? {
+        if let Some(events) = session.events_following(head, limit).await? {
             return Ok(Some(events));
         }
         if self.is_known(head, &mut session, coherence).await? {
-            return session.events_after(head.sequence, PAGE).await.map(Some);
+            return session.events_after(head.sequence, limit).await.map(Some);
         }
         Ok(None)
     }

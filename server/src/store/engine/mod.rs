@@ -1,6 +1,7 @@
 //! What makes the store fast and coherent: group commit, caches, the feed's live end, and what keeps replicas in step.
 //! It uses the tables' folders beside it; none of them uses it.
 
+mod batch;
 mod beats;
 mod cache;
 mod clock_guard;
@@ -9,6 +10,7 @@ mod live_feed;
 mod wake;
 mod writer;
 
+pub use batch::Batch;
 pub(in crate::store) use beats::Beats;
 pub(in crate::store) use cache::{Coherence, watch_changes};
 pub(in crate::store) use clock_guard::ClockGuard;

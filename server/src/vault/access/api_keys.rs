@@ -11,6 +11,8 @@ use crate::store::{Abort, ApiKeyFacts, ApiKeyRecord};
 use crate::vault::access::api_key_row::row_mac;
 use crate::vault::error::{FieldViolation, VaultError};
 use crate::vault::once::idempotency::{NoOutcome, RequestClaim};
+use crate::vault::paging::{Filling, full};
+use crate::vault::position::NextPage;
 use crate::vault::state::Vault;
 
 #[derive(Debug)]
@@ -39,13 +41,6 @@ pub struct ListApiKeys {
     pub page_size: u32,
     /// Empty for the first page.
     pub page_token: String,
-}
-
-#[derive(Debug)]
-pub struct ApiKeyPage {
-    pub api_keys: Vec<ApiKeyFacts>,
-    /// Empty on the last page.
-    pub next_page_token: String,
 }
 
 /// The stored outcome of a request that made an API key. Its field names never change.
@@ -176,7 +171,7 @@ impl Vault {
         Ok((key, ApiKeyRecord { api_key, hash: presented.hash(), mac }))
     }
 
-    /// Pages through the keys, by id.
+    /// Offers the keys of one page, by id, to `take`, which returns false for one that does not fit any more.
     ///
     /// # Errors
     /// `PageTokenInvalid`, `PageTokenMismatch`.
@@ -184,30 +179,28 @@ impl Vault {
         &self,
         caller: &Principal,
         query: ListApiKeys,
-    ) -> Result<ApiKeyPage, VaultError> {
+        mut take: impl FnMut(ApiKeyFacts) -> bool + Send,
+    ) -> Result<NextPage, VaultError> {
         let principal = query.principal.unwrap_or_default();
         let fingerprint = self.query_hash(caller, "ListApiKeys", &[principal.as_bytes()]);
-        let after = match query.page_token.as_str() {
+        let mut after = match query.page_token.as_str() {
             "" => String::new(),
             token => self.read_page_token(token, &fingerprint)?,
         };
-        let limit = i64::from(query.page_size.clamp(1, 1_000));
-        let mut records = self.store.read().await?.api_keys(&principal, &after, limit + 1).await?;
-        let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
-        let more = records.len() > wanted;
-        records.truncate(wanted);
-        let next_page_token = match records.last() {
-            Some(last) if more => self.write_page_token(last.api_key.id.as_str(), &fingerprint)?,
-            _ => String::new(),
-        };
-        Ok(ApiKeyPage {
-            api_keys: records
-                .into_iter()
-                .map(|record| record.api_key)
-                .filter(|key| caller.workspaces.covers(&key.workspaces))
-                .collect(),
-            next_page_token,
-        })
+        let mut session = self.store.read().await?;
+        let mut filling = Filling::of(query.page_size);
+        'page: while let Some(rows) = filling.next() {
+            let found = session.api_keys(&principal, &after, rows).await?;
+            filling.read(found.iter().map(|record| about_bytes(&record.api_key)), full(found.len(), rows));
+            for ApiKeyRecord { api_key, .. } in found {
+                let id = api_key.id.as_str().to_owned();
+                if caller.workspaces.covers(&api_key.workspaces) && !filling.offer(|| take(api_key)) {
+                    break 'page;
+                }
+                after = id;
+            }
+        }
+        self.next_page(&filling, &after, &fingerprint)
     }
 
     /// Revokes a key. It stops working on every replica within a second. Revoking it twice is no error.
@@ -260,6 +253,14 @@ impl Vault {
         tracing::info!(api_key = %api_key.id, principal = api_key.principal, by = caller.name, "API key revoked");
         Ok(api_key)
     }
+}
+
+fn about_bytes(key: &ApiKeyFacts) -> usize {
+    let named = match &key.workspaces {
+        WorkspaceSet::All => 0,
+        WorkspaceSet::Named(named) => named.iter().map(|id| id.as_str().len() + 24).sum(),
+    };
+    512 + named
 }
 
 /// An admin of some workspaces may create keys for those only.

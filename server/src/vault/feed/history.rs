@@ -8,12 +8,8 @@ use crate::model::{Event, Principal, Timestamp};
 use crate::store::EventDrive;
 use crate::vault::error::VaultError;
 use crate::vault::feed::filter::{EventFilter, may_see};
+use crate::vault::paging::{Filling, full};
 use crate::vault::state::Vault;
-
-/// About how many bytes of events a page may hold.
-const PAGE_BYTES: usize = 2 * 1024 * 1024;
-/// The most reads for one page. A page that the filter leaves empty after that many ends short.
-const READS: usize = 20;
 
 #[derive(Debug, Clone, Default)]
 pub struct ListEvents {
@@ -30,9 +26,9 @@ pub struct ListEvents {
     pub page_token: String,
 }
 
+/// What a page tells beside its events.
 #[derive(Debug)]
 pub struct EventPage {
-    pub events: Vec<SeenEvent>,
     /// Empty on the last page.
     pub next_page_token: String,
     /// The feed's position that the list reflects; the same on every page.
@@ -55,9 +51,16 @@ struct HistoryPosition {
 }
 
 impl Vault {
+    /// Offers the events of one page to `take`, which returns false for one that does not fit any more.
+    ///
     /// # Errors
     /// `WorkspaceNotFound`, `PageTokenInvalid`, `PageTokenMismatch`.
-    pub async fn list_events(&self, caller: &Principal, query: ListEvents) -> Result<EventPage, VaultError> {
+    pub async fn list_events(
+        &self,
+        caller: &Principal,
+        query: ListEvents,
+        mut take: impl FnMut(SeenEvent) -> bool + Send,
+    ) -> Result<EventPage, VaultError> {
         query.filter.check_workspaces(caller)?;
         let parts = format!("{:?} {:?} {:?} {}", query.filter, query.since, query.until, query.oldest_first);
         let hash = self.query_hash(caller, "ListExpiryEvents", &[parts.as_bytes()]);
@@ -86,41 +89,34 @@ impl Vault {
             [one] => EventDrive::Connection(**one),
             _ => EventDrive::Everywhere,
         };
-        let wanted = usize::try_from(query.page_size.clamp(1, 1_000)).unwrap_or(1_000);
-        let (mut events, mut bytes) = (Vec::with_capacity(wanted), 0);
-        for _ in 0..READS {
-            if left.low > left.high || events.len() >= wanted || bytes >= PAGE_BYTES {
-                break;
-            }
+        let mut filling = Filling::of(query.page_size);
+        'page: while left.low <= left.high
+            && let Some(rows) = filling.next()
+        {
             let bounds = (left.low, left.high);
-            let found = session.list_events(&drive, bounds, query.oldest_first, 1_000).await?;
-            if found.is_empty() {
-                left.low = i64::MAX;
-                break;
-            }
+            let found = session.list_events(&drive, bounds, query.oldest_first, rows).await?;
+            filling.read(found.iter().map(|event| event.word.about_bytes()), full(found.len(), rows));
             for event in found {
-                if events.len() >= wanted || bytes >= PAGE_BYTES {
-                    break;
+                let sequence = event.sequence;
+                let wanted = may_see(caller, &event) && query.filter.passes(&event.word);
+                if wanted && !filling.offer(|| take(self.seen(Arc::new(event)))) {
+                    break 'page;
                 }
                 if query.oldest_first {
-                    left.low = event.sequence + 1;
+                    left.low = sequence + 1;
                 } else {
-                    left.high = event.sequence - 1;
-                }
-                if may_see(caller, &event) && query.filter.passes(&event.word) {
-                    bytes += event.word.about_bytes();
-                    events.push(self.seen(Arc::new(event)));
+                    left.high = sequence - 1;
                 }
             }
         }
         let cursor = left.cursor.clone();
-        let next_page_token = if left.low > left.high {
-            String::new()
-        } else {
+        let next_page_token = if left.low <= left.high && filling.has_more() {
             let text = serde_json::to_string(&left).map_err(|_| VaultError::Internal)?;
             self.write_page_token(&text, &hash)?
+        } else {
+            String::new()
         };
-        Ok(EventPage { events, next_page_token, cursor })
+        Ok(EventPage { next_page_token, cursor })
     }
 
     pub(super) fn seen(&self, event: Arc<Event>) -> SeenEvent {

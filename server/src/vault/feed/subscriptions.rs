@@ -5,11 +5,14 @@ use crate::store::{Abort, Bookmark};
 use crate::vault::access::require_all_workspaces;
 use crate::vault::error::{FieldViolation, VaultError};
 use crate::vault::once::idempotency::{NoOutcome, RequestClaim};
-use crate::vault::position::write_cursor;
+use crate::vault::paging::{Filling, full};
+use crate::vault::position::{NextPage, write_cursor};
 use crate::vault::state::Vault;
 
 /// Subscriptions that one principal may have.
 const PER_PRINCIPAL: i64 = 100;
+/// About how many bytes one of them takes.
+const BOOKMARK: usize = 512;
 
 /// Moves a subscription; creates it if it is new.
 #[derive(Debug, Clone)]
@@ -41,13 +44,6 @@ pub struct ListSubscriptions {
     pub page_size: u32,
     /// Empty for the first page.
     pub page_token: String,
-}
-
-#[derive(Debug)]
-pub struct SubscriptionPage {
-    pub subscriptions: Vec<Subscription>,
-    /// Empty on the last page.
-    pub next_page_token: String,
 }
 
 #[derive(Debug, Clone)]
@@ -130,7 +126,8 @@ impl Vault {
         })
     }
 
-    /// Pages through all subscriptions, by principal and name.
+    /// Offers the subscriptions of one page, by principal and name, to `take`, which returns false for one that does not
+    /// fit any more.
     ///
     /// # Errors
     /// `PageTokenInvalid`, `PageTokenMismatch`.
@@ -138,31 +135,30 @@ impl Vault {
         &self,
         caller: &Principal,
         query: ListSubscriptions,
-    ) -> Result<SubscriptionPage, VaultError> {
+        mut take: impl FnMut(Subscription) -> bool + Send,
+    ) -> Result<NextPage, VaultError> {
         require_all_workspaces(caller)?;
         let hash = self.query_hash(caller, "ListSubscriptions", &[]);
-        let after = match query.page_token.as_str() {
+        let mut after: (String, String) = match query.page_token.as_str() {
             "" => (String::new(), String::new()),
             token => serde_json::from_str(&self.read_page_token(token, &hash)?)
                 .map_err(|_| VaultError::PageTokenInvalid)?,
         };
-        let limit = i64::from(query.page_size.clamp(1, 1_000));
-        let mut found = self.store.read().await?.bookmarks((&after.0, &after.1), limit + 1).await?;
-        let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
-        let more = found.len() > wanted;
-        found.truncate(wanted);
-        let next_page_token = match found.last() {
-            Some(last) if more => {
-                let position = serde_json::to_string(&(&last.principal, &last.name));
-                self.write_page_token(&position.map_err(|_| VaultError::Internal)?, &hash)?
+        let mut filling = Filling::of(query.page_size);
+        'page: while let Some(rows) = filling.next() {
+            let found = self.store.read().await?.bookmarks((&after.0, &after.1), rows).await?;
+            filling.read(found.iter().map(|_| BOOKMARK), full(found.len(), rows));
+            for bookmark in found {
+                let position = (bookmark.principal.clone(), bookmark.name.to_string());
+                let subscription = self.subscription(bookmark).await?;
+                if !filling.offer(|| take(subscription)) {
+                    break 'page;
+                }
+                after = position;
             }
-            _ => String::new(),
-        };
-        let mut subscriptions = Vec::with_capacity(found.len());
-        for bookmark in found {
-            subscriptions.push(self.subscription(bookmark).await?);
         }
-        Ok(SubscriptionPage { subscriptions, next_page_token })
+        let position = serde_json::to_string(&after).map_err(|_| VaultError::Internal)?;
+        self.next_page(&filling, &position, &hash)
     }
 
     /// # Errors

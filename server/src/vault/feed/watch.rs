@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use crate::model::{
     ConnectionId, Event, FeedPosition, Principal, SubscriptionName, Timestamp, WorkspaceId, WorkspaceSet,
 };
-use crate::store::{Live, Recent};
+use crate::store::{Batch, Live, Recent};
 use crate::vault::error::VaultError;
 use crate::vault::feed::filter::{EventFilter, may_see};
 use crate::vault::feed::history::SeenEvent;
@@ -20,7 +20,9 @@ use crate::vault::token::view::TokenView;
 /// Most events in one message.
 const BATCH: usize = 1_000;
 /// Most tokens in one page of a snapshot.
-const SNAPSHOT_PAGE: i64 = 250;
+const SNAPSHOT_PAGE: usize = 250;
+/// About how many bytes of events or tokens are read at once. A slow watcher holds them until it has read them.
+const BYTES: usize = 1024 * 1024;
 /// Shortest time between two messages to a watcher at the head. Events that arrive in between share one message.
 const PACE: Duration = Duration::from_millis(100);
 /// The heartbeat interval if the caller names none.
@@ -94,6 +96,8 @@ pub struct Watch {
     sent_position: FeedPosition,
     caught_up: bool,
     batch_at: Option<Instant>,
+    /// How many events to read from the table at once.
+    batch: Batch,
     permission: watch::Receiver<Option<VaultError>>,
     _seat: Seat,
 }
@@ -103,6 +107,7 @@ struct Snapshot {
     /// `None`: connections of all workspaces.
     workspaces: Option<Vec<WorkspaceId>>,
     after: Option<ConnectionId>,
+    batch: Batch,
     tokens: i64,
 }
 
@@ -149,6 +154,7 @@ impl Vault {
             sent_position: position,
             caught_up: false,
             batch_at: None,
+            batch: Batch::up_to(BATCH).of_bytes(BYTES),
             permission: seat.permission(),
             _seat: seat,
         })
@@ -196,7 +202,8 @@ impl Snapshot {
             (WorkspaceSet::Named(named), true) => Some(named.iter().cloned().collect()),
             (WorkspaceSet::All, true) => None,
         };
-        Self { workspaces, after: None, tokens: 0 }
+        let batch = Batch::up_to(SNAPSHOT_PAGE).of_bytes(BYTES);
+        Self { workspaces, after: None, batch, tokens: 0 }
     }
 }
 
@@ -271,7 +278,7 @@ impl Watch {
 
     /// Reads the next batch and keeps what matches. Empty at the head, or when nothing in the batch matched.
     async fn read(&mut self) -> Result<Vec<Arc<Event>>, VaultError> {
-        let next = match self.vault.store.feed().recent_after(self.position.sequence, BATCH) {
+        let next = match self.vault.store.feed().recent_after(self.position.sequence, BATCH, BYTES) {
             Recent::Events(events) => events,
             Recent::Gone => self.replay().await?,
         };
@@ -287,18 +294,20 @@ impl Watch {
     }
 
     /// Reads from the table, for a watcher that is further behind than the recent events in memory.
-    async fn replay(&self) -> Result<Vec<Arc<Event>>, VaultError> {
-        let _turn = self.vault.feed.replays.acquire().await.map_err(|_| VaultError::ShuttingDown)?;
-        let limit = i64::try_from(BATCH).unwrap_or(i64::MAX);
-        let mut session = self.vault.store.read().await?;
+    async fn replay(&mut self) -> Result<Vec<Arc<Event>>, VaultError> {
+        let vault = Arc::clone(&self.vault);
+        let _turn = vault.feed.replays.acquire().await.map_err(|_| VaultError::ShuttingDown)?;
+        let limit = i64::try_from(self.batch.rows()).unwrap_or(i64::MAX);
+        let mut session = vault.store.read().await?;
         let events = match session.events_following(self.position, limit).await? {
             Some(events) => events,
             None => {
                 drop(session);
-                self.vault.check_position(self.position).await?;
-                self.vault.store.read().await?.events_after(self.position.sequence, limit).await?
+                vault.check_position(self.position).await?;
+                vault.store.read().await?.events_after(self.position.sequence, limit).await?
             }
         };
+        self.batch.read(events.iter().map(|event| event.word.about_bytes()));
         Ok(events.into_iter().map(Arc::new).collect())
     }
 
@@ -328,8 +337,10 @@ impl Watch {
         let found = {
             let _turn = vault.feed.replays.acquire().await.map_err(|_| VaultError::ShuttingDown)?;
             let mut session = vault.store.read().await?;
-            session.snapshot_page(snapshot.workspaces.as_deref(), snapshot.after, SNAPSHOT_PAGE).await?
+            let rows = i64::try_from(snapshot.batch.rows()).unwrap_or(i64::MAX);
+            session.snapshot_page(snapshot.workspaces.as_deref(), snapshot.after, rows).await?
         };
+        snapshot.batch.read(found.iter().map(|(connection, _)| connection.about_bytes()));
         let Some((last, _)) = found.last() else {
             let tokens = snapshot.tokens;
             self.snapshot = None;

@@ -10,6 +10,8 @@ use crate::store::{JobRun, RunCause};
 use crate::vault::access::require_all_workspaces;
 use crate::vault::error::VaultError;
 use crate::vault::jobs::run::StartedRun;
+use crate::vault::paging::{Filling, full};
+use crate::vault::position::NextPage;
 use crate::vault::state::Vault;
 use crate::vault::timetable::JobKind;
 
@@ -40,13 +42,6 @@ pub struct ListJobRuns {
     pub page_size: u32,
     /// Empty for the first page.
     pub page_token: String,
-}
-
-#[derive(Debug)]
-pub struct JobRunPage {
-    pub runs: Vec<JobRun>,
-    /// Empty on the last page.
-    pub next_page_token: String,
 }
 
 impl Vault {
@@ -114,7 +109,8 @@ impl Vault {
         Err(VaultError::Overloaded)
     }
 
-    /// A page of runs, newest first.
+    /// Offers the runs of one page, newest first, to `take`, which returns false for one that does not fit any more.
+    /// Returns the token of the next page, empty on the last one.
     ///
     /// # Errors
     /// `JobNotFound`, `PageTokenInvalid`, `PageTokenMismatch`.
@@ -122,28 +118,32 @@ impl Vault {
         &self,
         caller: &Principal,
         query: ListJobRuns,
-    ) -> Result<JobRunPage, VaultError> {
+        mut take: impl FnMut(JobRun) -> bool + Send,
+    ) -> Result<NextPage, VaultError> {
         let job = match &query.job {
             Some(name) => JobKind::parse(name)?.as_str(),
             None => "",
         };
         let hash = self.query_hash(caller, "ListJobRuns", &[job.as_bytes()]);
-        let before = match query.page_token.as_str() {
+        let mut before = match query.page_token.as_str() {
             "" => Uuid::max(),
             token => Uuid::parse_str(&self.read_page_token(token, &hash)?)
                 .map_err(|_| VaultError::PageTokenInvalid)?,
         };
-        let limit = i64::from(query.page_size.clamp(1, 1_000));
-        let mut runs = self.store.read().await?.job_runs(job, before, limit + 1).await?;
-        let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
-        let more = runs.len() > wanted;
-        runs.truncate(wanted);
-        let runs: Vec<_> = runs.into_iter().map(|run| visible_to(caller, run)).collect();
-        let next_page_token = match runs.last() {
-            Some(last) if more => self.write_page_token(&last.id.to_string(), &hash)?,
-            _ => String::new(),
-        };
-        Ok(JobRunPage { runs, next_page_token })
+        let mut session = self.store.read().await?;
+        let mut filling = Filling::of(query.page_size);
+        'page: while let Some(rows) = filling.next() {
+            let found = session.job_runs(job, before, rows).await?;
+            filling.read(found.iter().map(|run| run.error.len() + 512), full(found.len(), rows));
+            for run in found {
+                let id = run.id;
+                if !filling.offer(|| take(visible_to(caller, run))) {
+                    break 'page;
+                }
+                before = id;
+            }
+        }
+        self.next_page(&filling, &before.to_string(), &hash)
     }
 }
 

@@ -11,6 +11,7 @@ use crate::model::{
 };
 use crate::store::{ListDrive, ListPosition, ListRange, Session, StandingName};
 use crate::vault::error::VaultError;
+use crate::vault::paging::Filling;
 use crate::vault::state::Vault;
 use crate::vault::token::view::TokenView;
 
@@ -36,9 +37,9 @@ pub struct ListTokens {
     pub page_token: String,
 }
 
+/// What a page tells beside its tokens.
 #[derive(Debug)]
 pub struct TokenPage {
-    pub tokens: Vec<TokenView>,
     /// Empty on the last page.
     pub next_page_token: String,
     /// The cursor of the feed that the list reflects; the same on every page.
@@ -49,8 +50,6 @@ pub struct TokenPage {
 
 /// Up to this many workspaces get one index range each. For more, one scan over all workspaces is filtered.
 const SCANS: usize = 32;
-/// After this many scan steps, a page ends short even if the filters left it empty.
-const STEPS: usize = 20;
 
 /// The position of a list, in its page token. Time and cursor are those of the first page.
 #[derive(Serialize, Deserialize)]
@@ -62,11 +61,17 @@ struct PagePosition {
 }
 
 impl Vault {
-    /// One page of tokens. `as_of` and `cursor` are taken before the first page and come back on every one.
+    /// Offers the tokens of one page to `take`, which returns false for one that does not fit any more. `as_of` and
+    /// `cursor` are taken before the first page and come back on every one.
     ///
     /// # Errors
     /// `WorkspaceNotFound` for a workspace that the caller may not see; `PageTokenInvalid`, `PageTokenMismatch`.
-    pub async fn list_tokens(&self, caller: &Principal, query: ListTokens) -> Result<TokenPage, VaultError> {
+    pub async fn list_tokens(
+        &self,
+        caller: &Principal,
+        query: ListTokens,
+        mut take: impl FnMut(TokenView) -> bool + Send,
+    ) -> Result<TokenPage, VaultError> {
         if let Some(hidden) = query.workspaces.iter().find(|workspace| !caller.workspaces.contains(workspace))
         {
             return Err(VaultError::WorkspaceNotFound(hidden.clone()));
@@ -90,32 +95,25 @@ impl Vault {
                 )
             }
         };
-        let page_size = usize::try_from(query.page_size.clamp(1, 1_000)).unwrap_or(1_000);
         let policy = self.policy();
         let plan = Plan::of(&query, caller, as_of, &policy);
         let _turn = self.work.list_turn(caller).await?;
         let mut session = self.store.read().await?;
-        let mut tokens = Vec::with_capacity(page_size);
-        let mut more = false;
-        'page: for _ in 0..STEPS {
-            let (found, exhausted) = plan.next(&mut session, query.order, after, page_size + 1).await?;
+        let mut filling = Filling::of(query.page_size);
+        'page: while let Some(rows) = filling.next() {
+            let (found, exhausted) = plan.next(&mut session, query.order, after, rows).await?;
+            filling.read(found.iter().map(|(connection, _)| connection.about_bytes()), !exhausted);
             for (connection, shared) in found {
-                if tokens.len() == page_size {
-                    more = true;
+                let position = ListPosition { end: connection.facts.expiry.sort_key(), id: connection.id };
+                let view = |connection| TokenView::new(connection, shared, as_of, &policy);
+                if plan.keeps(&connection) && !filling.offer(|| take(view(connection))) {
                     break 'page;
                 }
-                after = Some(ListPosition { end: connection.facts.expiry.sort_key(), id: connection.id });
-                if plan.keeps(&connection) {
-                    tokens.push(TokenView::new(connection, shared, as_of, &policy));
-                }
-            }
-            more = !exhausted;
-            if exhausted {
-                break;
+                after = Some(position);
             }
         }
         let next_page_token = match after {
-            Some(after) if more => {
+            Some(after) if filling.has_more() => {
                 let position = PagePosition {
                     as_of: as_of.as_micros(),
                     cursor: cursor.clone(),
@@ -127,7 +125,7 @@ impl Vault {
             }
             _ => String::new(),
         };
-        Ok(TokenPage { tokens, next_page_token, cursor, as_of })
+        Ok(TokenPage { next_page_token, cursor, as_of })
     }
 
     /// How many tokens of each status the caller may see.
@@ -196,15 +194,15 @@ impl<'q> Plan<'q> {
         Self { scans, query, visible }
     }
 
-    /// The next connections in order, and whether they are the last.
+    /// The next connections in order, at most `rows`, and whether they are the last.
     async fn next(
         &self,
         session: &mut Session,
         order: ListOrder,
         after: Option<ListPosition>,
-        limit: usize,
+        rows: i64,
     ) -> Result<(Vec<(Connection, u32)>, bool), VaultError> {
-        let rows = i64::try_from(limit).unwrap_or(i64::MAX);
+        let limit = usize::try_from(rows).unwrap_or(usize::MAX);
         let mut found = Vec::new();
         let mut exhausted = true;
         for (drive, range) in &self.scans {

@@ -3,6 +3,8 @@
 use crate::model::{Principal, WorkspaceId, WorkspaceSet};
 use crate::store::WorkspaceFacts;
 use crate::vault::error::VaultError;
+use crate::vault::paging::{Filling, full};
+use crate::vault::position::NextPage;
 use crate::vault::state::Vault;
 
 #[derive(Debug, Clone, Default)]
@@ -11,13 +13,6 @@ pub struct ListWorkspaces {
     pub page_size: u32,
     /// Empty for the first page.
     pub page_token: String,
-}
-
-#[derive(Debug)]
-pub struct WorkspacePage {
-    pub workspaces: Vec<WorkspaceFacts>,
-    /// Empty on the last page.
-    pub next_page_token: String,
 }
 
 impl Vault {
@@ -34,7 +29,8 @@ impl Vault {
         self.known_workspace(&id).await
     }
 
-    /// A page of workspaces that the caller may see, by id.
+    /// Offers one page of the workspaces that the caller may see, by id, to `take`, which returns false for one that does
+    /// not fit any more.
     ///
     /// # Errors
     /// `PageTokenInvalid`, `PageTokenMismatch`.
@@ -42,44 +38,53 @@ impl Vault {
         &self,
         caller: &Principal,
         query: ListWorkspaces,
-    ) -> Result<WorkspacePage, VaultError> {
+        mut take: impl FnMut(WorkspaceFacts) -> bool + Send,
+    ) -> Result<NextPage, VaultError> {
         let hash = self.query_hash(caller, "ListWorkspaces", &[]);
         let mut after = match query.page_token.as_str() {
             "" => String::new(),
             token => self.read_page_token(token, &hash)?,
         };
-        let wanted = usize::try_from(query.page_size.clamp(1, 1_000)).unwrap_or(1);
-        let mut found: Vec<WorkspaceFacts> = Vec::new();
         let mut session = self.store.read().await?;
-        match &caller.workspaces {
-            WorkspaceSet::Named(named) => {
-                for id in named.iter().filter(|id| id.as_str() > after.as_str()) {
-                    found.extend(session.workspace(id).await?);
-                    if found.len() > wanted {
-                        break;
-                    }
+        let mut filling = Filling::of(query.page_size);
+        'page: while let Some(rows) = filling.next() {
+            let (found, more) = match &caller.workspaces {
+                WorkspaceSet::All => {
+                    let found = session.workspaces_after(&after, rows).await?;
+                    let more = full(found.len(), rows);
+                    (found, more)
                 }
-            }
-            WorkspaceSet::All => {
-                let limit = i64::try_from(wanted).unwrap_or(1) + 1;
-                found = session.workspaces_after(&after, limit).await?;
+                WorkspaceSet::Named(named) => {
+                    let (mut found, mut ids) =
+                        (Vec::new(), named.iter().filter(|id| id.as_str() > after.as_str()));
+                    while !full(found.len(), rows)
+                        && let Some(id) = ids.next()
+                    {
+                        found.extend(session.workspace(id).await?);
+                    }
+                    (found, ids.next().is_some())
+                }
+            };
+            filling.read(found.iter().map(about_bytes), more);
+            for workspace in found {
+                let id = workspace.id.to_string();
+                if !filling.offer(|| take(workspace)) {
+                    break 'page;
+                }
+                after = id;
             }
         }
         drop(session);
-        let more = found.len() > wanted;
-        found.truncate(wanted);
-        let next_page_token = match found.last() {
-            Some(last) if more => {
-                after = last.id.to_string();
-                self.write_page_token(&after, &hash)?
-            }
-            _ => String::new(),
-        };
-        Ok(WorkspacePage { workspaces: found, next_page_token })
+        self.next_page(&filling, &after, &hash)
     }
 
     pub(super) async fn known_workspace(&self, id: &WorkspaceId) -> Result<WorkspaceFacts, VaultError> {
         let known = self.store.read().await?.workspace(id).await?;
         known.ok_or_else(|| VaultError::WorkspaceNotFound(id.clone()))
     }
+}
+
+fn about_bytes(workspace: &WorkspaceFacts) -> usize {
+    512 + workspace.display_name.len()
+        + workspace.alert_emails.iter().map(|email| email.len() + 24).sum::<usize>()
 }

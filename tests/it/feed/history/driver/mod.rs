@@ -21,6 +21,19 @@ use super::steps::{Act, Outside, Step};
 use compare::kind;
 use replica::Replica;
 
+/// All elements of one page of a list, and what the list tells beside them.
+macro_rules! page {
+    ($vault:ident.$list:ident($caller:ident, $query:ident)) => {{
+        let mut elements = Vec::new();
+        let take = |element| {
+            elements.push(element);
+            true
+        };
+        let rest = $vault.$list(&$caller, $query, take).await;
+        rest.map(|rest| (elements, rest))
+    }};
+}
+
 /// The time at which every history begins.
 const START: i64 = 1_800_000_000;
 /// How long events are kept.
@@ -348,8 +361,8 @@ impl World {
                 let (caller, query) =
                     (self.caller(), token_vault::vault::ListJobRuns { page_size: 10, ..Default::default() });
                 let page =
-                    self.replicas[0].run(|vault| async move { vault.list_job_runs(&caller, query).await });
-                let runs = page.await.expect("runs are listed").runs;
+                    self.replicas[0].run(|vault| async move { page!(vault.list_job_runs(caller, query)) });
+                let (runs, _) = page.await.expect("runs are listed");
                 runs.into_iter().find(|known| known.id == run.id && known.state != RunState::Running)
             });
             let ended = ended.await;
@@ -370,9 +383,9 @@ impl World {
             page_size: 100,
             ..ListTokens::default()
         };
-        let page = self.replica(on).run(|vault| async move { vault.list_tokens(&caller, query).await }).await;
+        let page = self.replica(on).run(|vault| async move { page!(vault.list_tokens(caller, query)) }).await;
         let ids: Vec<String> = NAMES.iter().map(|name| self.sandbox.user(name).id()).collect();
-        for token in page.expect("tokens are listed").tokens {
+        for token in page.expect("tokens are listed").0 {
             let connection = token.connection;
             let workspace = WORKSPACE_NAMES.iter().position(|name| *name == connection.workspace.as_str());
             let person = ids.iter().position(|id| *id == connection.subject.id);
@@ -406,9 +419,9 @@ impl World {
         loop {
             let (caller, asked) = (self.caller(), query.clone());
             let page =
-                self.replica(on).run(|vault| async move { vault.list_events(&caller, asked).await }).await;
-            let page = page.expect("events are listed");
-            events.extend(page.events.into_iter().map(|seen| seen.event));
+                self.replica(on).run(|vault| async move { page!(vault.list_events(caller, asked)) }).await;
+            let (seen, page) = page.expect("events are listed");
+            events.extend(seen.into_iter().map(|seen| seen.event));
             if page.next_page_token.is_empty() {
                 return events;
             }
