@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod endings;
+mod exchanges;
 mod idempotency;
 mod listing;
 mod make_before_break;

@@ -14,11 +14,6 @@ struct Due {
 }
 
 #[derive(sqlx::FromRow)]
-struct Id {
-    connection_id: Uuid,
-}
-
-#[derive(sqlx::FromRow)]
 struct ScopeRow {
     scope: String,
 }
@@ -31,24 +26,31 @@ struct Count {
 impl Session {
     /// Whether some connection's deadline has passed.
     pub async fn has_due_deadline(&mut self, now: Timestamp) -> Result<bool, StoreError> {
-        let row: Option<Id> = self
-            .query("SELECT connection_id FROM ad_platform_connections WHERE next_deadline_at <= $1 LIMIT 1")
+        let row: Option<Due> = self
+            .query(
+                "SELECT connection_id, next_deadline_at AS due_at FROM ad_platform_connections
+                  WHERE next_deadline_at <= $1 LIMIT 1",
+            )
             .bind(now.as_micros())
             .fetch_optional()
             .await?;
         Ok(row.is_some())
     }
 
-    /// Connections whose renewal is due, the longest waiting first.
+    /// Connections whose renewal is due, or where an exchange waits to be finished, the longest waiting first. One that
+    /// is due for both is named twice.
     pub async fn due_renewals(
         &mut self,
         now: Timestamp,
         limit: i64,
     ) -> Result<Vec<ConnectionId>, StoreError> {
-        let rows: Vec<Id> = self
+        let rows: Vec<Due> = self
             .query(
-                "SELECT connection_id FROM ad_platform_connections
-                  WHERE next_renewal_at <= $1 ORDER BY next_renewal_at LIMIT $2",
+                "SELECT connection_id, next_renewal_at AS due_at FROM ad_platform_connections
+                  WHERE next_renewal_at <= $1
+                  UNION ALL
+                 SELECT connection_id, due_at FROM connection_secrets WHERE state = 'PENDING' AND due_at <= $1
+                  ORDER BY due_at LIMIT $2",
             )
             .bind(now.as_micros())
             .bind(limit)

@@ -11,4 +11,4 @@ mod table;
 
 pub use list::{ListDrive, ListPosition, ListRange, StandingName};
 pub(in crate::store) use rows::{expiry_from, expiry_source_name};
-pub use secrets::{HeldToken, NewSecret};
+pub use secrets::{HeldToken, NewSecret, PendingSecret};

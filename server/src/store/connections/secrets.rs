@@ -1,4 +1,4 @@
-//! Table `connection_secrets`: the sealed secret of each connection.
+//! Table `connection_secrets`: the sealed secret of each connection, and one that waits to take its place.
 
 use uuid::Uuid;
 
@@ -14,13 +14,30 @@ pub struct HeldToken {
     pub sealed: Option<Sealed>,
 }
 
-/// A sealed secret that becomes a connection's current one.
+/// A sealed secret that the provider gave in exchange, and that is not yet weighed against the one held.
+#[derive(Debug, Clone)]
+pub struct PendingSecret {
+    /// The version that it gets if it is taken.
+    pub version: TokenVersion,
+    pub sealed: Sealed,
+    pub since: Timestamp,
+}
+
+/// A sealed secret for a connection.
 #[derive(Debug, Clone)]
 pub struct NewSecret {
     pub connection: ConnectionId,
     pub version: TokenVersion,
     pub secret_id: SecretId,
     pub sealed: Sealed,
+}
+
+#[derive(sqlx::FromRow)]
+struct PendingRow {
+    token_version: i64,
+    data_key_version: i64,
+    sealed: Vec<u8>,
+    created_at: i64,
 }
 
 #[derive(sqlx::FromRow)]
@@ -62,6 +79,28 @@ impl Session {
         Ok(Some(HeldToken { connection: row.connection.try_into()?, sealed }))
     }
 
+    /// The secret that waits to take the place of the connection's current one.
+    pub async fn pending_secret(&mut self, id: ConnectionId) -> Result<Option<PendingSecret>, StoreError> {
+        let row = self
+            .query(
+                "SELECT token_version, data_key_version, sealed, created_at FROM connection_secrets
+                  WHERE connection_id = $1 AND state = 'PENDING'",
+            )
+            .bind(id.as_uuid())
+            .fetch_optional::<PendingRow>()
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        let bad =
+            |column| StoreError::Inconsistent { table: "connection_secrets", column, row: id.to_string() };
+        let version = i32::try_from(row.token_version).ok().and_then(|n| TokenVersion::new(n).ok());
+        let data_key_version = i32::try_from(row.data_key_version).map_err(|_| bad("data_key_version"))?;
+        Ok(Some(PendingSecret {
+            version: version.ok_or_else(|| bad("token_version"))?,
+            sealed: Sealed { data_key_version, bytes: row.sealed },
+            since: Timestamp::from_micros(row.created_at),
+        }))
+    }
+
     /// Other live connections of the same subject and app, in any workspace, with their sealed secrets.
     pub async fn siblings(&mut self, connection: &Connection) -> Result<Vec<HeldToken>, StoreError> {
         if connection.subject.id.is_empty() {
@@ -88,36 +127,89 @@ impl Session {
 }
 
 impl Tx {
-    /// Replaces the connection's current secret. `false`: the key that sealed the new one is no longer the workspace's
-    /// newest, and nothing changed.
+    /// Replaces the connection's current secret, and drops one that waited to take its place. `false`: the key that
+    /// sealed the new one is no longer the workspace's newest, and nothing changed.
     pub async fn put_secret(
         &mut self,
         workspace: &WorkspaceId,
         secret: NewSecret,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
+        let connection = secret.connection;
+        if !self.write_secret(workspace, "CURRENT", secret, now, None).await? {
+            return Ok(false);
+        }
+        self.drop_pending_secret(connection).await?;
+        self.changed(Change::Connection(connection));
+        Ok(true)
+    }
+
+    /// Stores a secret that waits to take the current one's place; it is due for that at once. `false`: as for
+    /// [`Self::put_secret`].
+    pub async fn put_pending_secret(
+        &mut self,
+        workspace: &WorkspaceId,
+        secret: NewSecret,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.write_secret(workspace, "PENDING", secret, now, Some(now)).await
+    }
+
+    async fn write_secret(
+        &mut self,
+        workspace: &WorkspaceId,
+        state: &'static str,
+        secret: NewSecret,
+        now: Timestamp,
+        due_at: Option<Timestamp>,
+    ) -> Result<bool, StoreError> {
         if !self.keep_data_key(workspace, secret.sealed.data_key_version).await? {
             return Ok(false);
         }
         self.query(
             "INSERT INTO connection_secrets
-                    (connection_id, state, token_version, secret_id, data_key_version, sealed, created_at)
-             VALUES ($1, 'CURRENT', $2, $3, $4, $5, $6)
+                    (connection_id, state, token_version, secret_id, data_key_version, sealed, created_at, due_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
              ON CONFLICT (connection_id, state) DO UPDATE
                 SET token_version = excluded.token_version, secret_id = excluded.secret_id,
                     data_key_version = excluded.data_key_version, sealed = excluded.sealed,
-                    created_at = excluded.created_at",
+                    created_at = excluded.created_at, due_at = excluded.due_at",
         )
         .bind(secret.connection.as_uuid())
+        .bind(state)
         .bind(i64::from(secret.version.get()))
         .bind(secret.secret_id.as_uuid())
         .bind(i64::from(secret.sealed.data_key_version))
         .bind(secret.sealed.bytes)
         .bind(now.as_micros())
+        .bind(due_at.map(Timestamp::as_micros))
         .execute()
         .await?;
-        self.changed(Change::Connection(secret.connection));
         Ok(true)
+    }
+
+    /// Makes a pending secret due for weighing at a later time.
+    pub async fn postpone_pending_secret(
+        &mut self,
+        id: ConnectionId,
+        until: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.query(
+            "UPDATE connection_secrets SET due_at = $2 WHERE connection_id = $1 AND state = 'PENDING'",
+        )
+        .bind(id.as_uuid())
+        .bind(until.as_micros())
+        .execute()
+        .await?;
+        Ok(())
+    }
+
+    pub async fn drop_pending_secret(&mut self, id: ConnectionId) -> Result<(), StoreError> {
+        self.query("DELETE FROM connection_secrets WHERE connection_id = $1 AND state = 'PENDING'")
+            .bind(id.as_uuid())
+            .execute()
+            .await?;
+        Ok(())
     }
 
     /// Destroys a connection's secrets, and forgets what was reported about them.

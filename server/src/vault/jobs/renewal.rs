@@ -19,10 +19,9 @@ use crate::vault::once::claims::Fence;
 use crate::vault::once::idempotency::RequestClaim;
 use crate::vault::state::Vault;
 use crate::vault::token::change;
-use crate::vault::token::exchange::save::{ExchangeOutcome, movement};
+use crate::vault::token::exchange::settle::{Exchanging, Offered, Settled, is_about_token};
+use crate::vault::token::exchange::weigh::{Aim, Drawback};
 use crate::vault::token::inspection::{Applied, Findings, is_death};
-use crate::vault::token::store::accept::{Accepted, IntakeOptions};
-use crate::vault::token::store::save::check_replaces;
 
 /// Due connections taken in one batch.
 const BATCH: i64 = 64;
@@ -64,6 +63,19 @@ enum Setback {
 struct ParentSeen {
     version: TokenVersion,
     lives: bool,
+}
+
+impl Setback {
+    fn of(drawback: &Drawback) -> Self {
+        match drawback {
+            Drawback::AtCeiling => Self::Ceiling,
+            Drawback::Shortened
+            | Drawback::FewerScopes(_)
+            | Drawback::Foreign
+            | Drawback::Dead
+            | Drawback::Refused => Self::Unfit,
+        }
+    }
 }
 
 impl ParentSeen {
@@ -147,9 +159,14 @@ impl Vault {
     }
 
     async fn renew_claimed(self: &Arc<Self>, id: ConnectionId, fence: &Fence) -> Result<Attempt, VaultError> {
-        let Some(held) = self.store.read().await?.held_token(id).await? else { return Ok(Attempt::Done) };
+        let mut session = self.store.read().await?;
+        let Some(held) = session.held_token(id).await? else { return Ok(Attempt::Done) };
+        // An exchange that was left behind is finished first.
+        let unfinished = session.pending_secret(id).await?.is_some();
+        drop(session);
         let (connection, now) = (&held.connection, self.clock.now());
-        if connection.schedule.next_renewal_at.is_none_or(|at| at > now) {
+        let due = connection.schedule.next_renewal_at.is_some_and(|at| at <= now);
+        if !due && !unfinished {
             return Ok(Attempt::Done);
         }
         let provider = match self.provider_of(connection) {
@@ -163,6 +180,9 @@ impl Vault {
             self.set_back(&held, fence, Setback::NotTried(Some(now + Duration::from_secs(15)))).await?;
             return Ok(Attempt::Busy);
         }
+        if unfinished {
+            return self.rotate(&held, &*provider, fence, due).await;
+        }
         if connection.parent.is_some() {
             return self.follow_parent(&held, &*provider, fence).await;
         }
@@ -173,74 +193,38 @@ impl Vault {
             self.set_back(&held, fence, Setback::NotTried(None)).await?;
             return Ok(Attempt::Done);
         }
-        self.rotate(&held, &*provider, fence).await
+        self.rotate(&held, &*provider, fence, due).await
     }
 
+    /// `due`: this is the renewal's own attempt. Otherwise it finishes an exchange that a caller asked for, which says
+    /// nothing about the renewal.
     async fn rotate(
         self: &Arc<Self>,
         held: &HeldToken,
         provider: &dyn Provider,
         fence: &Fence,
+        due: bool,
     ) -> Result<Attempt, VaultError> {
-        let connection = &held.connection;
-        let secret = self.open_secret(held).await?;
-        self.confirm_claim(fence, connection.id).await?;
-        let exchanged = match provider.exchange(&secret, connection.facts.kind).await {
-            Ok(exchanged) => exchanged,
-            Err(refusal) => {
-                // A refusal may be the first news that the token is dead. Inspection must confirm it.
-                if matches!(refusal.kind, RefusalKind::Dead { .. }) {
-                    let word = provider.inspect(&secret).await;
-                    let died = match &word {
-                        Ok(_) => false,
-                        Err(word) if is_death(word) => true,
-                        // Neither confirmed nor denied: try again later.
-                        Err(word) => return self.setback_of(held, fence, word).await,
-                    };
-                    if matches!(
-                        self.apply_inspection(connection, word, Findings::default()).await?,
-                        Applied::Doubted
-                    ) {
-                        self.put_off(connection.id, fence, LONG_WAIT).await?;
-                        return Ok(Attempt::Failed);
-                    }
-                    if died {
-                        return Ok(Attempt::Failed);
-                    }
-                }
-                return self.setback_of(held, fence, &refusal).await;
-            }
-        };
-        let word = match provider.inspect(&exchanged.secret).await {
-            Ok(word) => word,
-            Err(refusal) => return self.setback_of(held, fence, &refusal).await,
-        };
-        let (now, policy) = (self.clock.now(), self.policy());
-        if let Err(error) = check_replaces(connection, &word, IntakeOptions::default(), now, &policy) {
-            tracing::error!(connection = %connection.id, %error, "an exchange gave a token that can't replace the one held; it was discarded");
-            self.set_back(held, fence, Setback::Unfit).await?;
-            return Ok(Attempt::Failed);
-        }
-        match movement(word.facts.expiry, connection.facts.expiry) {
-            outcome @ (ExchangeOutcome::Extended | ExchangeOutcome::NowNeverExpires) => {
-                let accepted = Accepted {
-                    secret: exchanged.secret,
-                    inspected: word,
-                    pasted_expiry: connection.facts.expiry,
-                };
-                let kept = self
-                    .save_exchanged(held, Some(accepted), outcome, &RequestClaim::default(), Some(fence))
-                    .await?;
-                tracing::info!(connection = %kept.id, workspace = %kept.workspace, version = %kept.version, "token rotated");
+        let exchanging = Exchanging { held, provider, fence, claim: &RequestClaim::default() };
+        match self.exchange(&exchanging).await? {
+            Settled::Replaced { connection, drawback: None, .. } => {
+                tracing::info!(connection = %connection.id, workspace = %connection.workspace, version = %connection.version, "token rotated");
                 Ok(Attempt::Done)
             }
-            ExchangeOutcome::AtCeiling => {
-                self.set_back(held, fence, Setback::Ceiling).await?;
+            Settled::Replaced { connection, drawback: Some(drawback), .. } => {
+                let held = HeldToken { connection, sealed: None };
+                self.set_back(&held, fence, Setback::of(&drawback)).await?;
                 Ok(Attempt::Failed)
             }
-            ExchangeOutcome::Shortened => {
-                tracing::error!(connection = %connection.id, "an exchange gave a token that ends earlier; it was discarded");
-                self.set_back(held, fence, Setback::Unfit).await?;
+            Settled::Kept { drawback, .. } if due => {
+                self.set_back(held, fence, Setback::of(&drawback)).await?;
+                Ok(Attempt::Failed)
+            }
+            Settled::Open(refusal) if due => self.setback_of(held, fence, &refusal).await,
+            Settled::Kept { .. } => Ok(Attempt::Done),
+            Settled::Buried(_) | Settled::Open(_) => Ok(Attempt::Failed),
+            Settled::Doubted => {
+                self.put_off(held.connection.id, fence, LONG_WAIT).await?;
                 Ok(Attempt::Failed)
             }
         }
@@ -260,48 +244,37 @@ impl Vault {
             None => None,
         };
         let seen = parent.as_ref().map(|parent| ParentSeen::of(&parent.connection));
-        let secret = match parent {
+        let read_again = match parent {
             Some(parent) if self.check_usable(&parent.connection).is_ok() => {
                 let parent_secret = self.open_secret(&parent).await?;
-                let pages = match provider.pages(&parent_secret).await {
-                    Ok(pages) => pages,
+                match provider.pages(&parent_secret).await {
+                    Ok(pages) => pages.into_iter().find(|page| page.id == connection.subject.id),
+                    Err(refusal) if is_about_token(&refusal) => None,
                     Err(refusal) => return self.setback_of(held, fence, &refusal).await,
-                };
-                match pages.into_iter().find(|page| page.id == connection.subject.id) {
-                    Some(page) => page.secret,
-                    // The person no longer manages the page. Ask whether the old token still works.
-                    None => self.open_secret(held).await?,
                 }
             }
-            // The parent is dead, which does not always end its page tokens. Ask whether this one still works.
-            _ => self.open_secret(held).await?,
+            _ => None,
         };
-        let word = match provider.inspect(&secret).await {
-            Ok(word) => word,
-            Err(refusal) if is_death(&refusal) => {
-                let setback =
-                    match self.apply_inspection(connection, Err(refusal), Findings::default()).await? {
-                        Applied::Doubted => Setback::NotTried(Some(self.clock.now() + LONG_WAIT)),
-                        Applied::Updated(_) | Applied::Superseded => Setback::Asleep(seen),
-                    };
-                self.set_back(held, fence, setback).await?;
-                return Ok(Attempt::Failed);
+        let offered = match read_again {
+            Some(page) => page.secret,
+            // The parent does not work, or the person no longer manages the page. Ask whether this one still works.
+            None => self.open_secret(held).await?,
+        };
+        let exchanging = Exchanging { held, provider, fence, claim: &RequestClaim::default() };
+        let (attempt, setback) = match self.settle(&exchanging, Offered::Again(offered), Aim::Refresh).await?
+        {
+            Settled::Replaced { connection, .. } => {
+                let held = HeldToken { connection, sealed: None };
+                self.set_back(&held, fence, Setback::Asleep(seen)).await?;
+                return Ok(Attempt::Done);
             }
-            Err(refusal) => return self.setback_of(held, fence, &refusal).await,
+            Settled::Kept { drawback, .. } => (Attempt::Failed, Setback::of(&drawback)),
+            Settled::Buried(_) => (Attempt::Failed, Setback::Asleep(seen)),
+            Settled::Doubted => (Attempt::Failed, Setback::NotTried(Some(self.clock.now() + LONG_WAIT))),
+            Settled::Open(refusal) => return self.setback_of(held, fence, &refusal).await,
         };
-        let (now, policy) = (self.clock.now(), self.policy());
-        if let Err(error) = check_replaces(connection, &word, IntakeOptions::default(), now, &policy) {
-            tracing::error!(connection = %connection.id, %error, "a page token that was read again can't replace the one held");
-            self.set_back(held, fence, Setback::Unfit).await?;
-            return Ok(Attempt::Failed);
-        }
-        let accepted = Accepted { secret, inspected: word, pasted_expiry: connection.facts.expiry };
-        let outcome = ExchangeOutcome::Extended;
-        let connection =
-            self.save_exchanged(held, Some(accepted), outcome, &RequestClaim::default(), Some(fence)).await?;
-        let held = HeldToken { connection, sealed: None };
-        self.set_back(&held, fence, Setback::Asleep(seen)).await?;
-        Ok(Attempt::Done)
+        self.set_back(held, fence, setback).await?;
+        Ok(attempt)
     }
 
     /// Asks the provider again for an expiry that it did not name.
@@ -375,7 +348,12 @@ impl Vault {
                     let mut announced = tx.announced(&scope).await?;
                     announced.catch_up(&before, now, &policy);
                     match setback {
-                        Setback::NotTried(next) => after.schedule.next_renewal_at = next,
+                        Setback::NotTried(next) => {
+                            // An attempt that was not due stays where it is.
+                            if before.schedule.next_renewal_at.is_some_and(|at| at <= now) {
+                                after.schedule.next_renewal_at = next;
+                            }
+                        }
                         Setback::Asleep(seen) => {
                             // If the parent changed meanwhile, its wake-up must not be lost.
                             let parent = match before.parent {

@@ -41,7 +41,12 @@ impl Findings {
     }
 }
 
-fn learn(connection: &mut Connection, inspection: &Result<Inspected, Refusal>, now: Timestamp) {
+/// Writes into a connection what an inspection of its token found.
+pub(in crate::vault) fn learn(
+    connection: &mut Connection,
+    inspection: &Result<Inspected, Refusal>,
+    now: Timestamp,
+) {
     match inspection {
         Ok(inspected) => {
             let held = connection.facts.expiry;

@@ -1,8 +1,8 @@
 //! The secret of a connection: sealing and storing it, opening it, and checking whether it may be used.
 
 use crate::crypto::{self, Binding};
-use crate::model::{Connection, Secret, Standing, Status, Timestamp};
-use crate::store::{Abort, HeldToken, NewSecret, Tx};
+use crate::model::{Connection, Sealed, Secret, Standing, Status, Timestamp};
+use crate::store::{Abort, HeldToken, NewSecret, PendingSecret, Tx};
 use crate::vault::error::VaultError;
 use crate::vault::state::Vault;
 use crate::vault::state::keyring::{TRIES, WorkspaceKeys};
@@ -15,25 +15,48 @@ pub(in crate::vault) async fn put(
     secret: &Secret,
     now: Timestamp,
 ) -> Result<(), Abort<VaultError>> {
+    let secret = seal(keys, connection, secret)?;
+    let stored = tx.put_secret(&connection.workspace, secret, now).await?;
+    stored.then_some(()).ok_or_else(|| keys_changed(connection))
+}
+
+/// [`put`], for a secret that waits to take the place of the one held. `next` is the connection as it will be then.
+pub(in crate::vault) async fn put_pending(
+    tx: &mut Tx,
+    keys: &WorkspaceKeys,
+    next: &Connection,
+    secret: &Secret,
+    now: Timestamp,
+) -> Result<(), Abort<VaultError>> {
+    let secret = seal(keys, next, secret)?;
+    let stored = tx.put_pending_secret(&next.workspace, secret, now).await?;
+    stored.then_some(()).ok_or_else(|| keys_changed(next))
+}
+
+fn seal(
+    keys: &WorkspaceKeys,
+    connection: &Connection,
+    secret: &Secret,
+) -> Result<NewSecret, Abort<VaultError>> {
     let key = keys.newest().ok_or(Abort::Work(VaultError::Internal))?;
     let sealed =
         crypto::seal(key, &Binding::of(connection), secret).map_err(|_| Abort::Work(VaultError::Internal))?;
-    let secret = NewSecret {
+    Ok(NewSecret {
         connection: connection.id,
         version: connection.version,
         secret_id: connection.secret_id,
         sealed,
-    };
-    if !tx.put_secret(&connection.workspace, secret, now).await? {
-        return Err(Abort::Work(VaultError::KeysChanged(connection.workspace.clone())));
-    }
-    Ok(())
+    })
+}
+
+fn keys_changed(connection: &Connection) -> Abort<VaultError> {
+    Abort::Work(VaultError::KeysChanged(connection.workspace.clone()))
 }
 
 impl Vault {
     /// Decrypts the secret of a connection.
     pub(in crate::vault) async fn open_secret(&self, held: &HeldToken) -> Result<Secret, VaultError> {
-        if let Some(secret) = self.open_with_key_of(held).await? {
+        if let Some(secret) = self.open_held(held).await? {
             return Ok(secret);
         }
         // A key rotation happened between reading the row and reading the keys: read both again.
@@ -44,17 +67,42 @@ impl Vault {
             if now.connection.secret_id != connection.secret_id {
                 return Err(VaultError::ConcurrentChange(connection.id));
             }
-            if let Some(secret) = self.open_with_key_of(&now).await? {
+            if let Some(secret) = self.open_held(&now).await? {
                 return Ok(secret);
             }
         }
         Err(corrupt(connection))
     }
 
+    /// Decrypts the secret that waits to take the place of the one held, and says since when it waits.
+    pub(in crate::vault) async fn open_pending_secret(
+        &self,
+        connection: &Connection,
+    ) -> Result<Option<(Secret, Timestamp)>, VaultError> {
+        for _ in 0..=TRIES {
+            let pending = self.store.read().await?.pending_secret(connection.id).await?;
+            let Some(PendingSecret { version, sealed, since }) = pending else { return Ok(None) };
+            let next = Connection { version, ..connection.clone() };
+            if let Some(secret) = self.open_with_key_of(&next, &sealed).await? {
+                return Ok(Some((secret, since)));
+            }
+            // The key was rotated meanwhile.
+            self.store.forget_workspace(&connection.workspace);
+        }
+        Err(corrupt(connection))
+    }
+
+    async fn open_held(&self, held: &HeldToken) -> Result<Option<Secret>, VaultError> {
+        let sealed = held.sealed.as_ref().ok_or_else(|| corrupt(&held.connection))?;
+        self.open_with_key_of(&held.connection, sealed).await
+    }
+
     /// The secret, if the workspace still has the key that sealed it.
-    async fn open_with_key_of(&self, held: &HeldToken) -> Result<Option<Secret>, VaultError> {
-        let connection = &held.connection;
-        let sealed = held.sealed.as_ref().ok_or_else(|| corrupt(connection))?;
+    async fn open_with_key_of(
+        &self,
+        connection: &Connection,
+        sealed: &Sealed,
+    ) -> Result<Option<Secret>, VaultError> {
         let keys = match self.workspace_keys(&connection.workspace).await {
             Ok(keys) => keys.ok_or_else(|| corrupt(connection))?,
             Err(VaultError::WorkspaceKeysCorrupt(_)) => return Err(corrupt(connection)),

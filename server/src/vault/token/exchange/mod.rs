@@ -1,25 +1,30 @@
 //! ExchangeToken: exchanges a token for one that lives longer, and verifies that it does.
 
 pub(in crate::vault) mod save;
+pub(in crate::vault) mod settle;
+pub(in crate::vault) mod weigh;
+#[cfg(test)]
+mod weigh_tests;
 
 use std::sync::Arc;
 
 use crate::model::{
-    Connection, Expiry, Principal, ProviderId, Refusal, RefusalKind, RequestId, Secret, TokenKind,
-    TokenVersion, WorkspaceId,
+    Connection, Expiry, Principal, ProviderId, Refusal, RequestId, Secret, TokenKind, TokenVersion,
+    WorkspaceId,
 };
 use crate::provider::Provider;
 use crate::vault::error::VaultError;
 use crate::vault::once::claims::Fence;
 use crate::vault::once::idempotency::RequestClaim;
 use crate::vault::state::Vault;
-use crate::vault::token::inspection::Findings;
-use crate::vault::token::store::accept::{Accepted, IntakeOptions, ShortLived};
+use crate::vault::token::store::accept::{IntakeOptions, ShortLived};
 use crate::vault::token::store::pasted_text;
-use crate::vault::token::store::save::{Destination, check_replaces};
+use crate::vault::token::store::save::Destination;
 use crate::vault::token::target::Target;
 use crate::vault::token::view::TokenView;
 use save::{ExchangeOutcome, ExchangedBefore, movement};
+use settle::{Exchanging, Settled};
+use weigh::Drawback;
 
 #[derive(Debug)]
 pub struct ExchangeToken {
@@ -176,8 +181,11 @@ impl Vault {
         let Some(claimed) = self.claim_exchange(target.connection).await? else {
             return Err(VaultError::ConcurrentChange(target.connection));
         };
-        let fence = claimed.fence.clone();
-        let outcome = self.exchange_claimed(caller, target, if_version, claim, fence).await;
+        let mut outcome = self.exchange_claimed(caller, target, if_version, &claim, &claimed.fence).await;
+        // The connection changed while the provider was asked. What it gave is pending: weigh it again.
+        if let Err(VaultError::ConcurrentChange(_)) = outcome {
+            outcome = self.exchange_claimed(caller, target, if_version, &claim, &claimed.fence).await;
+        }
         self.release(claimed).await;
         outcome
     }
@@ -187,8 +195,8 @@ impl Vault {
         caller: &Principal,
         target: &Target,
         if_version: Option<TokenVersion>,
-        claim: RequestClaim,
-        fence: Fence,
+        claim: &RequestClaim,
+        fence: &Fence,
     ) -> Result<Exchange, VaultError> {
         let held = self.held_now(caller, target).await?;
         let connection = &held.connection;
@@ -201,89 +209,79 @@ impl Vault {
                 actual: connection.version,
             });
         }
-        self.check_usable(connection)?;
-        let impossible = |why| VaultError::ExchangeNotPossible {
-            connection: Some(connection.id),
-            provider: connection.provider.clone(),
-            why,
-        };
-        match (connection.facts.kind, connection.facts.expiry) {
-            (TokenKind::Page, _) => {
-                let why = "a page token is read with its user's token, not exchanged".into();
-                return Err(impossible(why));
-            }
-            (_, Expiry::Never) => {
-                return Err(impossible("the token does not expire".into()));
-            }
-            _ => {}
+        // An exchange that was left behind is finished, whatever became of the token meanwhile.
+        if self.store.read().await?.pending_secret(connection.id).await?.is_none() {
+            self.check_exchangeable(connection)?;
         }
         let provider = self.provider_of(connection)?;
-        let secret = self.open_secret(&held).await?;
-        self.confirm_claim(&fence, connection.id).await?;
-        let exchanged = match provider.exchange(&secret, connection.facts.kind).await {
-            Ok(exchanged) => exchanged,
-            Err(refusal) => {
-                return Err(self.refused_exchange(connection, &*provider, &secret, refusal).await);
+        let exchanging = Exchanging { held: &held, provider: &*provider, fence, claim };
+        let (connection, outcome) = match self.exchange(&exchanging).await? {
+            Settled::Replaced { connection, outcome, .. } => (connection, outcome),
+            Settled::Kept { connection, drawback } => match drawback.outcome() {
+                Some(outcome) => (connection, outcome),
+                None => return Err(impossible(&connection, why_kept(&drawback))),
+            },
+            Settled::Buried(dead) => {
+                let why = "the provider refuses the token and what it gave for it";
+                return Err(self.check_usable(&dead).err().unwrap_or_else(|| impossible(&dead, why.into())));
             }
-        };
-        let inspected = match provider.inspect(&exchanged.secret).await {
-            Ok(inspected) => inspected,
-            Err(refusal) => return Err(VaultError::from_provider_trouble(&refusal, provider.id())),
-        };
-        check_replaces(connection, &inspected, IntakeOptions::default(), self.clock.now(), &self.policy())?;
-        let previous_expiry = connection.facts.expiry;
-        let outcome = movement(inspected.facts.expiry, previous_expiry);
-        let accepted = match outcome {
-            ExchangeOutcome::Extended | ExchangeOutcome::NowNeverExpires => {
-                Some(Accepted { secret: exchanged.secret, inspected, pasted_expiry: previous_expiry })
+            Settled::Doubted => {
+                let why = "the provider refuses the token, and so many others that the vault doubts it";
+                return Err(impossible(connection, why.into()));
             }
-            // The new token is discarded and the old one stays. A person is asked to reconnect in time.
-            ExchangeOutcome::AtCeiling => None,
-            ExchangeOutcome::Shortened => {
-                tracing::error!(connection = %connection.id, "an exchange gave a token that expires earlier; it was discarded");
-                None
-            }
+            Settled::Open(refusal) => return Err(trouble(connection, &refusal)),
         };
-        let connection = self.save_exchanged(&held, accepted, outcome, &claim, Some(&fence)).await?;
         Ok(Exchange {
             token: self.view_stored(connection).await,
             outcome,
-            previous_expiry,
+            previous_expiry: held.connection.facts.expiry,
             cursor: self.cursor(),
         })
     }
 
-    /// A refusal during an exchange may be the first sign of a dead token. It counts once an inspection confirms it.
-    async fn refused_exchange(
-        self: &Arc<Self>,
-        connection: &Connection,
-        provider: &dyn Provider,
-        secret: &Secret,
-        refusal: Refusal,
-    ) -> VaultError {
-        let RefusalKind::Dead { reason } = refusal.kind else {
-            return VaultError::from_provider_trouble(&refusal, &connection.provider);
-        };
-        let inspection = provider.inspect(secret).await;
-        let confirmed =
-            matches!(&inspection, Err(refusal) if matches!(refusal.kind, RefusalKind::Dead { .. }));
-        if let Err(error) = self.apply_inspection(connection, inspection, Findings::default()).await {
-            return error;
+    fn check_exchangeable(&self, connection: &Connection) -> Result<(), VaultError> {
+        self.check_usable(connection)?;
+        match (connection.facts.kind, connection.facts.expiry) {
+            (TokenKind::Page, _) => {
+                let why = "a page token is read with its user's token, not exchanged";
+                Err(impossible(connection, why.into()))
+            }
+            (_, Expiry::Never) => Err(impossible(connection, "the token does not expire".into())),
+            _ => Ok(()),
         }
-        if confirmed {
-            return VaultError::TokenInvalid {
-                connection: connection.id,
-                provider: connection.provider.clone(),
-                version: connection.version,
-                since: self.clock.now(),
-                reason,
-                provider_code: refusal.provider_code(),
-            };
+    }
+}
+
+fn impossible(connection: &Connection, why: String) -> VaultError {
+    VaultError::ExchangeNotPossible {
+        connection: Some(connection.id),
+        provider: connection.provider.clone(),
+        why,
+    }
+}
+
+/// The error for a provider that could not be asked. The caller brought no token, so none of it is his fault.
+fn trouble(connection: &Connection, refusal: &Refusal) -> VaultError {
+    match VaultError::from_provider_trouble(refusal, &connection.provider) {
+        VaultError::ProviderRefusedToken { provider_code, .. } => impossible(
+            connection,
+            format!("the provider refuses to speak about the token, with code {provider_code}"),
+        ),
+        other => other,
+    }
+}
+
+fn why_kept(drawback: &Drawback) -> String {
+    match drawback {
+        Drawback::AtCeiling => "the provider does not extend the token's life".into(),
+        Drawback::Shortened => "the provider gave a token that expires earlier".into(),
+        Drawback::FewerScopes(lost) => {
+            format!("the provider gave a token that lacks the scopes {}", lost.join(", "))
         }
-        VaultError::ExchangeNotPossible {
-            connection: Some(connection.id),
-            provider: connection.provider.clone(),
-            why: "the provider refuses to exchange the token, although it still accepts it".into(),
+        Drawback::Foreign => "the provider gave a token of another subject or app".into(),
+        Drawback::Dead => "the provider gave a token that it refuses itself".into(),
+        Drawback::Refused => {
+            "the provider refuses to exchange the token, although it still accepts it".into()
         }
     }
 }

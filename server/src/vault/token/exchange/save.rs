@@ -1,17 +1,20 @@
-//! Saves the token that an exchange returned, and the outcome, in one transaction.
+//! Saves what was decided about the token held and the one offered, and the outcome, in one transaction.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{AccountChange, Cause, Connection, ConnectionId, Expiry, SecretId, Standing, Timestamp};
-use crate::store::{Abort, HeldToken, Needs, Tx};
+use super::settle::Exchanging;
+use super::weigh::Living;
+use crate::model::{
+    AccountChange, Cause, Connection, ConnectionId, Expiry, Refusal, SecretId, Standing, Timestamp,
+};
+use crate::provider::Inspected;
+use crate::store::{Abort, Needs, Tx};
 use crate::vault::error::VaultError;
-use crate::vault::once::claims::Fence;
-use crate::vault::once::idempotency::RequestClaim;
 use crate::vault::state::Vault;
 use crate::vault::state::keyring::{TRIES, WorkspaceKeys};
-use crate::vault::token::store::accept::Accepted;
+use crate::vault::token::inspection::learn;
 use crate::vault::token::store::save::IntakeOutcome;
 use crate::vault::token::{change, secret};
 
@@ -87,22 +90,46 @@ mod expiry_as_text {
     }
 }
 
+/// What is written after the provider's offer was weighed against the token held.
+pub(super) enum Decided {
+    /// The offered token takes the place of the one held.
+    Replace { new: Living, outcome: ExchangeOutcome },
+    /// The token held works, as this inspection of it shows. `outcome` is what the caller is told.
+    Keep { inspection: Result<Inspected, Refusal>, offer: Waiting, outcome: Option<ExchangeOutcome> },
+}
+
+/// What becomes of an offered token that does not take the place of the one held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waiting {
+    /// It was not stored.
+    Nowhere,
+    Drop,
+    Until(Timestamp),
+}
+
+impl Waiting {
+    pub(super) async fn write(self, tx: &mut Tx, id: ConnectionId) -> Result<(), Abort<VaultError>> {
+        match self {
+            Self::Nowhere => {}
+            Self::Drop => tx.drop_pending_secret(id).await?,
+            Self::Until(until) => tx.postpone_pending_secret(id, until).await?,
+        }
+        Ok(())
+    }
+}
+
 impl Vault {
-    /// Saves an accepted token in place of the one that was exchanged. `None` keeps the old token, and notes that it
-    /// works.
-    pub(in crate::vault) async fn save_exchanged(
+    /// Writes what was decided, if the connection is still the one that was read, and the request's outcome.
+    pub(super) async fn save_exchanged(
         &self,
-        held: &HeldToken,
-        accepted: Option<Accepted>,
-        outcome: ExchangeOutcome,
-        claim: &RequestClaim,
-        fence: Option<&Fence>,
+        exchanging: &Exchanging<'_>,
+        decided: Decided,
     ) -> Result<Connection, VaultError> {
-        let accepted = Arc::new(accepted);
+        let decided = Arc::new(decided);
         let mut tries = 0;
         loop {
             tries += 1;
-            match self.save_exchanged_once(held, Arc::clone(&accepted), outcome, claim, fence).await {
+            match self.save_exchanged_once(exchanging, Arc::clone(&decided)).await {
                 // The workspace got a new data key meanwhile: seal again, with that key.
                 Err(VaultError::KeysChanged(workspace)) if tries < TRIES => {
                     self.store.forget_workspace(&workspace);
@@ -114,26 +141,23 @@ impl Vault {
 
     async fn save_exchanged_once(
         &self,
-        held: &HeldToken,
-        accepted: Arc<Option<Accepted>>,
-        outcome: ExchangeOutcome,
-        claim: &RequestClaim,
-        fence: Option<&Fence>,
+        exchanging: &Exchanging<'_>,
+        decided: Arc<Decided>,
     ) -> Result<Connection, VaultError> {
-        let seen = held.connection.clone();
+        let seen = exchanging.held.connection.clone();
         let keys = self.workspace_keys_or_new(&seen.workspace).await?;
-        let (now, claim, policy) = (self.clock.now(), claim.clone(), self.policy());
-        let fence = fence.cloned();
+        let (now, policy) = (self.clock.now(), self.policy());
+        let (fence, claim) = (exchanging.fence.clone(), exchanging.claim.clone());
         let needs = Needs { connections: vec![seen.id], alone: false };
         let (connection, numbers) = self
             .store
             .write_with(needs, move |tx| {
-                let (fence, seen, keys, accepted, claim, policy) = (
+                let (fence, claim, seen, keys, decided, policy) = (
                     fence.clone(),
+                    claim.clone(),
                     seen.clone(),
                     Arc::clone(&keys),
-                    Arc::clone(&accepted),
-                    claim.clone(),
+                    Arc::clone(&decided),
                     Arc::clone(&policy),
                 );
                 Box::pin(async move {
@@ -144,23 +168,29 @@ impl Vault {
                     if before.secret_id != seen.secret_id || before.revision != seen.revision {
                         return refuse(VaultError::ConcurrentChange(seen.id));
                     }
-                    if let Some(fence) = &fence {
-                        fence.check(tx, seen.id).await?;
-                    }
+                    fence.check(tx, seen.id).await?;
                     let mut after = before.clone();
-                    after.seen.last_validated_at = Some(now);
-                    after.seen.last_known_good = Some(now);
-                    if let Some(accepted) = &*accepted {
-                        replace(tx, &mut after, accepted, &keys, now).await?;
-                    }
-                    let nothing = AccountChange::default();
-                    change::apply(tx, &before, &mut after, Cause::Exchange, nothing, now, &policy).await?;
-                    let done = ExchangedBefore {
-                        connection: after.id,
-                        outcome: Done::Exchanged(outcome),
-                        previous_expiry: before.facts.expiry,
+                    let (cause, outcome) = match &*decided {
+                        Decided::Replace { new, outcome } => {
+                            replace(tx, &mut after, new, &keys, now).await?;
+                            (Cause::Exchange, Some(*outcome))
+                        }
+                        Decided::Keep { inspection, offer, outcome } => {
+                            learn(&mut after, inspection, now);
+                            offer.write(tx, seen.id).await?;
+                            (Cause::Observation, *outcome)
+                        }
                     };
-                    claim.finish(tx, &done).await?;
+                    let nothing = AccountChange::default();
+                    change::apply(tx, &before, &mut after, cause, nothing, now, &policy).await?;
+                    if let Some(outcome) = outcome {
+                        let done = ExchangedBefore {
+                            connection: after.id,
+                            outcome: Done::Exchanged(outcome),
+                            previous_expiry: before.facts.expiry,
+                        };
+                        claim.finish(tx, &done).await?;
+                    }
                     Ok(after)
                 })
             })
@@ -173,21 +203,23 @@ impl Vault {
 async fn replace(
     tx: &mut Tx,
     connection: &mut Connection,
-    accepted: &Accepted,
+    new: &Living,
     keys: &WorkspaceKeys,
     now: Timestamp,
 ) -> Result<(), Abort<VaultError>> {
-    connection.facts = accepted.inspected.facts.clone();
+    connection.facts = new.inspected.facts.clone();
     connection.standing = Standing::Live;
+    connection.seen.last_validated_at = Some(now);
+    connection.seen.last_known_good = Some(now);
     connection.seen.last_rotated_at = Some(now);
-    let fingerprint = keys.index.fingerprint(&connection.provider, &accepted.secret);
+    let fingerprint = keys.index.fingerprint(&connection.provider, &new.secret);
     if connection.fingerprint == Some(fingerprint) {
         return Ok(());
     }
     connection.fingerprint = Some(fingerprint);
     connection.version = connection.version.next();
     connection.secret_id = SecretId::generate();
-    secret::put(tx, keys, connection, &accepted.secret, now).await
+    secret::put(tx, keys, connection, &new.secret, now).await
 }
 
 /// Whether the expiry moved, and which way.

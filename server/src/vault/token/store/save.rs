@@ -245,9 +245,7 @@ pub(in crate::vault) fn check_replaces(
     now: Timestamp,
     policy: &Policy,
 ) -> Result<(), VaultError> {
-    // Subject ids are per app: the same id in another app is another person.
-    let other_subject = !held.subject.id.is_empty()
-        && (held.subject.id != inspected.subject.id || held.app_id != inspected.app_id);
+    let other_subject = is_other_subject(held, inspected);
     if other_subject && !options.allow_subject_change {
         return Err(VaultError::SubjectMismatch {
             connection: Some(held.id),
@@ -255,8 +253,7 @@ pub(in crate::vault) fn check_replaces(
             actual: inspected.subject.id.clone(),
         });
     }
-    let lost: Vec<_> =
-        held.facts.scopes.iter().filter(|scope| !inspected.facts.scopes.contains(scope)).cloned().collect();
+    let lost = lost_scopes(held, inspected);
     // A dead token has lost its scopes anyway.
     let working = held.status(now, policy).is_usable();
     if working && !other_subject && !lost.is_empty() && !options.allow_fewer_scopes {
@@ -265,8 +262,20 @@ pub(in crate::vault) fn check_replaces(
     Ok(())
 }
 
+/// Whether a token speaks for another subject than the one that the connection holds.
+pub(in crate::vault) fn is_other_subject(held: &Connection, inspected: &Inspected) -> bool {
+    // Subject ids are per app: the same id in another app is another person.
+    !held.subject.id.is_empty()
+        && (held.subject.id != inspected.subject.id || held.app_id != inspected.app_id)
+}
+
+/// The scopes of the token held that another one lacks.
+pub(in crate::vault) fn lost_scopes(held: &Connection, inspected: &Inspected) -> Vec<String> {
+    held.facts.scopes.iter().filter(|scope| !inspected.facts.scopes.contains(scope)).cloned().collect()
+}
+
 /// A connection that does not exist yet.
-pub(super) fn new_connection(
+pub(in crate::vault) fn new_connection(
     workspace: &WorkspaceId,
     provider: &ProviderId,
     inspected: &Inspected,

@@ -185,23 +185,21 @@ impl Model {
             }
         };
         let word = self.inspect(exchanged).expect("it was made now");
-        if !held.scopes.is_subset(&word.scopes) {
-            return "Refused";
-        }
-        let now = self.now;
+        let fits = exchanged == token || held.scopes.is_subset(&word.scopes);
         let outcome = match word.end {
             None => "NowNeverExpires",
             Some(_) if is_later(word.end, Some(end)) => "Extended",
             Some(_) if is_later(Some(end), word.end) => "Shortened",
             Some(_) => "AtCeiling",
         };
+        if !fits || matches!(outcome, "Shortened" | "AtCeiling") {
+            // Before the new token is thrown away, the vault asks about the old one.
+            self.record(slot, self.inspect(token), None, None);
+            return if fits { outcome } else { "Refused" };
+        }
+        let now = self.now;
         let connection = self.connections.get_mut(&slot).expect("it is connected");
-        connection.change(now, Cause::Exchange, |held| {
-            held.good = Some(now);
-            if matches!(outcome, "Extended" | "NowNeverExpires") {
-                held.hold(exchanged, word, now);
-            }
-        });
+        connection.change(now, Cause::Exchange, |held| held.hold(exchanged, word, now));
         outcome
     }
 
@@ -221,17 +219,17 @@ impl Model {
             Err(reason) => return self.record(slot, Err(reason), None, None),
         };
         let word = self.inspect(exchanged).expect("it was made now");
-        let fits = held.scopes.is_subset(&word.scopes);
+        let fits = exchanged == token || held.scopes.is_subset(&word.scopes);
         let connection = self.connections.get_mut(&slot).expect("it is connected");
         if fits && is_later(word.end, Some(end)) {
-            connection.change(now, Cause::Exchange, |held| {
-                held.good = Some(now);
-                held.hold(exchanged, word, now);
-            });
+            connection.change(now, Cause::Exchange, |held| held.hold(exchanged, word, now));
             return;
         }
-        connection.time_passes(now);
         let at_ceiling = fits && !is_later(Some(end), word.end);
+        // Before the new token is thrown away, the vault asks about the old one.
+        self.record(slot, self.inspect(token), None, None);
+        let connection = self.connections.get_mut(&slot).expect("it is connected");
+        connection.time_passes(now);
         if !connection.is_open(Kind::RotationFailed) {
             connection.open_with(
                 Kind::RotationFailed,

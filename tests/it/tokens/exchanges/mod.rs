@@ -1,0 +1,4 @@
+//! Exchanges: what becomes of the token held and of the one that the provider gives for it.
+
+mod crash;
+mod table;
