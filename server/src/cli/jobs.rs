@@ -204,17 +204,27 @@ fn took(run: &JobRun) -> String {
     }
 }
 
-/// Describes how the run went, such as "succeeded: 3 done" or "failed: 2 of 5 done, 1 failed: why".
+/// Describes how the run went, such as "succeeded: 3 done" or "incomplete: 2 of 5 done, 1 failed, 3 left: why".
 fn result(run: &JobRun) -> String {
     let of = if run.total > run.done { format!(" of {}", run.total) } else { String::new() };
     let failed = if run.failed > 0 { format!(", {} failed", run.failed) } else { String::new() };
+    let left = if run.remaining > 0 { format!(", {} left", run.remaining) } else { String::new() };
     let late = if run.catch_up { ", caught up after a downtime" } else { "" };
     let error = if run.error.is_empty() { String::new() } else { format!(": {}", run.error) };
-    format!("{}: {}{of} done{failed}{late}{error}", state(run), run.done)
+    format!("{}: {}{of} done{failed}{left}{late}{error}", state(run), run.done)
 }
 
 fn coloured(text: &str) -> String {
-    paint::words(text, &[("succeeded:", green), ("running:", amber), ("failed:", red), ("abandoned:", red)])
+    paint::words(
+        text,
+        &[
+            ("succeeded:", green),
+            ("running:", amber),
+            ("incomplete:", amber),
+            ("failed:", red),
+            ("abandoned:", red),
+        ],
+    )
 }
 
 fn describe(job: &Job) -> Value {
@@ -234,6 +244,7 @@ fn describe_run(run: &JobRun) -> Value {
         "done": run.done,
         "total": run.total,
         "failed": run.failed,
+        "remaining": run.remaining,
         "replica": run.replica,
         "error": run.error,
         "scheduled_for": full(run.scheduled_for),
@@ -294,6 +305,9 @@ mod tests {
             (result(&run).as_str(), took(&run).as_str()),
             ("failed: 3 of 5 done, 1 failed: no answer", "2 min 5 s")
         );
+        run.set_state(job_run::State::Incomplete);
+        run.remaining = 3;
+        assert_eq!(result(&run), "incomplete: 3 of 5 done, 1 failed, 3 left: no answer");
         (run.catch_up, run.ended_at) = (true, None);
         assert!(result(&run).contains("caught up") && took(&run) == NOTHING);
     }

@@ -42,7 +42,7 @@ pub use token::{
     AdAccount, AdAccountState, Badge, BadgeColor, Connection, DataRefusal, Expiry, ExpirySource, Grant,
     GrantState, GranularScope, Harm, Health, ListOrder, Observations, Problem, ProblemReason, Renewal,
     RenewalFailure, Reports, Schedule, Standing, Standpoint, Status, Subject, SubjectType, TokenFacts,
-    TokenKind,
+    TokenKind, VALIDATED_EVERY,
 };
 
 /// A value that is not acceptable.

@@ -33,7 +33,7 @@ use tokio_util::task::TaskTracker;
 pub use access::{ApiKeyFacts, ApiKeyRecord, Shredding, WorkspaceFacts};
 pub use audit::{ChainState, Outgoing};
 pub use connections::{
-    HeldToken, ListDrive, ListPosition, ListRange, NewSecret, PendingSecret, StandingName,
+    DueValidation, HeldToken, ListDrive, ListPosition, ListRange, NewSecret, PendingSecret, StandingName,
 };
 pub use engine::{Abort, Batch, Feed, Live, Needs, Numbered, Recent};
 pub use feed::{Bookmark, EventDrive, Scope};

@@ -7,6 +7,7 @@ fn stored_names_never_change() {
     let names = [
         (RunState::Running.as_str(), "RUNNING"),
         (RunState::Succeeded.as_str(), "SUCCEEDED"),
+        (RunState::Incomplete.as_str(), "INCOMPLETE"),
         (RunState::Failed.as_str(), "FAILED"),
         (RunState::Abandoned.as_str(), "ABANDONED"),
         (RunCause::Slot.as_str(), "SLOT"),

@@ -64,6 +64,7 @@ impl From<JobRun> for pb::JobRun {
         let state = match run.state {
             RunState::Running => State::Running,
             RunState::Succeeded => State::Succeeded,
+            RunState::Incomplete => State::Incomplete,
             RunState::Failed => State::Failed,
             RunState::Abandoned => State::Abandoned,
         };
@@ -80,6 +81,7 @@ impl From<JobRun> for pb::JobRun {
             started_at: Some(instant(run.started_at)),
             ended_at: run.ended_at.map(instant),
             catch_up: run.catch_up,
+            remaining: run.remaining,
         }
     }
 }

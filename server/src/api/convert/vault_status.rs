@@ -12,7 +12,7 @@ use crate::provider::GUIDE;
 use crate::vault::{ProviderState, ReplicaState, VaultStatus};
 
 /// Incremented with every addition to `tokenvault.v1`.
-const API_REVISION: i32 = 4;
+const API_REVISION: i32 = 5;
 
 impl From<VaultStatus> for pb::GetVaultStatusResponse {
     fn from(vault: VaultStatus) -> Self {

@@ -72,6 +72,10 @@ pub struct Schedule {
     pub renewal_failure: Option<RenewalFailure>,
     /// Since when work on it has waited for too long, which was announced.
     pub overdue_since: Option<Timestamp>,
+    /// When to ask the provider about the token again. `None`: nothing is left to ask.
+    pub next_validation_at: Option<Timestamp>,
+    /// How many times in a row the provider could not be asked about it.
+    pub failed_validations: u32,
 }
 
 /// A connection without its secret.

@@ -11,6 +11,7 @@ mod problem;
 mod renewal;
 mod reports;
 mod status;
+mod validation;
 
 pub use account::{AdAccount, AdAccountState};
 pub use connection::{Connection, DataRefusal, ListOrder, Observations, RenewalFailure, Schedule, Standing};
@@ -21,3 +22,4 @@ pub use health::{Badge, BadgeColor, Health, Renewal};
 pub use problem::{Harm, Problem, ProblemReason, Standpoint};
 pub use reports::Reports;
 pub use status::Status;
+pub use validation::VALIDATED_EVERY;

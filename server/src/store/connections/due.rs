@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::rows::{ConnectionRow, connection_columns};
 use super::table::readable;
-use crate::model::{Connection, ConnectionId, EventKind, Timestamp};
+use crate::model::{Connection, ConnectionId, EventKind, ProviderId, Schedule, Timestamp};
 use crate::store::sql::{Session, StoreError, Tx};
 
 #[derive(sqlx::FromRow)]
@@ -21,6 +21,15 @@ struct ScopeRow {
 #[derive(sqlx::FromRow)]
 struct Count {
     n: i64,
+}
+
+/// A connection that the provider is to be asked about.
+#[derive(Debug, Clone)]
+pub struct DueValidation {
+    pub id: ConnectionId,
+    pub due_at: Timestamp,
+    /// `None`: its row can't be read.
+    pub connection: Option<Connection>,
 }
 
 impl Session {
@@ -101,31 +110,36 @@ impl Session {
         Ok(rows.into_iter().filter_map(id).collect())
     }
 
-    /// Connections after one, by id, that are not revoked. `None` stands for a row that can't be read.
-    pub async fn connections_after(
+    /// Connections that the provider is to be asked about, the longest waiting first.
+    pub async fn due_validations(
         &mut self,
-        after: Option<ConnectionId>,
+        now: Timestamp,
         limit: i64,
-    ) -> Result<Vec<(ConnectionId, Option<Connection>)>, StoreError> {
+    ) -> Result<Vec<DueValidation>, StoreError> {
         let rows: Vec<ConnectionRow> = self
             .query(concat!(
                 "SELECT ",
                 connection_columns!(),
-                " FROM ad_platform_connections c
-             WHERE c.connection_id > $1 AND c.standing <> 'REVOKED'
-             ORDER BY c.connection_id LIMIT $2"
+                " FROM ad_platform_connections c WHERE c.next_validation_at <= $1
+                 ORDER BY c.next_validation_at, c.last_validated_at LIMIT $2"
             ))
-            .bind(after.map_or(Uuid::nil(), ConnectionId::as_uuid))
+            .bind(now.as_micros())
             .bind(limit)
             .fetch_all()
             .await?;
-        Ok(rows.into_iter().map(|row| (ConnectionId::from_uuid(row.connection_id), readable(row))).collect())
+        let due = |row: ConnectionRow| DueValidation {
+            id: ConnectionId::from_uuid(row.connection_id),
+            due_at: row.next_validation_at.map_or(now, Timestamp::from_micros),
+            connection: readable(row),
+        };
+        Ok(rows.into_iter().map(due).collect())
     }
 
-    /// How many connections are not revoked.
-    pub async fn count_unrevoked(&mut self) -> Result<i64, StoreError> {
+    /// How many connections the provider is to be asked about.
+    pub async fn count_due_validations(&mut self, now: Timestamp) -> Result<i64, StoreError> {
         let row: Count = self
-            .query("SELECT count(*) AS n FROM ad_platform_connections WHERE standing <> 'REVOKED'")
+            .query("SELECT count(*) AS n FROM ad_platform_connections WHERE next_validation_at <= $1")
+            .bind(now.as_micros())
             .fetch_one()
             .await?;
         Ok(row.n)
@@ -133,6 +147,96 @@ impl Session {
 }
 
 impl Tx {
+    /// Makes connections due for validation that have not been validated since `since`, at most `limit`; returns how
+    /// many. Skips those that another transaction has locked: it validates them, or they are found the next time.
+    pub async fn make_due(
+        &mut self,
+        since: Timestamp,
+        now: Timestamp,
+        limit: i64,
+    ) -> Result<u64, StoreError> {
+        self.query_for(
+            "UPDATE ad_platform_connections SET next_validation_at = $2, failed_validations = 0
+              WHERE connection_id IN (
+                    SELECT connection_id FROM ad_platform_connections
+                     WHERE next_validation_at > $2 AND coalesce(last_validated_at, 0) < $1 LIMIT $3)",
+            "UPDATE ad_platform_connections SET next_validation_at = $2, failed_validations = 0
+              WHERE connection_id IN (
+                    SELECT connection_id FROM ad_platform_connections
+                     WHERE next_validation_at > $2 AND coalesce(last_validated_at, 0) < $1 LIMIT $3
+                       FOR UPDATE SKIP LOCKED)",
+        )
+        .bind(since.as_micros())
+        .bind(now.as_micros())
+        .bind(limit)
+        .execute()
+        .await
+    }
+
+    /// Makes every connection of a subject and app due for validation at once, in every workspace, with the pages that
+    /// are read with their tokens: something has happened at the provider that may concern them all. Returns how many.
+    /// Without a subject there is nothing to go by, and nothing happens.
+    pub async fn make_subject_due(
+        &mut self,
+        provider: &ProviderId,
+        app_id: &str,
+        subject_id: &str,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        if subject_id.is_empty() {
+            return Ok(0);
+        }
+        // The rows are locked in the order that every transaction uses.
+        self.query_for(
+            "UPDATE ad_platform_connections SET next_validation_at = $4, failed_validations = 0
+              WHERE next_validation_at IS NOT NULL AND standing <> 'REVOKED' AND connection_id IN (
+                    SELECT connection_id FROM ad_platform_connections
+                     WHERE subject_id = $3 AND provider = $1 AND app_id = $2
+                     UNION
+                    SELECT page.connection_id FROM ad_platform_connections page
+                      JOIN ad_platform_connections person ON page.parent_connection_id = person.connection_id
+                     WHERE person.subject_id = $3 AND person.provider = $1 AND person.app_id = $2)",
+            "UPDATE ad_platform_connections SET next_validation_at = $4, failed_validations = 0
+              WHERE connection_id IN (
+                    SELECT connection_id FROM ad_platform_connections
+                     WHERE next_validation_at IS NOT NULL AND standing <> 'REVOKED' AND connection_id IN (
+                           SELECT connection_id FROM ad_platform_connections
+                            WHERE subject_id = $3 AND provider = $1 AND app_id = $2
+                            UNION
+                           SELECT page.connection_id FROM ad_platform_connections page
+                             JOIN ad_platform_connections person ON page.parent_connection_id = person.connection_id
+                            WHERE person.subject_id = $3 AND person.provider = $1 AND person.app_id = $2)
+                     ORDER BY connection_id FOR UPDATE)",
+        )
+        .bind(provider.as_str().to_owned())
+        .bind(app_id.to_owned())
+        .bind(subject_id.to_owned())
+        .bind(now.as_micros())
+        .execute()
+        .await
+    }
+
+    /// Writes when the provider is to be asked again about a connection that was due at `due_at`, and none of its facts.
+    /// Does nothing if it was made due at another time meanwhile.
+    pub async fn reschedule_validation(
+        &mut self,
+        id: ConnectionId,
+        due_at: Timestamp,
+        schedule: &Schedule,
+    ) -> Result<(), StoreError> {
+        self.query(
+            "UPDATE ad_platform_connections SET next_validation_at = $3, failed_validations = $4
+              WHERE connection_id = $1 AND next_validation_at = $2",
+        )
+        .bind(id.as_uuid())
+        .bind(due_at.as_micros())
+        .bind(schedule.next_validation_at.map(Timestamp::as_micros))
+        .bind(i64::from(schedule.failed_validations))
+        .execute()
+        .await?;
+        Ok(())
+    }
+
     /// Makes the tokens that are read with the parent's token due for reading again.
     pub async fn wake_children(&mut self, parent: ConnectionId, now: Timestamp) -> Result<u64, StoreError> {
         self.query(

@@ -9,6 +9,7 @@ mod secrets;
 mod shared;
 mod table;
 
+pub use due::DueValidation;
 pub use list::{ListDrive, ListPosition, ListRange, StandingName};
 pub(in crate::store) use rows::{expiry_from, expiry_source_name};
 pub use secrets::{HeldToken, NewSecret, PendingSecret};

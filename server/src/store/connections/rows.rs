@@ -23,6 +23,7 @@ macro_rules! connection_columns {
          c.standing_reason, c.provider_code, c.last_validated_at, c.last_rotated_at, c.last_known_good, \
          c.ad_account_count, c.unreachable_count, c.next_deadline_at, c.next_renewal_at, c.renewal_attempts, \
          c.data_refused_at, c.data_refusal, c.renewal_failed_at, c.renewal_failure, c.overdue_since, \
+         c.next_validation_at, c.failed_validations, \
          c.parent_connection_id, c.last_event_sequence, c.created_at, c.updated_at"
     };
 }
@@ -65,6 +66,8 @@ pub(in crate::store) struct ConnectionRow {
     renewal_failed_at: Option<i64>,
     renewal_failure: String,
     overdue_since: Option<i64>,
+    pub(in crate::store) next_validation_at: Option<i64>,
+    failed_validations: i64,
     parent_connection_id: Option<Uuid>,
     last_event_sequence: i64,
     created_at: i64,
@@ -219,6 +222,8 @@ impl TryFrom<ConnectionRow> for Connection {
                 renewal_failure: time(row.renewal_failed_at)
                     .map(|since| RenewalFailure { since, at_ceiling: row.renewal_failure == CEILING }),
                 overdue_since: time(row.overdue_since),
+                next_validation_at: time(row.next_validation_at),
+                failed_validations: u32::try_from(row.failed_validations).unwrap_or(0),
             },
             parent: row.parent_connection_id.map(ConnectionId::from_uuid),
             last_event: row.last_event_sequence,

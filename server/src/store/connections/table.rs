@@ -59,7 +59,7 @@ macro_rules! written_columns {
          standing, standing_since, standing_reason, provider_code, last_validated_at, last_rotated_at, \
          last_known_good, ad_account_count, unreachable_count, next_deadline_at, next_renewal_at, renewal_attempts, \
          last_event_sequence, updated_at, data_refused_at, data_refusal, renewal_failed_at, renewal_failure, \
-         overdue_since"
+         overdue_since, next_validation_at, failed_validations"
     };
 }
 
@@ -67,11 +67,11 @@ macro_rules! written_columns {
 macro_rules! written_values {
     () => {
         "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, \
-         $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36"
+         $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38"
     };
 }
 
-/// Binds $1 to $36.
+/// Binds $1 to $38.
 fn bind_facts<'c>(query: Query<'c>, connection: &Connection) -> Query<'c> {
     let facts = FactColumns::of(connection);
     query
@@ -111,6 +111,8 @@ fn bind_facts<'c>(query: Query<'c>, connection: &Connection) -> Query<'c> {
         .bind(connection.schedule.renewal_failure.map(|failure| failure.since.as_micros()))
         .bind(renewal_failure_name(connection.schedule.renewal_failure))
         .bind(connection.schedule.overdue_since.map(Timestamp::as_micros))
+        .bind(connection.schedule.next_validation_at.map(Timestamp::as_micros))
+        .bind(i64::from(connection.schedule.failed_validations))
 }
 
 impl Tx {
@@ -220,7 +222,7 @@ impl Tx {
             ", connection_id, workspace_id, provider, parent_connection_id, created_at)
              VALUES (",
             written_values!(),
-            ", $37, $38, $39, $40, $41)
+            ", $39, $40, $41, $42, $43)
              ON CONFLICT (workspace_id, provider, app_id, subject_key) DO NOTHING"
         ));
         let added = bind_facts(query, connection)
@@ -245,7 +247,7 @@ impl Tx {
             written_columns!(),
             ") = (",
             written_values!(),
-            ") WHERE connection_id = $37 AND revision = $38"
+            ") WHERE connection_id = $39 AND revision = $40"
         ));
         let updated = bind_facts(query, connection)
             .bind(connection.id.as_uuid())

@@ -9,8 +9,10 @@ use crate::store::sql::{Session, StoreError, Tx};
 #[strum(const_into_str, serialize_all = "SCREAMING_SNAKE_CASE")]
 pub enum RunState {
     Running,
-    /// Single items may have failed.
+    /// Everything that was due is done.
     Succeeded,
+    /// Some of what was due is left, and stays due.
+    Incomplete,
     Failed,
     /// Its process died, and no other process finished it.
     Abandoned,
@@ -57,7 +59,9 @@ pub struct JobRun {
     pub total: i64,
     /// Items that failed.
     pub failed: i64,
-    /// Why it failed; empty otherwise.
+    /// Items that were due and are left.
+    pub remaining: i64,
+    /// Why it failed, or left something; empty otherwise.
     pub error: String,
     /// The process that works on it, or did.
     pub incarnation: Incarnation,
@@ -80,6 +84,7 @@ struct RunRow {
     done: i64,
     total: i64,
     failed: i64,
+    remaining: i64,
     error: String,
     incarnation: Uuid,
     generation: i64,
@@ -100,6 +105,7 @@ impl From<RunRow> for JobRun {
             done: row.done,
             total: row.total,
             failed: row.failed,
+            remaining: row.remaining,
             error: row.error,
             incarnation: Incarnation::from_uuid(row.incarnation),
             generation: row.generation,
@@ -114,7 +120,7 @@ impl From<RunRow> for JobRun {
 macro_rules! runs_where {
     ($rest:literal) => {
         concat!(
-            "SELECT run_id, job, cause, state, scheduled_for, position, done, total, failed, error, incarnation,
+            "SELECT run_id, job, cause, state, scheduled_for, position, done, total, failed, remaining, error, incarnation,
                     generation, replica, started_at, ended_at FROM job_runs WHERE ",
             $rest
         )
@@ -199,8 +205,9 @@ impl Tx {
     pub async fn begin_run(&mut self, run: &JobRun, cause: RunCause) -> Result<bool, StoreError> {
         let begun = self
             .query(
-                "INSERT INTO job_runs (run_id, job, cause, state, scheduled_for, incarnation, generation, replica, started_at)
-                 VALUES ($1, $2, $3, 'RUNNING', $4, $5, 1, $6, $7) ON CONFLICT DO NOTHING",
+                "INSERT INTO job_runs
+                        (run_id, job, cause, state, scheduled_for, incarnation, generation, replica, started_at, position)
+                 VALUES ($1, $2, $3, 'RUNNING', $4, $5, 1, $6, $7, $8) ON CONFLICT DO NOTHING",
             )
             .bind(run.id)
             .bind(run.job.clone())
@@ -209,6 +216,7 @@ impl Tx {
             .bind(run.incarnation.as_uuid())
             .bind(run.replica.clone())
             .bind(run.started_at.as_micros())
+            .bind(run.position.clone())
             .execute()
             .await?;
         Ok(begun == 1)
@@ -272,7 +280,7 @@ impl Tx {
     ) -> Result<bool, StoreError> {
         let ended = self
             .query(
-                "UPDATE job_runs SET state = $3, error = $4, ended_at = $5, done = $6, total = $7, failed = $8
+                "UPDATE job_runs SET state = $3, error = $4, ended_at = $5, done = $6, total = $7, failed = $8, remaining = $9
                   WHERE run_id = $1 AND generation = $2 AND state = 'RUNNING'",
             )
             .bind(run.id)
@@ -283,6 +291,7 @@ impl Tx {
             .bind(run.done)
             .bind(run.total)
             .bind(run.failed)
+            .bind(run.remaining)
             .execute()
             .await?;
         Ok(ended == 1)

@@ -152,5 +152,5 @@ fn visible_to(caller: &Principal, run: JobRun) -> JobRun {
     if caller.reaches_all_workspaces() {
         return run;
     }
-    JobRun { done: 0, total: 0, failed: 0, replica: String::new(), error: String::new(), ..run }
+    JobRun { done: 0, total: 0, failed: 0, remaining: 0, replica: String::new(), error: String::new(), ..run }
 }

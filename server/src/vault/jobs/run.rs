@@ -78,7 +78,7 @@ impl Vault {
                 let run = run.clone();
                 Box::pin(async move {
                     let begun = tx.begin_run(&run, cause).await?;
-                    if begun && cause == RunCause::Request {
+                    if begun && cause == RunCause::Request && run.position.is_empty() {
                         tx.audit_object(format!("job_run:{}", run.id), run.started_at);
                     }
                     Ok::<_, Abort<VaultError>>(begun)
@@ -101,6 +101,7 @@ impl Vault {
             done: 0,
             total: 0,
             failed: 0,
+            remaining: 0,
             error: String::new(),
             incarnation: self.store.incarnation(),
             generation: 1,

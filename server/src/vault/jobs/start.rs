@@ -6,9 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::model::Timestamp;
 use crate::store::{Abort, JobRun, Origin, RunCause, RunState};
 use crate::vault::error::VaultError;
 use crate::vault::jobs::run::{Progress, RunFailed};
+use crate::vault::jobs::sweep::ONLY_DUE;
 use crate::vault::state::Vault;
 use crate::vault::state::in_flight::InFlightGuard;
 use crate::vault::timetable::JobKind;
@@ -64,7 +66,8 @@ impl Vault {
         if slot < self.keys.vault.created_at
             || session.last_slot(name).await?.is_some_and(|last| last >= slot)
         {
-            return Ok(None);
+            drop(session);
+            return self.begin_run_between_slots(job, now).await;
         }
         // The job runs every minute: no run is recorded when no renewal is due.
         if job == JobKind::Rotation && session.due_renewals(now, 1).await?.is_empty() {
@@ -73,6 +76,22 @@ impl Vault {
         drop(session);
         let cause = if now.since(slot) > LATE { RunCause::CatchUp } else { RunCause::Slot };
         self.begin_run(job, slot, cause).await
+    }
+
+    /// Connections become due for validation at any time. A run between the slots examines only these.
+    async fn begin_run_between_slots(
+        &self,
+        job: JobKind,
+        now: Timestamp,
+    ) -> Result<Option<JobRun>, VaultError> {
+        if job != JobKind::MetaTokenExpiry
+            || self.store.read().await?.due_validations(now, 1).await?.is_empty()
+        {
+            return Ok(None);
+        }
+        let run = JobRun { position: ONLY_DUE.to_owned(), ..self.new_run(job, now, RunCause::Request) };
+        let begun = self.begin_run_row(run.clone(), RunCause::Request).await?;
+        Ok(begun.then_some(run))
     }
 
     /// Works on a run in the background.

@@ -1,26 +1,32 @@
 //! The sweep, job `meta-token-expiry`: asks each provider about its tokens once a day, and logs one line for each
 //! token.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 
-use crate::model::{Connection, ConnectionId, Status};
+use crate::model::{Connection, ConnectionId, Schedule, Status, Timestamp};
 use crate::provider::Provider;
-use crate::store::JobRun;
+use crate::store::{Abort, DueValidation, JobRun, Needs};
 use crate::vault::error::VaultError;
 use crate::vault::jobs::run::{Progress, RunFailed};
 use crate::vault::state::Vault;
 use crate::vault::token::inspection::{Applied, Findings, is_death};
 
+/// The position of a run that makes nothing due by itself.
+pub(in crate::vault) const ONLY_DUE: &str = "due";
 /// Progress is noted after this many connections.
 const PAGE: i64 = 100;
+/// Connections that are made due in one transaction.
+const MADE_DUE_AT_ONCE: i64 = 1_000;
 /// From this utilisation on, the sweep waits, because the callers' own calls come first.
 const BUSY_PERCENT: f64 = 80.0;
 /// How often a waiting sweep looks again.
 const PAUSE: Duration = Duration::from_secs(1);
+/// The wait before a row that can't be read is tried again.
+const UNREADABLE: Duration = Duration::from_secs(60 * 60);
 
 enum Swept {
     /// The provider replied. The connection's facts hold the reply.
@@ -32,7 +38,8 @@ enum Swept {
 }
 
 impl Vault {
-    /// Asks the providers about every connection that is not revoked, from the run's position on.
+    /// Asks the providers about every connection that is due. A run that was not begun for what is due makes all
+    /// connections due first.
     pub(super) async fn sweep(
         self: &Arc<Self>,
         run: &mut JobRun,
@@ -41,17 +48,35 @@ impl Vault {
         if self.providers.names().is_empty() {
             return Ok(());
         }
+        if run.position != ONLY_DUE {
+            self.make_all_due(run.started_at).await?;
+            run.position = ONLY_DUE.to_owned();
+        }
         let mut tally: BTreeMap<String, u64> = BTreeMap::new();
-        run.total = self.store.read().await.map_err(VaultError::from)?.count_unrevoked().await?;
+        // One whose schedule can't be written must not be asked about for ever.
+        let mut seen = HashSet::new();
         loop {
-            let after = ConnectionId::parse(&run.position).ok();
-            let page =
-                self.store.read().await.map_err(VaultError::from)?.connections_after(after, PAGE).await?;
-            let Some(last) = page.last().map(|(id, _)| *id) else { break };
-            let found = i64::try_from(page.len()).unwrap_or(i64::MAX);
-            let readable: Vec<_> = page.into_iter().filter_map(|(_, connection)| connection).collect();
-            let lost = found - i64::try_from(readable.len()).unwrap_or(i64::MAX);
-            (run.done, run.failed) = (run.done + lost, run.failed + lost);
+            let now = self.clock.now();
+            let mut session = self.store.read().await?;
+            let due = session.count_due_validations(now).await?;
+            let mut page = session.due_validations(now, PAGE).await?;
+            drop(session);
+            page.retain(|due| seen.insert((due.id, due.due_at)));
+            if page.is_empty() {
+                break;
+            }
+            run.total = run.done + due;
+            progress.note(run).await?;
+            let mut readable = Vec::with_capacity(page.len());
+            for due in page {
+                match &due.connection {
+                    Some(connection) => readable.push(connection.clone()),
+                    None => {
+                        (run.done, run.failed) = (run.done + 1, run.failed + 1);
+                        self.put_off_unreadable(&due).await?;
+                    }
+                }
+            }
             let mut swept = futures::stream::iter(readable)
                 .map(|connection| {
                     let vault = Arc::clone(self);
@@ -62,18 +87,77 @@ impl Vault {
                 run.done += 1;
                 let (connection, outcome) = match &swept? {
                     Swept::Asked(connection) => (connection.clone(), "asked"),
-                    Swept::Skipped(connection) => (connection.clone(), "left"),
+                    Swept::Skipped(connection) => {
+                        self.reschedule(connection, |connection, _| {
+                            connection.schedule.next_validation_at = None;
+                        })
+                        .await?;
+                        (connection.clone(), "left")
+                    }
                     Swept::Failed(connection) => {
                         run.failed += 1;
+                        self.reschedule(connection, Connection::note_not_validated).await?;
                         (connection.clone(), "failed")
                     }
                 };
                 *tally.entry(self.log_token(&connection, outcome)).or_default() += 1;
             }
-            run.position = last.to_string();
-            progress.note(run).await?;
         }
+        run.total = run.done;
         tracing::info!(job = run.job, done = run.done, failed = run.failed, tokens = ?tally, "every token was checked");
+        Ok(())
+    }
+
+    /// Makes every connection due that has not been validated since `since`.
+    async fn make_all_due(&self, since: Timestamp) -> Result<(), VaultError> {
+        loop {
+            let now = self.clock.now();
+            let made = self
+                .store
+                .write_with(Needs { alone: true, ..Needs::default() }, move |tx| {
+                    Box::pin(async move {
+                        Ok::<_, Abort<VaultError>>(tx.make_due(since, now, MADE_DUE_AT_ONCE).await?)
+                    })
+                })
+                .await?
+                .0;
+            if made == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Changes when a connection is validated next, unless it was made due meanwhile.
+    async fn reschedule(
+        &self,
+        connection: &Connection,
+        change: impl FnOnce(&mut Connection, Timestamp),
+    ) -> Result<(), VaultError> {
+        let Some(due_at) = connection.schedule.next_validation_at else { return Ok(()) };
+        let mut after = connection.clone();
+        change(&mut after, self.clock.now());
+        self.write_schedule(connection.id, due_at, after.schedule).await
+    }
+
+    async fn put_off_unreadable(&self, due: &DueValidation) -> Result<(), VaultError> {
+        let next_validation_at = Some(self.clock.now() + UNREADABLE);
+        let schedule = Schedule { next_validation_at, ..Schedule::default() };
+        self.write_schedule(due.id, due.due_at, schedule).await
+    }
+
+    async fn write_schedule(
+        &self,
+        id: ConnectionId,
+        due_at: Timestamp,
+        schedule: Schedule,
+    ) -> Result<(), VaultError> {
+        self.store
+            .write(move |tx| {
+                Box::pin(async move {
+                    Ok::<_, Abort<VaultError>>(tx.reschedule_validation(id, due_at, &schedule).await?)
+                })
+            })
+            .await?;
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 //! schedules the next deadline, in one transaction: no change without its event, no event without its change.
 
 use crate::model::{AccountChange, Announced, Cause, Connection, EventKind, Policy, Standing, Timestamp};
-use crate::store::{Abort, Numbered, Scope, Tx};
+use crate::store::{Abort, Numbered, Scope, StoreError, Tx};
 use crate::vault::error::VaultError;
 
 /// Inserts a new connection.
@@ -17,6 +17,7 @@ pub(in crate::vault) async fn connect(
     schedule(None, connection, now, policy);
     let events = tx.announce(vec![(Scope::Connection(connection.id), announced.into_drafts())]).await?;
     connection.last_event = events.last;
+    make_siblings_due(tx, connection, now).await?;
     tx.insert_connection(connection).await?;
     tx.audit_connection(connection, now);
     Ok(())
@@ -35,7 +36,12 @@ pub(in crate::vault) async fn apply(
     let scope = Scope::Connection(before.id);
     let mut announced = tx.announced(&scope).await?;
     announced.changed(before, after, cause, now, policy);
+    let unreachable = !accounts.removed.is_empty();
     announced.ad_accounts_changed(after, accounts, now, policy);
+    // Before the row itself is written, so that it is not due again for its own news.
+    if unreachable {
+        make_siblings_due(tx, after, now).await?;
+    }
     write(tx, scope, announced, before, after, now, policy).await
 }
 
@@ -59,6 +65,10 @@ pub(in crate::vault) async fn write(
     if events.count > 0 {
         after.last_event = events.last;
     }
+    let died = before.standing == Standing::Live && matches!(after.standing, Standing::Invalid { .. });
+    if before.version != after.version || died || has_lost_scopes(before, after) {
+        make_siblings_due(tx, after, now).await?;
+    }
     if !tx.update_connection(after).await? {
         return Err(Abort::Work(VaultError::ConcurrentChange(before.id)));
     }
@@ -72,6 +82,16 @@ pub(in crate::vault) async fn write(
         tx.wake_children(after.id, now).await?;
     }
     Ok(())
+}
+
+/// The provider grants access once for each person and app: what happened to one token may have happened to all of them.
+async fn make_siblings_due(tx: &mut Tx, connection: &Connection, now: Timestamp) -> Result<(), StoreError> {
+    let (provider, subject) = (&connection.provider, &connection.subject.id);
+    tx.make_subject_due(provider, &connection.app_id, subject, now).await.map(drop)
+}
+
+fn has_lost_scopes(before: &Connection, after: &Connection) -> bool {
+    before.facts.scopes.iter().any(|scope| !after.facts.scopes.contains(scope))
 }
 
 /// Whether the change is worth an audit record.
@@ -94,6 +114,9 @@ fn schedule(before: Option<&Connection>, after: &mut Connection, now: Timestamp,
         after.schedule.attempts = 0;
         after.schedule.renewal_failure = None;
         after.schedule.next_renewal_at = after.first_renewal(policy);
+    }
+    if matches!(after.standing, Standing::Revoked { .. }) {
+        after.schedule.next_validation_at = None;
     }
     // A dead token is not renewed. A page token may come back with its person's token.
     if after.standing != Standing::Live && after.parent.is_none() {

@@ -56,11 +56,11 @@ pub(in crate::vault) fn learn(
                 connection.facts.expiry = held;
             }
             connection.standing = Standing::Live;
-            connection.seen.last_validated_at = Some(now);
+            connection.note_validated(now);
             connection.seen.last_known_good = Some(now);
         }
         Err(refusal) if is_death(refusal) => {
-            connection.seen.last_validated_at = Some(now);
+            connection.note_validated(now);
             let ran_out = connection.facts.expiry.at().is_some_and(|end| end <= now);
             let known = matches!(connection.standing, Standing::Invalid { .. });
             // An expired token is dead anyway; a refusal adds nothing.
@@ -112,6 +112,7 @@ impl Vault {
         findings: Findings,
     ) -> Result<Applied, VaultError> {
         let (id, secret_id, revision, now) = (seen.id, seen.secret_id, seen.revision, self.clock.now());
+        let was_due = seen.schedule.next_validation_at;
         let (found, policy) = (Arc::new((inspection, findings)), self.policy());
         let (updated, numbers) = self
             .store
@@ -125,6 +126,10 @@ impl Vault {
                     }
                     let mut after = before.clone();
                     learn(&mut after, inspection, now);
+                    // It was made due during the inspection, for something that the inspection may not have seen.
+                    if before.schedule.next_validation_at != was_due {
+                        after.schedule.next_validation_at = before.schedule.next_validation_at;
+                    }
                     if let (Standing::Live, Standing::Invalid { reason, .. }) =
                         (&before.standing, &after.standing)
                         && !believes_death(tx, &before, *reason, now).await?

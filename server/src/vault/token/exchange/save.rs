@@ -209,7 +209,7 @@ async fn replace(
 ) -> Result<(), Abort<VaultError>> {
     connection.facts = new.inspected.facts.clone();
     connection.standing = Standing::Live;
-    connection.seen.last_validated_at = Some(now);
+    connection.note_validated(now);
     connection.seen.last_known_good = Some(now);
     connection.seen.last_rotated_at = Some(now);
     let fingerprint = keys.index.fingerprint(&connection.provider, &new.secret);

@@ -147,13 +147,10 @@ impl Saving {
                     standing: Standing::Live,
                     fingerprint: Some(fingerprint),
                     parent: self.parent.or(held.parent),
-                    seen: Observations {
-                        last_validated_at: Some(self.now),
-                        last_known_good: Some(self.now),
-                        ..held.seen
-                    },
+                    seen: Observations { last_known_good: Some(self.now), ..held.seen },
                     ..held.clone()
                 };
+                next.note_validated(self.now);
                 if next.subject.name.is_empty() {
                     next.subject.name.clone_from(&held.subject.name);
                 }
@@ -281,7 +278,7 @@ pub(in crate::vault) fn new_connection(
     inspected: &Inspected,
     now: Timestamp,
 ) -> Connection {
-    Connection {
+    let mut connection = Connection {
         id: ConnectionId::generate(now),
         workspace: workspace.clone(),
         provider: provider.clone(),
@@ -293,17 +290,15 @@ pub(in crate::vault) fn new_connection(
         revision: 1,
         facts: inspected.facts.clone(),
         standing: Standing::Live,
-        seen: Observations {
-            last_validated_at: Some(now),
-            last_known_good: Some(now),
-            ..Observations::default()
-        },
+        seen: Observations { last_known_good: Some(now), ..Observations::default() },
         schedule: Schedule::default(),
         parent: None,
         last_event: 0,
         created_at: now,
         updated_at: now,
-    }
+    };
+    connection.note_validated(now);
+    connection
 }
 
 #[cfg(test)]
