@@ -121,6 +121,8 @@ impl Announced {
         let health = after.health(now, policy);
         let works = health.is_usable();
         let new_version = before.version != after.version;
+        let is_open = |all: &Self, kind| all.open().any(|incident| incident.key.kind == kind);
+        let missed = [EventKind::ScopesChanged, EventKind::AdAccountsChanged].map(|kind| is_open(self, kind));
         match (&before.standing, &after.standing) {
             (Standing::Revoked { .. }, Standing::Revoked { .. }) => {}
             (_, Standing::Revoked { .. }) => self.revoked(after, &health, now),
@@ -137,7 +139,13 @@ impl Announced {
             _ => {}
         }
         if !matches!(after.standing, Standing::Revoked { .. }) {
-            self.scopes_changed(before, after, &health, now, policy);
+            // What settles all does not bring back what is still missing.
+            let [scopes, accounts] = missed;
+            let scopes_settled = scopes && !is_open(self, EventKind::ScopesChanged);
+            self.scopes_changed(before, after, &health, scopes_settled, now, policy);
+            if accounts && !is_open(self, EventKind::AdAccountsChanged) {
+                self.still_without_ad_accounts(after, &health, now, policy);
+            }
         }
         self.catch_up(after, now, policy);
     }
@@ -224,24 +232,25 @@ impl Announced {
     }
 
     /// What is still missing decides how bad a change is: a scope that is not needed may come or go while a needed one is
-    /// missing.
+    /// missing. `settled`: another event has just settled the last change.
     fn scopes_changed(
         &mut self,
         before: &Connection,
         after: &Connection,
         health: &Health,
+        settled: bool,
         now: Timestamp,
         policy: &Policy,
     ) {
         let had: BTreeSet<&String> = before.facts.scopes.iter().collect();
         let has: BTreeSet<&String> = after.facts.scopes.iter().collect();
-        if had == has {
+        let from = after.standpoint(now, policy);
+        let missing = from.required_scopes(&after.facts).or_else(|| from.optional_scopes(&after.facts));
+        if had == has && !(settled && missing.is_some()) {
             return;
         }
         let added: Vec<String> = has.difference(&had).map(|scope| (*scope).clone()).collect();
         let removed: Vec<String> = had.difference(&has).map(|scope| (*scope).clone()).collect();
-        let from = after.standpoint(now, policy);
-        let missing = from.required_scopes(&after.facts).or_else(|| from.optional_scopes(&after.facts));
         let kind = EventKind::ScopesChanged;
         let mut word = match &missing {
             Some(problem) => told(after, health, kind, problem, now),
@@ -252,6 +261,19 @@ impl Announced {
         };
         word.detail = Detail::Changed { added, removed };
         self.succeed_or_settle(word);
+    }
+
+    fn still_without_ad_accounts(
+        &mut self,
+        after: &Connection,
+        health: &Health,
+        now: Timestamp,
+        policy: &Policy,
+    ) {
+        let Some(problem) = after.ad_account_problem(now, policy) else { return };
+        let mut word = told(after, health, EventKind::AdAccountsChanged, &problem, now);
+        word.detail = Detail::Changed { added: Vec::new(), removed: Vec::new() };
+        self.succeed_with(word);
     }
 
     /// Announces ad accounts that came or went. What the token still lacks decides how bad it is.

@@ -183,6 +183,7 @@ impl Connection {
         let (worked, works) = (before.is_usable(now), after.is_usable(now));
         let is_new = before.version != after.version;
         let moved = differs(before.end, after.end);
+        let missed = [Kind::ScopesChanged, Kind::AdAccountsChanged].map(|kind| self.is_missed(kind));
         if is_new || before.end != after.end || before.standing != after.standing {
             self.held.tried = false;
         }
@@ -214,37 +215,58 @@ impl Connection {
                 _ => false,
             });
         }
-        if before.scopes != after.scopes {
+        // What settles all does not bring back what is still missing.
+        let [scopes, accounts] = missed;
+        let scopes_settled = scopes && !self.is_missed(Kind::ScopesChanged);
+        let lacks = Self::severity_of(&after.scopes) != Severity::Info;
+        if before.scopes != after.scopes || scopes_settled && lacks {
             self.scopes_changed(now, &before.scopes, &after.scopes);
+        }
+        let severity = self.severity_of_accounts();
+        if accounts && !self.is_missed(Kind::AdAccountsChanged) && severity != Severity::Info {
+            let same = BTreeSet::new();
+            self.came_and_went(Kind::AdAccountsChanged, now, severity, &same, &same);
         }
         self.time_passes(now);
     }
 
-    /// What is missing afterwards decides how bad it is.
-    pub(super) fn scopes_changed(&mut self, now: i64, before: &BTreeSet<String>, after: &BTreeSet<String>) {
-        let lacks = |wanted: &[&str]| wanted.iter().any(|scope| !after.contains(*scope));
-        let severity = if lacks(&REQUIRED) {
+    fn is_missed(&self, kind: Kind) -> bool {
+        self.open.iter().any(|open| open.kind == kind)
+    }
+
+    /// What is missing decides how bad a change is.
+    fn severity_of(scopes: &BTreeSet<String>) -> Severity {
+        let lacks = |wanted: &[&str]| wanted.iter().any(|scope| !scopes.contains(*scope));
+        if lacks(&REQUIRED) {
             Severity::Critical
         } else if lacks(&OPTIONAL) {
             Severity::Warning
         } else {
             Severity::Info
-        };
-        self.came_and_went(Kind::ScopesChanged, now, severity, before, after);
+        }
+    }
+
+    fn severity_of_accounts(&self) -> Severity {
+        match (self.held.accounts.as_ref().map(BTreeSet::len), self.held.reached.len()) {
+            (None, _) => Severity::Info,
+            // Those that were never reached are not missed so much.
+            (Some(0), 1..) => Severity::Critical,
+            (Some(now), ever) if now < ever || ever == 0 => Severity::Warning,
+            _ => Severity::Info,
+        }
+    }
+
+    pub(super) fn scopes_changed(&mut self, now: i64, before: &BTreeSet<String>, after: &BTreeSet<String>) {
+        self.came_and_went(Kind::ScopesChanged, now, Self::severity_of(after), before, after);
     }
 
     pub(super) fn accounts_changed(&mut self, now: i64, accounts: BTreeSet<String>) {
         self.held.reached.extend(accounts.iter().cloned());
-        let severity = match (accounts.len(), self.held.reached.len()) {
-            // Those that were never reached are not missed so much.
-            (0, 1..) => Severity::Critical,
-            (now, ever) if now < ever || ever == 0 => Severity::Warning,
-            _ => Severity::Info,
-        };
         // The first listing is not a change, because nothing was known before.
         if let Some(before) = self.held.accounts.replace(accounts.clone())
             && before != accounts
         {
+            let severity = self.severity_of_accounts();
             self.came_and_went(Kind::AdAccountsChanged, now, severity, &before, &accounts);
         }
     }
