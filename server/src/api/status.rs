@@ -8,7 +8,7 @@ use tonic::{Code, Response, Status};
 
 use super::call::Call;
 use super::denial::{Denial, LATER, SOON};
-use crate::model::{Fixer, RefusalReason, Refused, Remedy, Renewal};
+use crate::model::{RefusalReason, Refused, Remedy, Renewal};
 use crate::provider::GUIDE;
 use crate::vault::{FieldViolation, VaultError};
 
@@ -259,15 +259,16 @@ fn denial(error: VaultError, call: &Call) -> Denial {
         )
         .with("connection_id", connection)
         .with("shared_connections", connections),
-        E::ExchangeNotPossible { connection, provider, why } => Denial::new(
-            Code::FailedPrecondition,
-            Reason::ExchangeNotPossible,
-            format!("The exchange is not possible: {}.", why.trim_end_matches('.')),
-            "Keep using the token until it expires, and have a person reconnect in time.",
-        )
-        .with("connection_id", connection.map(|id| id.to_string()).unwrap_or_default())
-        .with("provider", provider)
-        .with("fixer", Fixer::WorkspaceOwner.as_str()),
+        E::ExchangeNotPossible { connection, provider, why, end } => {
+            let held = connection.map(|_| end);
+            Denial::by_remedy(
+                Code::FailedPrecondition,
+                Reason::ExchangeNotPossible,
+                Remedy::for_no_exchange(why.trim_end_matches('.'), held),
+            )
+            .with("connection_id", connection.map(|id| id.to_string()).unwrap_or_default())
+            .with("provider", provider)
+        }
         E::WorkspaceShredded(id) => Denial::new(
             Code::FailedPrecondition,
             Reason::WorkspaceShredded,

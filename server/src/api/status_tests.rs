@@ -9,7 +9,7 @@ use tonic_types::StatusExt;
 use super::call::Call;
 use super::status::deny;
 use crate::model::{
-    ApiKeyId, ConnectionId, Misconfiguration, ProviderId, RefusalReason, Renewal, RequestId, Role,
+    ApiKeyId, ConnectionId, Expiry, Misconfiguration, ProviderId, RefusalReason, Renewal, RequestId, Role,
     SubscriptionName, Timestamp, TokenVersion, WorkspaceId,
 };
 use crate::vault::{FieldViolation, VaultError as E};
@@ -108,6 +108,7 @@ fn all() -> Vec<(E, Option<Reason>)> {
                 connection: Some(id),
                 provider: meta(),
                 why: "it is a page token".into(),
+                end: Expiry::Never,
             },
             Some(Reason::ExchangeNotPossible),
         ),

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::{Misconfiguration, ProviderId, RefusalReason, Timestamp};
+use super::{Expiry, Misconfiguration, ProviderId, RefusalReason, Timestamp};
 
 /// Who can fix it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::EnumString)]
@@ -233,6 +233,24 @@ impl Remedy {
         };
         let message = format!("{why}; it expires on {}.", end.to_the_minute());
         Self::new(Fixer::WorkspaceOwner, message, RECONNECT_BEFORE)
+    }
+
+    /// A token that is not exchanged. It keeps its end: `None` for one that is not held.
+    pub fn for_no_exchange(why: &str, end: Option<Expiry>) -> Self {
+        let message = format!("The exchange is not possible: {why}.");
+        let owner = |action: String| Self::new(Fixer::WorkspaceOwner, message.as_str(), action);
+        match end {
+            None => owner(LOG_IN_AGAIN.to_owned()),
+            Some(Expiry::Never) => Self::none(message.as_str()),
+            Some(Expiry::At(end, _)) => owner(format!(
+                "Keep using the token, and ask the workspace owner to reconnect the account before {}.",
+                end.to_the_minute()
+            )),
+            Some(Expiry::Unknown) => owner(
+                "Keep using the token, and ask the workspace owner to reconnect the account when it stops working."
+                    .to_owned(),
+            ),
+        }
     }
 
     pub(in crate::model) fn for_unknown_end() -> Self {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::model::{
-    ApiKeyId, ConnectionId, Misconfiguration, ProviderId, Refusal, RefusalKind, RefusalReason, Renewal,
-    RequestId, Role, SubscriptionName, Timestamp, TokenVersion, WorkspaceId,
+    ApiKeyId, ConnectionId, Expiry, Misconfiguration, ProviderId, Refusal, RefusalKind, RefusalReason,
+    Renewal, RequestId, Role, SubscriptionName, Timestamp, TokenVersion, WorkspaceId,
 };
 use crate::provider::Provider;
 use crate::store::{Abort, StoreError};
@@ -160,6 +160,8 @@ pub enum VaultError {
         connection: Option<ConnectionId>,
         provider: ProviderId,
         why: String,
+        /// The end that the token keeps.
+        end: Expiry,
     },
     #[error("the workspace {0} was shredded")]
     WorkspaceShredded(WorkspaceId),

@@ -202,6 +202,16 @@ on_both_databases! {
         assert_eq!((check.result(), &check.remedy), (pb::check::Result::Warn, &token.problems[0].remedy));
     }
 
+    async fn an_endless_token_is_not_told_to_be_reconnected_in_time(world: World) {
+        let connector = world.connector().await;
+        let robot = world.sandbox.system_user("robot").grants(SCOPES);
+        let id = connector.connect(ACME, &robot.token_never()).await;
+        let denial = connector.exchange(&id).await.unwrap_err();
+        denial.is(Code::FailedPrecondition, Reason::ExchangeNotPossible);
+        denial.says("fixer", "NOBODY").words("Nothing to do.");
+        assert!(!denial.message().contains("reconnect"), "{denial:?}");
+    }
+
     async fn a_life_that_is_too_short_names_what_may_lengthen_it(world: World) {
         let connector = world.connector().await;
         let person = connector.connect(ACME, &world.person("ana").long_lived_token()).await;

@@ -257,6 +257,7 @@ fn impossible(connection: &Connection, why: String) -> VaultError {
         connection: Some(connection.id),
         provider: connection.provider.clone(),
         why,
+        end: connection.facts.expiry,
     }
 }
 

@@ -151,6 +151,7 @@ async fn make_lasting(
             connection: None,
             provider: provider.id().clone(),
             why: "the provider's exchange did not lengthen the short-lived token's life".into(),
+            end: before.facts.expiry,
         });
     }
     Ok(Accepted { secret: exchanged.secret, inspected, pasted_expiry: before.facts.expiry })
