@@ -1,5 +1,6 @@
 //! Each error's code, reason and details, as a caller reads them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use token_vault_proto::v1::ErrorReason as Reason;
@@ -14,6 +15,7 @@ use crate::model::{
 };
 use crate::vault::{FieldViolation, VaultError as E};
 
+const PROTO: &str = include_str!("../../../proto/tokenvault/v1/errors.proto");
 const AT: Timestamp = Timestamp::from_unix_seconds(1_800_000_000);
 
 /// One of each variant, and the reason that it must have.
@@ -33,7 +35,10 @@ fn all() -> Vec<(E, Option<Reason>)> {
             E::TokenMalformed { field: "access_token", advice: "Paste it.".into() },
             Some(Reason::TokenMalformed),
         ),
-        (E::ProviderUnknown { provider: "x".into(), configured: vec![] }, Some(Reason::ProviderUnknown)),
+        (
+            E::ProviderUnknown { provider: "x".into(), configured: vec!["meta".into()] },
+            Some(Reason::ProviderUnknown),
+        ),
         (E::PageTokenInvalid, Some(Reason::PageTokenInvalid)),
         (E::PageTokenMismatch, Some(Reason::PageTokenMismatch)),
         (E::CursorInvalid { field: "cursor" }, Some(Reason::CursorInvalid)),
@@ -207,6 +212,59 @@ fn a_retry_delay_is_given_where_waiting_helps() {
         let waits = matches!(status.code(), Code::ResourceExhausted | Code::Unavailable);
         let has_delay = status.get_error_details().retry_info().is_some();
         assert!(has_delay || !waits, "{shown} wants RetryInfo");
+    }
+}
+
+/// The keys that the proto lists at each reason.
+fn documented() -> BTreeMap<String, BTreeSet<String>> {
+    let (mut documented, mut comment) = (BTreeMap::new(), String::new());
+    for line in PROTO.lines().map(str::trim) {
+        if let Some(words) = line.strip_prefix("//") {
+            comment.push_str(words);
+            continue;
+        }
+        let comment = std::mem::take(&mut comment);
+        let Some((name, _)) = line.strip_prefix("ERROR_REASON_").and_then(|value| value.split_once(" = "))
+        else {
+            continue;
+        };
+        let Some((_, keys)) = comment.split_once("Metadata: ") else { continue };
+        let (mut bare, mut depth) = (String::new(), 0);
+        for character in keys.chars() {
+            match character {
+                '(' => depth += 1,
+                ')' => depth -= 1,
+                '.' if depth == 0 => break,
+                _ if depth == 0 => bare.push(character),
+                _ => {}
+            }
+        }
+        let keys = bare.split(',').map(str::trim).filter(|key| !bare.starts_with("none") && !key.is_empty());
+        documented.insert(name.to_owned(), keys.map(str::to_owned).collect());
+    }
+    documented
+}
+
+#[test]
+fn the_metadata_is_what_the_proto_says() {
+    let mut produced: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (error, reason) in all() {
+        let Some(reason) = reason else { continue };
+        let status = deny(error, &Call::new("/x"));
+        let details = status.get_error_details();
+        let keys = details.error_info().unwrap().metadata.keys().cloned().collect::<Vec<_>>();
+        produced.entry(reason.reason().to_owned()).or_default().extend(keys);
+    }
+    let documented = documented();
+    for (reason, mut keys) in produced {
+        // The call names the connection, and the example's call named none. A page that helps is not known for each.
+        let mut told = documented.get(&reason).unwrap_or_else(|| panic!("{reason} has no metadata")).clone();
+        for optional in ["connection_id", "url"] {
+            assert!(told.contains(optional) || !keys.contains(optional), "{reason} does not tell {optional}");
+            told.remove(optional);
+            keys.remove(optional);
+        }
+        assert_eq!(keys, told, "{reason}");
     }
 }
 
