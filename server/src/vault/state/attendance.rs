@@ -20,7 +20,6 @@ const LONGEST_RESERVE: Duration = Duration::from_secs(1);
 
 tokio::task_local! {
     static ATTENDANCE: Arc<Attendance>;
-    static PATIENCE: Patience;
 }
 
 /// When a caller's time is over.
@@ -62,14 +61,14 @@ impl Attendance {
         ATTENDANCE.scope(self, work).await
     }
 
-    fn deadline() -> Option<Deadline> {
-        ATTENDANCE.try_with(|attendance| attendance.deadline).ok()
+    /// The caller of the running call.
+    pub(super) fn current() -> Option<Arc<Self>> {
+        ATTENDANCE.try_with(Arc::clone).ok()
     }
 
-    /// Gives the permits of the running call back, because it only waits from now on.
-    pub(super) fn step_aside() {
-        let permits = ATTENDANCE.try_with(|attendance| attendance.permits.lock().take());
-        drop(permits);
+    /// Gives the permits of the call back, because it only waits from now on.
+    pub(super) fn step_aside(&self) {
+        drop(self.permits.lock().take());
     }
 }
 
@@ -118,7 +117,7 @@ impl Listener {
         self,
         answer: impl Future<Output = Result<T, VaultError>>,
     ) -> Result<T, VaultError> {
-        let Some(deadline) = Attendance::deadline() else {
+        let Some(deadline) = Attendance::current().map(|attendance| attendance.deadline) else {
             let answer = answer.await;
             drop(self);
             return answer;
@@ -146,16 +145,6 @@ impl Drop for Listener {
             self.0.nobody_waits.cancel();
         }
     }
-}
-
-/// Does `work`, whose calls to a provider last no longer than `patience`.
-pub(super) async fn with_patience<F: Future>(patience: Patience, work: F) -> F::Output {
-    PATIENCE.scope(patience, work).await
-}
-
-/// How long the running task may ask a provider. Work of the vault's own has no callers, and no end to its patience.
-pub(super) fn patience() -> Patience {
-    PATIENCE.try_with(Patience::clone).unwrap_or_default()
 }
 
 #[cfg(test)]

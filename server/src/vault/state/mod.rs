@@ -27,7 +27,6 @@ use crate::store::Store;
 use crate::vault::error::VaultError;
 use crate::vault::timetable::Timetable;
 use access::Access;
-use attendance::patience;
 use audit::AuditTrail;
 use feed::Feed;
 use in_flight::{InFlight, RequestKey};
@@ -36,7 +35,7 @@ use jobs::Jobs;
 use key_changes::KeyChanges;
 use keyring::Keys;
 use policy::PolicyInForce;
-use work::Work;
+use work::{Work, patience};
 
 /// How long work that has begun may take to end when the vault closes.
 const CLOSE_WAIT: Duration = Duration::from_secs(25);

@@ -10,8 +10,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::attendance::{Attendance, Listener, Listeners, with_patience};
-use crate::model::{ConnectionId, Principal};
+use super::attendance::{Attendance, Listener, Listeners};
+use crate::model::{ConnectionId, Principal, WorkspaceId};
+use crate::provider::Patience;
 use crate::store::Origin;
 use crate::vault::error::VaultError;
 use crate::vault::state::shares::Shares;
@@ -22,6 +23,8 @@ const DETACHED_PER_PRINCIPAL: usize = DETACHED / 4;
 /// The most callers who wait at once for another caller's work. They hold nothing but their call.
 const WAITING: usize = 4_096;
 const WAITING_PER_PRINCIPAL: usize = WAITING / 4;
+/// The most pieces of work of one workspace that have begun at the provider and so must end, with or without a caller.
+const BEGUN_PER_WORKSPACE: usize = 64;
 /// The most lists and counts at once; further ones wait.
 const LISTS: usize = 2;
 const LISTS_PER_PRINCIPAL: usize = 1;
@@ -31,6 +34,7 @@ pub(in crate::vault) struct Work {
     detached: Places,
     waiting: Places,
     lines: Shares,
+    begun: Shares,
     lists: Semaphore,
     list_shares: Shares,
     /// Everything that runs in the background.
@@ -45,6 +49,7 @@ impl Default for Work {
             detached: Places::new(DETACHED, DETACHED_PER_PRINCIPAL),
             waiting: Places::new(WAITING, WAITING_PER_PRINCIPAL),
             lines: Shares::new(1),
+            begun: Shares::new(BEGUN_PER_WORKSPACE),
             lists: Semaphore::new(LISTS),
             list_shares: Shares::new(LISTS_PER_PRINCIPAL),
             tasks: TaskTracker::new(),
@@ -67,14 +72,34 @@ impl Places {
         Self { total: Arc::new(Semaphore::new(total)), shares: Arc::new(Shares::new(per_principal)) }
     }
 
-    fn take(&self, origin: Option<&Arc<Origin>>) -> Result<Place, VaultError> {
-        let share = match origin.and_then(|origin| origin.principal()) {
+    /// A place for the caller on whose behalf this task works.
+    fn take(&self) -> Result<Place, VaultError> {
+        let share = match Origin::current().as_ref().and_then(|origin| origin.principal()) {
             Some(principal) => Some(self.shares.try_take(&principal.name).ok_or(VaultError::Overloaded)?),
             None => None,
         };
         let total = Arc::clone(&self.total).try_acquire_owned().map_err(|_| VaultError::Overloaded)?;
         Ok((total, share))
     }
+}
+
+tokio::task_local! {
+    static RUNNING: Arc<Running>;
+}
+
+/// The detached work of the running task.
+struct Running {
+    patience: Patience,
+    /// The caller who started it.
+    attendance: Option<Arc<Attendance>>,
+    /// Given back while the work only waits.
+    place: Mutex<Option<Place>>,
+    begun: Mutex<Vec<OwnedSemaphorePermit>>,
+}
+
+/// How long the running task may ask a provider. Work of the vault's own has no callers, and no end to its patience.
+pub(super) fn patience() -> Patience {
+    RUNNING.try_with(|running| running.patience.clone()).unwrap_or_default()
 }
 
 /// The line of those who want to do the same to one connection, one after the other.
@@ -240,14 +265,14 @@ impl Work {
         if self.tasks.is_closed() {
             return Err(VaultError::ShuttingDown);
         }
-        let origin = Origin::current();
+        let (origin, attendance) = (Origin::current(), Attendance::current());
         let turn = line.as_ref().map(|line| Arc::clone(line).try_acquire_owned());
         let (ready, aside) = match turn {
-            None => (Some((None, self.detached.take(origin.as_ref())?)), None),
-            Some(Ok(turn)) => (Some((Some(turn), self.detached.take(origin.as_ref())?)), None),
+            None => (Some((None, self.detached.take()?)), None),
+            Some(Ok(turn)) => (Some((Some(turn), self.detached.take()?)), None),
             Some(Err(_)) => (None, Some(self.step_aside()?)),
         };
-        let (places, patience, own) = (self.detached.clone(), listeners.patience(), origin.clone());
+        let (places, patience) = (self.detached.clone(), listeners.patience());
         let task = async move {
             let (turn, place) = match (ready, line) {
                 (Some(ready), _) => ready,
@@ -256,12 +281,15 @@ impl Work {
                         turn = line.acquire_owned() => turn.ok(),
                         () = patience.ended() => return Err(VaultError::OutOfTime),
                     };
-                    (turn, places.take(own.as_ref())?)
+                    (turn, places.take()?)
                 }
                 (None, None) => return Err(VaultError::Internal),
             };
-            let outcome = with_patience(patience, work).await;
-            drop((turn, place));
+            let place = Mutex::new(Some(place));
+            let running = Arc::new(Running { patience, attendance, place, begun: Mutex::default() });
+            // All of it is given back before anybody hears the answer.
+            let outcome = RUNNING.scope(running, work).await;
+            drop(turn);
             outcome
         };
         // The task keeps its origin, so that what it changes is recorded as the caller's.
@@ -276,9 +304,49 @@ impl Work {
 
     /// The running call only waits from now on: it gives its permits back, and counts among those who wait.
     fn step_aside(&self) -> Result<Place, VaultError> {
-        let place = self.waiting.take(Origin::current().as_ref())?;
-        Attendance::step_aside();
+        let place = self.waiting.take()?;
+        if let Some(attendance) = Attendance::current() {
+            attendance.step_aside();
+        }
         Ok(place)
+    }
+
+    /// Call this before work changes something at the provider, because from then on it must end even without a caller.
+    /// Such work is bounded for each workspace, and exchanges of the tokens of one `subject` come one after the other.
+    pub(in crate::vault) async fn begin(
+        &self,
+        workspace: &WorkspaceId,
+        subject: Option<&str>,
+    ) -> Result<(), VaultError> {
+        // Work of the vault's own is bounded by its jobs.
+        let Ok(running) = RUNNING.try_with(Arc::clone) else { return Ok(()) };
+        if let Some(subject) = subject.filter(|subject| !subject.is_empty()) {
+            let line = self.lines.of(&format!("exchange:{workspace}:{subject}"));
+            let turn = self.next_turn(&running, line).await?;
+            running.begun.lock().push(turn);
+        }
+        let place = self.begun.try_take(workspace.as_str()).ok_or(VaultError::Overloaded)?;
+        running.begun.lock().push(place);
+        Ok(())
+    }
+
+    /// Waits for a turn in the middle of detached work, without a place meanwhile.
+    async fn next_turn(&self, running: &Running, line: Line) -> Result<OwnedSemaphorePermit, VaultError> {
+        if let Ok(turn) = Arc::clone(&line).try_acquire_owned() {
+            return Ok(turn);
+        }
+        let waiting = self.waiting.take()?;
+        drop(running.place.lock().take());
+        if let Some(attendance) = &running.attendance {
+            attendance.step_aside();
+        }
+        let turn = tokio::select! {
+            turn = line.acquire_owned() => turn.map_err(|_| VaultError::ShuttingDown)?,
+            () = running.patience.ended() => return Err(VaultError::OutOfTime),
+        };
+        drop(waiting);
+        *running.place.lock() = Some(self.detached.take()?);
+        Ok(turn)
     }
 
     /// Waits for a permit to list or count. A principal that asks for many at once waits only for its own.

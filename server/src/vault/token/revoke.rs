@@ -185,6 +185,7 @@ impl Vault {
         }
         let provider = self.provider_of(&held.connection)?;
         let secret = self.open_secret(held).await?;
+        self.work.begin(&held.connection.workspace, None).await?;
         match provider.revoke(&secret, &held.connection.subject, held.connection.facts.kind).await {
             Ok(Revocation::Revoked) => Ok(ProviderOutcome::Revoked),
             Ok(Revocation::AlreadyGone) => Ok(ProviderOutcome::AlreadyGone),

@@ -157,7 +157,9 @@ impl Vault {
         pasted: Secret,
         destination: &Destination,
     ) -> Result<Exchange, VaultError> {
-        let accepted = self.accept(provider, pasted, destination.options, ShortLived::Exchange).await?;
+        let accepted = self
+            .accept(provider, &destination.workspace, pasted, destination.options, ShortLived::Exchange)
+            .await?;
         let previous_expiry = accepted.pasted_expiry;
         let outcome = movement(accepted.inspected.facts.expiry, previous_expiry);
         let (connection, _) = self.save(destination, Arc::new(accepted)).await?;
@@ -214,6 +216,7 @@ impl Vault {
             self.check_exchangeable(connection)?;
         }
         let provider = self.provider_of(connection)?;
+        self.work.begin(&connection.workspace, None).await?;
         let exchanging = Exchanging { held: &held, provider: &*provider, fence, claim };
         let (connection, outcome) = match self.exchange(&exchanging).await? {
             Settled::Replaced { connection, outcome, .. } => (connection, outcome),

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::model::{
-    Expiry, ExpirySource, GrantState, RefusalReason, Secret, SubjectType, Timestamp, TokenKind,
+    Expiry, ExpirySource, GrantState, RefusalReason, Secret, SubjectType, Timestamp, TokenKind, WorkspaceId,
 };
 use crate::provider::{Inspected, Provider};
 use crate::vault::error::VaultError;
@@ -45,6 +45,7 @@ impl Vault {
     pub(in crate::vault) async fn accept(
         &self,
         provider: &dyn Provider,
+        workspace: &WorkspaceId,
         pasted: Secret,
         options: IntakeOptions,
         short_lived: ShortLived,
@@ -53,6 +54,8 @@ impl Vault {
         let inspected = inspect(provider, &pasted, now).await?;
         let accepted = match (inspected.facts.kind, short_lived) {
             (TokenKind::ShortLivedUser, ShortLived::Exchange) => {
+                self.may_change()?;
+                self.work.begin(workspace, Some(&inspected.subject.id)).await?;
                 make_lasting(provider, &pasted, &inspected, self.clock.now()).await?
             }
             _ => Accepted { secret: pasted, pasted_expiry: inspected.facts.expiry, inspected },

@@ -148,13 +148,17 @@ impl Vault {
         pasted: Secret,
         claim: RequestClaim,
     ) -> Result<Intake, VaultError> {
+        // It may have waited for its turn meanwhile.
+        self.may_change()?;
         let provider = self.provider(&command.provider)?;
         let options = command.options;
         if command.validate_only {
-            let accepted = self.accept(&*provider, pasted, options, ShortLived::Keep).await?;
+            let accepted =
+                self.accept(&*provider, &command.workspace, pasted, options, ShortLived::Keep).await?;
             return self.only_validated(command, &*provider, accepted).await;
         }
-        let accepted = self.accept(&*provider, pasted, options, ShortLived::Exchange).await?;
+        let accepted =
+            self.accept(&*provider, &command.workspace, pasted, options, ShortLived::Exchange).await?;
         let destination = Destination {
             workspace: command.workspace.clone(),
             provider: command.provider.clone(),
