@@ -23,7 +23,7 @@ pub use caller::{Caller, days, request_id, seconds, secret_part};
 pub use hunt::{Finding, Hunter, files_below};
 pub use machine::binary::{target_dir, token_vault};
 pub use machine::disk::SmallDisk;
-pub use machine::postgres::{Cluster, shared_cluster};
+pub use machine::postgres::{Cluster, Frozen, shared_cluster};
 pub use machine::process::{Ended, Launch, Process};
 pub use machine::tools;
 pub use wait::{eventually, eventually_async};

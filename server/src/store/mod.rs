@@ -47,7 +47,7 @@ pub use work::{Claim, Claimed, JobRun, ProviderHealth, Registration, RequestOutc
 
 use audit::Outbox;
 use engine::{Beats, ClockGuard, Coherence, Flights, Writer};
-use sql::{Address, Change, Pool};
+use sql::{Address, Change, Circuit, Pool};
 
 use crate::model::{ApiKeyId, Clock, ConnectionId, Incarnation, Timestamp, WorkspaceId};
 
@@ -80,6 +80,8 @@ pub struct Store {
     key_flights: Flights<ApiKeyId, Option<Arc<ApiKeyRecord>>>,
     workspace_flights: Flights<WorkspaceId, Option<Arc<WorkspaceKeyRows>>>,
     healthy: watch::Receiver<bool>,
+    writable: watch::Receiver<bool>,
+    circuit: Circuit,
     stop: CancellationToken,
     tasks: TaskTracker,
     incarnation: Incarnation,
@@ -98,8 +100,11 @@ impl Store {
         let lock = address.lock()?;
         // SQLite has one writer, with a connection of its own. Few readers are enough: a read uses CPU and hardly
         // waits.
-        let (readers, hot) = (Pool::new(&address, 4), Pool::new(&address, 2));
-        let (writers, pulse, beat) = (Pool::new(&address, 1), Pool::new(&address, 1), Pool::new(&address, 1));
+        let (health, healthy) = watch::channel(true);
+        let circuit = Circuit::new(healthy.clone());
+        let pool = |size| Pool::new(&address, size).behind(&circuit);
+        let (readers, hot, writers) = (pool(4), pool(2), pool(1));
+        let (pulse, beat) = (Pool::new(&address, 1), Pool::new(&address, 1));
         // The feed's reader; on PostgreSQL also one connection that listens and one that notifies.
         let (tail, wake) = (Pool::new(&address, 1), Pool::new(&address, 2));
         sql::reach(&writers).await?;
@@ -110,12 +115,14 @@ impl Store {
         let (coherence, feed) = (Arc::new(Coherence::new()), Arc::new(Feed::new()));
         let clock_guard = Arc::new(ClockGuard::new());
         let (outbox, outgoing) = Outbox::new(config.incarnation, config.audit);
+        let (writing, writable) = watch::channel(true);
         let (writer, drained) = Writer::start(
             writers.clone(),
             Arc::clone(&coherence),
             Arc::clone(&feed),
             outbox,
             config.clock.clone(),
+            writing,
         );
         let beats = Arc::new(Beats::new(
             writer.clone(),
@@ -124,7 +131,6 @@ impl Store {
             config.incarnation,
             config.clock,
         ));
-        let (health, healthy) = watch::channel(true);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         tasks.spawn(async move {
             let _ = drained.await;
@@ -141,6 +147,8 @@ impl Store {
             key_flights: Flights::default(),
             workspace_flights: Flights::default(),
             healthy,
+            writable,
+            circuit,
             stop,
             tasks,
             incarnation: config.incarnation,
@@ -177,6 +185,17 @@ impl Store {
     /// False while the database can't be reached.
     pub fn health(&self) -> watch::Receiver<bool> {
         self.healthy.clone()
+    }
+
+    /// Fails while the database is known to be away. Costs nothing.
+    pub fn check_reachable(&self) -> Result<(), StoreError> {
+        self.circuit.check()
+    }
+
+    /// False while writes fail, for instance because the disk is full. Each beat is a write, so this follows within a
+    /// second or two.
+    pub fn writes(&self) -> watch::Receiver<bool> {
+        self.writable.clone()
     }
 
     /// Whether this process's clock may be trusted with deadlines, slots and retention.

@@ -19,14 +19,14 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// The refusal of a dead token.
 const DEAD: &str = r#"{"error":{"code":190,"error_subcode":460,"message":"x","type":"OAuthException"}}"#;
 
-/// A connection for which the provider does not reply.
-struct Stalled {
+/// A connection whose tokens can be made to stall at the provider.
+pub(crate) struct Stalled {
     connection: String,
     /// The token that it holds, and another of the same person.
     tokens: [String; 2],
 }
 
-async fn connected(world: &World, name: &str) -> Stalled {
+pub(crate) async fn connected(world: &World, name: &str) -> Stalled {
     let person = world.person(name);
     let tokens = [person.long_lived_token(), person.long_lived_token()];
     let connection = world.admin().connect(ACME, &tokens[0]).await;
@@ -64,7 +64,7 @@ async fn works_elsewhere(world: &World, caller: &Caller, name: &str) {
 
 /// What becomes of a provider call whose caller hangs up.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum InProvider {
+pub(crate) enum InProvider {
     /// The RPC asks no provider.
     Never,
     /// It is cut off.
@@ -76,7 +76,7 @@ enum InProvider {
 use InProvider::{Cut, GoesOn, Never};
 
 /// Every RPC.
-const RPCS: [(&str, InProvider); 25] = [
+pub(crate) const RPCS: [(&str, InProvider); 25] = [
     ("TokenVault/StoreToken", Cut),
     ("TokenVault/ExchangeToken", GoesOn),
     ("TokenVault/ValidateToken", Cut),
@@ -104,10 +104,10 @@ const RPCS: [(&str, InProvider); 25] = [
     ("VaultAdmin/GetVaultStatus", Never),
 ];
 
-type Called = Pin<Box<dyn Future<Output = core::result::Result<(), Denial>> + Send>>;
+pub(crate) type Called = Pin<Box<dyn Future<Output = core::result::Result<(), Denial>> + Send>>;
 
 /// A call of this RPC about the connection. `nth` makes it another question than an earlier one.
-fn call(caller: &Caller, rpc: &str, about: &Stalled, nth: usize) -> Called {
+pub(crate) fn call(caller: &Caller, rpc: &str, about: &Stalled, nth: usize) -> Called {
     let (caller, id) = (caller.clone(), about.connection.clone());
     let token = about.tokens[nth % 2].clone();
     let checks = ["token_accepted", "ad_accounts"][nth % 2].to_owned();

@@ -2,7 +2,7 @@
 
 mod api_keys;
 mod callers;
-mod hung_up;
+pub(crate) mod hung_up;
 mod in_flight;
 mod limits;
 mod matrix;

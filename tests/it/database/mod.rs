@@ -1,5 +1,6 @@
 //! The database: what survives a crash, how its tables come about, and what it may be trusted with.
 
+mod away;
 mod durability;
 mod earlier_version;
 mod migrations;

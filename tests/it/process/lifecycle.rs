@@ -18,7 +18,7 @@ async fn health(world: &World, service: &str) -> Option<ServingStatus> {
 }
 
 /// The status line of an HTTP probe.
-async fn probe(world: &World, path: &str) -> String {
+pub(crate) async fn probe(world: &World, path: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut socket = tokio::net::TcpStream::connect(world.process(|process| process.admin())).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nhost: vault\r\nconnection: close\r\n\r\n");

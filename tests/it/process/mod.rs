@@ -3,5 +3,5 @@
 mod command_line;
 mod hardening;
 mod leaks;
-mod lifecycle;
+pub(crate) mod lifecycle;
 mod screen;

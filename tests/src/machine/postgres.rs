@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 const USER: &str = "vault";
 
 /// A running cluster. It ends when its owner drops it, or when the test process ends.
@@ -85,6 +87,45 @@ impl Cluster {
         run(stop, "pg_ctl stop");
     }
 
+    /// Stops all of its processes by SIGSTOP, until the result is dropped: connections stay open, and nothing replies.
+    pub fn freeze(&self) -> Frozen {
+        let file = fs::read_to_string(self.data().join("postmaster.pid")).expect("it runs");
+        let first: i32 = file.lines().next().and_then(|line| line.parse().ok()).expect("a process id");
+        let mut frozen = Frozen(Vec::new());
+        frozen.stop(first);
+        for entry in fs::read_dir("/proc").expect("Linux has it").flatten() {
+            let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+            // The name, in parentheses, may hold spaces; then come the state and the parent.
+            let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1));
+            if parent.and_then(|parent| parent.parse().ok()) == Some(first) {
+                frozen.stop(id);
+            }
+        }
+        frozen
+    }
+
+    /// Ends every connection, and refuses new ones until [`Self::admit`].
+    pub fn refuse(&mut self) {
+        let rules = self.data().join("pg_hba.conf");
+        let kept = fs::read_to_string(&rules).expect("it has rules");
+        fs::write(rules.with_extension("kept"), kept).expect("a file can be written");
+        fs::write(&rules, "host all all 127.0.0.1/32 reject\nlocal all all trust\n")
+            .expect("rules can be written");
+        self.down();
+        self.up();
+    }
+
+    /// Accepts connections again.
+    pub fn admit(&self) {
+        let rules = self.data().join("pg_hba.conf");
+        let kept = fs::read_to_string(rules.with_extension("kept")).expect("it refuses connections");
+        fs::write(&rules, kept).expect("rules can be written");
+        let mut reload = self.command("pg_ctl");
+        reload.arg("-D").arg(self.data()).arg("reload");
+        run(reload, "pg_ctl reload");
+    }
+
     /// The URL `postgres://…` of one of its databases.
     pub fn url(&self, database: &str) -> String {
         format!("postgres://{USER}:{}@127.0.0.1:{}/{database}", self.password, self.port)
@@ -105,6 +146,28 @@ impl Cluster {
     /// A command for one of the server's own programs, run as the server's owner.
     pub(crate) fn command(&self, program: &str) -> Command {
         command(&self.bin, program, self.owner)
+    }
+}
+
+/// The stopped processes of a cluster. They go on when this is dropped.
+#[derive(Debug)]
+pub struct Frozen(Vec<Pid>);
+
+impl Frozen {
+    fn stop(&mut self, id: i32) {
+        if let Some(id) = Pid::from_raw(id)
+            && kill_process(id, Signal::STOP).is_ok()
+        {
+            self.0.push(id);
+        }
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        for id in &self.0 {
+            let _ = kill_process(*id, Signal::CONT);
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use moka::sync::Cache;
 use parking_lot::RwLock;
 use tokio::sync::watch;
+use tokio::time::{timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{ApiKeyId, ConnectionId, Timestamp, WorkspaceId};
@@ -22,8 +23,9 @@ use crate::store::sql::{Change, Pool, Session, StoreError, Tx};
 
 /// How often the table of changes is polled.
 const POLL: Duration = Duration::from_millis(200);
-/// How long a poll may take before the database counts as unavailable.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a poll may take before the database counts as unavailable. With the time between two polls, and some for
+/// the response, this is less than three seconds, within which every call is refused.
+const PATIENCE: Duration = Duration::from_millis(2_400);
 /// How long after the start of a poll a hit counts.
 const FRESH: Duration = Duration::from_millis(800);
 /// How long changes are kept: far longer than a living replica can fall behind.
@@ -160,8 +162,9 @@ impl Coherence {
 
     /// Starts at the last change: an empty cache has nothing to drop.
     pub(in crate::store) async fn start(&self, pool: &Pool) -> Result<(), StoreError> {
-        self.start_over(&mut pool.session().await?).await?;
-        self.poll(pool).await
+        let mut session = pool.session().await?;
+        self.start_over(&mut session).await?;
+        self.poll_on(&mut session).await
     }
 
     /// Drops everything, and continues from the last change.
@@ -181,15 +184,18 @@ impl Coherence {
 
     /// Applies what changed since the last poll, and only then lets hits count again.
     pub(in crate::store) async fn poll(&self, pool: &Pool) -> Result<(), StoreError> {
+        self.poll_on(&mut pool.session().await?).await
+    }
+
+    async fn poll_on(&self, session: &mut Session) -> Result<(), StoreError> {
         let started = Instant::now();
-        let mut session = pool.session().await?;
         loop {
             let applied = *self.applied.read();
-            let mut rows = changes_from(&mut session, applied.revision).await?;
+            let mut rows = changes_from(session, applied.revision).await?;
             // The change that was applied last is kept for an hour. If it is missing or differs, rows were deleted
             // before this replica saw them, or the database was replaced by an older copy.
             if applied.revision > 0 && rows.first().map(ChangeRow::mark) != Some(applied) {
-                self.start_over(&mut session).await?;
+                self.start_over(session).await?;
                 break;
             }
             rows.retain(|row| row.revision > applied.revision);
@@ -262,8 +268,20 @@ async fn last_change(session: &mut Session) -> Result<ChangeMark, StoreError> {
     Ok(last.unwrap_or_default())
 }
 
+/// Polls once. A connection on which no reply comes is of no more use.
+async fn poll_once(coherence: &Coherence, pool: &Pool) -> Result<(), StoreError> {
+    let silent = || StoreError::Unavailable(format!("{}: no reply in time", pool.address().name()));
+    let end = tokio::time::Instant::now() + PATIENCE;
+    let mut session = timeout(PATIENCE, pool.session()).await.map_err(|_| silent())??;
+    if let Ok(polled) = timeout_at(end, coherence.poll_on(&mut session)).await {
+        return polled;
+    }
+    session.abandon();
+    Err(silent())
+}
+
 /// Polls changes, on a connection of its own, until stopped. `health` follows: false while the database can't be
-/// reached.
+/// reached. The circuit before the database follows it.
 pub(in crate::store) async fn watch_changes(
     coherence: Arc<Coherence>,
     pool: Pool,
@@ -274,11 +292,14 @@ pub(in crate::store) async fn watch_changes(
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! { () = stop.cancelled() => break, _ = tick.tick() => {} }
-        let polled = tokio::time::timeout(PATIENCE, coherence.poll(&pool)).await;
+        let started = Instant::now();
+        // A pool waits longer and longer between its attempts; one attempt shows sooner that the database is back.
+        let back = *health.borrow() || pool.address().probe().await.is_ok();
+        let polled = if back { poll_once(&coherence, &pool).await.err() } else { continue };
         let error = match polled {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error),
-            Err(_) => Some(StoreError::Unavailable(format!("{}: no reply in time", pool.address().name()))),
+            // A connection may break for a reason of its own.
+            Some(_) if started.elapsed() < POLL => poll_once(&coherence, &pool).await.err(),
+            polled => polled,
         };
         let well = error.is_none();
         let changed = health.send_if_modified(|was| std::mem::replace(was, well) != well);

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::cache::Coherence;
 use super::live_feed::Feed;
@@ -184,9 +184,11 @@ impl Writer {
         feed: Arc<Feed>,
         outbox: Outbox,
         clock: Clock,
+        writable: watch::Sender<bool>,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (queue, units) = mpsc::channel(QUEUE);
-        let task = tokio::spawn(drain(pool, Aftermath { coherence, feed, outbox, clock }, units));
+        let after = Aftermath { coherence, feed, outbox, clock, writable };
+        let task = tokio::spawn(drain(pool, after, units));
         (Self { queue }, task)
     }
 
@@ -226,6 +228,8 @@ struct Aftermath {
     feed: Arc<Feed>,
     outbox: Outbox,
     clock: Clock,
+    /// Whether the last batch could be written.
+    writable: watch::Sender<bool>,
 }
 
 /// The outcome of a batch.
@@ -259,6 +263,8 @@ async fn drain(pool: Pool, after: Aftermath, mut units: mpsc::Receiver<Box<dyn U
         if let Some(error) = &outcome.lost {
             tracing::warn!(%error, units = batch.len(), "writes were not committed");
         }
+        let writable = !matches!(outcome.lost, Some(StoreError::Unavailable(_)));
+        after.writable.send_if_modified(|was| std::mem::replace(was, writable) != writable);
         let mut raced = outcome.raced.into_iter().chain(std::iter::repeat(false));
         for mut unit in batch {
             if raced.next() == Some(true) && unit.may_run_again() {

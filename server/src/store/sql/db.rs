@@ -10,6 +10,7 @@ use sqlx::query::Query as SqlxQuery;
 use sqlx::sqlite::{SqliteArguments, SqlitePoolOptions, SqliteRow};
 use sqlx::{Encode, FromRow, PgPool, Postgres, Sqlite, SqlitePool, Type};
 
+use super::circuit::Circuit;
 use super::{Address, StoreError};
 
 /// A value that both databases can take as a parameter.
@@ -57,6 +58,7 @@ impl Backend {
 pub(in crate::store) struct Pool {
     pub(in crate::store) driver: Driver,
     address: Arc<Address>,
+    circuit: Option<Circuit>,
 }
 
 #[derive(Clone)]
@@ -87,7 +89,12 @@ impl Pool {
                     .connect_lazy_with((**options).clone()),
             ),
         };
-        Self { driver, address: Arc::clone(address) }
+        Self { driver, address: Arc::clone(address), circuit: None }
+    }
+
+    /// Nobody waits for this pool while `circuit` is open.
+    pub(in crate::store) fn behind(self, circuit: &Circuit) -> Self {
+        Self { circuit: Some(circuit.clone()), ..self }
     }
 
     pub(in crate::store) const fn backend(&self) -> Backend {
@@ -102,11 +109,21 @@ impl Pool {
     }
 
     pub(in crate::store) async fn session(&self) -> Result<Session, StoreError> {
-        let session = match &self.driver {
-            Driver::Sqlite(pool) => pool.acquire().await.map(Session::Sqlite),
-            Driver::Postgres(pool) => pool.acquire().await.map(Session::Postgres),
+        let connection = async {
+            match &self.driver {
+                Driver::Sqlite(pool) => pool.acquire().await.map(Connection::Sqlite),
+                Driver::Postgres(pool) => pool.acquire().await.map(Connection::Postgres),
+            }
         };
-        session.map_err(|error| StoreError::from(error).at(&self.address.name()))
+        let connection = match &self.circuit {
+            None => connection.await.map_err(StoreError::from),
+            Some(circuit) => match circuit.check() {
+                Ok(()) => circuit.guard(connection).await,
+                Err(error) => Err(error),
+            },
+        };
+        let connection = connection.map_err(|error| error.at(&self.address.name()))?;
+        Ok(Session { connection, circuit: self.circuit.clone() })
     }
 
     pub(in crate::store) async fn close(&self) {
@@ -118,7 +135,12 @@ impl Pool {
 }
 
 /// One connection to the database, for reads. Writes need a [`Tx`](super::Tx).
-pub enum Session {
+pub struct Session {
+    connection: Connection,
+    circuit: Option<Circuit>,
+}
+
+enum Connection {
     Sqlite(PoolConnection<Sqlite>),
     Postgres(PoolConnection<Postgres>),
 }
@@ -126,93 +148,116 @@ pub enum Session {
 impl Session {
     /// Starts a statement. `&'static str` only: SQL is never built from input.
     pub(in crate::store) fn query(&mut self, sql: &'static str) -> Query<'_> {
-        match self {
-            Self::Sqlite(session) => Query::Sqlite(sqlx::query(sql), session),
-            Self::Postgres(session) => Query::Postgres(sqlx::query(sql), session),
-        }
+        self.query_for(sql, sql)
     }
 
     /// A statement whose text must differ.
     pub(in crate::store) fn query_for(&mut self, sqlite: &'static str, postgres: &'static str) -> Query<'_> {
-        match self {
-            Self::Sqlite(session) => Query::Sqlite(sqlx::query(sqlite), session),
-            Self::Postgres(session) => Query::Postgres(sqlx::query(postgres), session),
-        }
+        let circuit = self.circuit.as_ref();
+        let statement = match &mut self.connection {
+            Connection::Sqlite(session) => Statement::Sqlite(sqlx::query(sqlite), session),
+            Connection::Postgres(session) => Statement::Postgres(sqlx::query(postgres), session),
+        };
+        Query { statement, circuit }
     }
 
     pub(in crate::store) const fn backend(&self) -> Backend {
-        match self {
-            Self::Sqlite(_) => Backend::Sqlite,
-            Self::Postgres(_) => Backend::Postgres,
+        match self.connection {
+            Connection::Sqlite(_) => Backend::Sqlite,
+            Connection::Postgres(_) => Backend::Postgres,
         }
     }
 
     /// Closes the connection: its transaction, if any, ends with it.
     pub(in crate::store) fn abandon(self) {
-        match self {
-            Self::Sqlite(session) => drop(session.detach()),
-            Self::Postgres(session) => drop(session.detach()),
+        match self.connection {
+            Connection::Sqlite(session) => drop(session.detach()),
+            Connection::Postgres(session) => drop(session.detach()),
         }
     }
 }
 
 /// A statement with its parameters.
-pub(in crate::store) enum Query<'c> {
+pub(in crate::store) struct Query<'c> {
+    statement: Statement<'c>,
+    circuit: Option<&'c Circuit>,
+}
+
+enum Statement<'c> {
     Sqlite(SqlxQuery<'static, Sqlite, SqliteArguments>, &'c mut PoolConnection<Sqlite>),
     Postgres(SqlxQuery<'static, Postgres, PgArguments>, &'c mut PoolConnection<Postgres>),
 }
 
+/// Runs a statement unless the circuit is open, or opens meanwhile. Its connection is then of no use to others: a reply
+/// may still be under way.
+macro_rules! run {
+    ($self:ident, |$query:ident, $session:ident| $run:expr) => {{
+        let Query { statement, circuit } = $self;
+        if let Some(circuit) = circuit {
+            circuit.check()?;
+        }
+        match statement {
+            Statement::Sqlite($query, $session) => run!(circuit, $session, $run),
+            Statement::Postgres($query, $session) => run!(circuit, $session, $run),
+        }
+    }};
+    ($circuit:ident, $session:ident, $run:expr) => {
+        match $circuit {
+            None => $run.await?,
+            Some(circuit) => {
+                let outcome = circuit.guard($run).await;
+                if circuit.is_open() {
+                    $session.close_on_drop();
+                }
+                outcome?
+            }
+        }
+    };
+}
+
 impl Query<'_> {
     pub(in crate::store) fn bind(self, value: impl Value) -> Self {
-        match self {
-            Self::Sqlite(query, session) => Self::Sqlite(query.bind(value), session),
-            Self::Postgres(query, session) => Self::Postgres(query.bind(value), session),
-        }
+        let statement = match self.statement {
+            Statement::Sqlite(query, session) => Statement::Sqlite(query.bind(value), session),
+            Statement::Postgres(query, session) => Statement::Postgres(query.bind(value), session),
+        };
+        Self { statement, ..self }
     }
 
     /// Makes PostgreSQL plan it for these parameters, instead of once for all.
     pub(in crate::store) fn planned_anew(self) -> Self {
-        match self {
-            Self::Sqlite(..) => self,
-            Self::Postgres(query, session) => Self::Postgres(query.persistent(false), session),
-        }
+        let statement = match self.statement {
+            Statement::Sqlite(query, session) => Statement::Sqlite(query, session),
+            Statement::Postgres(query, session) => Statement::Postgres(query.persistent(false), session),
+        };
+        Self { statement, ..self }
     }
 
     /// Returns how many rows it touched.
     pub(in crate::store) async fn execute(self) -> Result<u64, StoreError> {
-        Ok(match self {
-            Self::Sqlite(query, session) => query.execute(&mut **session).await?.rows_affected(),
-            Self::Postgres(query, session) => query.execute(&mut **session).await?.rows_affected(),
-        })
+        Ok(run!(self, |query, session| async {
+            query.execute(&mut **session).await.map(|done| done.rows_affected())
+        }))
     }
 
     pub(in crate::store) async fn fetch_optional<T: Record>(self) -> Result<Option<T>, StoreError> {
-        Ok(match self {
-            Self::Sqlite(query, session) => {
-                query.fetch_optional(&mut **session).await?.map(|row| T::from_row(&row)).transpose()?
-            }
-            Self::Postgres(query, session) => {
-                query.fetch_optional(&mut **session).await?.map(|row| T::from_row(&row)).transpose()?
-            }
-        })
+        Ok(run!(self, |query, session| async {
+            query.fetch_optional(&mut **session).await?.map(|row| T::from_row(&row)).transpose()
+        }))
     }
 
     pub(in crate::store) async fn fetch_one<T: Record>(self) -> Result<T, StoreError> {
-        Ok(match self {
-            Self::Sqlite(query, session) => T::from_row(&query.fetch_one(&mut **session).await?)?,
-            Self::Postgres(query, session) => T::from_row(&query.fetch_one(&mut **session).await?)?,
-        })
+        Ok(run!(self, |query, session| async { T::from_row(&query.fetch_one(&mut **session).await?) }))
     }
 
     pub(in crate::store) async fn fetch_all<T: Record>(self) -> Result<Vec<T>, StoreError> {
-        let rows: Result<Vec<T>, sqlx::Error> = match self {
-            Self::Sqlite(query, session) => {
-                query.fetch_all(&mut **session).await?.iter().map(|row| T::from_row(row)).collect()
-            }
-            Self::Postgres(query, session) => {
-                query.fetch_all(&mut **session).await?.iter().map(|row| T::from_row(row)).collect()
-            }
-        };
-        Ok(rows?)
+        Ok(run!(self, |query, session| async {
+            query
+                .fetch_all(&mut **session)
+                .await?
+                .iter()
+                .map(|row| T::from_row(row))
+                .collect::<Result<Vec<T>, sqlx::Error>>()
+        }))
     }
 }

@@ -1,12 +1,14 @@
 //! SQL basics: one text for two databases, transactions, migrations, and errors.
 
 mod address;
+mod circuit;
 mod db;
 mod error;
 mod opening;
 mod tx;
 
 pub(in crate::store) use address::Address;
+pub(in crate::store) use circuit::Circuit;
 pub use db::{Backend, Session};
 pub(in crate::store) use db::{Driver, Pool, Query};
 pub use error::StoreError;

@@ -25,9 +25,11 @@ impl Vault {
     /// Call this before every change.
     ///
     /// # Errors
-    /// `AuditUnavailable`: the log can't be written, so nothing may begin.
+    /// `AuditUnavailable`: the log can't be written, so nothing may begin. `StorageUnavailable`: what begins now could not
+    /// be saved.
     pub fn may_change(&self) -> Result<(), VaultError> {
-        Ok(self.audit.log.check()?)
+        self.audit.log.check()?;
+        Ok(self.store.check_reachable()?)
     }
 
     /// Records that a connection's secret is handed out. The secret may leave once this is `Ok`.
