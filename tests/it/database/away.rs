@@ -43,12 +43,17 @@ async fn is_refused_while_away(world: &World, about: &Stalled) {
     for outcome in join_all(first).await {
         outcome.expect_err("nothing is stored").is(Code::Unavailable, Reason::StorageUnavailable).has_retry();
     }
+    eventually_async("caches no longer count", LIMIT, async || caller.fetch(&about.connection).await.err())
+        .await;
     for rpc in &rpcs {
         all_are_refused(world, about, 1, &[rpc]).await;
         all_are_refused(world, about, 40, &[rpc]).await;
     }
     all_are_refused(world, about, 400usize.div_ceil(rpcs.len()), &rpcs).await;
-    assert!(probe(world, "/readyz").await.contains("503"));
+    eventually_async("it is not ready", LIMIT, async || {
+        probe(world, "/readyz").await.contains("503").then_some(())
+    })
+    .await;
     assert!(probe(world, "/healthz").await.contains("200"), "a restart would help nothing");
 }
 

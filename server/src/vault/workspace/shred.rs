@@ -184,9 +184,10 @@ impl Vault {
         match provider.revoke(&secret, &connection.subject, connection.facts.kind).await {
             Ok(_) => Ok(AtProvider::Done),
             Err(refusal) => match refusal.kind {
-                RefusalKind::Transient { .. } | RefusalKind::Throttled { .. } | RefusalKind::Ours(_) => {
-                    Err(VaultError::from_provider_trouble(&refusal, provider.id()))
-                }
+                RefusalKind::Transient { .. }
+                | RefusalKind::Throttled { .. }
+                | RefusalKind::Ours(_)
+                | RefusalKind::OutOfTime => Err(VaultError::from_provider_trouble(&refusal, provider.id())),
                 _ => {
                     tracing::warn!(connection = %id, "the provider does not revoke the token; its secret is destroyed here");
                     Ok(AtProvider::Done)
