@@ -1,6 +1,7 @@
 //! How much work may be under way at once: detached work and lists, in all and for each principal.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::future::Future;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::attendance::{Attendance, Listener, Listeners};
-use crate::model::{ConnectionId, Principal, WorkspaceId};
+use crate::model::{Principal, WorkspaceId};
 use crate::provider::Patience;
 use crate::store::Origin;
 use crate::vault::error::VaultError;
@@ -102,10 +103,10 @@ pub(super) fn patience() -> Patience {
     RUNNING.try_with(|running| running.patience.clone()).unwrap_or_default()
 }
 
-/// The line of those who want to do the same to one connection, one after the other.
+/// The line of those who want to do the same to one connection or workspace, one after the other.
 pub(in crate::vault) type Line = Arc<Semaphore>;
 
-/// What is done to a connection by one task at a time.
+/// What is done to a connection, or to a workspace, by one task at a time.
 #[derive(Debug, Clone, Copy, strum::IntoStaticStr)]
 pub(in crate::vault) enum Turn {
     /// Asking the provider about its token.
@@ -114,6 +115,8 @@ pub(in crate::vault) enum Turn {
     Intake,
     /// Ending it at the provider.
     Revocation,
+    /// Shredding the workspace.
+    Shredding,
 }
 
 /// Questions that are being answered. Who asks the same meanwhile gets the same answer.
@@ -170,8 +173,19 @@ impl Work {
         self.run(line.into(), work).await
     }
 
-    pub(in crate::vault) fn line(&self, turn: Turn, connection: ConnectionId) -> Line {
-        self.lines.of(&format!("{}:{connection}", <&str>::from(turn)))
+    pub(in crate::vault) fn line(&self, turn: Turn, of: impl Display) -> Line {
+        self.lines.of(&format!("{}:{of}", <&str>::from(turn)))
+    }
+
+    /// Does a part of detached work whose calls to a provider are not cut off when nobody waits any more.
+    pub(in crate::vault) async fn to_the_end<F: Future>(&self, work: F) -> F::Output {
+        let running = Running {
+            patience: Patience::endless(),
+            attendance: None,
+            place: Mutex::default(),
+            begun: Mutex::default(),
+        };
+        RUNNING.scope(Arc::new(running), work).await
     }
 
     async fn run<T: Send + 'static>(

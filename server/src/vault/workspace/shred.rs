@@ -11,6 +11,7 @@ use crate::store::{Abort, Needs, RunCause, Shredding, WorkspaceFacts};
 use crate::vault::error::{FieldViolation, VaultError};
 use crate::vault::once::idempotency::RequestClaim;
 use crate::vault::state::Vault;
+use crate::vault::state::work::Turn;
 use crate::vault::timetable::JobKind;
 
 /// Connections that are read at once.
@@ -85,8 +86,9 @@ impl Vault {
             )]));
         }
         let (vault, caller) = (Arc::clone(self), caller.clone());
+        let line = self.work.line(Turn::Shredding, &id);
         self.work
-            .detached(async move {
+            .in_turn(line, async move {
                 let parts: [&[u8]; 2] = [id.as_str().as_bytes(), &[u8::from(command.revoke_at_provider)]];
                 let request = vault.request("ShredWorkspace", command.request_id.as_ref(), &parts);
                 let work = async |claim| vault.shred(&caller, &command, claim).await;
@@ -106,7 +108,12 @@ impl Vault {
     ) -> Result<ShreddedBefore, VaultError> {
         let before = self.known_workspace(&command.workspace).await?;
         let revoke = command.revoke_at_provider && before.shredded_at.is_none();
-        let spared = if revoke { self.revoke_all_at_provider(&command.workspace).await? } else { 0 };
+        let spared = if revoke {
+            // However many tokens there are: a repeat would have to begin with the first again.
+            self.work.to_the_end(self.revoke_all_at_provider(&command.workspace)).await?
+        } else {
+            0
+        };
         let now = self.clock.now();
         let entry = Shredding { workspace: command.workspace.clone(), at: now, by: caller.name.clone() };
         let run = self.new_run(JobKind::Shredding, now, RunCause::Request);
