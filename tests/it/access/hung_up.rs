@@ -21,7 +21,7 @@ const DEAD: &str = r#"{"error":{"code":190,"error_subcode":460,"message":"x","ty
 
 /// A connection whose tokens can be made to stall at the provider.
 pub(crate) struct Stalled {
-    connection: String,
+    pub(crate) connection: String,
     /// The token that it holds, and another of the same person.
     tokens: [String; 2],
 }

@@ -57,7 +57,8 @@ mod tests {
         let circuit = Circuit::new(follow);
         assert!(circuit.guard(async { Ok::<_, StoreError>(1) }).await.is_ok());
         let never = circuit.guard(std::future::pending::<Result<(), StoreError>>());
-        let ((), waited) = tokio::join!(async { drop(reachable.send_replace(false)) }, never);
+        let ((), waited) =
+            tokio::join!(async { reachable.send_modify(|reachable| *reachable = false) }, never);
         assert!(matches!(waited, Err(StoreError::Unavailable(_))));
         assert!(circuit.check().is_err());
         reachable.send_replace(true);
