@@ -140,11 +140,12 @@ on_both_databases! {
         connector.store("initech", &ana.long_lived_token()).await.expect("a new consent works");
     }
 
-    async fn revoking_at_the_provider_counts_all_that_share_the_grant(world: World) {
+    async fn revoking_at_the_provider_ends_all_that_share_the_grant_within_seconds(world: World) {
         let (ana, ben) = (world.person("ana"), world.person("ben"));
         ana.page("Shop");
         ana.page("Blog");
         let (connector, viewer) = (world.connector().await, world.viewer().await);
+        let feed = viewer.watch_all().await;
         let with_pages = async |workspace: &str| {
             let options = pb::IntakeOptions { connect_pages: true, ..Default::default() };
             let pasted = world.pasted(workspace, &ana.long_lived_token());
@@ -172,6 +173,8 @@ on_both_databases! {
             connection_id: here.clone(),
             revoke_at_provider: true,
             allow_shared,
+            // Its own pages are found all the same.
+            erase_subject: true,
             ..Default::default()
         };
         let limited = world.caller(Role::Connector, &[ACME]).await;
@@ -181,6 +184,13 @@ on_both_databases! {
         assert!(!told.contains("globex") && !told.contains("initech") && !told.contains(&there), "{told}");
         let revoked = limited.revoke_token(ask(true)).await.unwrap();
         assert_eq!(revoked.provider_outcome(), ProviderOutcome::Revoked);
+        for id in [&there, &third].into_iter().chain(&own_pages).chain(&their_pages) {
+            feed.first(id, Kind::Invalidated).await;
+            let refused = world.ingestion().await.fetch(id).await.unwrap_err();
+            refused.is(Code::FailedPrecondition, Reason::TokenInvalid);
+        }
+        assert!(world.ingestion().await.fetch(&unrelated).await.is_ok());
+        assert_eq!(feed.kinds_of(&unrelated), [Kind::Connected]);
     }
 
     async fn connections_without_a_subject_share_nothing(world: World) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    AccountChange, Cause, ConnectionId, Principal, RefusalKind, RequestId, Standing, TokenVersion,
+    AccountChange, Cause, Connection, ConnectionId, Principal, RefusalKind, RequestId, Standing, TokenVersion,
 };
 use crate::provider::Revocation;
 use crate::store::{Abort, HeldToken, Needs};
@@ -131,8 +131,11 @@ impl Vault {
         let (id, now, by) = (held.connection.id, self.clock.now(), caller.name.clone());
         let (expected, erase) = (command.if_version, command.erase_subject);
         let policy = self.policy();
+        // What one call ends at a provider, it ends for all that share the grant.
+        let shared_end = held.sealed.is_some()
+            && matches!(provider_outcome, ProviderOutcome::Revoked | ProviderOutcome::AlreadyGone);
         self.store
-            .write_with(Needs { connections: vec![id], alone: false }, move |tx| {
+            .write_with(Needs { connections: vec![id], alone: shared_end }, move |tx| {
                 let (by, claim, policy) = (by.clone(), claim.clone(), Arc::clone(&policy));
                 Box::pin(async move {
                     let Some(before) = tx.lock_connection(id).await? else {
@@ -147,6 +150,11 @@ impl Vault {
                             expected,
                             actual,
                         }));
+                    }
+                    // Before the subject is erased, by which they are found.
+                    if shared_end {
+                        let (provider, subject) = (&before.provider, &before.subject.id);
+                        tx.make_subject_due(provider, &before.app_id, subject, now).await?;
                     }
                     let mut after = before.clone();
                     if !matches!(before.standing, Standing::Revoked { .. }) {
@@ -190,11 +198,33 @@ impl Vault {
             Ok(Revocation::Revoked) => Ok(ProviderOutcome::Revoked),
             Ok(Revocation::AlreadyGone) => Ok(ProviderOutcome::AlreadyGone),
             Ok(Revocation::NotSupported) => Ok(ProviderOutcome::NotSupported),
-            Err(refusal) if matches!(refusal.kind, RefusalKind::Dead { .. }) => {
-                Ok(ProviderOutcome::AlreadyGone)
+            Err(refusal) => {
+                if matches!(refusal.kind, RefusalKind::Dead { .. }) {
+                    return Ok(ProviderOutcome::AlreadyGone);
+                }
+                // If only the reply was lost, the provider has revoked the token all the same.
+                if matches!(refusal.kind, RefusalKind::Transient { .. }) {
+                    self.examine_grant(&held.connection).await?;
+                }
+                Err(VaultError::from_provider_trouble(&refusal, provider.id()))
             }
-            Err(refusal) => Err(VaultError::from_provider_trouble(&refusal, provider.id())),
         }
+    }
+
+    /// Has everything examined at once that ends with a connection's token at the provider.
+    pub(in crate::vault) async fn examine_grant(&self, connection: &Connection) -> Result<(), VaultError> {
+        let (provider, app_id) = (connection.provider.clone(), connection.app_id.clone());
+        let (subject_id, now) = (connection.subject.id.clone(), self.clock.now());
+        self.store
+            .write_with(Needs { alone: true, ..Needs::default() }, move |tx| {
+                let (provider, app_id, subject_id) = (provider.clone(), app_id.clone(), subject_id.clone());
+                Box::pin(async move {
+                    tx.make_subject_due(&provider, &app_id, &subject_id, now).await?;
+                    Ok::<_, Abort<VaultError>>(())
+                })
+            })
+            .await?;
+        Ok(())
     }
 }
 

@@ -189,7 +189,13 @@ impl Vault {
         let Ok(provider) = self.provider_of(connection) else { return Ok(AtProvider::Done) };
         let Ok(secret) = self.open_secret(&held).await else { return Ok(AtProvider::Done) };
         match provider.revoke(&secret, &connection.subject, connection.facts.kind).await {
-            Ok(_) => Ok(AtProvider::Done),
+            Ok(_) => {
+                // Another workspace may have connected the same person meanwhile.
+                if self.store.read().await?.shared_outside(connection).await? > 0 {
+                    self.examine_grant(connection).await?;
+                }
+                Ok(AtProvider::Done)
+            }
             Err(refusal) => match refusal.kind {
                 RefusalKind::Transient { .. }
                 | RefusalKind::Throttled { .. }

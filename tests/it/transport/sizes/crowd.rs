@@ -34,9 +34,10 @@ pub(super) async fn plant_tokens(world: &World, targets: &[usize]) -> Vec<String
         let sql = format!(
             "INSERT INTO ad_platform_connections (connection_id, workspace_id, provider, app_id, subject_key,
                  subject_id, subject_name, subject_kind, token_version, secret_id, revision, kind, expires_at,
-                 expiry_source, expires_sort, scopes, granular_scopes, standing, last_validated_at, created_at, updated_at)
+                 expiry_source, expires_sort, scopes, granular_scopes, standing, last_validated_at, next_validation_at,
+                 created_at, updated_at)
              VALUES ({uuid}, 'crowd', 'meta', '1', '{id}', '{id}', 'Person', 'USER', 1, {uuid}, 1, 'LONG_LIVED_USER',
-                     {end}, 'PROVIDER', {end}, '[]', '{granular}', 'LIVE', {now}, {now}, {now})"
+                     {end}, 'PROVIDER', {end}, '[]', '{granular}', 'LIVE', {now}, NULL, {now}, {now})"
         );
         world.database.execute(sql).await;
         planted.push(id);
