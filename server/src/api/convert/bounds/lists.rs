@@ -55,9 +55,9 @@ fn least_bytes(scope: &pb::GranularScope) -> usize {
     FRAME + text_bytes(&scope.scope) + scope.target_ids.first().map_or(0, |id| text_bytes(id)) + COUNT
 }
 
-/// The bytes of a text with tag and length, for fields up to number 2047.
+/// The bytes of a text with tag and length. All lists that are cut have field numbers up to 15, whose tags are one byte.
 fn text_bytes(text: &str) -> usize {
-    2 + length_delimiter_len(text.len()) + text.len()
+    1 + length_delimiter_len(text.len()) + text.len()
 }
 
 fn bytes(list: &[String]) -> usize {

@@ -80,7 +80,7 @@ fn is_beginning(shown: &pb::Token, all: &pb::Token) {
 fn a_token_of_any_shape_fits_and_counts_what_it_lost() {
     let mut dice = Dice(1);
     let (mut whole_ones, mut cut) = (0, 0);
-    for number in 0..150 {
+    for number in 0..60 {
         let all = dice.token(number);
         for most in [4_000, 100_000, PAGE, WHOLE] {
             let mut shown = all.clone();
@@ -97,7 +97,7 @@ fn a_token_of_any_shape_fits_and_counts_what_it_lost() {
             }
         }
     }
-    assert!(whole_ones > 100 && cut > 100, "{whole_ones} whole, {cut} cut");
+    assert!(whole_ones > 40 && cut > 40, "{whole_ones} whole, {cut} cut");
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn short_lists_stay_whole_and_long_ones_share_the_room() {
 fn an_event_that_lists_too_much_is_cut_on_both_sides() {
     let mut dice = Dice(2);
     let mut cut = 0;
-    for number in 0..100 {
+    for number in 0..30 {
         let all = dice.event(number);
         let mut shown = all.clone();
         let length = fit(&mut shown, PAGE);
@@ -157,13 +157,13 @@ fn an_event_that_lists_too_much_is_cut_on_both_sides() {
         begins(&shown.removed, shown.left_out_removed, &all.removed);
         cut += i32::from(shown.left_out_added + shown.left_out_removed > 0);
     }
-    assert_eq!(cut, 10);
+    assert_eq!(cut, 3);
 }
 
 #[test]
 fn pages_hold_every_element_once_and_never_more_than_a_mebibyte() {
     let mut dice = Dice(3);
-    for (count, page_size) in [(40, 1), (40, 7), (80, 50), (80, 1_000)] {
+    for (count, page_size) in [(20, 1), (20, 7), (40, 50), (40, 1_000)] {
         let all: Vec<_> = (0..count).map(|number| dice.token(number)).collect();
         let mut left = all.as_slice();
         while !left.is_empty() {
