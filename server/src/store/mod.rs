@@ -33,7 +33,8 @@ use tokio_util::task::TaskTracker;
 pub use access::{ApiKeyFacts, ApiKeyRecord, Shredding, WorkspaceFacts};
 pub use audit::{ChainState, Outgoing};
 pub use connections::{
-    DueValidation, HeldToken, ListDrive, ListPosition, ListRange, NewSecret, PendingSecret, StandingName,
+    DueValidation, ExchangedToken, HeldToken, ListDrive, ListPosition, ListRange, NewSecret, PendingSecret,
+    StandingName,
 };
 pub use engine::{Abort, Batch, Feed, Live, Needs, Numbered, Recent};
 pub use feed::{Bookmark, EventDrive, Scope};

@@ -2,6 +2,7 @@
 
 mod ad_accounts;
 mod due;
+mod exchanged;
 mod list;
 mod reports;
 mod rows;
@@ -10,6 +11,7 @@ mod shared;
 mod table;
 
 pub use due::DueValidation;
+pub use exchanged::ExchangedToken;
 pub use list::{ListDrive, ListPosition, ListRange, StandingName};
 pub(in crate::store) use rows::{expiry_from, expiry_source_name};
 pub use secrets::{HeldToken, NewSecret, PendingSecret};

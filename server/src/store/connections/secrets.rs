@@ -219,6 +219,7 @@ impl Tx {
             .execute()
             .await?;
         self.query("DELETE FROM token_reports WHERE connection_id = $1").bind(id.as_uuid()).execute().await?;
+        self.forget_exchanged_for(id).await?;
         self.changed(Change::Connection(id));
         Ok(())
     }

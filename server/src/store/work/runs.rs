@@ -389,6 +389,31 @@ impl Tx {
         Ok(row.map_or(0, |row| row.generation))
     }
 
+    /// Gives up claims that will not be claimed again, such as those of processes that died with them.
+    pub async fn forget_claims(&mut self, prefix: &str, before: Timestamp) -> Result<u64, StoreError> {
+        self.query("DELETE FROM claims WHERE scope LIKE $1 AND claimed_at < $2")
+            .bind(format!("{prefix}%"))
+            .bind(before.as_micros())
+            .execute()
+            .await
+    }
+
+    /// Gives a claim up for good.
+    pub async fn drop_claim(
+        &mut self,
+        scope: &str,
+        by: Incarnation,
+        generation: i64,
+    ) -> Result<(), StoreError> {
+        self.query("DELETE FROM claims WHERE scope = $1 AND incarnation = $2 AND generation = $3")
+            .bind(scope.to_owned())
+            .bind(by.as_uuid())
+            .bind(generation)
+            .execute()
+            .await?;
+        Ok(())
+    }
+
     pub async fn release_claim(
         &mut self,
         scope: &str,

@@ -1,14 +1,17 @@
-//! The jobs `event-retention` and `housekeeping`: they delete events, requests and runs that were kept long enough.
+//! The jobs `event-retention` and `housekeeping`: they delete what was kept long enough.
 
 use std::time::Duration;
 
 use crate::store::{Abort, JobRun, Needs};
 use crate::vault::error::VaultError;
 use crate::vault::jobs::run::{Progress, RunFailed};
+use crate::vault::once::claims::PASTES;
 use crate::vault::state::Vault;
 
 /// How long ended runs are kept.
 const RUNS_KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// How long the claim of a process that died is kept.
+const CLAIMS_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Events deleted in one transaction.
 const EVENTS_AT_ONCE: i64 = 5_000;
 
@@ -56,7 +59,9 @@ impl Vault {
                 Box::pin(async move {
                     let requests = tx.forget_requests(now).await?;
                     let runs = tx.forget_runs(now - RUNS_KEPT).await?;
-                    Ok::<_, Abort<VaultError>>(requests + runs)
+                    let exchanged = tx.forget_exchanged(now).await?;
+                    let claims = tx.forget_claims(PASTES, now - CLAIMS_KEPT).await?;
+                    Ok::<_, Abort<VaultError>>(requests + runs + exchanged + claims)
                 })
             })
             .await

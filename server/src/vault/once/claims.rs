@@ -1,8 +1,8 @@
-//! Exchanges: only one task of one process may exchange a connection's token at a time.
+//! Exchanges: only one task of one process may exchange a connection's token, or a pasted one, at a time.
 
 use std::time::Duration;
 
-use crate::model::{ConnectionId, Incarnation};
+use crate::model::{ConnectionId, Incarnation, Secret, WorkspaceId};
 use crate::store::{Abort, Tx};
 use crate::vault::error::VaultError;
 use crate::vault::state::Vault;
@@ -11,6 +11,13 @@ use crate::vault::state::in_flight::InFlightGuard;
 /// How long a process waits before it exchanges under a claim that it took over: the process that ended may still have
 /// its one provider call in progress, which lasts 20 s at most.
 const SUCCESSION: Duration = Duration::from_secs(25);
+
+/// How the scopes of claims on pasted tokens begin.
+pub(in crate::vault) const PASTES: &str = "paste:";
+/// How often to try again for the claim on a pasted token that another task exchanges.
+const PASTE_PAUSE: Duration = Duration::from_millis(100);
+/// How long to wait for it. Exchanging twice harms nobody, so a caller does not wait for ever.
+const PASTE_WAIT: Duration = Duration::from_secs(30);
 
 /// The right to exchange. Every write that relies on it calls [`Fence::check`].
 pub(in crate::vault) struct ExchangeClaim {
@@ -47,11 +54,42 @@ impl Vault {
         &self,
         id: ConnectionId,
     ) -> Result<Option<ExchangeClaim>, VaultError> {
+        let Some((claimed, inherited)) = self.claim(format!("exchange:{id}")).await? else { return Ok(None) };
+        if inherited {
+            tracing::info!(connection = %id, "taking over an exchange from a process that ended; waiting until its last call is over");
+            tokio::select! {
+                () = tokio::time::sleep(SUCCESSION) => {}
+                () = self.work.stopping.cancelled() => return Err(VaultError::ShuttingDown),
+            }
+        }
+        Ok(Some(claimed))
+    }
+
+    /// Claims the exchange of a token that was pasted into a workspace, across replicas, and waits until no other task
+    /// works on it. `None`: it took too long; exchanging twice is wasteful, but harms nobody.
+    pub(in crate::vault) async fn claim_paste(
+        &self,
+        workspace: &WorkspaceId,
+        pasted: &Secret,
+    ) -> Result<Option<ExchangeClaim>, VaultError> {
+        let mac = self.keys.index.mac("paste", &[workspace.as_str().as_bytes(), pasted.expose().as_bytes()]);
+        let scope = format!("{PASTES}{}", hex::encode(mac));
+        let claimed = async {
+            loop {
+                if let Some((claimed, _)) = self.claim(scope.clone()).await? {
+                    return Ok(claimed);
+                }
+                tokio::time::sleep(PASTE_PAUSE).await;
+            }
+        };
+        tokio::time::timeout(PASTE_WAIT, claimed).await.ok().transpose()
+    }
+
+    /// Claims a scope, and says whether the claim was taken over from a process that ended. `None`: another task has it.
+    async fn claim(&self, scope: String) -> Result<Option<(ExchangeClaim, bool)>, VaultError> {
         self.may_change()?;
-        let scope = format!("exchange:{id}");
         let Some(in_flight) = self.exchanges_in_flight.enter(scope.as_str()) else { return Ok(None) };
         let (unit_scope, own, now) = (scope.clone(), self.store.incarnation(), self.clock.now());
-        // The generation, and whether the claim was taken over from a process that ended.
         let claimed: Option<(i64, bool)> = self
             .store
             .write(move |tx| {
@@ -72,16 +110,8 @@ impl Vault {
             })
             .await?;
         let Some((generation, inherited)) = claimed else { return Ok(None) };
-        let claimed =
-            ExchangeClaim { fence: Fence { scope, incarnation: own, generation }, _in_flight: in_flight };
-        if inherited {
-            tracing::info!(connection = %id, "taking over an exchange from a process that ended; waiting until its last call is over");
-            tokio::select! {
-                () = tokio::time::sleep(SUCCESSION) => {}
-                () = self.work.stopping.cancelled() => return Err(VaultError::ShuttingDown),
-            }
-        }
-        Ok(Some(claimed))
+        let fence = Fence { scope, incarnation: own, generation };
+        Ok(Some((ExchangeClaim { fence, _in_flight: in_flight }, inherited)))
     }
 
     /// Fails if a claim is no longer ours. Checked right before the provider is called.
@@ -105,7 +135,12 @@ impl Vault {
             .write(move |tx| {
                 let fence = fence.clone();
                 Box::pin(async move {
-                    tx.release_claim(&fence.scope, fence.incarnation, fence.generation).await?;
+                    let Fence { scope, incarnation, generation } = &fence;
+                    if scope.starts_with(PASTES) {
+                        tx.drop_claim(scope, *incarnation, *generation).await?;
+                    } else {
+                        tx.release_claim(scope, *incarnation, *generation).await?;
+                    }
                     Ok::<_, Abort<VaultError>>(())
                 })
             })

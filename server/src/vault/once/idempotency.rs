@@ -82,8 +82,11 @@ impl Vault {
         match self.begin(caller, request).await? {
             Begun::Ours(claim) => {
                 let done = work(claim.clone()).await;
-                if done.is_err() {
-                    self.give_up(claim).await;
+                match &done {
+                    // Work goes on after its caller has stopped waiting, and may still finish the claim. If it does
+                    // not, a repeat takes the claim over.
+                    Ok(_) | Err(VaultError::OutOfTime) => {}
+                    Err(_) => self.give_up(claim).await,
                 }
                 done
             }

@@ -211,14 +211,14 @@ impl Work {
         &self,
         questions: &Questions<Q, A>,
         question: Q,
-        line: Line,
+        line: impl Into<Option<Line>>,
         work: impl Future<Output = Result<A, VaultError>> + Send + 'static,
     ) -> Result<A, VaultError>
     where
         Q: Eq + Hash + Clone + Send + 'static,
         A: Clone + Send + Sync + 'static,
     {
-        let (listener, answer, _aside) = self.ask(questions, question, line, work)?;
+        let (listener, answer, _aside) = self.ask(questions, question, line.into(), work)?;
         Self::heard(listener, answer).await
     }
 
@@ -227,7 +227,7 @@ impl Work {
         &self,
         questions: &Questions<Q, A>,
         question: Q,
-        line: Line,
+        line: Option<Line>,
         work: impl Future<Output = Result<A, VaultError>> + Send + 'static,
     ) -> Result<(Listener, watch::Receiver<Option<Result<A, VaultError>>>, Option<Place>), VaultError>
     where
@@ -241,7 +241,7 @@ impl Work {
             return Ok((listener, earlier.answer.clone(), Some(self.step_aside()?)));
         }
         let (listeners, listener) = Listeners::first();
-        let (task, aside) = self.prepare(Some(line), &listeners, work)?;
+        let (task, aside) = self.prepare(line, &listeners, work)?;
         let (tell, answer) = watch::channel(None);
         asked.insert(question.clone(), Asked { listeners: listeners.clone(), answer: answer.clone() });
         let open = Open { questions: Arc::clone(&questions.0), question, listeners };

@@ -13,16 +13,18 @@ use crate::model::{
     WorkspaceId,
 };
 use crate::provider::Provider;
+use crate::store::Origin;
 use crate::vault::error::VaultError;
 use crate::vault::once::claims::Fence;
 use crate::vault::once::idempotency::RequestClaim;
 use crate::vault::state::Vault;
-use crate::vault::token::store::accept::{IntakeOptions, ShortLived};
+use crate::vault::token::store::accept::IntakeOptions;
 use crate::vault::token::store::pasted_text;
 use crate::vault::token::store::save::Destination;
+use crate::vault::token::store::take_in::TakenIn;
 use crate::vault::token::target::Target;
 use crate::vault::token::view::TokenView;
-use save::{ExchangeOutcome, ExchangedBefore, movement};
+use save::{Done, ExchangeOutcome, ExchangedBefore, movement};
 use settle::{Exchanging, Settled};
 use weigh::Drawback;
 
@@ -47,7 +49,7 @@ pub enum ExchangeSubject {
     },
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Exchange {
     pub token: TokenView,
     pub outcome: ExchangeOutcome,
@@ -78,36 +80,47 @@ impl Vault {
                 if !caller.workspaces.contains(&workspace) {
                     return Err(VaultError::WorkspaceNotFound(workspace));
                 }
-                let adapter = self.provider(&provider)?;
+                self.provider(&provider)?;
                 let pasted = pasted_text::parse(&access_token, "new_token.access_token")?;
-                let (vault, caller) = (Arc::clone(self), caller.clone());
-                self.work
-                    .detached(async move {
-                        let version = version_bytes(command.if_version);
-                        let parts: [&[u8]; 5] = [
-                            b"new",
-                            workspace.as_str().as_bytes(),
-                            provider.as_str().as_bytes(),
-                            pasted.expose().as_bytes(),
-                            &version,
-                        ];
-                        let request = vault.request("ExchangeToken", command.request_id.as_ref(), &parts);
-                        let work = async |claim| {
-                            let destination = Destination {
-                                workspace,
-                                provider,
-                                connection: None,
-                                parent: None,
-                                if_version: command.if_version,
-                                options: IntakeOptions::default(),
-                                claim,
-                            };
-                            vault.exchange_new(&*adapter, pasted, &destination).await
+                let version = version_bytes(command.if_version);
+                let parts: [&[u8]; 5] = [
+                    b"new",
+                    workspace.as_str().as_bytes(),
+                    provider.as_str().as_bytes(),
+                    pasted.expose().as_bytes(),
+                    &version,
+                ];
+                let equal = self.equal("ExchangeToken", &parts);
+                let request = self.request("ExchangeToken", command.request_id.as_ref(), &parts);
+                let (vault, if_version) = (Arc::clone(self), command.if_version);
+                let work = async |claim| {
+                    let exchange = |claim| async move {
+                        let adapter = vault.provider(&provider)?;
+                        let destination = Destination {
+                            workspace,
+                            provider,
+                            connection: None,
+                            parent: None,
+                            if_version,
+                            options: IntakeOptions::default(),
+                            claim,
                         };
-                        let repeat = async |before| vault.exchanged_before(&caller, before).await;
-                        vault.once(&caller, request, work, repeat).await
-                    })
-                    .await
+                        vault.exchange_new(&*adapter, pasted, &destination).await
+                    };
+                    let outcome = |exchange: &Exchange| {
+                        Some(ExchangedBefore {
+                            connection: exchange.token.connection.id,
+                            outcome: Done::Exchanged(exchange.outcome),
+                            previous_expiry: exchange.previous_expiry,
+                        })
+                    };
+                    let exchange =
+                        self.together(&self.exchanges, equal, None, claim, exchange, outcome).await?;
+                    Origin::note_subject(&exchange.token.connection);
+                    Ok(exchange)
+                };
+                let repeat = async |before| self.exchanged_before(caller, before).await;
+                self.once(caller, request, work, repeat).await
             }
         }
     }
@@ -157,12 +170,9 @@ impl Vault {
         pasted: Secret,
         destination: &Destination,
     ) -> Result<Exchange, VaultError> {
-        let accepted = self
-            .accept(provider, &destination.workspace, pasted, destination.options, ShortLived::Exchange)
-            .await?;
+        let TakenIn { accepted, connection, .. } = self.take_in(provider, pasted, destination).await?;
         let previous_expiry = accepted.pasted_expiry;
         let outcome = movement(accepted.inspected.facts.expiry, previous_expiry);
-        let (connection, _) = self.save(destination, Arc::new(accepted)).await?;
         tracing::info!(connection = %connection.id, ?outcome, "token exchanged and stored");
         Ok(Exchange {
             token: self.view_stored(connection).await,

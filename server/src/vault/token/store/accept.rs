@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::model::{
-    Expiry, ExpirySource, GrantState, RefusalReason, Secret, SubjectType, Timestamp, TokenKind, WorkspaceId,
+    Expiry, ExpirySource, GrantState, RefusalReason, Secret, SubjectType, Timestamp, TokenKind,
 };
 use crate::provider::{Inspected, Provider};
 use crate::vault::error::VaultError;
@@ -12,6 +12,11 @@ use crate::vault::state::Vault;
 
 /// The assumed life of a long-lived user token whose expiry the provider does not name.
 const USUAL_LIFE: Duration = Duration::from_secs(60 * 24 * 60 * 60);
+
+/// The assumed life of a short-lived token whose expiry the provider does not name.
+const USUAL_SHORT_LIFE: Duration = Duration::from_secs(60 * 60);
+/// The longest time for which a short-lived token is remembered.
+const LONGEST_SHORT_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What a caller may allow that is denied by default.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -32,39 +37,37 @@ pub(in crate::vault) struct Accepted {
     pub(in crate::vault) inspected: Inspected,
     /// The expiry of the token that the caller brought, before any exchange.
     pub(in crate::vault) pasted_expiry: Expiry,
+    /// What the caller brought, if the token was exchanged.
+    pub(in crate::vault) exchanged_from: Option<ExchangedFrom>,
 }
 
-/// Whether a short-lived token is exchanged for one that lasts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::vault) enum ShortLived {
-    Exchange,
-    Keep,
+impl Accepted {
+    /// A token that was not exchanged.
+    pub(in crate::vault) fn new(secret: Secret, inspected: Inspected) -> Self {
+        Self { secret, pasted_expiry: inspected.facts.expiry, inspected, exchanged_from: None }
+    }
+}
+
+/// A short-lived token that a person pasted, and that was exchanged.
+pub(in crate::vault) struct ExchangedFrom {
+    pub(in crate::vault) secret: Secret,
+    pub(in crate::vault) ends_at: Timestamp,
 }
 
 impl Vault {
-    pub(in crate::vault) async fn accept(
+    /// Accepts a token as it is, although it may be short-lived.
+    pub(super) async fn accept(
         &self,
         provider: &dyn Provider,
-        workspace: &WorkspaceId,
         pasted: Secret,
         options: IntakeOptions,
-        short_lived: ShortLived,
     ) -> Result<Accepted, VaultError> {
-        let now = self.clock.now();
-        let inspected = inspect(provider, &pasted, now).await?;
-        let accepted = match (inspected.facts.kind, short_lived) {
-            (TokenKind::ShortLivedUser, ShortLived::Exchange) => {
-                self.may_change()?;
-                self.work.begin(workspace, Some(&inspected.subject.id)).await?;
-                make_lasting(provider, &pasted, &inspected, self.clock.now()).await?
-            }
-            _ => Accepted { secret: pasted, pasted_expiry: inspected.facts.expiry, inspected },
-        };
-        self.check_scopes(provider, accepted, options).await
+        let inspected = inspect(provider, &pasted, self.clock.now()).await?;
+        self.check_scopes(provider, Accepted::new(pasted, inspected), options).await
     }
 
     /// Checks the scopes that the person granted. A declined scope does not count, even if the token names it.
-    async fn check_scopes(
+    pub(super) async fn check_scopes(
         &self,
         provider: &dyn Provider,
         mut accepted: Accepted,
@@ -100,7 +103,11 @@ impl Vault {
     }
 }
 
-async fn inspect(provider: &dyn Provider, secret: &Secret, now: Timestamp) -> Result<Inspected, VaultError> {
+pub(super) async fn inspect(
+    provider: &dyn Provider,
+    secret: &Secret,
+    now: Timestamp,
+) -> Result<Inspected, VaultError> {
     let inspected = provider
         .inspect(secret)
         .await
@@ -122,17 +129,31 @@ async fn inspect(provider: &dyn Provider, secret: &Secret, now: Timestamp) -> Re
 }
 
 /// Exchanges a short-lived token and verifies that the new one lasts longer.
-async fn make_lasting(
+pub(super) async fn make_lasting(
     provider: &dyn Provider,
-    short: &Secret,
+    short: Secret,
     before: &Inspected,
     now: Timestamp,
 ) -> Result<Accepted, VaultError> {
     let exchanged = provider
-        .exchange(short, before.facts.kind)
+        .exchange(&short, before.facts.kind)
         .await
         .map_err(|refusal| VaultError::from_intake_refusal(&refusal, provider))?;
-    let mut inspected = inspect(provider, &exchanged.secret, now).await?;
+    let impossible = |why: &str| VaultError::ExchangeNotPossible {
+        connection: None,
+        provider: provider.id().clone(),
+        why: why.to_owned(),
+        end: before.facts.expiry,
+    };
+    let mut inspected = match inspect(provider, &exchanged.secret, now).await {
+        Ok(inspected) => inspected,
+        Err(VaultError::ProviderRefusedToken { .. } | VaultError::TokenOfOtherApp { .. }) => {
+            // Is it the fault of what was pasted? The exchange may have ended it.
+            inspect(provider, &short, now).await?;
+            return Err(impossible("the provider's exchange gave a token that does not work"));
+        }
+        Err(trouble) => return Err(trouble),
+    };
     if inspected.subject.id != before.subject.id {
         return Err(VaultError::SubjectMismatch {
             connection: None,
@@ -150,12 +171,14 @@ async fn make_lasting(
     if inspected.facts.kind == TokenKind::ShortLivedUser
         || !inspected.facts.expiry.is_later(before.facts.expiry)
     {
-        return Err(VaultError::ExchangeNotPossible {
-            connection: None,
-            provider: provider.id().clone(),
-            why: "the provider's exchange did not lengthen the short-lived token's life".into(),
-            end: before.facts.expiry,
-        });
+        return Err(impossible("the provider's exchange did not lengthen the short-lived token's life"));
     }
-    Ok(Accepted { secret: exchanged.secret, inspected, pasted_expiry: before.facts.expiry })
+    let usual_end = now + USUAL_SHORT_LIFE;
+    let ends_at = before.facts.expiry.at().unwrap_or(usual_end).min(now + LONGEST_SHORT_LIFE);
+    Ok(Accepted {
+        secret: exchanged.secret,
+        inspected,
+        pasted_expiry: before.facts.expiry,
+        exchanged_from: Some(ExchangedFrom { secret: short, ends_at }),
+    })
 }

@@ -89,8 +89,7 @@ impl Vault {
             options: IntakeOptions::default(),
             claim: RequestClaim::default(),
         };
-        let pasted_expiry = inspected.facts.expiry;
-        let accepted = Accepted { secret: page.secret, inspected, pasted_expiry };
+        let accepted = Accepted::new(page.secret, inspected);
         let (connection, _) = self.save(&destination, Arc::new(accepted)).await?;
         Ok(connection.id)
     }

@@ -1,14 +1,16 @@
 //! StoreToken: a person pastes a token, and the vault keeps it.
 //!
-//! The token goes one way: [`pasted`] cleans the text, [`accept`] asks the provider (inspect, exchange if it is
-//! short-lived, check the scopes), [`save`] writes everything in one transaction, and then the checks of
-//! [`super::validate`] try the stored token out. No transaction is open while the provider is asked, and a failure at
-//! any step before the commit leaves the old token in place and working.
+//! The token goes one way: [`pasted_text`] cleans the text, [`accept`] asks the provider (inspect, exchange if it is
+//! short-lived, check the scopes), [`save`] writes everything in one transaction ([`take_in`] does both), and then the
+//! checks of [`super::validate`] try the stored token out. Callers who paste the same at once share one intake. No
+//! transaction is open while the provider is asked, and a failure at any step before the commit leaves the old token in
+//! place and working.
 
 pub(in crate::vault) mod accept;
 mod connect_pages;
 pub(in crate::vault) mod pasted_text;
 pub(in crate::vault) mod save;
+pub(in crate::vault) mod take_in;
 
 use std::sync::Arc;
 
@@ -16,6 +18,7 @@ use crate::model::{
     Check, CheckResult, ConnectionId, Principal, ProviderId, RequestId, Secret, TokenVersion, WorkspaceId,
 };
 use crate::provider::Provider;
+use crate::store::Origin;
 use crate::vault::error::VaultError;
 use crate::vault::once::idempotency::RequestClaim;
 use crate::vault::state::Vault;
@@ -24,8 +27,9 @@ use crate::vault::token::inspection::{Applied, Findings};
 use crate::vault::token::target::Target;
 use crate::vault::token::validate::checks::{Examination, Patient, worst};
 use crate::vault::token::view::TokenView;
-use accept::{Accepted, IntakeOptions, ShortLived};
+use accept::{Accepted, IntakeOptions};
 use save::{Destination, IntakeOutcome, StoredBefore, check_replaces, new_connection};
+use take_in::TakenIn;
 
 #[derive(Debug)]
 pub struct StoreToken {
@@ -43,7 +47,7 @@ pub struct StoreToken {
     pub validate_only: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Intake {
     /// The stored token; for `ValidatedOnly` the token that would be stored.
     pub token: TokenView,
@@ -75,43 +79,48 @@ impl Vault {
     ) -> Result<Intake, VaultError> {
         self.may_store(caller, &command).await?;
         let pasted = pasted_text::parse(&command.access_token, "access_token")?;
-        let (vault, caller) = (Arc::clone(self), caller.clone());
+        let options = command.options;
+        let flags = [
+            u8::from(options.allow_missing_scopes),
+            u8::from(options.allow_fewer_scopes),
+            u8::from(options.allow_subject_change),
+            u8::from(options.connect_pages),
+            u8::from(command.validate_only),
+        ];
+        let connection = command.connection.map(|id| id.to_string()).unwrap_or_default();
+        let version = command.if_version.map_or(0, TokenVersion::get).to_be_bytes();
+        let parts: [&[u8]; 6] = [
+            command.workspace.as_str().as_bytes(),
+            command.provider.as_str().as_bytes(),
+            connection.as_bytes(),
+            pasted.expose().as_bytes(),
+            &flags,
+            &version,
+        ];
+        let equal = self.equal("StoreToken", &parts);
+        // A validation stores nothing, so it may be repeated.
+        let id = command.request_id.as_ref().filter(|_| !command.validate_only);
+        let request = self.request("StoreToken", id, &parts);
         let line = command.connection.map(|id| self.work.line(Turn::Intake, id));
-        self.work.in_turn(line, async move {
-            let options = command.options;
-            let flags = [
-                u8::from(options.allow_missing_scopes),
-                u8::from(options.allow_fewer_scopes),
-                u8::from(options.allow_subject_change),
-                u8::from(options.connect_pages),
-                u8::from(command.validate_only),
-            ];
-            let connection = command.connection.map(|id| id.to_string()).unwrap_or_default();
-            let version = command.if_version.map_or(0, TokenVersion::get).to_be_bytes();
-            let parts: [&[u8]; 6] = [
-                command.workspace.as_str().as_bytes(),
-                command.provider.as_str().as_bytes(),
-                connection.as_bytes(),
-                pasted.expose().as_bytes(),
-                &flags,
-                &version,
-            ];
-            // A validation stores nothing, so it may be repeated.
-            let id = command.request_id.as_ref().filter(|_| !command.validate_only);
-            let request = vault.request("StoreToken", id, &parts);
-            let work = async |claim| {
-                let intake = vault.store_pasted(&command, pasted, claim).await?;
-                let token = &intake.token.connection;
-                tracing::info!(
-                    connection = %token.id, workspace = %token.workspace, version = %token.version, outcome = ?intake.outcome,
-                    by = caller.name, "token stored"
-                );
-                Ok(intake)
+        let vault = Arc::clone(self);
+        let work = async |claim| {
+            let store = |claim| async move { vault.store_pasted(&command, pasted, claim).await };
+            let outcome = |intake: &Intake| {
+                let stored = intake.outcome != IntakeOutcome::ValidatedOnly;
+                let connection = intake.token.connection.id;
+                stored.then_some(StoredBefore { connection, outcome: intake.outcome })
             };
-            let repeat = async |before: StoredBefore| vault.stored_before(&caller, before).await;
-            vault.once(&caller, request, work, repeat).await
-        })
-        .await
+            let intake = self.together(&self.stores, equal, line, claim, store, outcome).await?;
+            let token = &intake.token.connection;
+            Origin::note_subject(token);
+            tracing::info!(
+                connection = %token.id, workspace = %token.workspace, version = %token.version, outcome = ?intake.outcome,
+                by = caller.name, "token stored"
+            );
+            Ok(intake)
+        };
+        let repeat = async |before: StoredBefore| self.stored_before(caller, before).await;
+        self.once(caller, request, work, repeat).await
     }
 
     /// Whether the caller may store a token there. Checked before the provider is asked.
@@ -153,12 +162,9 @@ impl Vault {
         let provider = self.provider(&command.provider)?;
         let options = command.options;
         if command.validate_only {
-            let accepted =
-                self.accept(&*provider, &command.workspace, pasted, options, ShortLived::Keep).await?;
+            let accepted = self.accept(&*provider, pasted, options).await?;
             return self.only_validated(command, &*provider, accepted).await;
         }
-        let accepted =
-            self.accept(&*provider, &command.workspace, pasted, options, ShortLived::Exchange).await?;
         let destination = Destination {
             workspace: command.workspace.clone(),
             provider: command.provider.clone(),
@@ -168,8 +174,8 @@ impl Vault {
             options,
             claim,
         };
-        let accepted = Arc::new(accepted);
-        let (connection, outcome) = self.save(&destination, Arc::clone(&accepted)).await?;
+        let TakenIn { accepted, connection, outcome } =
+            self.take_in(&*provider, pasted, &destination).await?;
         // After the commit there are no errors: what can't be checked is reported in the checks. Even if an exchange had
         // to go on to its end, the checks have only the time that the caller has left.
         let provider = self.provider(&command.provider)?;

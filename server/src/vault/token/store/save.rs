@@ -10,7 +10,7 @@ use crate::model::{
     Standing, Timestamp, TokenVersion, WorkspaceId,
 };
 use crate::provider::Inspected;
-use crate::store::{Abort, Needs, Tx};
+use crate::store::{Abort, ExchangedToken, Needs, Tx};
 use crate::vault::error::{FieldViolation, VaultError};
 use crate::vault::once::idempotency::RequestClaim;
 use crate::vault::state::Vault;
@@ -175,6 +175,15 @@ impl Saving {
         }
         if new_secret {
             secret::put(tx, &self.keys, &connection, &self.accepted.secret, self.now).await?;
+        }
+        if let Some(exchanged) = &self.accepted.exchanged_from {
+            let exchanged = ExchangedToken {
+                fingerprint: self.keys.index.fingerprint(&self.provider, &exchanged.secret),
+                connection: connection.id,
+                secret_id: connection.secret_id,
+                ends_at: exchanged.ends_at,
+            };
+            tx.remember_exchanged(&self.workspace, exchanged).await?;
         }
         self.claim.finish(tx, &StoredBefore { connection: connection.id, outcome }).await?;
         Ok((connection, outcome))

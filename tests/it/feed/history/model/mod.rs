@@ -217,5 +217,7 @@ pub struct Model {
     tokens: BTreeMap<usize, Token>,
     /// The number of tokens that the provider made by itself.
     minted: usize,
+    /// What a token that was pasted into a workspace was exchanged for.
+    exchanged: BTreeMap<(usize, usize), usize>,
     connections: BTreeMap<Slot, Connection>,
 }

@@ -21,8 +21,8 @@ fn reason_of(subcode: u32) -> &'static str {
 
 impl Model {
     pub fn new(now: i64, people: Vec<Person>) -> Self {
-        let (tokens, connections) = (BTreeMap::new(), BTreeMap::new());
-        Self { now, mood: Mood::SameDay, people, tokens, minted: 1_000_000, connections }
+        let (tokens, exchanged, connections) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { now, mood: Mood::SameDay, people, tokens, minted: 1_000_000, exchanged, connections }
     }
 
     /// Gives a token to a person who logs in.

@@ -50,23 +50,20 @@ impl Model {
 
     /// Stores a token without examining it, because a process may die in between.
     pub fn save(&mut self, slot: Slot, pasted: usize) -> (&'static str, Option<usize>) {
-        let Ok(mut word) = self.inspect(pasted) else { return ("Refused", None) };
-        let mut token = pasted;
-        if word.short {
-            let before = word.end;
-            let Ok(exchanged) = self.exchange(pasted) else { return ("Refused", None) };
-            let Ok(after) = self.inspect(exchanged) else { return ("Refused", None) };
-            (token, word) = (exchanged, after);
-            if word.short || !is_later(word.end, before) {
-                return ("Refused", None);
-            }
-        }
+        let (token, word) = match self.exchanged_earlier(slot, pasted) {
+            Some(earlier) => earlier,
+            None => match self.accept(pasted) {
+                Some(accepted) => accepted,
+                None => return ("Refused", None),
+            },
+        };
         if REQUIRED.iter().any(|scope| !word.scopes.contains(*scope)) {
             return ("Refused", None);
         }
         let now = self.now;
         let Some(connection) = self.connections.get_mut(&slot) else {
             self.connections.insert(slot, Connection::new(token, word, now));
+            self.exchanged.insert((slot.0, pasted), token);
             return ("Created", Some(token));
         };
         let worked = connection.held.is_usable(now);
@@ -79,12 +76,33 @@ impl Model {
             held.version += i32::from(!same);
             held.token = Some(token);
         });
+        self.exchanged.insert((slot.0, pasted), token);
         let outcome = match (worked, same) {
             (true, true) => "Unchanged",
             (true, false) => "Replaced",
             (false, _) => "Restored",
         };
         (outcome, Some(token))
+    }
+
+    /// A token that the provider accepts, exchanged if it is short-lived.
+    fn accept(&mut self, pasted: usize) -> Option<(usize, Word)> {
+        let word = self.inspect(pasted).ok()?;
+        if !word.short {
+            return Some((pasted, word));
+        }
+        let exchanged = self.exchange(pasted).ok()?;
+        let after = self.inspect(exchanged).ok()?;
+        (!after.short && is_later(after.end, word.end)).then_some((exchanged, after))
+    }
+
+    /// What a short-lived token was exchanged for, if that is still held and works.
+    fn exchanged_earlier(&self, slot: Slot, pasted: usize) -> Option<(usize, Word)> {
+        let token = *self.exchanged.get(&(slot.0, pasted)).filter(|token| **token != pasted)?;
+        let held = &self.connections.get(&slot)?.held;
+        let lives = self.tokens[&pasted].end.is_some_and(|end| end > self.now);
+        let is_held = lives && held.token == Some(token) && held.is_usable(self.now);
+        is_held.then(|| self.inspect(token).ok()).flatten().map(|word| (token, word))
     }
 
     pub fn validate(&mut self, slot: Slot) {
