@@ -39,8 +39,8 @@ pub use remedy::{Fixer, Guide, Matter, Refused, Remedy, Severity};
 pub use secret::{Fingerprint, Sealed, Secret, exposure_of};
 pub use time::{Clock, Timestamp};
 pub use token::{
-    AdAccount, AdAccountState, Badge, BadgeColor, Connection, DataRefusal, Expiry, ExpirySource, Grant,
-    GrantState, GranularScope, Harm, Health, ListOrder, Observations, Problem, ProblemReason, Renewal,
+    AdAccount, AdAccountState, Badge, BadgeColor, Connection, DataRefusal, DataWord, Expiry, ExpirySource,
+    Grant, GrantState, GranularScope, Harm, Health, ListOrder, Observations, Problem, ProblemReason, Renewal,
     RenewalFailure, Reports, Schedule, Standing, Standpoint, Status, Subject, SubjectType, TokenFacts,
     TokenKind, VALIDATED_EVERY,
 };

@@ -4,6 +4,7 @@ mod bad_input;
 mod endings;
 mod exchanges;
 mod idempotency;
+mod judges;
 mod listing;
 mod make_before_break;
 mod one_exchange;

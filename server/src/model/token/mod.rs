@@ -2,6 +2,7 @@
 
 mod account;
 mod connection;
+mod data_word;
 mod expiry;
 mod facts;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod validation;
 
 pub use account::{AdAccount, AdAccountState};
 pub use connection::{Connection, DataRefusal, ListOrder, Observations, RenewalFailure, Schedule, Standing};
+pub use data_word::DataWord;
 pub(super) use expiry::days_left;
 pub use expiry::{Expiry, ExpirySource};
 pub use facts::{Grant, GrantState, GranularScope, Subject, SubjectType, TokenFacts, TokenKind};

@@ -49,12 +49,12 @@ impl Meta {
                     .query("fields", "id")
                     .query("limit", "1")
             };
-            return self.ask(make, page, deadline).await.map(drop);
+            return self.ask(make, page, deadline).await.map(drop).map_err(of_no_object);
         }
         let make = |app_secret: &Secret| {
             Self::call_with_token(Method::GET, &["me"], token, app_secret).query("fields", "id")
         };
-        self.ask(make, named, deadline).await.map(drop)
+        self.ask(make, named, deadline).await.map(drop).map_err(of_no_object)
     }
 
     /// `/me/permissions`. It does not contain permissions that were never asked for.
@@ -158,6 +158,17 @@ impl Meta {
         let detail = "Meta's list goes in circles or has no end";
         Err(Refusal::new(RefusalKind::Transient { retry_after: None }, detail))
     }
+}
+
+/// The refusal of a call that is about no object: a permission that it lacks is lacking altogether.
+fn of_no_object(refusal: Refusal) -> Refusal {
+    let kind = match refusal.kind {
+        RefusalKind::Permission { .. } if refusal.code != Some(100) => {
+            RefusalKind::Permission { object_only: false }
+        }
+        kind => kind,
+    };
+    Refusal { kind, ..refusal }
 }
 
 /// One page of a list.

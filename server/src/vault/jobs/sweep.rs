@@ -14,6 +14,7 @@ use crate::vault::error::VaultError;
 use crate::vault::jobs::run::{Progress, RunFailed};
 use crate::vault::state::Vault;
 use crate::vault::token::inspection::{Applied, Findings, is_death};
+use crate::vault::token::judges;
 
 /// The position of a run that makes nothing due by itself.
 pub(in crate::vault) const ONLY_DUE: &str = "due";
@@ -203,11 +204,14 @@ impl Vault {
             if !verdict {
                 return Ok(Swept::Failed(Box::new(held.connection)));
             }
-            let accounts = match &word {
-                Ok(_) => provider.ad_accounts(&secret).await.ok(),
-                Err(_) => None,
+            let findings = match &word {
+                Ok(inspected) => {
+                    let (listed, data) = judges::list_or_try(&*provider, &secret, &inspected.facts).await;
+                    Findings { accounts: listed.ok(), data, ..Findings::default() }
+                }
+                Err(_) => Findings::default(),
             };
-            match self.apply_inspection(&held.connection, word, Findings::accounts(accounts)).await {
+            match self.apply_inspection(&held.connection, word, findings).await {
                 Ok(Applied::Updated(connection)) => return Ok(Swept::Asked(connection)),
                 Ok(Applied::Doubted) => return Ok(Swept::Failed(Box::new(held.connection))),
                 // The connection changed meanwhile, so the reply is about an old token: ask again, once.

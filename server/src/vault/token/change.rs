@@ -55,6 +55,10 @@ pub(in crate::vault) async fn write(
     now: Timestamp,
     policy: &Policy,
 ) -> Result<(), Abort<VaultError>> {
+    // What was refused with another secret says nothing about this one.
+    if before.secret_id != after.secret_id {
+        after.seen.data_refusal = None;
+    }
     schedule(Some(before), after, now, policy);
     if !announced.open().any(|incident| incident.key.kind == EventKind::Overdue) {
         after.schedule.overdue_since = None;

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use crate::model::{
-    AccountChange, AdAccount, Cause, Connection, Expiry, Refusal, RefusalKind, RefusalReason, Standing,
-    Timestamp,
+    AccountChange, AdAccount, Cause, Connection, DataWord, Expiry, Refusal, RefusalKind, RefusalReason,
+    Standing, Timestamp,
 };
 use crate::provider::Inspected;
 use crate::store::{Abort, HeldToken, Needs, Origin};
@@ -28,6 +28,8 @@ pub(in crate::vault) enum Applied {
 pub(in crate::vault) struct Findings {
     /// The ad accounts that the token reaches, if they were listed.
     pub(in crate::vault) accounts: Option<Vec<AdAccount>>,
+    /// What a data call of the vault's own said, if the inspector calls the token valid.
+    pub(in crate::vault) data: DataWord,
     /// When a caller last saw the token work.
     pub(in crate::vault) last_success_at: Option<Timestamp>,
     /// The refusal that a caller met, if it names the cause of death better than the inspection. Whether the token is
@@ -35,16 +37,11 @@ pub(in crate::vault) struct Findings {
     pub(in crate::vault) better_cause: Option<Refusal>,
 }
 
-impl Findings {
-    pub(in crate::vault) fn accounts(accounts: Option<Vec<AdAccount>>) -> Self {
-        Self { accounts, ..Self::default() }
-    }
-}
-
-/// Writes into a connection what an inspection of its token found.
+/// Writes into a connection what both judges of its token said.
 pub(in crate::vault) fn learn(
     connection: &mut Connection,
     inspection: &Result<Inspected, Refusal>,
+    data: &DataWord,
     now: Timestamp,
 ) {
     match inspection {
@@ -55,9 +52,11 @@ pub(in crate::vault) fn learn(
             if connection.facts.expiry == Expiry::Unknown {
                 connection.facts.expiry = held;
             }
-            connection.standing = Standing::Live;
+            connection.weigh(data, now);
             connection.note_validated(now);
-            connection.seen.last_known_good = Some(now);
+            if let Some(soon) = connection.next_hearing(data, now) {
+                connection.schedule.next_validation_at = Some(soon);
+            }
         }
         Err(refusal) if is_death(refusal) => {
             connection.note_validated(now);
@@ -68,8 +67,16 @@ pub(in crate::vault) fn learn(
                 learn_death(connection, refusal, now);
             }
         }
-        // Any other refusal says nothing about the token.
-        Err(_) => {}
+        // Any other refusal says nothing about the token, so the provider is soon asked again.
+        Err(_) => {
+            if let (Standing::Live, Some(due)) =
+                (&connection.standing, connection.schedule.next_validation_at)
+            {
+                connection.note_not_validated(now);
+                connection.schedule.next_validation_at =
+                    connection.schedule.next_validation_at.min(Some(due));
+            }
+        }
     }
 }
 
@@ -125,7 +132,7 @@ impl Vault {
                         return Ok(Applied::Superseded);
                     }
                     let mut after = before.clone();
-                    learn(&mut after, inspection, now);
+                    learn(&mut after, inspection, &findings.data, now);
                     // It was made due during the inspection, for something that the inspection may not have seen.
                     if before.schedule.next_validation_at != was_due {
                         after.schedule.next_validation_at = before.schedule.next_validation_at;

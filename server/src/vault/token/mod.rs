@@ -10,13 +10,14 @@
 //! - FetchAccessToken: `fetch` (the verb) → `target` (may the caller see the connection?) → `secret` (is the token
 //!   usable? decrypt it) → the audit record → the response.
 //!
-//! Dependencies point downwards: verbs → `store/{accept, save}`, `validate/checks`, `inspection` → `change`, `secret` →
-//! `target`, `view`.
+//! Dependencies point downwards: verbs → `store/{accept, save}`, `validate/checks`, `inspection` → `judges`, `change`,
+//! `secret` → `target`, `view`.
 
 pub(super) mod change;
 pub(super) mod exchange;
 pub(super) mod fetch;
 pub(super) mod inspection;
+pub(super) mod judges;
 pub(super) mod list;
 pub(super) mod report;
 pub(super) mod revoke;

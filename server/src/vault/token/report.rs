@@ -1,19 +1,21 @@
-//! ReportTokenError: a caller saw the provider refuse a token. The vault classifies the refusal, confirms it by an
-//! inspection if it means a dead token, and applies it only to the secret that it is about.
+//! ReportTokenError: a caller saw the provider refuse a token. The vault classifies the refusal, looks for itself if
+//! something may be wrong with the token, and applies what it finds only to the secret that the report is about.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    Connection, Misconfiguration, Principal, Refusal, RefusalKind, SecretId, Standing, Status, Timestamp,
-    TokenVersion,
+    Connection, DataWord, EventKind, Incident, Misconfiguration, Principal, Refusal, RefusalKind, Reports,
+    SecretId, Timestamp, TokenVersion,
 };
 use crate::provider::ReportedRefusal;
-use crate::store::HeldToken;
+use crate::store::{Abort, HeldToken, Scope};
 use crate::vault::error::VaultError;
 use crate::vault::state::Vault;
+use crate::vault::state::inspections::Found;
 use crate::vault::state::work::Turn;
-use crate::vault::token::inspection::{Applied, Findings};
+use crate::vault::token::inspection::{Applied, Findings, is_death};
+use crate::vault::token::judges;
 use crate::vault::token::target::Target;
 use crate::vault::token::view::TokenView;
 
@@ -89,6 +91,36 @@ pub struct ReportOutcome {
 const WAIT: Duration = Duration::from_secs(30);
 /// The retry delay while the operator fixes our configuration, or until a block is lifted.
 const LONG_WAIT: Duration = Duration::from_secs(15 * 60);
+/// The retry delay after the first refusal of a data call of the vault's own: it has then made the second one.
+const SECOND_CALL: Duration = Duration::from_secs(15);
+/// How often a look is begun again because the connection changed meanwhile.
+const TRIES: usize = 3;
+
+/// What a report says is wrong, if the vault has to look for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Claim {
+    Dead,
+    Blocked,
+    Permission {
+        /// The report is about one ad account.
+        one_account: bool,
+    },
+    /// Our configuration is wrong.
+    Ours,
+    Transient {
+        retry_after: Duration,
+    },
+}
+
+/// A verdict, advice, and how long to wait.
+type Answer = (Verdict, Advice, Duration);
+
+/// How a report is read.
+enum Reading {
+    Claim(Claim),
+    /// The vault need not look.
+    Answer(Answer),
+}
 
 impl Vault {
     /// Judges a refusal that a caller met.
@@ -107,7 +139,7 @@ impl Vault {
         match self.work.in_turn(line, async move { vault.judge(&caller, &report).await }).await {
             Err(VaultError::OutOfTime) => {
                 let connection = held.connection.clone();
-                self.outcome(connection, Verdict::Unconfirmed, Advice::RetryAfter, WAIT).await
+                self.outcome(connection, (Verdict::Unconfirmed, Advice::RetryAfter, WAIT)).await
             }
             outcome => outcome,
         }
@@ -118,96 +150,123 @@ impl Vault {
         caller: &Principal,
         report: &ReportTokenError,
     ) -> Result<ReportOutcome, VaultError> {
+        for _ in 0..TRIES {
+            let held = self.held_now(caller, &report.target).await?;
+            if let Some((connection, answer)) = self.judge_now(held, report).await? {
+                return self.outcome(connection, answer).await;
+            }
+        }
+        // It changes all the time, which says nothing about the token.
         let held = self.held_now(caller, &report.target).await?;
+        self.outcome(held.connection, (Verdict::Unconfirmed, Advice::RetryAfter, WAIT)).await
+    }
+
+    /// `None`: the connection changed meanwhile.
+    async fn judge_now(
+        self: &Arc<Self>,
+        held: HeldToken,
+        report: &ReportTokenError,
+    ) -> Result<Option<(Connection, Answer)>, VaultError> {
         let connection = &held.connection;
         let is_current = match report.secret {
             ReportedSecret::Id(id) => id == connection.secret_id,
             ReportedSecret::Version(version) => version == connection.version,
         };
         if !is_current {
-            return self
-                .outcome(connection.clone(), Verdict::StaleReport, Advice::FetchAgain, Duration::ZERO)
-                .await;
+            let answer = (Verdict::StaleReport, Advice::FetchAgain, Duration::ZERO);
+            return Ok(Some((held.connection, answer)));
         }
-        let dead = !matches!(connection.standing, Standing::Live)
-            || connection.status(self.clock.now(), &self.policy()) == Status::Expired;
-        if dead {
-            return self
-                .outcome(connection.clone(), Verdict::AlreadyDead, Advice::Pause, Duration::ZERO)
-                .await;
+        if !connection.status(self.clock.now(), &self.policy()).is_usable() {
+            let answer = (Verdict::AlreadyDead, Advice::Pause, Duration::ZERO);
+            return Ok(Some((held.connection, answer)));
         }
-        let provider = self.provider_of(connection)?;
         // The reported headers may name a retry delay. They are not counted as usage, because a caller can invent them.
-        let refusal = provider.classify(&report.refusal);
-        let (verdict, advice, wait) = match &refusal.kind {
-            RefusalKind::Transient { retry_after } => {
-                (Verdict::Transient, Advice::RetryAfter, retry_after.unwrap_or(WAIT))
-            }
-            RefusalKind::Throttled { retry_after, .. } => {
-                (Verdict::Throttled, Advice::RetryAfter, *retry_after)
-            }
-            RefusalKind::Permission { object_only } => {
-                let one_account = *object_only || report.refusal.ad_account_id.is_some();
-                let advice = if one_account { Advice::SkipAdAccount } else { Advice::Pause };
-                (Verdict::Permission, advice, Duration::ZERO)
-            }
-            RefusalKind::Ours(Misconfiguration::Request) => {
-                (Verdict::OurMisconfiguration, Advice::FixRequest, Duration::ZERO)
-            }
-            // No classification of a report says so.
-            RefusalKind::OutOfTime => (Verdict::Transient, Advice::RetryAfter, WAIT),
-            RefusalKind::Ours(problem) => {
-                tracing::error!(connection = %connection.id, problem = problem.as_str(), detail = %refusal.detail, "a caller reported a refusal that our configuration causes");
-                (Verdict::OurMisconfiguration, Advice::RetryAfter, LONG_WAIT)
-            }
-            RefusalKind::Dead { .. } | RefusalKind::OtherApp | RefusalKind::Blocked => {
-                return self.confirm(&held, report, refusal).await;
-            }
-        };
-        self.outcome(connection.clone(), verdict, advice, wait).await
+        let refusal = self.provider_of(connection)?.classify(&report.refusal);
+        match self.claim_of(connection, report, &refusal).await? {
+            Reading::Answer(answer) => Ok(Some((held.connection, answer))),
+            Reading::Claim(claim) => self.look(held, report, refusal, claim).await,
+        }
     }
 
-    /// A token is dead only if an inspection says so, because providers sometimes refuse tokens that work a moment
-    /// later. A repeated report within the retry delay gets the same result again.
-    async fn confirm(
+    /// What a report claims, or the answer to it if the vault need not look.
+    async fn claim_of(
+        &self,
+        connection: &Connection,
+        report: &ReportTokenError,
+        refusal: &Refusal,
+    ) -> Result<Reading, VaultError> {
+        let one_account = report.refusal.ad_account_id.is_some();
+        Ok(match &refusal.kind {
+            RefusalKind::Dead { .. } | RefusalKind::OtherApp => Reading::Claim(Claim::Dead),
+            RefusalKind::Blocked => Reading::Claim(Claim::Blocked),
+            RefusalKind::Permission { object_only: true } if one_account || refusal.code == Some(100) => {
+                Reading::Answer((Verdict::Permission, Advice::SkipAdAccount, Duration::ZERO))
+            }
+            RefusalKind::Permission { object_only } => {
+                Reading::Claim(Claim::Permission { one_account: *object_only || one_account })
+            }
+            RefusalKind::Throttled { retry_after, .. } => {
+                Reading::Answer((Verdict::Throttled, Advice::RetryAfter, *retry_after))
+            }
+            RefusalKind::Ours(Misconfiguration::Request) => {
+                Reading::Answer((Verdict::OurMisconfiguration, Advice::FixRequest, Duration::ZERO))
+            }
+            // No classification of a report says so.
+            RefusalKind::OutOfTime => Reading::Answer((Verdict::Transient, Advice::RetryAfter, WAIT)),
+            RefusalKind::Ours(problem) => {
+                tracing::error!(connection = %connection.id, problem = problem.as_str(), detail = %refusal.detail, "a caller reported a refusal that our configuration causes");
+                Reading::Claim(Claim::Ours)
+            }
+            RefusalKind::Transient { retry_after } => {
+                let (now, retry_after) = (self.clock.now(), retry_after.unwrap_or_default());
+                let (looks, wait) = self
+                    .note_reports(connection, move |reports| (reports.note_transient(now), reports.wait(now)))
+                    .await?;
+                if looks && !self.is_held_back(&self.provider_of(connection)?) {
+                    Reading::Claim(Claim::Transient { retry_after })
+                } else {
+                    Reading::Answer((Verdict::Transient, Advice::RetryAfter, retry_after.max(wait)))
+                }
+            }
+        })
+    }
+
+    /// Looks at the token: a report alone changes nothing, because providers sometimes refuse tokens that work a moment
+    /// later. A repeated report gets the result of the last look again.
+    async fn look(
         self: &Arc<Self>,
-        held: &HeldToken,
+        held: HeldToken,
         report: &ReportTokenError,
         reported: Refusal,
-    ) -> Result<ReportOutcome, VaultError> {
+        claim: Claim,
+    ) -> Result<Option<(Connection, Answer)>, VaultError> {
         let connection = &held.connection;
-        if let Some((still_valid, wait)) = self.inspections.recent(connection, self.clock.now()) {
-            let verdict = if still_valid { Verdict::StillValid } else { Verdict::Unconfirmed };
-            return self.outcome(connection.clone(), verdict, Advice::RetryAfter, wait).await;
+        let is_news = matches!(claim, Claim::Permission { one_account: false });
+        if let Some((found, wait)) = self.inspections.recent(connection, is_news, self.clock.now()) {
+            let answer = self.answer(connection, found, claim, wait).await?;
+            return Ok(Some((held.connection, answer)));
         }
         let provider = self.provider_of(connection)?;
-        let secret = self.open_secret(held).await?;
-        let inspection = provider.inspect(&secret).await;
-        let (verdict, advice, wait) = match &inspection {
-            Ok(_) if matches!(reported.kind, RefusalKind::Blocked) => {
-                (Verdict::StillValid, Advice::RetryAfter, LONG_WAIT)
+        let secret = self.open_secret(&held).await?;
+        let (inspection, data) = judges::hear(&*provider, &secret).await;
+        let (found, least) = match (&inspection, &data) {
+            (Ok(_), DataWord::Refused { .. }) => (Found::Doubt, SECOND_CALL),
+            (Ok(_), DataWord::Silent(kind)) if connection.seen.data_refusal.is_some() => {
+                (Found::NoAnswer, wait_of(kind))
             }
-            Ok(_) => (Verdict::StillValid, Advice::RetryAfter, WAIT),
-            Err(refusal) => match &refusal.kind {
-                RefusalKind::Dead { .. } | RefusalKind::OtherApp => {
-                    (Verdict::Invalidated, Advice::Pause, Duration::ZERO)
-                }
-                RefusalKind::Throttled { retry_after, .. } => {
-                    (Verdict::Unconfirmed, Advice::RetryAfter, *retry_after)
-                }
-                RefusalKind::Transient { retry_after } => {
-                    (Verdict::Unconfirmed, Advice::RetryAfter, retry_after.unwrap_or(WAIT))
-                }
-                RefusalKind::OutOfTime => (Verdict::Unconfirmed, Advice::RetryAfter, WAIT),
-                _ => (Verdict::Unconfirmed, Advice::RetryAfter, LONG_WAIT),
-            },
+            (
+                Ok(_),
+                DataWord::Silent(kind @ (RefusalKind::Throttled { .. } | RefusalKind::Transient { .. })),
+            ) => (Found::Nothing, wait_of(kind)),
+            (Ok(_), _) => (Found::Nothing, Duration::ZERO),
+            (Err(refusal), _) => (Found::NoAnswer, wait_of(&refusal.kind)),
         };
         let out_of_time =
             inspection.as_ref().is_err_and(|refusal| matches!(refusal.kind, RefusalKind::OutOfTime));
         // The refusal that the caller met often names the cause better than the inspection does.
         let better_cause = match &inspection {
             Err(confirmed)
-                if verdict == Verdict::Invalidated
+                if is_death(confirmed)
                     && confirmed.subcode.is_none()
                     && matches!(reported.kind, RefusalKind::Dead { .. })
                     && reported.subcode.is_some() =>
@@ -216,33 +275,96 @@ impl Vault {
             }
             _ => None,
         };
-        let findings = Findings { accounts: None, last_success_at: report.last_success_at, better_cause };
+        let findings =
+            Findings { data, last_success_at: report.last_success_at, better_cause, ..Findings::default() };
         let asked_at = self.clock.now();
-        let connection = match self.apply_inspection(connection, inspection, findings).await? {
-            Applied::Updated(connection) => *connection,
-            Applied::Doubted => {
-                let (verdict, advice) = (Verdict::Unconfirmed, Advice::RetryAfter);
-                return self.outcome(connection.clone(), verdict, advice, LONG_WAIT).await;
-            }
-            Applied::Superseded => {
-                // The connection changed meanwhile, so the report is about an old token.
-                let current = self.store.read().await?.connection(held.connection.id).await?;
-                let current = current.ok_or(VaultError::ConnectionNotFound(held.connection.id))?;
-                return self.outcome(current, Verdict::StaleReport, Advice::FetchAgain, Duration::ZERO).await;
+        let (connection, found, least) = match self.apply_inspection(connection, inspection, findings).await?
+        {
+            Applied::Updated(connection) => (*connection, found, least),
+            Applied::Doubted => (held.connection, Found::NoAnswer, LONG_WAIT),
+            Applied::Superseded => return Ok(None),
+        };
+        if !connection.status(asked_at, &self.policy()).is_usable() {
+            return Ok(Some((connection, (Verdict::Invalidated, Advice::Pause, Duration::ZERO))));
+        }
+        let wait = match found {
+            Found::Doubt => least,
+            Found::Nothing | Found::NoAnswer => {
+                let wait = self.note_reports(&connection, move |reports| reports.note_look(asked_at)).await?;
+                wait.max(least)
             }
         };
-        if matches!(advice, Advice::RetryAfter) && !out_of_time {
-            self.inspections.note(&connection, verdict == Verdict::StillValid, wait, asked_at);
+        // What was cut off with its caller answers nobody else.
+        if !out_of_time {
+            self.inspections.note(&connection, found, wait, asked_at);
         }
-        self.outcome(connection, verdict, advice, wait).await
+        let answer = self.answer(&connection, found, claim, wait).await?;
+        Ok(Some((connection, answer)))
+    }
+
+    /// What a look at a token that it did not find dead means for a report.
+    async fn answer(
+        &self,
+        connection: &Connection,
+        found: Found,
+        claim: Claim,
+        wait: Duration,
+    ) -> Result<Answer, VaultError> {
+        let retry = |verdict, least: Duration| (verdict, Advice::RetryAfter, wait.max(least));
+        Ok(match (found, claim) {
+            (Found::Doubt, _) | (Found::NoAnswer, Claim::Dead | Claim::Blocked) => {
+                retry(Verdict::Unconfirmed, Duration::ZERO)
+            }
+            (_, Claim::Permission { .. } | Claim::Ours) if self.lacks_scopes(connection).await? => {
+                (Verdict::Permission, Advice::Pause, Duration::ZERO)
+            }
+            (_, Claim::Permission { one_account: true }) => {
+                (Verdict::Permission, Advice::SkipAdAccount, Duration::ZERO)
+            }
+            (_, Claim::Permission { one_account: false }) => retry(Verdict::Permission, Duration::ZERO),
+            (Found::Nothing, Claim::Dead) => retry(Verdict::StillValid, Duration::ZERO),
+            (Found::Nothing, Claim::Blocked) => retry(Verdict::StillValid, LONG_WAIT),
+            (_, Claim::Ours) => retry(Verdict::OurMisconfiguration, LONG_WAIT),
+            (_, Claim::Transient { retry_after }) => retry(Verdict::Transient, retry_after),
+        })
+    }
+
+    /// Whether scopes are missing whose return will be announced.
+    async fn lacks_scopes(&self, connection: &Connection) -> Result<bool, VaultError> {
+        if !self.policy().missing_required(&connection.facts.scopes).is_empty() {
+            return Ok(true);
+        }
+        let scope = Scope::Connection(connection.id);
+        let known = self.store.read().await?.incidents(&[scope]).await?;
+        let lost = |incident: &Incident| incident.is_open && incident.key.kind == EventKind::ScopesChanged;
+        Ok(known.values().flatten().any(lost))
+    }
+
+    /// Changes what is remembered of the reports about a connection's secret.
+    async fn note_reports<T: Send + 'static>(
+        &self,
+        connection: &Connection,
+        change: impl Fn(&mut Reports) -> T + Copy + Send + Sync + 'static,
+    ) -> Result<T, VaultError> {
+        let connection = connection.clone();
+        Ok(self
+            .store
+            .write(move |tx| {
+                let connection = connection.clone();
+                Box::pin(async move {
+                    let mut reports = tx.lock_reports(&connection).await?;
+                    let outcome = change(&mut reports);
+                    tx.put_reports(&connection, &reports).await?;
+                    Ok::<_, Abort<VaultError>>(outcome)
+                })
+            })
+            .await?)
     }
 
     async fn outcome(
         &self,
         connection: Connection,
-        verdict: Verdict,
-        advice: Advice,
-        retry_after: Duration,
+        (verdict, advice, retry_after): Answer,
     ) -> Result<ReportOutcome, VaultError> {
         Ok(ReportOutcome {
             verdict,
@@ -251,5 +373,15 @@ impl Vault {
             token: self.view(connection).await?,
             cursor: self.cursor(),
         })
+    }
+}
+
+/// How long to wait after a refusal that says nothing about the token.
+fn wait_of(kind: &RefusalKind) -> Duration {
+    match kind {
+        RefusalKind::Throttled { retry_after, .. } => *retry_after,
+        RefusalKind::Transient { retry_after } => retry_after.unwrap_or_default(),
+        RefusalKind::OutOfTime => Duration::ZERO,
+        _ => LONG_WAIT,
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::settle::Exchanging;
 use super::weigh::Living;
 use crate::model::{
-    AccountChange, Cause, Connection, ConnectionId, Expiry, Refusal, SecretId, Standing, Timestamp,
+    AccountChange, Cause, Connection, ConnectionId, DataWord, Expiry, Refusal, SecretId, Standing, Timestamp,
 };
 use crate::provider::Inspected;
 use crate::store::{Abort, Needs, Tx};
@@ -176,7 +176,7 @@ impl Vault {
                             (Cause::Exchange, Some(*outcome))
                         }
                         Decided::Keep { inspection, offer, outcome } => {
-                            learn(&mut after, inspection, now);
+                            learn(&mut after, inspection, &DataWord::NotAsked, now);
                             offer.write(tx, seen.id).await?;
                             (Cause::Observation, *outcome)
                         }
@@ -208,12 +208,16 @@ async fn replace(
     now: Timestamp,
 ) -> Result<(), Abort<VaultError>> {
     connection.facts = new.inspected.facts.clone();
-    connection.standing = Standing::Live;
     connection.note_validated(now);
-    connection.seen.last_known_good = Some(now);
     connection.seen.last_rotated_at = Some(now);
     let fingerprint = keys.index.fingerprint(&connection.provider, &new.secret);
-    if connection.fingerprint == Some(fingerprint) {
+    let same = connection.fingerprint == Some(fingerprint);
+    // A secret that data calls refuse is no better for being offered again.
+    if !same || connection.seen.data_refusal.is_none() {
+        connection.standing = Standing::Live;
+        connection.seen.last_known_good = Some(now);
+    }
+    if same {
         return Ok(());
     }
     connection.fingerprint = Some(fingerprint);

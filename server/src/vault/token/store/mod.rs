@@ -180,7 +180,7 @@ impl Vault {
         // to go on to its end, the checks have only the time that the caller has left.
         let provider = self.provider(&command.provider)?;
         let found = self.examine(&*provider, &accepted).await;
-        let findings = Findings::accounts(found.accounts);
+        let findings = Findings { accounts: found.accounts, data: found.data, ..Findings::default() };
         let connection = match self.apply_inspection(&connection, found.inspection, findings).await {
             Ok(Applied::Updated(connection)) => *connection,
             Ok(Applied::Superseded | Applied::Doubted) => connection,

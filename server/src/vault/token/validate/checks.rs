@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 
 use crate::model::{
-    AdAccount, AdAccountState, Check, CheckResult, Expiry, Fixer, Policy, Problem, Refusal, RefusalKind,
-    RefusalReason, Refused, Remedy, Secret, Standpoint, Timestamp,
+    AdAccount, AdAccountState, Check, CheckResult, Connection, DataWord, Expiry, Fixer, Policy, Problem,
+    Refusal, RefusalKind, RefusalReason, Refused, Remedy, Secret, Standing, Standpoint, Timestamp,
+    TokenFacts,
 };
 use crate::provider::{Inspected, Provider};
 use crate::vault::token::inspection::is_death;
+use crate::vault::token::judges;
 
 /// The names of all checks, in the order in which they run and are reported.
 pub const CHECKS: [&str; 9] = [
@@ -22,6 +24,8 @@ pub const CHECKS: [&str; 9] = [
     "call_budget",
 ];
 
+/// The checks that use the token.
+const USES: [&str; 2] = ["ad_accounts", "smoke_test"];
 /// Above this utilisation, the check of the call budget warns.
 const THROTTLED_PERCENT: f64 = 80.0;
 pub(in crate::vault) const NO_TIME: &str = "Not tried: no time was left.";
@@ -33,11 +37,24 @@ pub(in crate::vault) struct Examination {
     pub(in crate::vault) inspection: Result<Inspected, Refusal>,
     /// The ad accounts, if they could be listed.
     pub(in crate::vault) accounts: Option<Vec<AdAccount>>,
+    /// What using the token said about it.
+    pub(in crate::vault) data: DataWord,
 }
 
 impl Examination {
     fn is_dead(&self) -> bool {
         self.inspection.as_ref().is_err_and(is_death)
+    }
+
+    /// Fails the checks that were in doubt, once the token is known to be refused.
+    pub(in crate::vault) fn settle(&mut self, connection: &Connection) {
+        let refused = matches!(self.data, DataWord::Refused { .. });
+        if refused && matches!(connection.standing, Standing::Invalid { .. }) {
+            let doubted = self.checks.iter_mut().filter(|check| USES.contains(&check.name));
+            doubted.filter(|check| check.result == CheckResult::Unknown).for_each(|check| {
+                check.result = CheckResult::Fail;
+            });
+        }
     }
 }
 
@@ -64,13 +81,15 @@ impl Patient<'_> {
             Some(inspected) => Ok(inspected),
             None => self.provider.inspect(self.secret).await,
         };
-        let mut found = Examination { checks: Vec::new(), inspection, accounts: None };
+        let mut found =
+            Examination { checks: Vec::new(), inspection, accounts: None, data: DataWord::NotAsked };
         found.checks.extend(self.identity(&found.inspection));
         match &found.inspection {
             Ok(inspected) => {
                 let checks = self.scopes_and_expiry(inspected);
                 found.checks.extend(checks);
-                self.use_token(&mut found).await;
+                let facts = inspected.facts.clone();
+                self.use_token(&mut found, &facts).await;
             }
             Err(_) => {
                 let (result, message) = if is_out_of_time(&found.inspection) {
@@ -161,12 +180,14 @@ impl Patient<'_> {
 
     /// Uses the token: lists its ad accounts and reads one. A death that shows only here must be confirmed by another
     /// inspection.
-    async fn use_token(&self, found: &mut Examination) {
+    async fn use_token(&self, found: &mut Examination, facts: &TokenFacts) {
         if !self.wants("ad_accounts") && !self.wants("smoke_test") {
             return;
         }
         let mut refused = None;
-        match self.provider.ad_accounts(self.secret).await {
+        let (listed, data) = judges::list_or_try(self.provider, self.secret, facts).await;
+        found.data = data;
+        match listed {
             Ok(accounts) => {
                 let count = u32::try_from(accounts.len()).unwrap_or(u32::MAX);
                 let plural = if count == 1 { "" } else { "s" };
@@ -189,6 +210,9 @@ impl Patient<'_> {
         found.checks.push(self.of_refusal(name, &refusal));
         found.checks.sort_by_key(|check| CHECKS.iter().position(|name| *name == check.name));
         if matches!(refusal.kind, RefusalKind::Dead { .. }) {
+            if name == "smoke_test" {
+                found.data = DataWord::of(&self.provider.try_data(self.secret, facts).await);
+            }
             let again = self.provider.inspect(self.secret).await;
             let identity = self.identity(&again);
             for check in identity {

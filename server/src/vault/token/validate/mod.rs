@@ -5,7 +5,9 @@ pub(in crate::vault) mod checks;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::model::{Check, CheckResult, Connection, ConnectionId, Principal, Remedy, SecretId, Standing};
+use crate::model::{
+    Check, CheckResult, Connection, ConnectionId, DataWord, Principal, Remedy, SecretId, Standing,
+};
 use crate::store::HeldToken;
 use crate::vault::error::VaultError;
 use crate::vault::state::Vault;
@@ -126,13 +128,21 @@ impl Vault {
             wanted: &command.checks,
             ad_account: command.ad_account_id.as_deref(),
         };
-        let found = patient.examine(None).await;
-        let findings = Findings::accounts(found.accounts);
-        let connection = match self.apply_inspection(connection, found.inspection, findings).await? {
+        let mut found = patient.examine(None).await;
+        // A token that a data call refused is not believed before one works.
+        if let (Some(_), Ok(inspected), DataWord::NotAsked) =
+            (connection.seen.data_refusal, &found.inspection, &found.data)
+        {
+            found.data = DataWord::of(&provider.try_data(&secret, &inspected.facts).await);
+        }
+        let findings =
+            Findings { accounts: found.accounts.take(), data: found.data.clone(), ..Findings::default() };
+        let connection = match self.apply_inspection(connection, found.inspection.clone(), findings).await? {
             Applied::Updated(connection) => *connection,
             Applied::Doubted => connection.clone(),
             Applied::Superseded => return Ok(None),
         };
+        found.settle(&connection);
         Ok(Some(Validation { token: self.view(connection).await?, checks: found.checks, cursor }))
     }
 }

@@ -1,0 +1,43 @@
+//! The two judges of a token: the provider's inspector, and a data call of the vault's own. [`Connection::weigh`] says
+//! what follows from their words.
+//!
+//! [`Connection::weigh`]: crate::model::Connection::weigh
+
+use crate::model::{AdAccount, DataWord, Refusal, RefusalKind, Secret, TokenFacts};
+use crate::provider::{Inspected, Provider};
+
+/// Asks both judges. A token that the inspector does not call valid is not tried.
+pub(in crate::vault) async fn hear(
+    provider: &dyn Provider,
+    secret: &Secret,
+) -> (Result<Inspected, Refusal>, DataWord) {
+    let inspection = provider.inspect(secret).await;
+    let data = match &inspection {
+        Ok(inspected) => DataWord::of(&provider.try_data(secret, &inspected.facts).await),
+        Err(_) => DataWord::NotAsked,
+    };
+    (inspection, data)
+}
+
+/// Lists the ad accounts of a token that the inspector calls valid, which is a data call as well. Only if they can't be
+/// listed, the cheapest read decides, since not every token may list them.
+pub(in crate::vault) async fn list_or_try(
+    provider: &dyn Provider,
+    secret: &Secret,
+    facts: &TokenFacts,
+) -> (Result<Vec<AdAccount>, Refusal>, DataWord) {
+    let listed = provider.ad_accounts(secret).await;
+    let data = match &listed {
+        Ok(_) => DataWord::Works,
+        Err(refusal)
+            if matches!(
+                refusal.kind,
+                RefusalKind::Dead { .. } | RefusalKind::Throttled { .. } | RefusalKind::OutOfTime
+            ) =>
+        {
+            DataWord::of(&listed)
+        }
+        Err(_) => DataWord::of(&provider.try_data(secret, facts).await),
+    };
+    (listed, data)
+}
