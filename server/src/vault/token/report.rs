@@ -105,6 +105,8 @@ enum Claim {
         /// The report is about one ad account.
         one_account: bool,
     },
+    /// The app lacks a capability, by words that are also used when the person took a permission away.
+    Capability,
     /// Our configuration is wrong.
     Ours,
     Transient {
@@ -215,7 +217,10 @@ impl Vault {
             RefusalKind::OutOfTime => Reading::Answer((Verdict::Transient, Advice::RetryAfter, WAIT)),
             RefusalKind::Ours(problem) => {
                 tracing::error!(connection = %connection.id, problem = problem.as_str(), detail = %refusal.detail, "a caller reported a refusal that our configuration causes");
-                Reading::Claim(Claim::Ours)
+                Reading::Claim(match problem {
+                    Misconfiguration::AppCapability => Claim::Capability,
+                    _ => Claim::Ours,
+                })
             }
             RefusalKind::Transient { retry_after } => {
                 let (now, retry_after) = (self.clock.now(), retry_after.unwrap_or_default());
@@ -261,8 +266,8 @@ impl Vault {
             (Ok(_), _) => (Found::Nothing, Duration::ZERO),
             (Err(refusal), _) => (Found::NoAnswer, wait_of(&refusal.kind)),
         };
-        let out_of_time =
-            inspection.as_ref().is_err_and(|refusal| matches!(refusal.kind, RefusalKind::OutOfTime));
+        let out_of_time = data == DataWord::Silent(RefusalKind::OutOfTime)
+            || inspection.as_ref().is_err_and(|refusal| refusal.kind == RefusalKind::OutOfTime);
         // The refusal that the caller met often names the cause better than the inspection does.
         let better_cause = match &inspection {
             Err(confirmed)
@@ -315,7 +320,7 @@ impl Vault {
             (Found::Doubt, _) | (Found::NoAnswer, Claim::Dead | Claim::Blocked) => {
                 retry(Verdict::Unconfirmed, Duration::ZERO)
             }
-            (_, Claim::Permission { .. } | Claim::Ours) if self.lacks_scopes(connection).await? => {
+            (_, Claim::Permission { .. } | Claim::Capability) if self.lacks_scopes(connection).await? => {
                 (Verdict::Permission, Advice::Pause, Duration::ZERO)
             }
             (_, Claim::Permission { one_account: true }) => {
@@ -324,7 +329,7 @@ impl Vault {
             (_, Claim::Permission { one_account: false }) => retry(Verdict::Permission, Duration::ZERO),
             (Found::Nothing, Claim::Dead) => retry(Verdict::StillValid, Duration::ZERO),
             (Found::Nothing, Claim::Blocked) => retry(Verdict::StillValid, LONG_WAIT),
-            (_, Claim::Ours) => retry(Verdict::OurMisconfiguration, LONG_WAIT),
+            (_, Claim::Capability | Claim::Ours) => retry(Verdict::OurMisconfiguration, LONG_WAIT),
             (_, Claim::Transient { retry_after }) => retry(Verdict::Transient, retry_after),
         })
     }

@@ -10,7 +10,7 @@ async fn crowd(world: &World, size: usize) -> Vec<String> {
     let mut all = Vec::new();
     for n in 0..size {
         let token = world.person(&format!("person {n}")).long_lived_token();
-        all.push(connector.connect(ACME, &token).await);
+        all.push(connector.connect(&format!("customer-{n}"), &token).await);
     }
     all
 }

@@ -154,11 +154,18 @@ impl Saving {
                 if next.subject.name.is_empty() {
                     next.subject.name.clone_from(&held.subject.name);
                 }
+                // A secret that data calls refuse is no better for being pasted again.
+                let refused = same && held.seen.data_refusal.is_some();
+                if refused {
+                    next.standing = held.standing.clone();
+                    next.seen.last_known_good = held.seen.last_known_good;
+                }
                 if !same {
                     (next.version, next.secret_id) = (held.version.next(), SecretId::generate());
                 }
                 let outcome = match (usable, same) {
                     (true, true) => IntakeOutcome::Unchanged,
+                    (false, true) if refused => IntakeOutcome::Unchanged,
                     (true, false) => IntakeOutcome::Replaced,
                     (false, _) => IntakeOutcome::Restored,
                 };
