@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Display;
 use std::future::Future;
 use std::hash::Hash;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
@@ -91,8 +91,8 @@ tokio::task_local! {
 /// The detached work of the running task.
 struct Running {
     patience: Patience,
-    /// The caller who started it.
-    attendance: Option<Arc<Attendance>>,
+    /// The caller who started it, as long as he waits.
+    attendance: Weak<Attendance>,
     /// Given back while the work only waits.
     place: Mutex<Option<Place>>,
     begun: Mutex<Vec<OwnedSemaphorePermit>>,
@@ -181,7 +181,7 @@ impl Work {
     pub(in crate::vault) async fn to_the_end<F: Future>(&self, work: F) -> F::Output {
         let running = Running {
             patience: Patience::endless(),
-            attendance: None,
+            attendance: Weak::new(),
             place: Mutex::default(),
             begun: Mutex::default(),
         };
@@ -279,7 +279,8 @@ impl Work {
         if self.tasks.is_closed() {
             return Err(VaultError::ShuttingDown);
         }
-        let (origin, attendance) = (Origin::current(), Attendance::current());
+        let origin = Origin::current();
+        let attendance = Attendance::current().as_ref().map(Arc::downgrade).unwrap_or_default();
         let turn = line.as_ref().map(|line| Arc::clone(line).try_acquire_owned());
         let (ready, aside) = match turn {
             None => (Some((None, self.detached.take()?)), None),
@@ -351,7 +352,7 @@ impl Work {
         }
         let waiting = self.waiting.take()?;
         drop(running.place.lock().take());
-        if let Some(attendance) = &running.attendance {
+        if let Some(attendance) = running.attendance.upgrade() {
             attendance.step_aside();
         }
         let turn = tokio::select! {
