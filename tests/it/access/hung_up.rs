@@ -10,7 +10,7 @@ use pb::intake_result::Outcome;
 use pb::report_token_error_response::Verdict;
 use token_vault_proto::v1::create_api_key_request::Workspaces;
 use token_vault_tests::prelude::*;
-use token_vault_tests::{eventually, eventually_async};
+use token_vault_tests::{eventually, eventually_async, request_id};
 use tokio::task::JoinHandle;
 
 use super::matrix::methods;
@@ -382,4 +382,33 @@ async fn equal_questions_in_flight_share_one_answer() {
     // One that came late may have asked once more.
     assert!(answers.len() <= 2, "{answers:?}");
     assert!(requests() <= before + 1, "the others did not ask again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_whose_caller_hung_up_can_be_repeated_at_another_replica() {
+    let world =
+        World::builder(Backend::Postgres).config("providers.meta.request_timeout", "20s").start().await;
+    let replica = world.replica();
+    let busy = world.key_of("busy", Role::Admin).await;
+    let stalled = connected(&world, "ana").await;
+    hang(&world, &stalled);
+    let request =
+        pb::StoreTokenRequest { request_id: request_id(), ..world.pasted(ACME, &stalled.tokens[1]) };
+    let first = tokio::spawn({
+        let (busy, request) = (busy.clone(), request.clone());
+        async move { busy.store_with(request).await.map(drop) }
+    });
+    eventually("the provider is asked", LIMIT, || stalls(&world) >= 1);
+    hang_up(first).await;
+    eventually("it is cut off", LIMIT, || stalls(&world) == 0);
+    world.sandbox.clear_faults();
+    let elsewhere = busy.at(&replica);
+    let intake = eventually_async("nobody works on it any more", LIMIT, async || {
+        match elsewhere.store_with(request.clone()).await {
+            Err(no) if no.reason() == Reason::RequestInProgress.reason() => None,
+            outcome => Some(outcome.expect("it is carried out there")),
+        }
+    })
+    .await;
+    assert_eq!(intake.outcome(), Outcome::Replaced);
 }

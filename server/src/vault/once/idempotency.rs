@@ -2,12 +2,14 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio_util::task::TaskTracker;
 
 use crate::model::{Principal, RequestId};
-use crate::store::{Abort, Claim, Claimed, Origin, RequestOutcome, Tx};
+use crate::store::{Abort, Claim, Claimed, Origin, RequestOutcome, Store, Tx};
 use crate::vault::error::VaultError;
 use crate::vault::state::Vault;
 use crate::vault::state::in_flight::{InFlightGuard, RequestKey};
@@ -21,7 +23,30 @@ pub(in crate::vault) struct Request {
 
 /// The right to carry out a request; empty for a request without an id.
 #[derive(Clone, Default)]
-pub(in crate::vault) struct RequestClaim(Option<(Claim, Option<Arc<InFlightGuard<RequestKey>>>)>);
+pub(in crate::vault) struct RequestClaim(Option<Arc<Held>>);
+
+/// A claim that a task of this process works on. If all who do are gone without having settled it, because their caller
+/// hung up, it is given up: a repeat at another process would have to wait for it.
+struct Held {
+    claim: Claim,
+    in_flight: Option<InFlightGuard<RequestKey>>,
+    settled: AtomicBool,
+    store: Arc<Store>,
+    tasks: TaskTracker,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if *self.settled.get_mut() {
+            return;
+        }
+        let (store, claim, in_flight) = (Arc::clone(&self.store), self.claim.clone(), self.in_flight.take());
+        self.tasks.spawn(async move {
+            give_up(&store, claim).await;
+            drop(in_flight);
+        });
+    }
+}
 
 impl RequestClaim {
     /// Writes the outcome, in the transaction that does the work.
@@ -30,13 +55,21 @@ impl RequestClaim {
         tx: &mut Tx,
         outcome: &impl Serialize,
     ) -> Result<(), Abort<VaultError>> {
-        let Some((claim, _)) = &self.0 else { return Ok(()) };
+        let Some(held) = &self.0 else { return Ok(()) };
+        let claim = &held.claim;
         let outcome = serde_json::to_value(outcome).map_err(|_| Abort::Work(VaultError::Internal))?;
         if tx.finish_request(claim, &outcome).await? {
             Ok(())
         } else {
             // Another process took the claim over while we worked, and carries the request out.
             Err(Abort::Work(VaultError::RequestInProgress(claim.request_id.clone())))
+        }
+    }
+
+    /// Nothing is left to give up.
+    fn settle(&self) {
+        if let Some(held) = &self.0 {
+            held.settled.store(true, Ordering::Release);
         }
     }
 }
@@ -83,10 +116,15 @@ impl Vault {
             Begun::Ours(claim) => {
                 let done = work(claim.clone()).await;
                 match &done {
-                    // Work goes on after its caller has stopped waiting, and may still finish the claim. If it does
-                    // not, a repeat takes the claim over.
-                    Ok(_) | Err(VaultError::OutOfTime) => {}
-                    Err(_) => self.give_up(claim).await,
+                    Ok(_) => claim.settle(),
+                    // Work goes on after its caller has stopped waiting, and may still finish the claim.
+                    Err(VaultError::OutOfTime) => {}
+                    Err(_) => {
+                        claim.settle();
+                        if let Some(held) = &claim.0 {
+                            give_up(&self.store, held.claim.clone()).await;
+                        }
+                    }
                 }
                 done
             }
@@ -124,7 +162,7 @@ impl Vault {
         let Some(request_id) = request.id else { return Ok(Begun::Ours(RequestClaim::default())) };
         let key = (caller.name.clone(), request.rpc, request_id.clone());
         // Another task that works on this request may have written its outcome already; then that is the response.
-        let in_flight = self.requests_in_flight.enter(key).map(Arc::new);
+        let in_flight = self.requests_in_flight.enter(key);
         let other_task_works = in_flight.is_none();
         let mut claim = Claim {
             principal: caller.name.clone(),
@@ -161,30 +199,31 @@ impl Vault {
         match claimed {
             Claimed::Ours { generation } => {
                 claim.generation = generation;
-                Ok(Begun::Ours(RequestClaim(Some((claim, in_flight)))))
+                let settled = AtomicBool::new(false);
+                let (store, tasks) = (Arc::clone(&self.store), self.work.tasks.clone());
+                let held = Held { claim, in_flight, settled, store, tasks };
+                Ok(Begun::Ours(RequestClaim(Some(Arc::new(held)))))
             }
             Claimed::Done(outcome) => Ok(Begun::Done(outcome)),
             Claimed::OtherRequest => Err(VaultError::RequestIdReused(claim.request_id)),
             Claimed::HeldBy(..) => Err(VaultError::RequestInProgress(claim.request_id)),
         }
     }
+}
 
-    /// Gives up the claim of work that failed, so that the caller may try again. A claim whose outcome was written
-    /// stays: the commit may have succeeded although its reply was lost.
-    async fn give_up(&self, claim: RequestClaim) {
-        let Some((claim, _in_flight)) = claim.0 else { return };
-        let dropped = self
-            .store
-            .write(move |tx| {
-                let claim = claim.clone();
-                Box::pin(async move {
-                    tx.drop_unfinished_request(&claim).await?;
-                    Ok::<_, Abort<VaultError>>(())
-                })
+/// Gives up the claim of work that failed, so that the caller may try again. A claim whose outcome was written stays:
+/// the commit may have succeeded although its reply was lost.
+async fn give_up(store: &Store, claim: Claim) {
+    let dropped = store
+        .write(move |tx| {
+            let claim = claim.clone();
+            Box::pin(async move {
+                tx.drop_unfinished_request(&claim).await?;
+                Ok::<_, Abort<VaultError>>(())
             })
-            .await;
-        if let Err(Abort::Store(error)) = dropped {
-            tracing::warn!(%error, "a failed request's claim could not be given up");
-        }
+        })
+        .await;
+    if let Err(Abort::Store(error)) = dropped {
+        tracing::warn!(%error, "a failed request's claim could not be given up");
     }
 }
