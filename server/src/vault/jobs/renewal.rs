@@ -347,6 +347,10 @@ impl Vault {
                     let scope = Scope::Connection(id);
                     let mut announced = tx.announced(&scope).await?;
                     announced.catch_up(&before, now, &policy);
+                    if let Setback::NotTried(Some(next)) = setback {
+                        // An exchange that waits to be finished waits as long.
+                        tx.postpone_pending_secret(id, next).await?;
+                    }
                     match setback {
                         Setback::NotTried(next) => {
                             // An attempt that was not due stays where it is.

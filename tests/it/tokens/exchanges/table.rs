@@ -127,12 +127,13 @@ impl Case {
         let with = |scopes: &[&str]| person.order(TokenOrder::long().scopes(scopes));
         match new {
             New::Longer | New::Unreadable => of_life(60),
-            New::SameEnd => {
-                let token = of_life(40);
-                world.sandbox.expires_at(&token, world.sandbox.expiry_of(held).expect("it is known"));
+            New::SameEnd | New::Shorter => {
+                let (token, now) = (of_life(40), world.sandbox.clock().now());
+                let end = world.sandbox.expiry_of(held).expect("it is known");
+                let end = if new == New::SameEnd { end } else { now + (end - now) / 2 };
+                world.sandbox.expires_at(&token, end);
                 token
             }
-            New::Shorter => of_life(30),
             New::FewerScopes => with(&["ads_read", "ads_management"]),
             New::NoRequiredScope => with(&["business_management", "ads_read"]),
             New::Dead => {
@@ -226,6 +227,7 @@ on_both_databases! {
                 (answer, _) => panic!("{case}: {answer:?}"),
             }
             set.came_out(&cast, wanted.handed, &wanted.events, &before, &case).await;
+            world.sandbox.clear_faults();
         }
     }
 
@@ -240,6 +242,46 @@ on_both_databases! {
             let person = wanted.asks_for_a_person.then_some(Kind::RotationFailed);
             let events: Vec<_> = wanted.events.iter().copied().chain(person).collect();
             set.came_out(&cast, wanted.handed, &events, &before, &case).await;
+            world.sandbox.clear_faults();
+        }
+    }
+
+    async fn at_intake_no_bad_result_touches_the_token_held(world: World) {
+        let cast = Cast::of(&world).await;
+        for (n, (old, new)) in cases().enumerate() {
+            let (case, person) = (format!("{old:?} {new:?}"), world.person(&format!("person-{n}")));
+            let held = person.long_lived_token_with_life(LIFE);
+            let id = cast.connector.connect(ACME, &held).await;
+            let pasted = person.short_lived_token();
+            let given = Case::given(&world, &person, &pasted, new);
+            world.know("exchanged token", &given);
+            if new == New::Unreadable {
+                let nothing = Fault::on(Endpoint::DebugToken).always().token(&given);
+                world.sandbox.fault(nothing.with(FaultKind::error(500, 2)));
+            }
+            Case::answer(&world, &pasted, &given, old);
+            let lives = old == Old::Lives;
+            let wanted = match new {
+                // Nothing of it is exchanged.
+                _ if old == Old::WasDead => Some(Reason::ProviderRefusedToken),
+                New::Longer => None,
+                New::FewerScopes => Some(Reason::ScopesShrunk),
+                New::NoRequiredScope => Some(Reason::ScopesMissing),
+                New::OfSomebodyElse => Some(Reason::SubjectMismatch),
+                New::Unreadable => Some(Reason::ProviderUnavailable),
+                New::SameEnd | New::Shorter => Some(Reason::ExchangeNotPossible),
+                New::Dead | New::OfAnotherApp | New::SameString if lives => Some(Reason::ExchangeNotPossible),
+                New::Dead | New::OfAnotherApp | New::SameString => Some(Reason::ProviderRefusedToken),
+            };
+            match (cast.connector.store(ACME, &pasted).await, wanted) {
+                (Ok(intake), None) => assert_eq!(intake.token.unwrap().token_version, 2, "{case}"),
+                (Err(no), Some(reason)) => assert_eq!(no.reason(), reason.reason(), "{case}: {no:?}"),
+                (answer, _) => panic!("{case}: {answer:?}"),
+            }
+            let right = if wanted.is_none() { &given } else { &held };
+            assert_eq!(cast.ingestion.secret(&id).await, *right, "{case}");
+            assert!(cast.viewer.get(&id).await.unwrap().usable, "{case}");
+            world.sandbox.clear_faults();
         }
     }
 

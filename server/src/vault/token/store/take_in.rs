@@ -47,7 +47,8 @@ impl Vault {
         inspected: &Inspected,
         destination: &Destination,
     ) -> Result<TakenIn, VaultError> {
-        // Another task may have exchanged it while this one waited for the claim.
+        // Another task may have exchanged it while this one waited for the claim, and have brought the workspace into being.
+        self.store.forget_workspace(&destination.workspace);
         let accepted = match self.exchanged_earlier(provider, &pasted, destination).await? {
             Some(accepted) => accepted,
             None => make_lasting(provider, pasted, inspected, self.clock.now()).await?,
