@@ -3,6 +3,7 @@
 -- When a data call with the current secret was first refused, and why: both only until one works again.
 ALTER TABLE ad_platform_connections ADD COLUMN data_refused_at INTEGER;
 ALTER TABLE ad_platform_connections ADD COLUMN data_refusal TEXT NOT NULL DEFAULT '';
+CREATE INDEX connections_in_doubt ON ad_platform_connections (data_refused_at) WHERE data_refused_at IS NOT NULL;
 
 -- What callers lately reported about a secret that the vault found nothing wrong with: at most one row per connection.
 CREATE TABLE token_reports (

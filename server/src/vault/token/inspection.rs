@@ -139,9 +139,12 @@ impl Vault {
                     }
                     if let (Standing::Live, Standing::Invalid { reason, .. }) =
                         (&before.standing, &after.standing)
-                        && !believes_death(tx, &before, *reason, now).await?
                     {
-                        return Ok(Applied::Doubted);
+                        // Only the inspector knows that a token's time is over; a data call merely says so.
+                        let reason = if inspection.is_ok() { RefusalReason::Unknown } else { *reason };
+                        if !believes_death(tx, &before, reason, now).await? {
+                            return Ok(Applied::Doubted);
+                        }
                     }
                     if let (Standing::Live, Standing::Invalid { .. }, Some(cause)) =
                         (&before.standing, &after.standing, &findings.better_cause)
