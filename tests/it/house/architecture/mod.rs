@@ -178,7 +178,7 @@ fn server() -> &'static Source {
 }
 
 /// The wings of the vault, and the modules that they share, from top to bottom: each uses only those below it.
-const WINGS: [&str; 16] = [
+const WINGS: [&str; 17] = [
     "fuzzing",
     "opening",
     "status",
@@ -191,6 +191,7 @@ const WINGS: [&str; 16] = [
     "audit",
     "once",
     "position",
+    "paging",
     "provider_health",
     "state",
     "timetable",

@@ -1,5 +1,8 @@
 //! Fills a vault with more than fits into one response.
 
+use std::time::Duration;
+
+use token_vault_tests::eventually_async;
 use token_vault_tests::prelude::*;
 use uuid::Uuid;
 
@@ -61,6 +64,14 @@ pub(super) async fn plant_events(world: &World, connection: &str, accounts: &[us
         );
         world.database.execute(sql).await;
     }
+    let last = world.database.count("SELECT max(sequence) FROM events").await;
+    let filter = pb::EventFilter { kinds: vec![Kind::Revoked.into()], ..Default::default() };
+    let watch = pb::WatchExpiryEventsRequest { filter: Some(filter), ..Default::default() };
+    let feed = world.viewer().await.watch(watch).await.expect("a watch");
+    eventually_async("the vault sees them", Duration::from_secs(60), async || {
+        (feed.heartbeat().head_sequence.unsigned_abs() >= last).then_some(())
+    })
+    .await;
 }
 
 /// Creates keys that name a thousand workspaces each.

@@ -43,7 +43,7 @@ async fn transport_faults_pass_when_they_pass_within_three_tries() {
         FaultKind::Reset,
         FaultKind::ResetAfter,
         FaultKind::ResetMidBody,
-        FaultKind::OversizedBody(2 * 1024 * 1024),
+        FaultKind::OversizedBody(5 * 1024 * 1024),
         FaultKind::Redirect("https://login.example/".into()),
         FaultKind::error(500, 1),
     ] {
@@ -54,7 +54,7 @@ async fn transport_faults_pass_when_they_pass_within_three_tries() {
     }
     for (fault, words) in [
         (FaultKind::Redirect("https://login.example/".into()), "redirect"),
-        (FaultKind::OversizedBody(2 * 1024 * 1024), "more than 1048576 bytes"),
+        (FaultKind::OversizedBody(5 * 1024 * 1024), "more than 4194304 bytes"),
         (FaultKind::Html { status: 200 }, "HTTP 200"),
         (FaultKind::Reset, "connection"),
     ] {
