@@ -1,7 +1,6 @@
 -- When each connection is to be validated, and runs that end before all is done. Conventions as in 0001.
 
--- Due at once unless said otherwise: an older binary that inserts a connection does not know these columns.
-ALTER TABLE ad_platform_connections ADD COLUMN next_validation_at BIGINT DEFAULT 0;   -- NULL: nothing is left to ask
+ALTER TABLE ad_platform_connections ADD COLUMN next_validation_at BIGINT;   -- NULL: nothing is left to ask; or an older binary wrote the row
 ALTER TABLE ad_platform_connections ADD COLUMN failed_validations BIGINT NOT NULL DEFAULT 0;   -- in a row
 UPDATE ad_platform_connections
    SET next_validation_at = CASE WHEN standing = 'REVOKED' THEN NULL ELSE coalesce(last_validated_at + 86400000000, 0) END;

@@ -20,8 +20,6 @@ const DEADLINES: Duration = Duration::from_millis(250);
 const PERMISSIONS: Duration = Duration::from_millis(250);
 /// How often due runs, providers and the shared configuration are checked.
 const TICK: Duration = Duration::from_secs(1);
-/// A provider in trouble is probed once in this many ticks.
-const PROBE: u64 = 5;
 
 pub struct Clockwork {
     scheduler: JobScheduler,
@@ -88,19 +86,17 @@ async fn guard_watches(vault: Arc<Vault>, stop: CancellationToken) {
 
 /// Does everything else that can't wait for a slot.
 async fn tend(vault: Arc<Vault>, stop: CancellationToken) {
-    let (mut ticks, mut well) = (0_u64, true);
+    let mut well = true;
     loop {
-        let probe = ticks.is_multiple_of(PROBE);
         let work = async {
             vault.adopt_policy().await?;
             vault.adopt_keys().await?;
-            vault.tend_providers(probe).await?;
+            vault.tend_providers().await?;
             vault.start_due_jobs().await?;
             vault.watch_over().await
         };
         let outcome = for_vault(work).await;
         log_change(&mut well, outcome, "due work can't be looked for");
-        ticks += 1;
         if !pause(TICK, &stop).await {
             return;
         }

@@ -38,6 +38,8 @@ pub use refusal::{Misconfiguration, Refusal, RefusalKind, RefusalReason};
 pub use remedy::{Fixer, Guide, Matter, Refused, Remedy, Severity};
 pub use secret::{Fingerprint, Sealed, Secret, exposure_of};
 pub use time::{Clock, Timestamp};
+#[cfg(test)]
+pub(crate) use token::fixture;
 pub use token::{
     AdAccount, AdAccountState, Badge, BadgeColor, Connection, DataRefusal, DataWord, Expiry, ExpirySource,
     Grant, GrantState, GranularScope, Harm, Health, ListOrder, Observations, Problem, ProblemReason, Renewal,

@@ -73,6 +73,7 @@ fn stored_names_never_change() {
         (M::AppSecretProof, "APP_SECRET_PROOF"),
         (M::ApiVersion, "API_VERSION"),
         (M::AppCapability, "APP_CAPABILITY"),
+        (M::AppBlocked, "APP_BLOCKED"),
         (M::RedirectUri, "REDIRECT_URI"),
         (M::NotConfigured, "NOT_CONFIGURED"),
         (M::Request, "REQUEST"),
@@ -80,6 +81,7 @@ fn stored_names_never_change() {
     pinned(&misconfigurations, M::as_str);
     let troubles = [
         (ProviderTrouble::Unreachable, "UNREACHABLE"),
+        (ProviderTrouble::Throttled, "THROTTLED"),
         (ProviderTrouble::ManyDeaths, "MANY_DEATHS"),
         (ProviderTrouble::Misconfigured(M::AppSecret), "APP_SECRET"),
     ];

@@ -71,6 +71,8 @@ pub enum Misconfiguration {
     /// The configured API version is retired.
     ApiVersion,
     AppCapability,
+    /// The provider has blocked or suspended the app: every token is refused until an administrator of the app acts.
+    AppBlocked,
     /// The redirect URI is not one of the app's.
     RedirectUri,
     NotConfigured,
@@ -150,6 +152,20 @@ impl Refusal {
             | RefusalKind::Ours(_)
             | RefusalKind::OutOfTime => None,
         }
+    }
+
+    /// Whether it would be the same for every token: the provider does not reply, has an error, limits calls, or
+    /// refuses our own request. It says nothing about the token that was asked about.
+    pub const fn is_not_about_the_token(&self) -> bool {
+        matches!(
+            self.kind,
+            RefusalKind::Transient { .. } | RefusalKind::Throttled { .. } | RefusalKind::Ours(_)
+        )
+    }
+
+    /// Whether it limits all calls of the app.
+    pub fn limits_the_app(&self) -> bool {
+        matches!(&self.kind, RefusalKind::Throttled { scope, .. } if scope == "app")
     }
 
     /// The code for people: `190/460`, `190`, or empty.

@@ -61,6 +61,8 @@ pub enum Matter {
     NoAdAccounts,
     Misconfiguration(Misconfiguration),
     Unreachable,
+    /// A limit on the calls of the whole app.
+    Throttled,
     ManyDeaths,
 }
 
@@ -383,6 +385,12 @@ impl Remedy {
                 "Complete the app review, or raise the access level, in the provider's app dashboard."
                     .to_owned(),
             ),
+            M::AppBlocked => (
+                Fixer::AppAdmin,
+                "The provider has blocked the app, so it refuses every call; the tokens are not at fault.",
+                "Do what the provider's app dashboard asks for, such as the yearly check of data use, or appeal there; nobody has to reconnect."
+                    .to_owned(),
+            ),
             M::RedirectUri => (
                 Fixer::AppAdmin,
                 "The redirect URI is not registered for the app.",
@@ -412,6 +420,16 @@ impl Remedy {
             "Wait: the vault goes on by itself when the provider is back; tokens stay as they are.",
         );
         guide.improve(provider, Matter::Unreachable, remedy)
+    }
+
+    /// A limit on the calls of the whole app.
+    pub(in crate::model) fn for_limited_app(provider: &ProviderId, guide: Guide) -> Self {
+        let remedy = Self::new(
+            Fixer::Nobody,
+            "The provider limits the calls of the app; the vault asks about no further token until that is over.",
+            "Wait, and make fewer calls with the app's tokens; the vault goes on by itself.",
+        );
+        guide.improve(provider, Matter::Throttled, remedy)
     }
 
     /// More refusals at once than are believable.

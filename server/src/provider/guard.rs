@@ -1,6 +1,7 @@
 //! The circuit breaker in front of a provider. Errors of the provider open it; throttling, dead tokens and our own
 //! mistakes do not. While it is open, calls fail here at once.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use super::{
 };
 use crate::model::{
     AdAccount, Grant, Misconfiguration, ProviderId, ProviderTrouble, Refusal, RefusalKind, Secret, Subject,
-    TokenFacts, TokenKind,
+    Timestamp, TokenFacts, TokenKind,
 };
 use parking_lot::Mutex;
 
@@ -23,6 +24,10 @@ const SPAN: Duration = Duration::from_secs(5);
 const LATELY: Duration = Duration::from_secs(10 * 60);
 /// The wait that the caller of a held-back call is asked for.
 const WAIT: Duration = Duration::from_secs(15);
+/// The wait before a provider in trouble is probed for the first time; it doubles with each further time.
+const FIRST_PROBE: Duration = Duration::from_secs(5);
+/// The longest wait between two probes. Work must go on within a minute after the provider works again.
+const LONGEST_PROBE: Duration = Duration::from_secs(40);
 
 /// Failures in a row.
 #[derive(Clone, Copy)]
@@ -31,12 +36,43 @@ struct Streak {
     count: u32,
 }
 
+/// Work on many connections that asks a provider about each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Work {
+    Validation,
+    Renewal,
+}
+
+impl Work {
+    pub const ALL: [Self; 2] = [Self::Validation, Self::Renewal];
+}
+
+/// A trouble that this process found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub trouble: ProviderTrouble,
+    /// The code of the refusal, for people: `4`, or empty.
+    pub provider_code: String,
+    /// The work that met it, if it was not a single call.
+    pub work: Option<Work>,
+}
+
+/// A trouble that is announced, and what waits for its end.
+struct Ongoing {
+    since: Timestamp,
+    /// The work that is held until an attempt of it succeeds.
+    held: BTreeSet<Work>,
+    next_probe: Instant,
+    wait: Duration,
+}
+
 /// What this process knows about a provider's health, and whether calls are held back.
 #[derive(Default)]
 pub struct Gate {
     open: AtomicBool,
     streak: Mutex<Option<Streak>>,
-    trouble: Mutex<Option<ProviderTrouble>>,
+    found: Mutex<Option<Found>>,
+    ongoing: Mutex<Option<Ongoing>>,
     /// The last misconfiguration that a call met, and when.
     met: Mutex<Option<(Misconfiguration, Instant)>>,
 }
@@ -50,13 +86,67 @@ impl Gate {
     pub fn set_open(&self, open: bool) {
         if self.open.swap(open, Ordering::AcqRel) != open {
             *self.streak.lock() = None;
-            *self.trouble.lock() = None;
+            self.found.lock().take_if(|found| found.work.is_none());
         }
     }
 
-    /// The troubles that this process found since the last call of this function.
-    pub fn take_trouble(&self) -> Option<ProviderTrouble> {
-        self.trouble.lock().take()
+    /// The last trouble that this process found since the last call of this function.
+    pub fn take_found(&self) -> Option<Found> {
+        self.found.lock().take()
+    }
+
+    /// Work on many connections met refusals that are not about tokens: it is held until the trouble is over.
+    pub fn report(&self, work: Work, trouble: ProviderTrouble, provider_code: String) {
+        *self.found.lock() = Some(Found { trouble, provider_code, work: Some(work) });
+    }
+
+    /// Whether this work waits until the provider works again.
+    pub fn holds(&self, work: Work) -> bool {
+        self.is_open()
+            || self.found.lock().as_ref().is_some_and(|found| found.work == Some(work))
+            || self.ongoing.lock().as_ref().is_some_and(|ongoing| ongoing.held.contains(&work))
+    }
+
+    /// The work that waits until an attempt of it succeeds.
+    pub fn held(&self) -> Vec<Work> {
+        self.ongoing.lock().as_ref().map(|ongoing| ongoing.held.iter().copied().collect()).unwrap_or_default()
+    }
+
+    pub fn hold(&self, work: Work) {
+        if let Some(ongoing) = &mut *self.ongoing.lock() {
+            ongoing.held.insert(work);
+        }
+    }
+
+    pub fn release(&self, work: Work) {
+        if let Some(ongoing) = &mut *self.ongoing.lock() {
+            ongoing.held.remove(&work);
+        }
+    }
+
+    /// Takes note of a trouble that is announced since an instant, or that there is none. `held` is the work that waits
+    /// if this process did not know of it.
+    pub fn adopt(&self, since: Option<Timestamp>, held: impl IntoIterator<Item = Work>) {
+        let mut ongoing = self.ongoing.lock();
+        let Some(since) = since else {
+            *ongoing = None;
+            return;
+        };
+        if ongoing.as_ref().is_none_or(|known| known.since != since) {
+            let (held, next_probe) = (held.into_iter().collect(), Instant::now() + FIRST_PROBE);
+            *ongoing = Some(Ongoing { since, held, next_probe, wait: FIRST_PROBE });
+        }
+    }
+
+    /// Whether to probe a provider in trouble now. If so, the next probe is due after twice the wait.
+    pub fn is_time_to_probe(&self) -> bool {
+        let mut ongoing = self.ongoing.lock();
+        let Some(ongoing) = ongoing.as_mut().filter(|ongoing| ongoing.next_probe <= Instant::now()) else {
+            return false;
+        };
+        ongoing.wait = (ongoing.wait * 2).min(LONGEST_PROBE);
+        ongoing.next_probe = Instant::now() + ongoing.wait;
+        true
     }
 
     /// Whether calls met this trouble recently. Never true for a wrong app id or secret, which a probe checks.
@@ -81,8 +171,10 @@ impl Gate {
                 let tripped = failures.count >= STREAK && failures.since.elapsed() >= SPAN;
                 tripped.then_some(ProviderTrouble::Unreachable)
             }
-            // These are about a single call, not about the app.
-            Some(RefusalKind::Ours(Misconfiguration::Request | Misconfiguration::RedirectUri)) => None,
+            // These may be about a single call. Work on many connections finds out whether they are about the app.
+            Some(RefusalKind::Ours(
+                Misconfiguration::Request | Misconfiguration::RedirectUri | Misconfiguration::AppBlocked,
+            )) => None,
             Some(RefusalKind::Ours(problem)) => {
                 *streak = None;
                 *self.met.lock() = Some((*problem, Instant::now()));
@@ -94,8 +186,10 @@ impl Gate {
             }
         };
         drop(streak);
-        if trouble.is_some() {
-            *self.trouble.lock() = trouble;
+        if let (Some(trouble), Err(refusal)) = (trouble, outcome) {
+            let found = Found { trouble, provider_code: refusal.provider_code(), work: None };
+            // What work on many connections met says more.
+            self.found.lock().get_or_insert(found);
         }
     }
 }
@@ -254,11 +348,11 @@ mod tests {
         for _ in 0..20 {
             gate.observe(&fault());
         }
-        assert_eq!(gate.take_trouble(), None);
+        assert_eq!(gate.take_found().map(|found| found.trouble), None);
         gate.streak.lock().as_mut().unwrap().since = Instant::now() - SPAN;
         gate.observe(&fault());
-        assert_eq!(gate.take_trouble(), Some(ProviderTrouble::Unreachable));
-        assert_eq!(gate.take_trouble(), None, "reported once");
+        assert_eq!(gate.take_found().map(|found| found.trouble), Some(ProviderTrouble::Unreachable));
+        assert_eq!(gate.take_found().map(|found| found.trouble), None, "reported once");
     }
 
     #[test]
@@ -272,15 +366,18 @@ mod tests {
             gate.observe(&answer);
             assert!(gate.streak.lock().is_none(), "{answer:?}");
         }
-        assert_eq!(gate.take_trouble(), None);
+        assert_eq!(gate.take_found().map(|found| found.trouble), None);
     }
 
     #[test]
     fn a_wrong_app_secret_is_reported_at_once() {
         let gate = Gate::default();
         gate.observe(&refused(RefusalKind::Ours(Misconfiguration::AppSecret)));
-        assert_eq!(gate.take_trouble(), Some(ProviderTrouble::Misconfigured(Misconfiguration::AppSecret)));
+        assert_eq!(
+            gate.take_found().map(|found| found.trouble),
+            Some(ProviderTrouble::Misconfigured(Misconfiguration::AppSecret))
+        );
         gate.observe(&refused(RefusalKind::Ours(Misconfiguration::Request)));
-        assert_eq!(gate.take_trouble(), None);
+        assert_eq!(gate.take_found().map(|found| found.trouble), None);
     }
 }

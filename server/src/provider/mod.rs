@@ -6,6 +6,7 @@
 
 mod guard;
 mod meta;
+mod pace;
 mod patience;
 mod sandbox_clock;
 mod usage;
@@ -14,10 +15,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use guard::Gate;
+pub use guard::{Found, Gate, Work};
 #[cfg(fuzzing)]
 pub use meta::fuzzing;
 pub use meta::{Meta, MetaApp, MetaConfig};
+pub use pace::Pace;
 pub use patience::Patience;
 pub use sandbox_clock::follow as follow_sandbox_clock;
 pub use usage::{Usage, UsageBook, ad_account_scope};

@@ -29,6 +29,7 @@ mod keys;
 mod once;
 mod opening;
 mod paging;
+mod pass;
 mod position;
 mod provider_health;
 mod state;

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{Announced, Connection, ProviderId, ProviderTrouble, RefusalReason, Timestamp};
-use crate::provider::{GUIDE, Provider};
+use crate::model::{Announced, Connection, ProviderId, ProviderTrouble, Refusal, RefusalReason, Timestamp};
+use crate::provider::{GUIDE, Pace, Provider};
 use crate::store::{Abort, ProviderHealth, Scope, Tx};
 use crate::vault::error::VaultError;
 use crate::vault::state::Vault;
@@ -27,7 +27,7 @@ const DEATHS: i64 = 20;
 const DEATHS_WITHIN: Duration = Duration::from_secs(10 * 60);
 const ONE_IN: i64 = 20;
 /// How long the vault then holds verdicts back. Afterwards it believes them for [`BELIEVED`].
-const HELD: Duration = Duration::from_secs(15 * 60);
+pub(super) const DOUBTED_FOR: Duration = Duration::from_secs(15 * 60);
 const BELIEVED: Duration = Duration::from_secs(60 * 60);
 
 pub(super) fn trouble_of(health: &ProviderHealth) -> Option<ProviderTrouble> {
@@ -54,24 +54,25 @@ impl Vault {
     }
 }
 
+/// Asks about our app itself, once.
+pub(super) async fn probe(provider: &dyn Provider) -> Result<(), Refusal> {
+    Pace::of_a_probe().keep(provider.probe()).await
+}
+
+/// Announces a trouble and writes it down. `provider_code` is that of the refusal, or empty.
 pub(super) async fn raise(
     tx: &mut Tx,
     provider: &ProviderId,
     app_id: &str,
     health: ProviderHealth,
-    trouble: ProviderTrouble,
+    (trouble, provider_code): (ProviderTrouble, &str),
     now: Timestamp,
 ) -> Result<(), Abort<VaultError>> {
-    let health = ProviderHealth {
-        open: trouble == ProviderTrouble::Unreachable,
-        problem: trouble.as_str().to_owned(),
-        changed_at: now,
-        ..health
-    };
+    let health = ProviderHealth { problem: trouble.as_str().to_owned(), changed_at: now, ..health };
     tx.put_provider_health(provider, app_id, &health).await?;
     let scope = Scope::Provider(provider.clone(), app_id.to_owned());
     let mut announced: Announced = tx.announced(&scope).await?;
-    announced.provider_alarm(provider, trouble, GUIDE, now);
+    announced.provider_alarm(provider, trouble, (GUIDE, provider_code), now);
     tx.announce(vec![(scope, announced.into_drafts())]).await?;
     Ok(())
 }
@@ -105,9 +106,9 @@ pub(super) async fn believes_death(
         return Ok(true);
     }
     let mut health = tx.lock_provider_health(provider, app_id, now).await?;
-    health.held_until = Some(now + HELD);
+    health.held_until = Some(now + DOUBTED_FOR);
     if health.problem.is_empty() {
-        raise(tx, provider, app_id, health, ProviderTrouble::ManyDeaths, now).await?;
+        raise(tx, provider, app_id, health, (ProviderTrouble::ManyDeaths, ""), now).await?;
     } else {
         tx.put_provider_health(provider, app_id, &health).await?;
     }

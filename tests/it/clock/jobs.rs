@@ -103,7 +103,8 @@ on_both_databases! {
         ben.changes_password();
         world.advance(DAY).await;
         let run = next_run(&world.admin(), DAILY, 0).await;
-        assert_eq!((run.state(), run.done, run.total, run.failed), (State::Succeeded, 2, 2, 1));
+        assert_eq!((run.state(), run.done, run.total, run.failed), (State::Incomplete, 2, 2, 1));
+        assert_eq!(run.remaining, 1, "it stays due");
         feed.first(&his, Kind::Invalidated).await;
         assert!(world.logs().contains("a connection's row can't be read"), "and the operator is told which");
     }

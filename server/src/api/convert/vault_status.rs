@@ -6,7 +6,7 @@ use token_vault_proto::v1 as pb;
 use token_vault_proto::v1::provider_status::Circuit;
 
 use super::time::{instant, signed_length};
-use super::token::status;
+use super::token::{severity, status};
 use crate::model::{ProviderId, ProviderTrouble, Timestamp};
 use crate::provider::GUIDE;
 use crate::vault::{ProviderState, ReplicaState, VaultStatus};
@@ -62,6 +62,7 @@ impl From<ProviderState> for pb::ProviderStatus {
 fn problem(provider: &ProviderId, trouble: ProviderTrouble, since: Timestamp) -> pb::Problem {
     let (reason, metadata) = match trouble {
         ProviderTrouble::Unreachable => (pb::ErrorReason::ProviderUnavailable, HashMap::new()),
+        ProviderTrouble::Throttled => (pb::ErrorReason::ProviderThrottled, HashMap::new()),
         ProviderTrouble::Misconfigured(_) | ProviderTrouble::ManyDeaths => (
             pb::ErrorReason::ProviderMisconfigured,
             HashMap::from([("problem".to_owned(), trouble.as_str().to_owned())]),
@@ -69,7 +70,7 @@ fn problem(provider: &ProviderId, trouble: ProviderTrouble, since: Timestamp) ->
     };
     pb::Problem {
         reason: reason.into(),
-        severity: pb::Severity::Critical.into(),
+        severity: severity(trouble.severity()).into(),
         since: Some(instant(since)),
         remedy: Some(trouble.remedy(provider, GUIDE).into()),
         metadata,

@@ -7,7 +7,7 @@ settings! {
     /// Cron expressions have six fields, in UTC: second, minute, hour, day of month, month, day of week. Where both
     /// kinds of days are limited, either is enough. An expression that is never due switches its job off.
     ["jobs"] {
-        /// When every connection is validated with its provider.
+        /// When every connection is due for validation with its provider.
         META_TOKEN_EXPIRY_JOB: Cron = setting("jobs.meta_token_expiry", Cron).default("0 0 6 * * *");
         /// When the vault looks for tokens to renew.
         ROTATION_JOB: Cron = setting("jobs.rotation", Cron).default("0 * * * * *");
@@ -17,7 +17,7 @@ settings! {
         HOUSEKEEPING_JOB: Cron = setting("jobs.housekeeping", Cron).default("0 15 * * * *");
         /// How late work may be before an `OVERDUE` event is announced.
         OVERDUE_AFTER: Length = setting("jobs.overdue_after", Length("1s", "24h")).default("15m");
-        /// Connections that are validated at once by `jobs.meta_token_expiry`.
+        /// Connections that are validated at once by `jobs.meta_token_expiry`, and never more than 8.
         SWEEP_CONCURRENCY: Number<usize> = setting("jobs.sweep_concurrency", Number(1, 64)).default("8");
     }
 }

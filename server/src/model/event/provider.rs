@@ -10,6 +10,8 @@ use crate::model::{Expiry, Guide, Misconfiguration, ProviderId, Remedy, Severity
 pub enum ProviderTrouble {
     /// The provider does not reply, or replies with its own errors.
     Unreachable,
+    /// The provider limits the calls of our app.
+    Throttled,
     /// Our configuration there is wrong.
     Misconfigured(Misconfiguration),
     /// So many tokens died at once that the refusals are not believed yet.
@@ -21,6 +23,7 @@ impl ProviderTrouble {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unreachable => "UNREACHABLE",
+            Self::Throttled => "THROTTLED",
             Self::Misconfigured(problem) => problem.as_str(),
             Self::ManyDeaths => "MANY_DEATHS",
         }
@@ -29,6 +32,7 @@ impl ProviderTrouble {
     pub fn from_name(name: &str) -> Option<Self> {
         match name {
             "UNREACHABLE" => Some(Self::Unreachable),
+            "THROTTLED" => Some(Self::Throttled),
             "MANY_DEATHS" => Some(Self::ManyDeaths),
             _ => name.parse().ok().map(Self::Misconfigured),
         }
@@ -37,23 +41,40 @@ impl ProviderTrouble {
     pub fn remedy(self, provider: &ProviderId, guide: Guide) -> Remedy {
         match self {
             Self::Unreachable => Remedy::for_unreachable(provider, guide),
+            Self::Throttled => Remedy::for_limited_app(provider, guide),
             Self::Misconfigured(problem) => Remedy::for_misconfiguration(problem, provider, guide),
             Self::ManyDeaths => Remedy::for_many_deaths(provider, guide),
+        }
+    }
+
+    pub const fn severity(self) -> Severity {
+        match self {
+            Self::Throttled => Severity::Warning,
+            Self::Unreachable | Self::Misconfigured(_) | Self::ManyDeaths => Severity::Critical,
         }
     }
 }
 
 impl Announced {
-    /// Announces that something is wrong with a provider, unless that is announced already.
+    /// Announces that something is wrong with a provider, unless that is announced already. The code is that of the
+    /// refusal, if there is one.
     pub fn provider_alarm(
         &mut self,
         provider: &ProviderId,
         trouble: ProviderTrouble,
-        guide: Guide,
+        (guide, provider_code): (Guide, &str),
         now: Timestamp,
     ) {
-        let remedy = trouble.remedy(provider, guide);
-        self.open_with(word(EventKind::ProviderAlarm, provider, remedy, now), None, Duration::ZERO);
+        let kind = match trouble {
+            ProviderTrouble::Throttled => EventKind::Throttled,
+            _ => EventKind::ProviderAlarm,
+        };
+        let word = EventWord {
+            severity: trouble.severity(),
+            provider_code: provider_code.to_owned(),
+            ..word(kind, provider, trouble.remedy(provider, guide), now)
+        };
+        self.open_with(word, None, Duration::ZERO);
     }
 
     /// Announces that it is over, if it was announced.
@@ -67,10 +88,9 @@ impl Announced {
 }
 
 fn word(kind: EventKind, provider: &ProviderId, remedy: Remedy, now: Timestamp) -> EventWord {
-    let severity = if kind == EventKind::ProviderAlarm { Severity::Critical } else { Severity::Info };
     EventWord {
         kind,
-        severity,
+        severity: Severity::Info,
         workspace: None,
         provider: provider.clone(),
         connection: None,

@@ -8,7 +8,7 @@ use crate::model::{ConnectionId, ProviderId, SecretId, Timestamp, TokenVersion, 
 pub(in crate::model) const NOW: Timestamp = Timestamp::from_unix_seconds(1_800_000_000);
 pub(in crate::model) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-pub(in crate::model) fn connection(expiry: Expiry, standing: Standing) -> Connection {
+pub(crate) fn connection(expiry: Expiry, standing: Standing) -> Connection {
     Connection {
         id: ConnectionId::generate(NOW),
         workspace: WorkspaceId::parse("acme").unwrap(),

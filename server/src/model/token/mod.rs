@@ -6,7 +6,7 @@ mod data_word;
 mod expiry;
 mod facts;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod health;
 mod problem;
 mod renewal;

@@ -38,7 +38,7 @@ pub(in crate::provider) fn guide(matter: Matter, remedy: &mut Remedy) {
         }
         Matter::Misconfiguration(problem) => remedy.url = misconfiguration(problem).into(),
         Matter::Unreachable => remedy.url = STATUS.into(),
-        Matter::ManyDeaths => remedy.url = APPS.into(),
+        Matter::Throttled | Matter::ManyDeaths => remedy.url = APPS.into(),
     }
 }
 
@@ -88,6 +88,7 @@ const fn misconfiguration(problem: Misconfiguration) -> &'static str {
         | M::AppId
         | M::AppSecretProof
         | M::AppCapability
+        | M::AppBlocked
         | M::RedirectUri
         | M::NotConfigured => APPS,
         M::ApiVersion => VERSIONS,

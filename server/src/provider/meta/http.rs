@@ -17,8 +17,8 @@ use super::refusal::{self, Asked, Seen};
 use crate::backoff::jitter;
 use crate::http_client::{BodyError, ClientConfig, read_body};
 use crate::model::{BadValue, Clock, Refusal, RefusalKind, Secret};
-use crate::provider::is_loopback;
 use crate::provider::usage::UsageBook;
+use crate::provider::{is_loopback, pace};
 
 /// The longest reply is the inspection of a token that is limited to thousands of targets in each of many scopes.
 const LONGEST_BODY: usize = 4 * 1024 * 1024;
@@ -154,9 +154,9 @@ impl Http {
         let pauses = ExponentialBuilder::default()
             .with_min_delay(FIRST_PAUSE)
             .with_factor(4.0)
-            .with_max_times(MORE_TRIES)
+            .with_max_times(pace::retries().unwrap_or(MORE_TRIES))
             .without_max_delay();
-        (|| self.send(call, read, deadline))
+        (|| self.send_in_turn(call, read, deadline))
             .retry(pauses)
             .when(|failure: &Failure| {
                 let transient = matches!(failure.refusal.kind, RefusalKind::Transient { .. });
@@ -169,6 +169,15 @@ impl Http {
             })
             .await
             .map_err(|failure| *failure.refusal)
+    }
+
+    /// Sends a call at the pace of the job that makes it, if a job does.
+    async fn send_in_turn<T>(&self, call: &Call, read: Reader<T>, deadline: Instant) -> Result<T, Failure> {
+        let sent = pace::paced(self.send(call, read, deadline), |failure: &Failure| &*failure.refusal).await;
+        sent.unwrap_or_else(|| {
+            let refusal = self.fault("no further call is made while calls fail".to_owned(), call);
+            Err(Failure { refusal, not_taken: true })
+        })
     }
 
     async fn send<T>(&self, call: &Call, reader: Reader<T>, deadline: Instant) -> Result<T, Failure> {

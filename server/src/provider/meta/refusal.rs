@@ -21,6 +21,9 @@ const RARE_CHANGES: Duration = Duration::from_secs(60 * 60);
 /// Codes that mean a mistake in our configuration, even if the HTTP status means an error of the server.
 const OUR_REQUEST: [i64; 11] = [5, 100, 104, 506, 2_500, 3_018, 3_962, 3_979, 3_980, 1_487_809, 191];
 
+/// What Meta says when it has blocked a whole app.
+const BLOCKED_APP: [&str; 3] = ["api access blocked", "api access disrupted", "api access deactivated"];
+
 /// Which token a call carries, and so which one is meant when a token is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asked {
@@ -121,7 +124,9 @@ fn kind_of(seen: &Seen<'_>, code: i64, subcode: Option<i64>, error: &ErrorObject
         0 | 102 | 190 | 415 | 452 | 457 | 459 => {
             RefusalKind::Dead { reason: reason_of(code, subcode, &message) }
         }
-        100 if subcode == Some(33) => RefusalKind::Permission { object_only: true },
+        100 if subcode == Some(33) && seen.asked != Asked::Inspection => {
+            RefusalKind::Permission { object_only: true }
+        }
         10 | 200..=299 => RefusalKind::Permission { object_only: says("ad account owner has not grant") },
         368 => RefusalKind::Blocked,
         1 | 2 | 960 => transient(seen),
@@ -140,13 +145,22 @@ fn transient(seen: &Seen<'_>) -> RefusalKind {
 fn ours(asked: Asked, code: i64, message: &str) -> Option<Misconfiguration> {
     let says = |fragment: &str| message.contains(fragment);
     let unknown_app = says("error validating application") || says("invalid client id");
+    // Of the whole app, most often with code 200.
+    if BLOCKED_APP.iter().any(|words| says(words)) {
+        return Some(Misconfiguration::AppBlocked);
+    }
     Some(match code {
         1 if says("client secret") => Misconfiguration::AppSecret,
         101 => Misconfiguration::AppId,
         190 if asked != Asked::Data && unknown_app => Misconfiguration::AppId,
         // The refused token is the app's own here, and it consists of the app's id and secret.
         100 if asked == Asked::Inspection && says("app access token") => Misconfiguration::AppSecret,
-        104 | 190 if asked == Asked::Inspection => Misconfiguration::AppSecret,
+        0 | 102 | 104 | 190 | 415 | 452 | 457 | 459 if asked == Asked::Inspection => {
+            Misconfiguration::AppSecret
+        }
+        // No token but the app's own stands in the way of an inspection.
+        10 if asked == Asked::Inspection => Misconfiguration::AppCapability,
+        200..=269 | 271..=299 | 368 if asked == Asked::Inspection => Misconfiguration::AppBlocked,
         100 | 104 if says("appsecret_proof") => Misconfiguration::AppSecretProof,
         2_635 => Misconfiguration::ApiVersion,
         3 | 270 | 3_962 => Misconfiguration::AppCapability,

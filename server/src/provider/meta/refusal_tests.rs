@@ -296,3 +296,49 @@ fn details_hold_no_secret_and_the_trace_is_kept() {
     let by_header = see(Asked::Data, None, 502, &[("X-FB-Request-Id", "Abc")], "");
     assert_eq!(by_header.trace_id.as_deref(), Some("Abc"));
 }
+
+#[test]
+fn no_refusal_of_an_inspection_is_about_the_inspected_token_but_one_that_says_so() {
+    let inspection =
+        |code, subcode, message| see(Asked::Inspection, None, 400, &[], &error(code, subcode, message)).kind;
+    for (code, kind) in [
+        (0, Kind::Ours(Ours::AppSecret)),
+        (1, AGAIN),
+        (2, AGAIN),
+        (3, Kind::Ours(Ours::AppCapability)),
+        (4, throttled("app", 300)),
+        (10, Kind::Ours(Ours::AppCapability)),
+        (17, throttled("token", 300)),
+        (100, Kind::Ours(Ours::Request)),
+        (101, Kind::Ours(Ours::AppId)),
+        (102, Kind::Ours(Ours::AppSecret)),
+        (190, Kind::Ours(Ours::AppSecret)),
+        (200, Kind::Ours(Ours::AppBlocked)),
+        (299, Kind::Ours(Ours::AppBlocked)),
+        (368, Kind::Ours(Ours::AppBlocked)),
+        (459, Kind::Ours(Ours::AppSecret)),
+        (803, Kind::Ours(Ours::Request)),
+        (2_500, Kind::Ours(Ours::Request)),
+        (2_635, Kind::Ours(Ours::ApiVersion)),
+        (987_654, Kind::Ours(Ours::Request)),
+    ] {
+        assert_eq!(inspection(code, None, ""), kind, "{code}");
+        let refusal = see(Asked::Inspection, None, 400, &[], &error(code, None, ""));
+        assert!(refusal.is_not_about_the_token(), "{code}");
+    }
+    assert_eq!(inspection(100, Some(33), ""), Kind::Ours(Ours::Request));
+    let other = "(#100) The App_id in the input_token did not match the Viewing App";
+    assert_eq!(inspection(100, None, other), Kind::OtherApp);
+}
+
+#[test]
+fn a_blocked_app_is_the_matter_of_its_administrator_wherever_it_shows() {
+    for words in ["API access blocked.", "(#200) API access disrupted. Go to the App Dashboard."] {
+        for asked in [Asked::Inspection, Asked::TokenEndpoint, Asked::Data] {
+            for code in [10, 190, 200] {
+                let refusal = see(asked, None, 400, &[], &error(code, None, words));
+                assert_eq!(refusal.kind, Kind::Ours(Ours::AppBlocked), "{code} {words}");
+            }
+        }
+    }
+}

@@ -113,6 +113,7 @@ impl Meta {
         };
         let refusal = refusal::classify_error(&seen, error, &self.http.redactor);
         match refusal.kind {
+            RefusalKind::Ours(Misconfiguration::AppBlocked) => refusal,
             RefusalKind::Ours(_) | RefusalKind::Permission { .. } => Refusal { kind: unknown, ..refusal },
             _ => refusal,
         }

@@ -1,5 +1,6 @@
 //! Connections with work that is due, found by an index.
 
+use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::rows::{ConnectionRow, connection_columns};
@@ -21,6 +22,10 @@ struct ScopeRow {
 #[derive(sqlx::FromRow)]
 struct Count {
     n: i64,
+}
+
+fn names(providers: &[ProviderId]) -> Json<Vec<String>> {
+    Json(providers.iter().map(ToString::to_string).collect())
 }
 
 /// A connection that the provider is to be asked about.
@@ -46,32 +51,70 @@ impl Session {
         Ok(row.is_some())
     }
 
-    /// Connections whose renewal is due, or where an exchange waits to be finished, the longest waiting first. One that
-    /// is due for both is named twice.
+    /// Connections whose renewal is due, or where an exchange waits to be finished, with their providers, the longest
+    /// waiting first. One that is due for both is named twice. None of the providers `held`.
     pub async fn due_renewals(
         &mut self,
         now: Timestamp,
+        held: &[ProviderId],
         limit: i64,
-    ) -> Result<Vec<ConnectionId>, StoreError> {
-        let rows: Vec<Due> = self
-            .query(
-                "SELECT connection_id, next_renewal_at AS due_at FROM ad_platform_connections
-                  WHERE next_renewal_at <= $1
-                  UNION ALL
-                 SELECT connection_id, due_at FROM connection_secrets WHERE state = 'PENDING' AND due_at <= $1
-                  ORDER BY due_at LIMIT $2",
+    ) -> Result<Vec<(ConnectionId, ProviderId)>, StoreError> {
+        #[derive(sqlx::FromRow)]
+        struct Row {
+            connection_id: Uuid,
+            provider: String,
+        }
+        let rows: Vec<Row> = self
+            .query_for(
+                "SELECT connection_id, provider, due_at FROM (
+                     SELECT connection_id, provider, next_renewal_at AS due_at FROM ad_platform_connections
+                      WHERE next_renewal_at <= $1
+                      UNION ALL
+                     SELECT s.connection_id, c.provider, s.due_at FROM connection_secrets s
+                       JOIN ad_platform_connections c ON c.connection_id = s.connection_id
+                      WHERE s.state = 'PENDING' AND s.due_at <= $1) AS due
+                  WHERE provider NOT IN (SELECT value FROM json_each($2)) ORDER BY due_at LIMIT $3",
+                "SELECT connection_id, provider, due_at FROM (
+                     SELECT connection_id, provider, next_renewal_at AS due_at FROM ad_platform_connections
+                      WHERE next_renewal_at <= $1
+                      UNION ALL
+                     SELECT s.connection_id, c.provider, s.due_at FROM connection_secrets s
+                       JOIN ad_platform_connections c ON c.connection_id = s.connection_id
+                      WHERE s.state = 'PENDING' AND s.due_at <= $1) AS due
+                  WHERE provider NOT IN (SELECT jsonb_array_elements_text($2)) ORDER BY due_at LIMIT $3",
             )
             .bind(now.as_micros())
+            .bind(names(held))
             .bind(limit)
             .fetch_all()
             .await?;
-        Ok(rows.into_iter().map(|row| ConnectionId::from_uuid(row.connection_id)).collect())
+        let due = |row: Row| {
+            Some((ConnectionId::from_uuid(row.connection_id), ProviderId::parse(row.provider).ok()?))
+        };
+        Ok(rows.into_iter().filter_map(due).collect())
     }
 
-    /// Connections with any work due, and since when.
+    /// How many connections' renewals are due.
+    pub async fn count_due_renewals(&mut self, now: Timestamp) -> Result<i64, StoreError> {
+        let row: Count = self
+            .query(
+                "SELECT count(*) AS n FROM (
+                     SELECT connection_id FROM ad_platform_connections WHERE next_renewal_at <= $1
+                      UNION
+                     SELECT connection_id FROM connection_secrets WHERE state = 'PENDING' AND due_at <= $1) AS due",
+            )
+            .bind(now.as_micros())
+            .fetch_one()
+            .await?;
+        Ok(row.n)
+    }
+
+    /// Connections with any work due, and since when. A validation counts, however often it was put off, once the last
+    /// one is from before `validated_before`.
     pub async fn due_work(
         &mut self,
         now: Timestamp,
+        validated_before: Timestamp,
         limit: i64,
     ) -> Result<Vec<(ConnectionId, Timestamp)>, StoreError> {
         let rows: Vec<Due> = self
@@ -81,10 +124,15 @@ impl Session {
                   UNION ALL
                  SELECT connection_id, next_deadline_at AS due_at FROM ad_platform_connections
                   WHERE next_deadline_at <= $1
+                  UNION ALL
+                 SELECT connection_id, coalesce(last_validated_at, created_at) AS due_at FROM ad_platform_connections
+                  WHERE next_validation_at <= $1 + 3600000000 AND standing <> 'REVOKED'
+                    AND coalesce(last_validated_at, created_at) < $3
                   ORDER BY due_at LIMIT $2",
             )
             .bind(now.as_micros())
             .bind(limit)
+            .bind(validated_before.as_micros())
             .fetch_all()
             .await?;
         Ok(rows
@@ -110,20 +158,33 @@ impl Session {
         Ok(rows.into_iter().filter_map(id).collect())
     }
 
-    /// Connections that the provider is to be asked about, the longest waiting first.
+    /// Connections that the provider is to be asked about, the longest waiting first; none of the providers `held`.
     pub async fn due_validations(
         &mut self,
         now: Timestamp,
+        held: &[ProviderId],
         limit: i64,
     ) -> Result<Vec<DueValidation>, StoreError> {
         let rows: Vec<ConnectionRow> = self
-            .query(concat!(
-                "SELECT ",
-                connection_columns!(),
-                " FROM ad_platform_connections c WHERE c.next_validation_at <= $1
-                 ORDER BY c.next_validation_at, c.last_validated_at LIMIT $2"
-            ))
+            .query_for(
+                concat!(
+                    "SELECT ",
+                    connection_columns!(),
+                    " FROM ad_platform_connections c
+                      WHERE c.next_validation_at <= $1 AND c.provider NOT IN (SELECT value FROM json_each($2))
+                      ORDER BY c.next_validation_at, c.last_validated_at LIMIT $3"
+                ),
+                concat!(
+                    "SELECT ",
+                    connection_columns!(),
+                    " FROM ad_platform_connections c
+                      WHERE c.next_validation_at <= $1
+                        AND c.provider NOT IN (SELECT jsonb_array_elements_text($2))
+                      ORDER BY c.next_validation_at, c.last_validated_at LIMIT $3"
+                ),
+            )
             .bind(now.as_micros())
+            .bind(names(held))
             .bind(limit)
             .fetch_all()
             .await?;
@@ -148,7 +209,7 @@ impl Session {
 
 impl Tx {
     /// Makes connections due for validation that have not been validated since `since`, at most `limit`; returns how
-    /// many. Skips those that another transaction has locked: it validates them, or they are found the next time.
+    /// many. Among them are those that an older binary wrote, which does not know when they are due. Skips those that another transaction has locked: it validates them, or they are found the next time.
     pub async fn make_due(
         &mut self,
         since: Timestamp,
@@ -159,11 +220,15 @@ impl Tx {
             "UPDATE ad_platform_connections SET next_validation_at = $2, failed_validations = 0
               WHERE connection_id IN (
                     SELECT connection_id FROM ad_platform_connections
-                     WHERE next_validation_at > $2 AND coalesce(last_validated_at, 0) < $1 LIMIT $3)",
+                     WHERE (next_validation_at > $2
+                            OR next_validation_at IS NULL AND standing <> 'REVOKED' AND coalesce(expires_at > $2, TRUE))
+                       AND coalesce(last_validated_at, 0) < $1 LIMIT $3)",
             "UPDATE ad_platform_connections SET next_validation_at = $2, failed_validations = 0
               WHERE connection_id IN (
                     SELECT connection_id FROM ad_platform_connections
-                     WHERE next_validation_at > $2 AND coalesce(last_validated_at, 0) < $1 LIMIT $3
+                     WHERE (next_validation_at > $2
+                            OR next_validation_at IS NULL AND standing <> 'REVOKED' AND coalesce(expires_at > $2, TRUE))
+                       AND coalesce(last_validated_at, 0) < $1 LIMIT $3
                        FOR UPDATE SKIP LOCKED)",
         )
         .bind(since.as_micros())

@@ -145,19 +145,42 @@ impl Tx {
         Ok(())
     }
 
-    /// Lets renewals that wait after failures be tried again, those with the nearest end first, ten a second.
-    pub async fn rearm_renewals(&mut self, provider: &ProviderId, now: Timestamp) -> Result<u64, StoreError> {
+    /// Lets validations that wait after failures be tried again.
+    pub async fn rearm_validations(
+        &mut self,
+        provider: &ProviderId,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
         self.query(
-            "UPDATE ad_platform_connections AS c SET next_renewal_at = $2 + w.place * 100000
-               FROM (SELECT connection_id, row_number() OVER (ORDER BY expires_sort) AS place
-                       FROM ad_platform_connections
-                      WHERE provider = $1 AND standing = 'LIVE' AND renewal_attempts > 0
-                        AND next_renewal_at > $2
-                      ORDER BY expires_sort LIMIT 1000) AS w
-              WHERE c.connection_id = w.connection_id AND c.next_renewal_at > $2 + w.place * 100000",
+            "UPDATE ad_platform_connections SET next_validation_at = $2
+              WHERE provider = $1 AND failed_validations > 0 AND next_validation_at > $2",
         )
         .bind(provider.as_str().to_owned())
         .bind(now.as_micros())
+        .execute()
+        .await
+    }
+
+    /// Lets renewals that wait after failures be tried again, those with the nearest end first, ten a second. Others
+    /// that are due within a quarter of an hour are not told from them.
+    pub async fn rearm_renewals(
+        &mut self,
+        provider: &ProviderId,
+        now: Timestamp,
+        limit: i64,
+    ) -> Result<u64, StoreError> {
+        self.query(
+            "UPDATE ad_platform_connections AS c SET next_renewal_at = $2 + (w.place - 1) * 100000
+               FROM (SELECT connection_id, row_number() OVER (ORDER BY expires_sort) AS place
+                       FROM ad_platform_connections
+                      WHERE provider = $1 AND standing = 'LIVE' AND next_renewal_at > $2
+                        AND (renewal_attempts > 0 OR next_renewal_at <= $2 + 900000000)
+                      ORDER BY expires_sort LIMIT $3) AS w
+              WHERE c.connection_id = w.connection_id AND c.next_renewal_at > $2 + (w.place - 1) * 100000",
+        )
+        .bind(provider.as_str().to_owned())
+        .bind(now.as_micros())
+        .bind(limit)
         .execute()
         .await
     }

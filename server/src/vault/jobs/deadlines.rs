@@ -2,14 +2,17 @@
 //! announces overdue work.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::model::{Announced, ConnectionId, EventKind};
+use crate::model::{Announced, ConnectionId, EventKind, Timestamp, VALIDATED_EVERY};
 use crate::store::{Abort, Needs, Origin, Scope};
 use crate::vault::error::VaultError;
 use crate::vault::state::Vault;
 
 /// Connections announced in one transaction.
 const BATCH: i64 = 500;
+/// No token is left unchecked for longer, unless its provider is in trouble.
+const UNCHECKED: Duration = Duration::from_secs(25 * 60 * 60);
 /// The most overdue connections that the watchdog looks at.
 const WATCHED: i64 = 1_000;
 
@@ -82,12 +85,18 @@ impl Vault {
     }
 
     async fn look_for_overdue(&self) -> Result<(), VaultError> {
-        if self.providers.iter().any(|(_, gate)| gate.is_open()) {
+        if self.providers.iter().any(|(_, gate)| gate.is_open() || !gate.held().is_empty()) {
             return Ok(());
         }
         let now = self.clock.now();
-        let due = self.store.read().await?.due_work(now, WATCHED).await?;
-        for id in self.jobs.overdue.note(&due, self.jobs.timetable.overdue_after) {
+        let too_long = self.jobs.timetable.overdue_after;
+        // Where validations are switched off, none is overdue.
+        let validated_before = match self.jobs.timetable.meta_token_expiry.next_after(now) {
+            Some(_) => now - UNCHECKED.saturating_sub(too_long).max(VALIDATED_EVERY),
+            None => Timestamp::from_micros(i64::MIN),
+        };
+        let due = self.store.read().await?.due_work(now, validated_before, WATCHED).await?;
+        for id in self.jobs.overdue.note(&due, too_long) {
             self.announce_overdue(id, true).await?;
         }
         let announced = self.store.read().await?.open_scopes(EventKind::Overdue, WATCHED).await?;

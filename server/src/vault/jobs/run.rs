@@ -14,6 +14,8 @@ use crate::vault::timetable::JobKind;
 pub enum RunFailed {
     /// This process is stopping, or another one has taken the run over. Another process continues the run.
     Stopped,
+    /// Some of what was due is left, for this reason. It stays due, and a later run goes on.
+    Incomplete(String),
     Error(VaultError),
 }
 

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::Timestamp;
+use crate::model::{ProviderId, Timestamp};
+use crate::provider::Work;
 use crate::store::{Abort, JobRun, Origin, RunCause, RunState};
 use crate::vault::error::VaultError;
 use crate::vault::jobs::run::{Progress, RunFailed};
@@ -69,8 +70,10 @@ impl Vault {
             drop(session);
             return self.begin_run_between_slots(job, now).await;
         }
-        // The job runs every minute: no run is recorded when no renewal is due.
-        if job == JobKind::Rotation && session.due_renewals(now, 1).await?.is_empty() {
+        // The job runs every minute: no run is recorded when no renewal is due, or can be tried.
+        if job == JobKind::Rotation
+            && session.due_renewals(now, &self.held_back(Work::Renewal), 1).await?.is_empty()
+        {
             return Ok(None);
         }
         drop(session);
@@ -85,13 +88,25 @@ impl Vault {
         now: Timestamp,
     ) -> Result<Option<JobRun>, VaultError> {
         if job != JobKind::MetaTokenExpiry
-            || self.store.read().await?.due_validations(now, 1).await?.is_empty()
+            || self
+                .store
+                .read()
+                .await?
+                .due_validations(now, &self.held_back(Work::Validation), 1)
+                .await?
+                .is_empty()
         {
             return Ok(None);
         }
         let run = JobRun { position: ONLY_DUE.to_owned(), ..self.new_run(job, now, RunCause::Request) };
         let begun = self.begin_run_row(run.clone(), RunCause::Request).await?;
         Ok(begun.then_some(run))
+    }
+
+    /// The providers whose trouble holds this work.
+    fn held_back(&self, work: Work) -> Vec<ProviderId> {
+        let held = self.providers.iter().filter(|(_, gate)| gate.holds(work));
+        held.map(|(provider, _)| provider.id().clone()).collect()
     }
 
     /// Works on a run in the background.
@@ -130,6 +145,7 @@ impl Vault {
             Ok(()) => (RunState::Succeeded, String::new()),
             // Leave the row as it is; another process continues the run.
             Err(RunFailed::Stopped) => return,
+            Err(RunFailed::Incomplete(why)) => (RunState::Incomplete, why),
             // The run is not over: it continues from its position once the outage ends.
             Err(RunFailed::Error(error)) if error.is_outage() => {
                 tracing::warn!(job = run.job, run = %run.id, %error, "job interrupted; it continues by itself");
@@ -150,6 +166,9 @@ impl Vault {
         match ended {
             Ok(true) if state == RunState::Succeeded => {
                 tracing::info!(job = run.job, run = %run.id, done = run.done, failed = run.failed, "job ends");
+            }
+            Ok(true) if state == RunState::Incomplete => {
+                tracing::warn!(job = run.job, run = %run.id, done = run.done, remaining = run.remaining, why = error, "job ends, and leaves work for a later run");
             }
             Ok(true) => tracing::error!(job = run.job, run = %run.id, error, "job failed"),
             Ok(false) => tracing::warn!(job = run.job, run = %run.id, "the run was taken over"),

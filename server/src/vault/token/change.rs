@@ -1,9 +1,14 @@
 //! The only code that changes a connection's row. It writes the facts, announces the events that follow from them, and
 //! schedules the next deadline, in one transaction: no change without its event, no event without its change.
 
+use std::time::Duration;
+
 use crate::model::{AccountChange, Announced, Cause, Connection, EventKind, Policy, Standing, Timestamp};
 use crate::store::{Abort, Numbered, Scope, StoreError, Tx};
 use crate::vault::error::VaultError;
+
+/// The least time between two validations of one connection that another one's losses caused.
+const REST: Duration = Duration::from_secs(30);
 
 /// Inserts a new connection.
 pub(in crate::vault) async fn connect(
@@ -40,7 +45,7 @@ pub(in crate::vault) async fn apply(
     announced.ad_accounts_changed(after, accounts, now, policy);
     // Before the row itself is written, so that it is not due again for its own news.
     if unreachable {
-        make_siblings_due(tx, after, now).await?;
+        make_siblings_due(tx, after, after_a_rest(before, now)).await?;
     }
     write(tx, scope, announced, before, after, now, policy).await
 }
@@ -70,8 +75,10 @@ pub(in crate::vault) async fn write(
         after.last_event = events.last;
     }
     let died = before.standing == Standing::Live && matches!(after.standing, Standing::Invalid { .. });
-    if before.version != after.version || died || has_lost_scopes(before, after) {
+    if before.version != after.version || died {
         make_siblings_due(tx, after, now).await?;
+    } else if has_lost_scopes(before, after) {
+        make_siblings_due(tx, after, after_a_rest(before, now)).await?;
     }
     if !tx.update_connection(after).await? {
         return Err(Abort::Work(VaultError::ConcurrentChange(before.id)));
@@ -86,6 +93,13 @@ pub(in crate::vault) async fn write(
         tx.wake_children(after.id, now).await?;
     }
     Ok(())
+}
+
+/// When siblings of a connection that lost something are due. A provider whose replies change all the time must not keep
+/// the vault asking about one after the other without a rest.
+fn after_a_rest(before: &Connection, now: Timestamp) -> Timestamp {
+    let lately = before.seen.last_validated_at.is_some_and(|at| now.since(at) < REST);
+    if lately { now + REST } else { now }
 }
 
 /// The provider grants access once for each person and app: what happened to one token may have happened to all of them.

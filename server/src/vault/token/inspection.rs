@@ -198,17 +198,25 @@ impl Vault {
             if self.work.stopping.is_cancelled() {
                 break;
             }
-            if let Err(error) = self.inspect_sibling(&sibling).await {
-                tracing::warn!(connection = %sibling.connection.id, %error, "a token of a dead token's subject could not be inspected");
+            match self.inspect_sibling(&sibling).await {
+                Ok(true) => {}
+                // They are due for validation, too.
+                Ok(false) => break,
+                Err(error) => {
+                    tracing::warn!(connection = %sibling.connection.id, %error, "a token of a dead token's subject could not be inspected");
+                }
             }
         }
         Ok(())
     }
 
-    async fn inspect_sibling(&self, held: &HeldToken) -> Result<(), VaultError> {
+    /// `false`: the provider could not be asked.
+    async fn inspect_sibling(&self, held: &HeldToken) -> Result<bool, VaultError> {
         let provider = self.provider_of(&held.connection)?;
         let secret = self.open_secret(held).await?;
         let inspection = provider.inspect(&secret).await;
-        self.write_inspection(&held.connection, inspection, Findings::default()).await.map(drop)
+        let asked = inspection.as_ref().err().is_none_or(is_death);
+        self.write_inspection(&held.connection, inspection, Findings::default()).await?;
+        Ok(asked)
     }
 }

@@ -178,7 +178,7 @@ fn server() -> &'static Source {
 }
 
 /// The wings of the vault, and the modules that they share, from top to bottom: each uses only those below it.
-const WINGS: [&str; 17] = [
+const WINGS: [&str; 18] = [
     "fuzzing",
     "opening",
     "status",
@@ -190,6 +190,7 @@ const WINGS: [&str; 17] = [
     "keys",
     "audit",
     "once",
+    "pass",
     "position",
     "paging",
     "provider_health",

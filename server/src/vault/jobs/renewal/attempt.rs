@@ -1,20 +1,15 @@
-//! Renewal, job `rotation`: exchanges a token before it ends, and replaces it once the new one has proved to live
-//! longer. If the provider does not renew it, a person is asked in time. `model/token/renewal.rs` computes when a
-//! renewal is due.
+//! One attempt to renew one token, and when to try again.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
-
+use super::Attempt;
 use crate::model::{
     Connection, ConnectionId, Expiry, Refusal, RefusalKind, RenewalFailure, Standing, Timestamp, TokenVersion,
 };
 use crate::provider::Provider;
-use crate::store::{Abort, HeldToken, JobRun, Needs, Scope};
+use crate::store::{Abort, HeldToken, Needs, Scope};
 use crate::vault::error::VaultError;
-use crate::vault::jobs::run::{Progress, RunFailed};
 use crate::vault::once::claims::Fence;
 use crate::vault::once::idempotency::RequestClaim;
 use crate::vault::state::Vault;
@@ -23,25 +18,12 @@ use crate::vault::token::exchange::settle::{Exchanging, Offered, Settled, is_abo
 use crate::vault::token::exchange::weigh::{Aim, Drawback};
 use crate::vault::token::inspection::{Applied, Findings, is_death};
 
-/// Due connections taken in one batch.
-const BATCH: i64 = 64;
-/// The most exchanges at once in this process.
-const AT_ONCE: usize = 4;
 /// The wait before the next attempt while the operator corrects our configuration.
 const LONG_WAIT: Duration = Duration::from_secs(15 * 60);
 /// The wait before the next attempt if the provider could not be asked.
 const SHORT_WAIT: Duration = Duration::from_secs(5 * 60);
 /// The wait before asking the provider again for an expiry that it did not name. We promise to ask every hour.
 const ASK_AGAIN: Duration = Duration::from_secs(50 * 60);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Attempt {
-    /// The expiry moved, or there was nothing to do.
-    Done,
-    Failed,
-    /// Another task or replica is renewing the token.
-    Busy,
-}
 
 /// Why the expiry did not move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,61 +67,8 @@ impl ParentSeen {
 }
 
 impl Vault {
-    /// Renews every token that is due.
-    pub(super) async fn renew_due(
-        self: &Arc<Self>,
-        run: &mut JobRun,
-        progress: &Progress<'_>,
-    ) -> Result<(), RunFailed> {
-        // Try each token once per run. Otherwise a token whose next attempt can't be written would be retried forever.
-        let mut seen = HashSet::new();
-        loop {
-            let mut due = self.store.read().await?.due_renewals(self.clock.now(), BATCH).await?;
-            due.retain(|id| seen.insert(*id));
-            if due.is_empty() {
-                return Ok(());
-            }
-            let attempts = self.renew_all(due).await;
-            let count = |wanted: Attempt| {
-                i64::try_from(attempts.iter().filter(|attempt| **attempt == wanted).count()).unwrap_or(0)
-            };
-            let (done, failed) = (count(Attempt::Done), count(Attempt::Failed));
-            run.done += done + failed;
-            run.failed += failed;
-            run.total = run.done;
-            progress.note(run).await?;
-        }
-    }
-
-    /// Tries to renew these connections' tokens, and returns how each attempt ended.
-    async fn renew_all(self: &Arc<Self>, due: Vec<ConnectionId>) -> Vec<Attempt> {
-        futures::stream::iter(due)
-            .map(|id| {
-                let vault = Arc::clone(self);
-                async move {
-                    let mut attempt = vault.renew(id).await;
-                    // Another task, perhaps the sweep, changed the connection meanwhile: try once more.
-                    if let Err(VaultError::ConcurrentChange(_)) = attempt {
-                        attempt = vault.renew(id).await;
-                    }
-                    match attempt {
-                        Ok(attempt) => attempt,
-                        // If it is still due, the next run tries again.
-                        Err(VaultError::ConcurrentChange(_)) => Attempt::Busy,
-                        Err(error) => {
-                            tracing::warn!(connection = %id, %error, "a token could not be renewed");
-                            Attempt::Failed
-                        }
-                    }
-                }
-            })
-            .buffer_unordered(AT_ONCE)
-            .collect()
-            .await
-    }
-
     /// Makes one attempt, under a claim that only one task on all replicas can hold.
-    async fn renew(self: &Arc<Self>, id: ConnectionId) -> Result<Attempt, VaultError> {
+    pub(super) async fn renew(self: &Arc<Self>, id: ConnectionId) -> Result<Attempt, VaultError> {
         let Some(claimed) = self.claim_exchange(id).await? else { return Ok(Attempt::Busy) };
         let outcome = self.renew_claimed(id, &claimed.fence).await;
         if let Err(error) = &outcome
@@ -176,10 +105,6 @@ impl Vault {
                 return Err(error);
             }
         };
-        if self.is_held_back(&provider) {
-            self.set_back(&held, fence, Setback::NotTried(Some(now + Duration::from_secs(15)))).await?;
-            return Ok(Attempt::Busy);
-        }
         if unfinished {
             return self.rotate(&held, &*provider, fence, due).await;
         }
@@ -221,8 +146,9 @@ impl Vault {
                 Ok(Attempt::Failed)
             }
             Settled::Open(refusal) if due => self.setback_of(held, fence, &refusal).await,
+            Settled::Open(refusal) => Ok(Attempt::Refused(refusal)),
             Settled::Kept { .. } => Ok(Attempt::Done),
-            Settled::Buried(_) | Settled::Open(_) => Ok(Attempt::Failed),
+            Settled::Buried(_) => Ok(Attempt::Failed),
             Settled::Doubted => {
                 self.put_off(held.connection.id, fence, LONG_WAIT).await?;
                 Ok(Attempt::Failed)
@@ -286,23 +212,21 @@ impl Vault {
     ) -> Result<Attempt, VaultError> {
         let secret = self.open_secret(held).await?;
         let word = provider.inspect(&secret).await;
-        let verdict = match &word {
-            Ok(_) => true,
-            Err(refusal) => is_death(refusal),
-        };
-        if verdict {
-            let wait = match self.apply_inspection(&held.connection, word, Findings::default()).await? {
-                Applied::Updated(now_known) if now_known.facts.expiry != Expiry::Unknown => {
-                    return Ok(Attempt::Done);
-                }
-                Applied::Updated(_) => ASK_AGAIN,
-                Applied::Superseded | Applied::Doubted => SHORT_WAIT,
-            };
-            self.put_off(held.connection.id, fence, wait).await?;
-            return Ok(Attempt::Done);
+        if let Err(refusal) = &word
+            && !is_death(refusal)
+        {
+            self.set_back(held, fence, Setback::NotTried(Some(self.clock.now() + SHORT_WAIT))).await?;
+            return Ok(Attempt::Refused(refusal.clone()));
         }
-        self.set_back(held, fence, Setback::NotTried(Some(self.clock.now() + SHORT_WAIT))).await?;
-        Ok(Attempt::Failed)
+        let wait = match self.apply_inspection(&held.connection, word, Findings::default()).await? {
+            Applied::Updated(now_known) if now_known.facts.expiry != Expiry::Unknown => {
+                return Ok(Attempt::Done);
+            }
+            Applied::Updated(_) => ASK_AGAIN,
+            Applied::Superseded | Applied::Doubted => SHORT_WAIT,
+        };
+        self.put_off(held.connection.id, fence, wait).await?;
+        Ok(Attempt::Done)
     }
 
     /// What the provider's refusal means for the next attempt.
@@ -316,7 +240,7 @@ impl Vault {
         let setback = match &refusal.kind {
             RefusalKind::Transient { .. } | RefusalKind::OutOfTime => Setback::Failed,
             RefusalKind::Throttled { retry_after, .. } => {
-                Setback::NotTried(Some(now + (*retry_after).max(Duration::from_secs(1))))
+                Setback::NotTried(Some(now + (*retry_after).clamp(Duration::from_secs(1), LONG_WAIT)))
             }
             RefusalKind::Ours(_) => Setback::NotTried(Some(now + LONG_WAIT)),
             // The provider accepts the token and does not renew it.
@@ -327,7 +251,7 @@ impl Vault {
         };
         tracing::warn!(connection = %held.connection.id, provider_code = refusal.provider_code(), detail = %refusal.detail, "a token was not renewed");
         self.set_back(held, fence, setback).await?;
-        Ok(Attempt::Failed)
+        Ok(if refusal.is_not_about_the_token() { Attempt::Refused(refusal.clone()) } else { Attempt::Failed })
     }
 
     /// Writes when to try again. If trying again is useless, announces that a person is needed.

@@ -1,0 +1,173 @@
+//! How fast a job calls a provider. A job asks about many tokens, so its calls must not add to an outage: after a
+//! refusal that is not about a token, the job makes one call at a time, and only a few until one succeeds.
+//!
+//! It works below operations, on each request, so that retries and pages of a list count too. Calls on behalf of a
+//! caller have no pace.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::model::Refusal;
+
+/// The most calls at once, whatever the configuration says: those in flight when a provider breaks down can't be
+/// taken back.
+const MOST_AT_ONCE: u32 = 8;
+/// The most calls from the first refusal that is not about a token until one succeeds, those in flight included.
+const PROBES: u32 = 18;
+
+tokio::task_local! {
+    static PACE: Arc<Pace>;
+}
+
+/// The pace of one run of a job.
+#[derive(Debug)]
+pub struct Pace {
+    at_once: u32,
+    turns: Semaphore,
+    /// How often a call that failed may be repeated.
+    retries: usize,
+    /// The calls since the first of a row of refusals; `None` while calls succeed.
+    failing: Mutex<Option<u32>>,
+}
+
+impl Pace {
+    /// For work on many connections.
+    pub fn new(at_once: usize) -> Arc<Self> {
+        Self::with(u32::try_from(at_once).unwrap_or(MOST_AT_ONCE).clamp(1, MOST_AT_ONCE), 1)
+    }
+
+    /// For a single question: does the provider work again?
+    pub fn of_a_probe() -> Arc<Self> {
+        Self::with(1, 0)
+    }
+
+    fn with(at_once: u32, retries: usize) -> Arc<Self> {
+        let turns = Semaphore::new(usize::try_from(at_once).unwrap_or(1));
+        Arc::new(Self { at_once, turns, retries, failing: Mutex::new(None) })
+    }
+
+    /// How many connections to work on at once.
+    pub fn at_once(&self) -> usize {
+        usize::try_from(self.at_once).unwrap_or(1)
+    }
+
+    /// Runs work whose calls keep this pace.
+    pub fn keep<F: Future>(self: &Arc<Self>, work: F) -> impl Future<Output = F::Output> + use<F> {
+        PACE.scope(Arc::clone(self), work)
+    }
+
+    /// Ends the calls: none is made any more.
+    pub fn stop(&self) {
+        *self.failing.lock() = Some(PROBES);
+        self.turns.close();
+    }
+
+    /// Waits until the next call may be made. `None`: no more calls are to be made.
+    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        loop {
+            let alone = self.failing.lock().is_some();
+            let share = if alone { self.at_once } else { 1 };
+            let permit = self.turns.acquire_many(share).await.ok()?;
+            let mut failing = self.failing.lock();
+            match &mut *failing {
+                None => return Some(permit),
+                // A call was refused while this one waited: it now waits until it is alone.
+                Some(_) if !alone => {}
+                Some(calls) if *calls >= PROBES => return None,
+                Some(calls) => {
+                    *calls += 1;
+                    return Some(permit);
+                }
+            }
+        }
+    }
+
+    fn note(&self, refusal: Option<&Refusal>) {
+        let mut failing = self.failing.lock();
+        match refusal {
+            Some(refusal) if refusal.is_not_about_the_token() => {
+                // The others in flight may be refused too, and count.
+                failing.get_or_insert(self.at_once - 1);
+            }
+            _ if failing.is_some_and(|calls| calls >= PROBES) => {}
+            _ => *failing = None,
+        }
+    }
+}
+
+/// Makes a call when it is its turn, and notes how it went. `None`: no more calls are to be made.
+pub(super) async fn paced<T, E>(
+    call: impl Future<Output = Result<T, E>>,
+    refusal: impl FnOnce(&E) -> &Refusal,
+) -> Option<Result<T, E>> {
+    let Ok(pace) = PACE.try_with(Arc::clone) else { return Some(call.await) };
+    let _turn = pace.turn().await?;
+    let outcome = call.await;
+    pace.note(outcome.as_ref().err().map(refusal));
+    Some(outcome)
+}
+
+/// How often a call of this task that failed may be repeated, if its pace says so.
+pub(super) fn retries() -> Option<usize> {
+    PACE.try_with(|pace| pace.retries).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use futures::future::join_all;
+
+    use super::*;
+    use crate::model::{RefusalKind, RefusalReason};
+
+    fn refused(kind: RefusalKind) -> Result<(), Refusal> {
+        Err(Refusal::new(kind, "no"))
+    }
+
+    fn fault() -> Result<(), Refusal> {
+        refused(RefusalKind::Transient { retry_after: None })
+    }
+
+    /// Makes `calls` calls, of which those are answered by `reply`, and returns how many were made.
+    async fn made(pace: &Arc<Pace>, calls: u32, reply: impl Fn(u32) -> Result<(), Refusal>) -> u32 {
+        let (made, reply) = (&AtomicU32::new(0), &reply);
+        let call = move |n| async move {
+            made.fetch_add(1, Ordering::SeqCst);
+            tokio::task::yield_now().await;
+            reply(n)
+        };
+        let paced = |n| pace.keep(async move { paced(call(n), |refusal| refusal).await });
+        join_all((0..calls).map(paced)).await;
+        made.load(Ordering::SeqCst)
+    }
+
+    #[tokio::test]
+    async fn after_the_first_refusal_few_calls_follow_until_one_succeeds() {
+        for at_once in [1, 2, 8, 64] {
+            let pace = Pace::new(at_once);
+            let all = made(&pace, 500, |n| if n < 100 { Ok(()) } else { fault() }).await;
+            assert!((101..=120).contains(&all), "{at_once}: {all}");
+            assert_eq!(made(&pace, 5, |_| Ok(())).await, 0, "{at_once}: it has ended");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_success_ends_the_count_and_what_is_about_a_token_is_one() {
+        let dead = RefusalKind::Dead { reason: RefusalReason::Expired };
+        let pace = Pace::new(8);
+        let all = made(&pace, 300, |n| if n % 2 == 0 { fault() } else { refused(dead.clone()) }).await;
+        assert_eq!(all, 300);
+    }
+
+    #[tokio::test]
+    async fn calls_without_a_pace_are_simply_made_and_a_stopped_pace_makes_none() {
+        assert_eq!(paced(async { fault() }, |refusal| refusal).await, Some(fault()));
+        let pace = Pace::new(4);
+        pace.stop();
+        assert_eq!(made(&pace, 3, |_| Ok(())).await, 0);
+    }
+}
