@@ -8,5 +8,6 @@ mod feed;
 mod house;
 mod keys;
 mod process;
+mod provider;
 mod tokens;
 mod transport;

@@ -138,6 +138,8 @@ pub(super) fn cause_of_problem(reason: i32) -> Option<Cause> {
         // The provider's own alarm covers this problem, so connections get no incident of their own for it.
         Ok(ErrorReason::ProviderUnavailable | ErrorReason::ProviderMisconfigured) => return None,
         Ok(ErrorReason::TokenRevoked) => return None,
+        // No event says when it is over.
+        Ok(ErrorReason::AdAccountsUnread) => return None,
         _ => Cause::Other(reason),
     })
 }

@@ -41,10 +41,10 @@ pub use time::{Clock, Timestamp};
 #[cfg(test)]
 pub(crate) use token::fixture;
 pub use token::{
-    AdAccount, AdAccountState, Badge, BadgeColor, Connection, DataRefusal, DataWord, Expiry, ExpirySource,
-    Grant, GrantState, GranularScope, Harm, Health, ListOrder, Observations, Problem, ProblemReason, Renewal,
-    RenewalFailure, Reports, Schedule, Standing, Standpoint, Status, Subject, SubjectType, TokenFacts,
-    TokenKind, VALIDATED_EVERY,
+    AdAccount, AdAccountList, AdAccountState, Badge, BadgeColor, Connection, DataRefusal, DataWord, Expiry,
+    ExpirySource, Grant, GrantState, GranularScope, Harm, Health, ListOrder, Listing, Observations, Problem,
+    ProblemReason, Renewal, RenewalFailure, Reports, Schedule, Standing, Standpoint, Status, Subject,
+    SubjectType, TokenFacts, TokenKind, Unread, UnreadPart, VALIDATED_EVERY,
 };
 
 /// A value that is not acceptable.

@@ -15,6 +15,17 @@ fn pinned<T: Copy + PartialEq + std::fmt::Debug + std::str::FromStr>(
 
 #[test]
 fn stored_names_never_change() {
+    use UnreadPart as U;
+    pinned(
+        &[
+            (U::OwnersNotGranted, "OWNERS_NOT_GRANTED"),
+            (U::OwnersHidden, "OWNERS_HIDDEN"),
+            (U::Businesses, "BUSINESSES"),
+            (U::BusinessAccounts, "BUSINESS_ACCOUNTS"),
+            (U::Rest, "REST"),
+        ],
+        UnreadPart::as_str,
+    );
     use EventKind as E;
     pinned(
         &[

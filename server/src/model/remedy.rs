@@ -76,7 +76,12 @@ impl Guide {
     #[cfg(test)]
     pub const SILENT: Self = Self(|_, _, _| {});
 
-    fn improve(self, provider: &ProviderId, matter: Matter, mut remedy: Remedy) -> Remedy {
+    pub(in crate::model) fn improve(
+        self,
+        provider: &ProviderId,
+        matter: Matter,
+        mut remedy: Remedy,
+    ) -> Remedy {
         (self.0)(provider, matter, &mut remedy);
         remedy
     }

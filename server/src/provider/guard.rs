@@ -11,8 +11,8 @@ use super::{
     Usage,
 };
 use crate::model::{
-    AdAccount, Grant, Misconfiguration, ProviderId, ProviderTrouble, Refusal, RefusalKind, Secret, Subject,
-    Timestamp, TokenFacts, TokenKind,
+    AdAccountList, Grant, Listing, Misconfiguration, ProviderId, ProviderTrouble, Refusal, RefusalKind,
+    Secret, Subject, Timestamp, TokenFacts, TokenKind,
 };
 use parking_lot::Mutex;
 
@@ -292,8 +292,13 @@ impl Provider for Guarded {
         self.through(self.inner.grants(secret)).await
     }
 
-    async fn ad_accounts(&self, secret: &Secret) -> Result<Vec<AdAccount>, Refusal> {
-        self.through(self.inner.ad_accounts(secret)).await
+    async fn ad_accounts(
+        &self,
+        secret: &Secret,
+        scopes: &[String],
+        known: Listing,
+    ) -> Result<AdAccountList, Refusal> {
+        self.through(self.inner.ad_accounts(secret, scopes, known)).await
     }
 
     async fn smoke_test(&self, secret: &Secret, ad_account_id: &str) -> Result<SmokeTest, Refusal> {

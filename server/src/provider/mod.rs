@@ -28,8 +28,8 @@ use guard::Guarded;
 use url::{Host, Url};
 
 use crate::model::{
-    AdAccount, BadValue, Clock, Grant, Guide, Matter, ProviderId, Refusal, Remedy, Secret, Subject,
-    TokenFacts, TokenKind,
+    AdAccountList, BadValue, Clock, Grant, Guide, Listing, Matter, ProviderId, Refusal, Remedy, Secret,
+    Subject, TokenFacts, TokenKind,
 };
 
 /// What the platforms say about what a person has to do. It needs no configuration, because a token may outlive the
@@ -151,8 +151,14 @@ pub trait Provider: Send + Sync {
     /// What the person granted and declined.
     async fn grants(&self, secret: &Secret) -> Result<Vec<Grant>, Refusal>;
 
-    /// The ad accounts that the token reaches, at most 5 000.
-    async fn ad_accounts(&self, secret: &Secret) -> Result<Vec<AdAccount>, Refusal>;
+    /// The ad accounts that a token with these scopes reaches, at most 5 000, and what could not be read of them. `known`
+    /// is what the last list of this token taught.
+    async fn ad_accounts(
+        &self,
+        secret: &Secret,
+        scopes: &[String],
+        known: Listing,
+    ) -> Result<AdAccountList, Refusal>;
 
     /// Reads the last seven days of one ad account.
     async fn smoke_test(&self, secret: &Secret, ad_account_id: &str) -> Result<SmokeTest, Refusal>;

@@ -44,7 +44,9 @@ pub use keys::{
 };
 pub use origin::Origin;
 pub use sql::{Backend, Session, StoreError, Tx, migrate_only, open_for_reading};
-pub use work::{Claim, Claimed, JobRun, ProviderHealth, Registration, RequestOutcome, RunCause, RunState};
+pub use work::{
+    Claim, Claimed, JobRun, ProviderHealth, Registration, RequestOutcome, RunCause, RunState, Spread,
+};
 
 use audit::Outbox;
 use engine::{Beats, ClockGuard, Coherence, Flights, Writer};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::model::{Announced, Connection, ProviderId, ProviderTrouble, Refusal, RefusalReason, Timestamp};
 use crate::provider::{GUIDE, Pace, Provider};
-use crate::store::{Abort, ProviderHealth, Scope, Tx};
+use crate::store::{Abort, ProviderHealth, Scope, Spread, Tx};
 use crate::vault::error::VaultError;
 use crate::vault::state::Vault;
 
@@ -21,8 +21,8 @@ pub struct ProviderState {
     pub trouble: Option<(ProviderTrouble, Timestamp)>,
 }
 
-/// If more tokens than this die within [`DEATHS_WITHIN`], and more than one in [`ONE_IN`], the vault doubts it at
-/// first.
+/// If the tokens of more subjects than this die within [`DEATHS_WITHIN`], and more than one in [`ONE_IN`], in more than one
+/// customer's workspace, the vault doubts it at first.
 const DEATHS: i64 = 20;
 const DEATHS_WITHIN: Duration = Duration::from_secs(10 * 60);
 const ONE_IN: i64 = 20;
@@ -95,14 +95,14 @@ pub(super) async fn believes_death(
         Some(until) if now < until + BELIEVED => return Ok(true),
         _ => {}
     }
-    // Events of this transaction count too, although they have no rows yet.
-    let here = i64::try_from(tx.deaths_so_far()).unwrap_or(i64::MAX);
-    let deaths = tx.count_deaths(provider, now - DEATHS_WITHIN).await?.saturating_add(here) + 1;
-    if deaths <= DEATHS {
+    let dead = tx.spread_of_deaths(provider, app_id, now - DEATHS_WITHIN, connection.id).await?;
+    if dead.subjects <= DEATHS {
         return Ok(true);
     }
-    let enough = deaths.saturating_mul(ONE_IN);
-    if tx.count_connections_of_app(provider, app_id, enough).await? >= enough {
+    // To count further would change nothing.
+    let at_most = dead.subjects.max(dead.workspaces).saturating_mul(ONE_IN);
+    let of_app = tx.spread_of_app(provider, app_id, at_most).await?;
+    if !looks_like_an_outage(dead, of_app) {
         return Ok(true);
     }
     let mut health = tx.lock_provider_health(provider, app_id, now).await?;
@@ -112,6 +112,69 @@ pub(super) async fn believes_death(
     } else {
         tx.put_provider_health(provider, app_id, &health).await?;
     }
-    tracing::error!(%provider, deaths, "too many tokens died at once; verdicts are held back for 15 minutes");
+    let (subjects, workspaces) = (dead.subjects, dead.workspaces);
+    tracing::error!(%provider, subjects, workspaces, "too many tokens died at once; verdicts are held back for 15 minutes");
     Ok(false)
+}
+
+/// Whether so many deaths are more likely a mistake of ours or the provider's than what they seem. All connections of
+/// one subject die together, which is one death; and one customer may well end many people's access at once.
+const fn looks_like_an_outage(dead: Spread, of_app: Spread) -> bool {
+    const fn is_much(dead: i64, of: i64) -> bool {
+        dead.saturating_mul(ONE_IN) > of
+    }
+    let one_customer = of_app.workspaces > 1 && dead.workspaces <= 1;
+    dead.subjects > DEATHS
+        && is_much(dead.subjects, of_app.subjects)
+        && is_much(dead.workspaces, of_app.workspaces)
+        && !one_customer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn spread(subjects: i64, workspaces: i64) -> Spread {
+        Spread { subjects, workspaces }
+    }
+
+    #[test]
+    fn the_brake_counts_subjects_and_customers_over_the_whole_space() {
+        let sizes = [1, 2, 3, 5, 19, 20, 21, 22, 30, 100, 419, 420, 421, 1_000, 10_000];
+        let pairs = || sizes.iter().flat_map(|&subjects| sizes.iter().map(move |&w| spread(subjects, w)));
+        let mut held = 0;
+        for of_app in pairs() {
+            for dead in pairs() {
+                let possible = dead.subjects <= of_app.subjects && dead.workspaces <= of_app.workspaces;
+                if !possible {
+                    continue;
+                }
+                let outage = looks_like_an_outage(dead, of_app);
+                held += u32::from(outage);
+                let case = format!("{dead:?} of {of_app:?}");
+                assert!(!outage || dead.subjects > 20, "a few people: {case}");
+                assert!(!outage || dead.subjects * 20 > of_app.subjects, "few of many people: {case}");
+                assert!(!outage || of_app.workspaces == 1 || dead.workspaces > 1, "one customer: {case}");
+                // A wrong app secret ends everybody's tokens everywhere.
+                assert!(outage || dead != of_app || dead.subjects <= 20, "everybody: {case}");
+                // Worse is never believed more readily.
+                if outage {
+                    let worse = spread(
+                        (dead.subjects + 1).min(of_app.subjects),
+                        (dead.workspaces + 1).min(of_app.workspaces),
+                    );
+                    assert!(looks_like_an_outage(worse, of_app), "{case}");
+                }
+            }
+        }
+        assert!(held > 100, "{held}");
+    }
+
+    #[test]
+    fn deaths_of_one_person_are_one_death() {
+        for workspaces in 1..200 {
+            assert!(!looks_like_an_outage(spread(1, workspaces), spread(1, workspaces)));
+            assert!(!looks_like_an_outage(spread(20, workspaces), spread(20, workspaces)));
+        }
+    }
 }

@@ -248,6 +248,7 @@ fn problem_reason(reason: ProblemReason) -> pb::ErrorReason {
         ProblemReason::DataAccessEnding => pb::ErrorReason::DataAccessEnding,
         ProblemReason::AdAccountsUnreachable => pb::ErrorReason::AdAccountsUnreachable,
         ProblemReason::NoAdAccounts => pb::ErrorReason::NoAdAccounts,
+        ProblemReason::AdAccountsUnread => pb::ErrorReason::AdAccountsUnread,
         ProblemReason::OptionalScopesMissing => pb::ErrorReason::OptionalScopesMissing,
         ProblemReason::Overdue => pb::ErrorReason::Overdue,
     }

@@ -1,6 +1,6 @@
 //! A connection: the token that the vault now holds for one (workspace, provider, app, subject).
 
-use super::{Subject, TokenFacts};
+use super::{Listing, Subject, TokenFacts};
 use crate::model::{
     ConnectionId, Fingerprint, ProviderId, RefusalReason, SecretId, Timestamp, TokenVersion, WorkspaceId,
 };
@@ -39,6 +39,8 @@ pub struct Observations {
     pub ad_accounts: Option<u32>,
     /// How many ad accounts it reached before and no longer reaches.
     pub unreachable_ad_accounts: u32,
+    /// What the last list of ad accounts taught.
+    pub listing: Listing,
     /// The first of the vault's own data calls with this secret that the provider refused; `None` once one works. As long
     /// as it is there, an inspector that calls the token valid is not believed.
     pub data_refusal: Option<DataRefusal>,

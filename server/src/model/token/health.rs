@@ -140,6 +140,7 @@ impl Connection {
             self.overdue_work(),
             from.data_access(facts),
             from.optional_scopes(facts),
+            from.unread(self.seen.listing.unread).filter(|_| facts.kind != TokenKind::Page),
         ];
         found.into_iter().flatten().collect()
     }

@@ -8,6 +8,7 @@ mod facts;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod health;
+mod listing;
 mod problem;
 mod renewal;
 mod reports;
@@ -21,6 +22,7 @@ pub(super) use expiry::days_left;
 pub use expiry::{Expiry, ExpirySource};
 pub use facts::{Grant, GrantState, GranularScope, Subject, SubjectType, TokenFacts, TokenKind};
 pub use health::{Badge, BadgeColor, Health, Renewal};
+pub use listing::{AdAccountList, Listing, Unread, UnreadPart};
 pub use problem::{Harm, Problem, ProblemReason, Standpoint};
 pub use reports::Reports;
 pub use status::Status;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::expiry::{days_left, in_days};
-use super::{Expiry, TokenFacts};
+use super::{Expiry, TokenFacts, Unread};
 use crate::model::{Policy, ProviderId, RefusalReason, Refused, Remedy, Severity, Timestamp};
 
 /// The names are those of `ErrorReason` in the API.
@@ -26,6 +26,8 @@ pub enum ProblemReason {
     AdAccountsUnreachable,
     /// The token reaches no ad account.
     NoAdAccounts,
+    /// Something about its ad accounts could not be read.
+    AdAccountsUnread,
     /// An optional scope is missing, so that some features do not work.
     OptionalScopesMissing,
     /// Work of the vault's own on this token waits for too long.
@@ -204,6 +206,23 @@ impl Standpoint<'_> {
                 Some(Problem::new(reason, Harm::Later, headline, remedy).with("count", lost))
             }
         }
+    }
+}
+
+impl Standpoint<'_> {
+    /// What could not be read about the ad accounts. Owners alone do no harm.
+    pub fn unread(&self, unread: Unread) -> Option<Problem> {
+        if unread.is_empty() {
+            return None;
+        }
+        let (harm, headline) = if unread.accounts() {
+            (Harm::Later, "Ad accounts not all read")
+        } else {
+            (Harm::None, "Active")
+        };
+        let remedy = Remedy::for_unread(unread, self.provider, self.policy.guide);
+        let problem = Problem::new(ProblemReason::AdAccountsUnread, harm, headline, remedy);
+        Some(problem.with("unread", unread.names()))
     }
 }
 

@@ -41,8 +41,8 @@ use super::{
     SmokeTest, Usage,
 };
 use crate::model::{
-    AdAccount, BadValue, Clock, Grant, Misconfiguration, ProviderId, Refusal, RefusalKind, Secret, Subject,
-    TokenFacts, TokenKind,
+    AdAccountList, BadValue, Clock, Grant, Listing, Misconfiguration, ProviderId, Refusal, RefusalKind,
+    Secret, Subject, TokenFacts, TokenKind,
 };
 
 /// The provider's name in the API.
@@ -242,8 +242,13 @@ impl Provider for Meta {
         self.permissions(secret).await
     }
 
-    async fn ad_accounts(&self, secret: &Secret) -> Result<Vec<AdAccount>, Refusal> {
-        self.list_ad_accounts(secret).await
+    async fn ad_accounts(
+        &self,
+        secret: &Secret,
+        scopes: &[String],
+        known: Listing,
+    ) -> Result<AdAccountList, Refusal> {
+        self.list_ad_accounts(secret, scopes, known).await
     }
 
     async fn smoke_test(&self, secret: &Secret, ad_account_id: &str) -> Result<SmokeTest, Refusal> {

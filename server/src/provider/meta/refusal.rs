@@ -18,6 +18,8 @@ const MUTATIONS: Duration = Duration::from_secs(10);
 /// The same wait for changes of a spending limit, which Meta counts per day, and for similar ones, which it counts per
 /// hour.
 const RARE_CHANGES: Duration = Duration::from_secs(60 * 60);
+/// In the words of a refusal that the same request will always meet.
+const REDUCE: &str = "reduce the amount of data";
 /// Codes that mean a mistake in our configuration, even if the HTTP status means an error of the server.
 const OUR_REQUEST: [i64; 11] = [5, 100, 104, 506, 2_500, 3_018, 3_962, 3_979, 3_980, 1_487_809, 191];
 
@@ -141,6 +143,21 @@ fn transient(seen: &Seen<'_>) -> RefusalKind {
     RefusalKind::Transient { retry_after: headers::retry_after(seen.headers) }
 }
 
+/// Whether the same request for fewer rows would be answered. Meta has no code for that.
+pub(super) fn asks_for_less(refusal: &Refusal) -> bool {
+    const TOO_MUCH_DATA: i64 = 1_487_534;
+    refusal.kind == RefusalKind::Ours(Misconfiguration::Request)
+        && (refusal.subcode == Some(TOO_MUCH_DATA) || refusal.detail.to_lowercase().contains(REDUCE))
+}
+
+/// Whether the same request without a field might be answered. The code does not name the field.
+pub(super) fn may_be_about_a_field(refusal: &Refusal) -> bool {
+    matches!(
+        refusal.kind,
+        RefusalKind::Ours(Misconfiguration::Request) | RefusalKind::Permission { object_only: false }
+    ) && matches!(refusal.code, Some(10 | 100 | 200..=299))
+}
+
 /// Mistakes of our configuration, which the operator must fix.
 fn ours(asked: Asked, code: i64, message: &str) -> Option<Misconfiguration> {
     let says = |fragment: &str| message.contains(fragment);
@@ -151,6 +168,9 @@ fn ours(asked: Asked, code: i64, message: &str) -> Option<Misconfiguration> {
     }
     Some(match code {
         1 if says("client secret") => Misconfiguration::AppSecret,
+        // Asked again, it would be refused again.
+        1 if says(REDUCE) => Misconfiguration::Request,
+        10 | 100 | 200..=299 if says("permission to access the field") => Misconfiguration::Request,
         101 => Misconfiguration::AppId,
         190 if asked != Asked::Data && unknown_app => Misconfiguration::AppId,
         // The refused token is the app's own here, and it consists of the app's id and secret.

@@ -43,7 +43,12 @@ fn every_code_has_its_meaning() {
     let table: Vec<(i64, Option<i64>, &str, Kind)> = vec![
         (0, None, "", dead(Reason::Unknown)),
         (1, None, "An unknown error occurred", AGAIN),
-        (1, Some(99), "Please reduce the amount of data you're asking for", AGAIN),
+        (1, None, "Please reduce the amount of data you're asking for", Kind::Ours(Ours::Request)),
+        (1, Some(99), "Please reduce the amount of data you're asking for", Kind::Ours(Ours::Request)),
+        (10, None, "(#10) Requires x permission to access the field", Kind::Ours(Ours::Request)),
+        (100, None, "(#100) Requires x permission to access the field", Kind::Ours(Ours::Request)),
+        (200, None, "(#200) Requires x permission to access the field", Kind::Ours(Ours::Request)),
+        (200, None, "(#200) Requires x permission to manage the object", scope.clone()),
         (1, None, "Error validating client secret.", Kind::Ours(Ours::AppSecret)),
         (2, None, "", AGAIN),
         (3, None, "", Kind::Ours(Ours::AppCapability)),

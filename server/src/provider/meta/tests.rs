@@ -1,5 +1,6 @@
 //! The client against the sandbox, over real HTTP.
 
+mod ad_accounts;
 mod transport;
 
 use std::time::Duration;
@@ -12,8 +13,8 @@ use token_vault_sandbox::{
 
 use super::{Meta, MetaConfig, proof};
 use crate::model::{
-    AdAccountState, Clock, Expiry, GrantState, Misconfiguration as Ours, Refusal, RefusalKind as Kind,
-    RefusalReason as Reason, Secret, Subject, SubjectType, TokenKind,
+    AdAccountList, AdAccountState, Clock, Expiry, GrantState, Listing, Misconfiguration as Ours, Refusal,
+    RefusalKind as Kind, RefusalReason as Reason, Secret, Subject, SubjectType, TokenKind,
 };
 use crate::provider::{PartPlacement, Provider, ReportedRefusal, Revocation};
 
@@ -35,6 +36,11 @@ fn meta_with(sandbox: &Sandbox, secrets: &[&str], change: impl FnOnce(&mut MetaC
     };
     change(&mut config);
     Meta::new(config, Clock::system()).unwrap()
+}
+
+async fn list(meta: &Meta, token: &Secret, scopes: &[&str]) -> Result<AdAccountList, Refusal> {
+    let scopes: Vec<String> = scopes.iter().map(|scope| (*scope).to_owned()).collect();
+    meta.ad_accounts(token, &scopes, Listing::default()).await
 }
 
 struct World {
@@ -224,7 +230,7 @@ async fn all_pages_of_ad_accounts_are_read_past_an_empty_one() {
     let world = World::new().await;
     let ana = world.ana.with_ad_accounts(450).empty_page(2);
     let token = secret(ana.long_lived_token());
-    let accounts = world.meta.ad_accounts(&token).await.unwrap();
+    let accounts = list(&world.meta, &token, &[]).await.unwrap().accounts;
     assert_eq!(accounts.len(), 450);
     assert!(world.sandbox.count(Endpoint::AdAccounts) >= 4);
     let first = &accounts[0];
@@ -232,7 +238,11 @@ async fn all_pages_of_ad_accounts_are_read_past_an_empty_one() {
     assert_eq!((first.state, first.provider_state.as_str()), (AdAccountState::Active, "1"));
     assert_eq!((first.currency.as_str(), first.owner_name.as_str()), ("EUR", "Shop"));
     assert!(
-        world.meta.ad_accounts(&secret(ana.with_ad_accounts(0).long_lived_token())).await.unwrap().is_empty()
+        list(&world.meta, &secret(ana.with_ad_accounts(0).long_lived_token()), &[])
+            .await
+            .unwrap()
+            .accounts
+            .is_empty()
     );
     world.assert_tidy();
 }
@@ -241,7 +251,7 @@ async fn all_pages_of_ad_accounts_are_read_past_an_empty_one() {
 async fn a_list_that_goes_in_circles_ends() {
     let world = World::new().await;
     let token = secret(world.ana.with_ad_accounts(450).long_lived_token());
-    world.meta.ad_accounts(&token).await.unwrap();
+    list(&world.meta, &token, &[]).await.unwrap();
     let second = world.sandbox.requests()[1].param("after").unwrap().to_owned();
     world.sandbox.clear_requests();
     world.sandbox.fault(
@@ -249,7 +259,7 @@ async fn a_list_that_goes_in_circles_ends() {
             .always()
             .with(FaultKind::Set("/paging/cursors/after".into(), json!(second))),
     );
-    assert_transient(world.meta.ad_accounts(&token).await, "circles");
+    assert_transient(list(&world.meta, &token, &[]).await, "circles");
     assert_eq!(world.sandbox.count(Endpoint::AdAccounts), 2);
 }
 

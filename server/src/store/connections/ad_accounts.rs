@@ -4,8 +4,18 @@ use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
-use crate::model::{AccountChange, AdAccount, ConnectionId, Timestamp};
+use crate::model::{AccountChange, AdAccount, AdAccountList, ConnectionId, Timestamp};
 use crate::store::sql::{Session, StoreError, Tx};
+
+/// Which ad accounts a connection reaches after a list.
+#[derive(Debug)]
+pub struct Reach {
+    pub reached: u32,
+    /// Those that it reached before, and no longer does.
+    pub unreachable: u32,
+    /// What the list changed.
+    pub change: AccountChange,
+}
 
 #[derive(sqlx::FromRow)]
 struct AccountRow {
@@ -20,10 +30,12 @@ struct AccountRow {
 }
 
 impl AccountRow {
-    fn is_up_to_date(&self, account: &AdAccount) -> bool {
+    /// `owners`: whether owners were read. Otherwise the known one stays, unless a new one was learned.
+    fn is_up_to_date(&self, account: &AdAccount, owners: bool) -> bool {
         let reported = [&account.name, &account.currency, &account.time_zone, &account.provider_state];
         let known = [&self.name, &self.currency, &self.time_zone, &self.provider_state];
-        let owner = (&self.owner_id, &self.owner_name) == (&account.owner_id, &account.owner_name);
+        let owner = (&self.owner_id, &self.owner_name) == (&account.owner_id, &account.owner_name)
+            || !owners && account.owner_id.is_empty();
         reported == known && owner && !self.unreachable
     }
 }
@@ -50,14 +62,15 @@ impl Tx {
         Ok(())
     }
 
-    /// Notes which ad accounts a token reaches now. Those that it no longer reaches stay, marked. Returns how many are
-    /// marked, and which were added and removed.
+    /// Notes which ad accounts a token reaches now. Those that it no longer reaches stay, marked. What the list left out
+    /// stays as it was known.
     pub async fn record_ad_accounts(
         &mut self,
         id: ConnectionId,
-        accounts: &[AdAccount],
+        list: &AdAccountList,
         now: Timestamp,
-    ) -> Result<(u32, AccountChange), StoreError> {
+    ) -> Result<Reach, StoreError> {
+        let (accounts, owners) = (&list.accounts, !list.listing.unread.owners());
         let known: HashMap<String, AccountRow> = self
             .known_ad_accounts(id)
             .await?
@@ -66,9 +79,10 @@ impl Tx {
             .collect();
         let reached: HashSet<&str> = accounts.iter().map(|account| account.id.as_str()).collect();
         let mut change = AccountChange::default();
-        for row in
-            known.values().filter(|row| !row.unreachable && !reached.contains(row.ad_account_id.as_str()))
-        {
+        let gone = |row: &&AccountRow| {
+            list.is_complete() && !row.unreachable && !reached.contains(row.ad_account_id.as_str())
+        };
+        for row in known.values().filter(gone) {
             change.removed.push(row.ad_account_id.clone());
             self.query(
                 "UPDATE connection_ad_accounts SET unreachable_since = $3
@@ -94,27 +108,33 @@ impl Tx {
             if row.is_none_or(|row| row.unreachable) {
                 change.added.push(account.id.clone());
             }
-            if row.is_none_or(|row| !row.is_up_to_date(account)) {
-                self.put_ad_account(id.as_uuid(), account, now).await?;
+            if row.is_none_or(|row| !row.is_up_to_date(account, owners)) {
+                let (owner_id, owner_name) = match row {
+                    Some(row) if !owners && account.owner_id.is_empty() => (&row.owner_id, &row.owner_name),
+                    _ => (&account.owner_id, &account.owner_name),
+                };
+                self.put_ad_account(id.as_uuid(), account, (owner_id, owner_name), now).await?;
             }
         }
-        let (count,): (i64,) = self
+        let (reached, unreachable): (i64, i64) = self
             .query(
-                "SELECT count(*) AS n FROM connection_ad_accounts
-                  WHERE connection_id = $1 AND unreachable_since IS NOT NULL",
+                "SELECT count(*) - count(unreachable_since) AS reached, count(unreachable_since) AS unreachable
+                   FROM connection_ad_accounts WHERE connection_id = $1",
             )
             .bind(id.as_uuid())
             .fetch_one()
             .await?;
         change.added.sort();
         change.removed.sort();
-        Ok((u32::try_from(count).unwrap_or(u32::MAX), change))
+        let count = |n: i64| u32::try_from(n).unwrap_or(u32::MAX);
+        Ok(Reach { reached: count(reached), unreachable: count(unreachable), change })
     }
 
     async fn put_ad_account(
         &mut self,
         id: Uuid,
         account: &AdAccount,
+        (owner_id, owner_name): (&str, &str),
         now: Timestamp,
     ) -> Result<(), StoreError> {
         self.query(
@@ -135,8 +155,8 @@ impl Tx {
         .bind(account.time_zone.clone())
         .bind(account.state.as_str())
         .bind(account.provider_state.clone())
-        .bind(account.owner_id.clone())
-        .bind(account.owner_name.clone())
+        .bind(owner_id.to_owned())
+        .bind(owner_name.to_owned())
         .bind(now.as_micros())
         .execute()
         .await

@@ -1,12 +1,13 @@
 //! Rows of `ad_platform_connections`, and the model's types made of them. Private to storage.
 
+use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 use uuid::Uuid;
 
 use crate::model::{
-    Connection, ConnectionId, DataRefusal, Expiry, ExpirySource, Fingerprint, GranularScope, Observations,
-    ProviderId, RefusalReason, RenewalFailure, Schedule, SecretId, Standing, Subject, SubjectType, Timestamp,
-    TokenFacts, TokenKind, TokenVersion, WorkspaceId,
+    Connection, ConnectionId, DataRefusal, Expiry, ExpirySource, Fingerprint, GranularScope, Listing,
+    Observations, ProviderId, RefusalReason, RenewalFailure, Schedule, SecretId, Standing, Subject,
+    SubjectType, Timestamp, TokenFacts, TokenKind, TokenVersion, UnreadPart, WorkspaceId,
 };
 use crate::store::sql::StoreError;
 
@@ -22,7 +23,7 @@ macro_rules! connection_columns {
          c.data_access_ends_at, c.issued_at, c.scopes, c.granular_scopes, c.standing, c.standing_since, \
          c.standing_reason, c.provider_code, c.last_validated_at, c.last_rotated_at, c.last_known_good, \
          c.ad_account_count, c.unreachable_count, c.next_deadline_at, c.next_renewal_at, c.renewal_attempts, \
-         c.data_refused_at, c.data_refusal, c.renewal_failed_at, c.renewal_failure, c.overdue_since, \
+         c.listing, c.data_refused_at, c.data_refusal, c.renewal_failed_at, c.renewal_failure, c.overdue_since, \
          c.next_validation_at, c.failed_validations, \
          c.parent_connection_id, c.last_event_sequence, c.created_at, c.updated_at"
     };
@@ -61,6 +62,7 @@ pub(in crate::store) struct ConnectionRow {
     next_deadline_at: Option<i64>,
     next_renewal_at: Option<i64>,
     renewal_attempts: i64,
+    listing: Json<ListingColumn>,
     data_refused_at: Option<i64>,
     data_refusal: String,
     renewal_failed_at: Option<i64>,
@@ -88,6 +90,30 @@ pub(in crate::store) struct FactColumns {
     pub(in crate::store) standing_since: Option<i64>,
     pub(in crate::store) standing_reason: String,
     pub(in crate::store) provider_code: String,
+}
+
+/// What lists of ad accounts taught, as the database holds it.
+#[derive(Serialize, Deserialize)]
+pub(in crate::store) struct ListingColumn {
+    #[serde(default)]
+    rows: Option<u32>,
+    #[serde(default)]
+    unread: Vec<String>,
+}
+
+impl From<Listing> for ListingColumn {
+    fn from(listing: Listing) -> Self {
+        let unread = listing.unread.parts().map(|part| part.as_str().to_owned()).collect();
+        Self { rows: listing.rows, unread }
+    }
+}
+
+impl From<ListingColumn> for Listing {
+    /// A part that a newer release wrote is not known here; the next list says it again.
+    fn from(column: ListingColumn) -> Self {
+        let unread = column.unread.iter().filter_map(|name| name.parse::<UnreadPart>().ok()).collect();
+        Self { rows: column.rows, unread }
+    }
 }
 
 /// How the database names where an end comes from.
@@ -212,6 +238,7 @@ impl TryFrom<ConnectionRow> for Connection {
                 last_known_good: time(row.last_known_good),
                 ad_accounts: row.ad_account_count.and_then(|count| u32::try_from(count).ok()),
                 unreachable_ad_accounts: u32::try_from(row.unreachable_count).unwrap_or(0),
+                listing: row.listing.0.into(),
                 data_refusal: time(row.data_refused_at)
                     .map(|at| DataRefusal { at, reason: RefusalReason::from_name(&row.data_refusal) }),
             },

@@ -1,7 +1,7 @@
 //! Which connections end together at the provider. A grant belongs to a person and an app, so ending one token of it
 //! ends all of them, in every workspace, and those of the pages that were read with them.
 
-use crate::model::Connection;
+use crate::model::{Connection, ProviderId, RefusalReason, Subject, Timestamp};
 use crate::store::sql::{Session, StoreError};
 
 /// How many other connections end with one: those of the same subject and app, and the pages of it and of those. A
@@ -81,6 +81,33 @@ impl Session {
             connection,
         )
         .await
+    }
+
+    /// The cause that the provider lately named for the death of a subject's token: the reason, and its code. `None` if it
+    /// named none.
+    pub async fn cause_of_subject(
+        &mut self,
+        provider: &ProviderId,
+        app_id: &str,
+        subject: &Subject,
+        since: Timestamp,
+    ) -> Result<Option<(RefusalReason, String)>, StoreError> {
+        if subject.id.is_empty() {
+            return Ok(None);
+        }
+        let cause: Option<(String, String)> = self
+            .query(
+                "SELECT standing_reason, provider_code FROM ad_platform_connections
+                  WHERE subject_id = $1 AND provider = $2 AND app_id = $3 AND standing = 'INVALID'
+                    AND standing_since >= $4 AND provider_code LIKE '%/%' ORDER BY standing_since DESC LIMIT 1",
+            )
+            .bind(subject.id.clone())
+            .bind(provider.as_str().to_owned())
+            .bind(app_id.to_owned())
+            .bind(since.as_micros())
+            .fetch_optional()
+            .await?;
+        Ok(cause.map(|(reason, code)| (RefusalReason::from_name(&reason), code)))
     }
 
     async fn count_shared(&mut self, sql: &'static str, connection: &Connection) -> Result<u32, StoreError> {

@@ -3,7 +3,7 @@
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::rows::{ConnectionRow, FactColumns, connection_columns, renewal_failure_name};
+use super::rows::{ConnectionRow, FactColumns, ListingColumn, connection_columns, renewal_failure_name};
 use crate::model::{Connection, ConnectionId, ProviderId, Timestamp, WorkspaceId};
 use crate::store::sql::{Backend, Change, Query, Session, StoreError, Tx};
 
@@ -59,7 +59,7 @@ macro_rules! written_columns {
          standing, standing_since, standing_reason, provider_code, last_validated_at, last_rotated_at, \
          last_known_good, ad_account_count, unreachable_count, next_deadline_at, next_renewal_at, renewal_attempts, \
          last_event_sequence, updated_at, data_refused_at, data_refusal, renewal_failed_at, renewal_failure, \
-         overdue_since, next_validation_at, failed_validations"
+         overdue_since, next_validation_at, failed_validations, listing"
     };
 }
 
@@ -67,11 +67,11 @@ macro_rules! written_columns {
 macro_rules! written_values {
     () => {
         "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, \
-         $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38"
+         $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39"
     };
 }
 
-/// Binds $1 to $38.
+/// Binds $1 to $39.
 fn bind_facts<'c>(query: Query<'c>, connection: &Connection) -> Query<'c> {
     let facts = FactColumns::of(connection);
     query
@@ -113,6 +113,7 @@ fn bind_facts<'c>(query: Query<'c>, connection: &Connection) -> Query<'c> {
         .bind(connection.schedule.overdue_since.map(Timestamp::as_micros))
         .bind(connection.schedule.next_validation_at.map(Timestamp::as_micros))
         .bind(i64::from(connection.schedule.failed_validations))
+        .bind(Json(ListingColumn::from(connection.seen.listing)))
 }
 
 impl Tx {
@@ -222,7 +223,7 @@ impl Tx {
             ", connection_id, workspace_id, provider, parent_connection_id, created_at)
              VALUES (",
             written_values!(),
-            ", $39, $40, $41, $42, $43)
+            ", $40, $41, $42, $43, $44)
              ON CONFLICT (workspace_id, provider, app_id, subject_key) DO NOTHING"
         ));
         let added = bind_facts(query, connection)
@@ -247,7 +248,7 @@ impl Tx {
             written_columns!(),
             ") = (",
             written_values!(),
-            ") WHERE connection_id = $39 AND revision = $40"
+            ") WHERE connection_id = $40 AND revision = $41"
         ));
         let updated = bind_facts(query, connection)
             .bind(connection.id.as_uuid())

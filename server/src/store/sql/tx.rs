@@ -135,9 +135,10 @@ impl Tx {
         &mut self.pending
     }
 
-    /// How many of the events so far announce that a token died before its expiry.
-    pub fn deaths_so_far(&self) -> usize {
-        self.pending.events.iter().filter(|word| word.kind == EventKind::Invalidated).count()
+    /// The connections of which an event so far announces that the token died before its expiry.
+    pub(in crate::store) fn deaths_so_far(&self) -> impl Iterator<Item = ConnectionId> {
+        let deaths = self.pending.events.iter().filter(|word| word.kind == EventKind::Invalidated);
+        deaths.filter_map(|word| word.connection)
     }
 
     pub(in crate::store) fn into_parts(self) -> (Session, Pending) {

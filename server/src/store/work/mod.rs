@@ -6,7 +6,7 @@ mod replicas;
 mod requests;
 mod runs;
 
-pub use provider_health::ProviderHealth;
+pub use provider_health::{ProviderHealth, Spread};
 pub use replicas::Registration;
 pub(in crate::store) use replicas::{Beat, BeatRow};
 pub use requests::{Claim, Claimed, RequestOutcome};

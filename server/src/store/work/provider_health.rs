@@ -1,6 +1,8 @@
 //! Table `provider_health`: one row for each provider and app, shared by all replicas.
 
-use crate::model::{ProviderId, Timestamp};
+use sqlx::types::Json;
+
+use crate::model::{ConnectionId, ProviderId, Timestamp};
 use crate::store::sql::{Session, StoreError, Tx};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,48 +54,71 @@ impl Session {
         Ok(row.map(ProviderHealth::from))
     }
 
-    /// How many tokens of a provider died before their end, as recorded since an instant.
-    pub async fn count_deaths(&mut self, provider: &ProviderId, since: Timestamp) -> Result<i64, StoreError> {
-        let row: Count = self
-            .query(
-                "SELECT count(DISTINCT connection_id) AS n FROM events
-                  WHERE recorded_at >= $1 AND kind = 'INVALIDATED' AND provider = $2",
-            )
-            .bind(since.as_micros())
-            .bind(provider.as_str().to_owned())
-            .fetch_one()
-            .await?;
-        Ok(row.n)
-    }
-
-    /// How many connections of an app are not revoked. Stops counting at `at_most`.
-    pub async fn count_connections_of_app(
+    /// Whose tokens of an app are not revoked. Stops counting at `at_most` subjects and as many workspaces.
+    pub async fn spread_of_app(
         &mut self,
         provider: &ProviderId,
         app_id: &str,
         at_most: i64,
-    ) -> Result<i64, StoreError> {
-        let row: Count = self
-            .query(
-                "SELECT count(*) AS n FROM (
-                     SELECT 1 FROM ad_platform_connections
-                      WHERE provider = $1 AND app_id = $2 AND standing <> 'REVOKED' LIMIT $3) AS counted",
-            )
-            .bind(provider.as_str().to_owned())
-            .bind(app_id.to_owned())
-            .bind(at_most)
-            .fetch_one()
-            .await?;
-        Ok(row.n)
+    ) -> Result<Spread, StoreError> {
+        self.query(
+            "SELECT (SELECT count(*) FROM (
+                         SELECT DISTINCT subject_key FROM ad_platform_connections
+                          WHERE provider = $1 AND app_id = $2 AND standing <> 'REVOKED' LIMIT $3) AS a) AS subjects,
+                    (SELECT count(*) FROM (
+                         SELECT DISTINCT workspace_id FROM ad_platform_connections
+                          WHERE provider = $1 AND app_id = $2 AND standing <> 'REVOKED' LIMIT $3) AS b) AS workspaces",
+        )
+        .bind(provider.as_str().to_owned())
+        .bind(app_id.to_owned())
+        .bind(at_most)
+        .fetch_one()
+        .await
     }
 }
 
-#[derive(sqlx::FromRow)]
-struct Count {
-    n: i64,
+/// Over how many subjects and workspaces some connections are spread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
+pub struct Spread {
+    /// A connection whose provider names no subject counts as one.
+    pub subjects: i64,
+    pub workspaces: i64,
 }
 
 impl Tx {
+    /// Whose tokens of an app died before their end: those recorded since an instant, those that this transaction
+    /// announces, and `dying`.
+    pub async fn spread_of_deaths(
+        &mut self,
+        provider: &ProviderId,
+        app_id: &str,
+        since: Timestamp,
+        dying: ConnectionId,
+    ) -> Result<Spread, StoreError> {
+        let here = self.deaths_so_far().chain(std::iter::once(dying));
+        let here: Vec<String> = here.map(|id| id.as_uuid().simple().to_string()).collect();
+        self.query_for(
+            "SELECT count(DISTINCT subject_key) AS subjects, count(DISTINCT workspace_id) AS workspaces
+               FROM ad_platform_connections
+              WHERE provider = $1 AND app_id = $2 AND connection_id IN (
+                    SELECT connection_id FROM events
+                     WHERE recorded_at >= $3 AND kind = 'INVALIDATED' AND provider = $1
+                    UNION SELECT unhex(value) FROM json_each($4))",
+            "SELECT count(DISTINCT subject_key) AS subjects, count(DISTINCT workspace_id) AS workspaces
+               FROM ad_platform_connections
+              WHERE provider = $1 AND app_id = $2 AND connection_id IN (
+                    SELECT connection_id FROM events
+                     WHERE recorded_at >= $3 AND kind = 'INVALIDATED' AND provider = $1
+                    UNION SELECT value::uuid FROM jsonb_array_elements_text($4) AS here (value))",
+        )
+        .bind(provider.as_str().to_owned())
+        .bind(app_id.to_owned())
+        .bind(since.as_micros())
+        .bind(Json(here))
+        .fetch_one()
+        .await
+    }
+
     /// A provider's health, locked until the transaction ends.
     pub async fn lock_provider_health(
         &mut self,

@@ -276,7 +276,9 @@ impl Vault {
             }
             let findings = match &word {
                 Ok(inspected) => {
-                    let (listed, data) = judges::list_or_try(&*provider, &secret, &inspected.facts).await;
+                    let known = held.connection.seen.listing;
+                    let (listed, data) =
+                        judges::list_or_try(&*provider, &secret, &inspected.facts, known).await;
                     Findings { accounts: listed.ok(), data, ..Findings::default() }
                 }
                 Err(_) => Findings::default(),

@@ -2,17 +2,21 @@
 //! token is confirmed here, no matter who met the refusal; the other tokens of its subject are then inspected at once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::model::{
-    AccountChange, AdAccount, Cause, Connection, DataWord, Expiry, Refusal, RefusalKind, RefusalReason,
+    AccountChange, AdAccountList, Cause, Connection, DataWord, Expiry, Refusal, RefusalKind, RefusalReason,
     Standing, Timestamp,
 };
 use crate::provider::Inspected;
-use crate::store::{Abort, HeldToken, Needs, Origin};
+use crate::store::{Abort, HeldToken, Needs, Origin, Tx};
 use crate::vault::error::VaultError;
 use crate::vault::provider_health::believes_death;
 use crate::vault::state::Vault;
 use crate::vault::token::change;
+
+/// Deaths of one subject within this time have one cause.
+const TOGETHER: Duration = Duration::from_secs(10 * 60);
 
 /// What an inspection changed.
 pub(in crate::vault) enum Applied {
@@ -27,7 +31,7 @@ pub(in crate::vault) enum Applied {
 #[derive(Default)]
 pub(in crate::vault) struct Findings {
     /// The ad accounts that the token reaches, if they were listed.
-    pub(in crate::vault) accounts: Option<Vec<AdAccount>>,
+    pub(in crate::vault) accounts: Option<AdAccountList>,
     /// What a data call of the vault's own said, if the inspector calls the token valid.
     pub(in crate::vault) data: DataWord,
     /// When a caller last saw the token work.
@@ -150,6 +154,8 @@ impl Vault {
                         (&before.standing, &after.standing, &findings.better_cause)
                     {
                         learn_death(&mut after, cause, now);
+                    } else if before.standing == Standing::Live {
+                        share_cause(tx, &mut after, inspection, now).await?;
                     }
                     // The last success shows when the gap began. Ignore a time in the future.
                     if matches!(after.standing, Standing::Invalid { .. })
@@ -158,14 +164,17 @@ impl Vault {
                         after.seen.last_known_good = after.seen.last_known_good.max(Some(at));
                     }
                     let mut change = AccountChange::default();
-                    if let Some(accounts) = &findings.accounts {
-                        let (unreachable, moved) = tx.record_ad_accounts(id, accounts, now).await?;
+                    if let Some(list) = &findings.accounts {
+                        let reach = tx.record_ad_accounts(id, list, now).await?;
                         // The first listing is no change, because nothing was known before.
                         if before.seen.ad_accounts.is_some() {
-                            change = moved;
+                            change = reach.change;
                         }
-                        after.seen.ad_accounts = u32::try_from(accounts.len()).ok();
-                        after.seen.unreachable_ad_accounts = unreachable;
+                        if list.is_complete() || reach.reached > 0 {
+                            after.seen.ad_accounts = Some(reach.reached);
+                        }
+                        after.seen.unreachable_ad_accounts = reach.unreachable;
+                        after.seen.listing = list.listing;
                     }
                     change::apply(tx, &before, &mut after, Cause::Observation, change, now, &policy).await?;
                     Ok::<_, Abort<VaultError>>(Applied::Updated(Box::new(after)))
@@ -219,4 +228,22 @@ impl Vault {
         self.write_inspection(&held.connection, inspection, Findings::default()).await?;
         Ok(asked)
     }
+}
+
+/// Tokens of one subject that die together die of one cause, also those of which the provider does not say it.
+async fn share_cause(
+    tx: &mut Tx,
+    dead: &mut Connection,
+    inspection: &Result<Inspected, Refusal>,
+    now: Timestamp,
+) -> Result<(), Abort<VaultError>> {
+    let unsaid = inspection.as_ref().is_err_and(|refusal| refusal.subcode.is_none());
+    if let Standing::Invalid { reason, provider_code, .. } = &mut dead.standing
+        && unsaid
+        && let Some(cause) =
+            tx.cause_of_subject(&dead.provider, &dead.app_id, &dead.subject, now - TOGETHER).await?
+    {
+        (*reason, *provider_code) = cause;
+    }
+    Ok(())
 }

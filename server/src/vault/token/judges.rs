@@ -3,7 +3,7 @@
 //!
 //! [`Connection::weigh`]: crate::model::Connection::weigh
 
-use crate::model::{AdAccount, DataWord, Refusal, RefusalKind, Secret, TokenFacts};
+use crate::model::{AdAccountList, DataWord, Listing, Refusal, RefusalKind, Secret, TokenFacts};
 use crate::provider::{Inspected, Provider};
 
 /// Asks both judges. A token that the inspector does not call valid is not tried.
@@ -20,13 +20,14 @@ pub(in crate::vault) async fn hear(
 }
 
 /// Lists the ad accounts of a token that the inspector calls valid, which is a data call as well. Only if they can't be
-/// listed, the cheapest read decides, since not every token may list them.
+/// listed, the cheapest read decides, since not every token may list them. `known` is what the last list taught.
 pub(in crate::vault) async fn list_or_try(
     provider: &dyn Provider,
     secret: &Secret,
     facts: &TokenFacts,
-) -> (Result<Vec<AdAccount>, Refusal>, DataWord) {
-    let listed = provider.ad_accounts(secret).await;
+    known: Listing,
+) -> (Result<AdAccountList, Refusal>, DataWord) {
+    let listed = provider.ad_accounts(secret, &facts.scopes, known).await;
     let data = match &listed {
         Ok(_) => DataWord::Works,
         Err(refusal)

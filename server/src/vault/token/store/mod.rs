@@ -15,7 +15,8 @@ pub(in crate::vault) mod take_in;
 use std::sync::Arc;
 
 use crate::model::{
-    Check, CheckResult, ConnectionId, Principal, ProviderId, RequestId, Secret, TokenVersion, WorkspaceId,
+    Check, CheckResult, ConnectionId, Listing, Principal, ProviderId, RequestId, Secret, TokenVersion,
+    WorkspaceId,
 };
 use crate::provider::Provider;
 use crate::store::Origin;
@@ -179,7 +180,7 @@ impl Vault {
         // After the commit there are no errors: what can't be checked is reported in the checks. Even if an exchange had
         // to go on to its end, the checks have only the time that the caller has left.
         let provider = self.provider(&command.provider)?;
-        let found = self.examine(&*provider, &accepted).await;
+        let found = self.examine(&*provider, &accepted, connection.seen.listing).await;
         let findings = Findings { accounts: found.accounts, data: found.data, ..Findings::default() };
         let connection = match self.apply_inspection(&connection, found.inspection, findings).await {
             Ok(Applied::Updated(connection)) => *connection,
@@ -199,7 +200,7 @@ impl Vault {
         Ok(Intake { token, outcome, checks, pages, cursor: self.cursor() })
     }
 
-    async fn examine(&self, provider: &dyn Provider, accepted: &Accepted) -> Examination {
+    async fn examine(&self, provider: &dyn Provider, accepted: &Accepted, listing: Listing) -> Examination {
         let policy = self.policy();
         let patient = Patient {
             provider,
@@ -208,6 +209,7 @@ impl Vault {
             now: self.clock.now(),
             wanted: &Default::default(),
             ad_account: None,
+            listing,
         };
         patient.examine(Some(accepted.inspected.clone())).await
     }
@@ -231,14 +233,18 @@ impl Vault {
         if let Some(held) = &held {
             check_replaces(held, &accepted.inspected, command.options, now, &policy)?;
         }
-        let found = self.examine(provider, &accepted).await;
+        let listing = held.as_ref().map(|held| held.seen.listing).unwrap_or_default();
+        let found = self.examine(provider, &accepted, listing).await;
         let mut connection = new_connection(&command.workspace, &command.provider, &accepted.inspected, now);
         let is_new = held.is_none();
         if let Some(held) = held {
             (connection.id, connection.version, connection.created_at) =
                 (held.id, held.version, held.created_at);
         }
-        connection.seen.ad_accounts = found.accounts.and_then(|accounts| u32::try_from(accounts.len()).ok());
+        if let Some(list) = found.accounts {
+            connection.seen.ad_accounts = u32::try_from(list.accounts.len()).ok();
+            connection.seen.listing = list.listing;
+        }
         let token = TokenView { is_new, ..TokenView::new(connection, 0, now, &policy) };
         Ok(Intake {
             token,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::accept::{Accepted, IntakeOptions};
 use crate::model::{
     AccountChange, Cause, Connection, ConnectionId, Observations, Policy, ProviderId, Schedule, SecretId,
-    Standing, Timestamp, TokenVersion, WorkspaceId,
+    Standing, Timestamp, TokenVersion, Unread, WorkspaceId,
 };
 use crate::provider::Inspected;
 use crate::store::{Abort, ExchangedToken, Needs, Tx};
@@ -161,6 +161,8 @@ impl Saving {
                     next.seen.last_known_good = held.seen.last_known_good;
                 }
                 if !same {
+                    // What was hidden from the person's last token may be shown to this one.
+                    next.seen.listing.unread = Unread::default();
                     (next.version, next.secret_id) = (held.version.next(), SecretId::generate());
                 }
                 let outcome = match (usable, same) {

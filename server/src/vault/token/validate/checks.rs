@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::model::{
-    AdAccount, AdAccountState, Check, CheckResult, Connection, DataWord, Expiry, Fixer, Policy, Problem,
-    Refusal, RefusalKind, RefusalReason, Refused, Remedy, Secret, Standing, Standpoint, Timestamp,
+    AdAccountList, AdAccountState, Check, CheckResult, Connection, DataWord, Expiry, Fixer, Listing, Policy,
+    Problem, Refusal, RefusalKind, RefusalReason, Refused, Remedy, Secret, Standing, Standpoint, Timestamp,
     TokenFacts,
 };
 use crate::provider::{Inspected, Provider};
@@ -36,7 +36,7 @@ pub(in crate::vault) struct Examination {
     pub(in crate::vault) checks: Vec<Check>,
     pub(in crate::vault) inspection: Result<Inspected, Refusal>,
     /// The ad accounts, if they could be listed.
-    pub(in crate::vault) accounts: Option<Vec<AdAccount>>,
+    pub(in crate::vault) accounts: Option<AdAccountList>,
     /// What using the token said about it.
     pub(in crate::vault) data: DataWord,
 }
@@ -68,6 +68,8 @@ pub(in crate::vault) struct Patient<'a> {
     pub(in crate::vault) wanted: &'a BTreeSet<String>,
     /// The ad account for the smoke test.
     pub(in crate::vault) ad_account: Option<&'a str>,
+    /// What the last list of the connection's ad accounts taught.
+    pub(in crate::vault) listing: Listing,
 }
 
 impl Patient<'_> {
@@ -185,20 +187,16 @@ impl Patient<'_> {
             return;
         }
         let mut refused = None;
-        let (listed, data) = judges::list_or_try(self.provider, self.secret, facts).await;
+        let (listed, data) = judges::list_or_try(self.provider, self.secret, facts, self.listing).await;
         found.data = data;
         match listed {
-            Ok(accounts) => {
-                let count = u32::try_from(accounts.len()).unwrap_or(u32::MAX);
-                let plural = if count == 1 { "" } else { "s" };
-                let good = Remedy::none(format!("The token reaches {count} ad account{plural}."));
-                let problem = self.standpoint().ad_accounts(Some(count), 0);
-                found.checks.push(Check::of("ad_accounts", problem, good).with("count", count));
-                match self.smoke_test(&accounts).await {
+            Ok(list) => {
+                found.checks.push(self.reachable(&list));
+                match self.smoke_test(&list).await {
                     Ok(check) => found.checks.push(check),
                     Err(refusal) => refused = Some(("smoke_test", refusal)),
                 }
-                found.accounts = Some(accounts);
+                found.accounts = Some(list);
             }
             Err(refusal) => {
                 let skipped = Remedy::none("Not tried: the ad accounts could not be listed.");
@@ -229,11 +227,31 @@ impl Patient<'_> {
         }
     }
 
-    async fn smoke_test(&self, accounts: &[AdAccount]) -> Result<Check, Refusal> {
+    fn reachable(&self, list: &AdAccountList) -> Check {
+        let count = u32::try_from(list.accounts.len()).unwrap_or(u32::MAX);
+        let plural = if count == 1 { "" } else { "s" };
+        let good = format!("The token reaches {count} ad account{plural}.");
+        let reached = if list.is_complete() { Some(count) } else { Some(count).filter(|count| *count > 0) };
+        let unread = self.standpoint().unread(list.listing.unread);
+        let problem = self.standpoint().ad_accounts(reached, 0);
+        let check = match (problem, unread) {
+            (None, Some(mut unread)) => {
+                unread.remedy.message = format!("{good} {}", unread.remedy.message);
+                Check {
+                    result: CheckResult::Warn,
+                    ..Check::of("ad_accounts", Some(unread), Remedy::none(""))
+                }
+            }
+            (problem, _) => Check::of("ad_accounts", problem, Remedy::none(good)),
+        };
+        check.with("count", count)
+    }
+
+    async fn smoke_test(&self, list: &AdAccountList) -> Result<Check, Refusal> {
         let candidates: Vec<&str> = match self.ad_account {
             Some(id) => vec![id],
             None => {
-                let mut usable: Vec<_> = accounts.iter().collect();
+                let mut usable: Vec<_> = list.accounts.iter().collect();
                 usable.sort_by_key(|account| match account.state {
                     AdAccountState::Active => 0,
                     AdAccountState::Limited => 1,
@@ -268,7 +286,11 @@ impl Patient<'_> {
                 Err(refusal) => return Err(refusal),
             }
         }
-        let none = Remedy::none("Not tried: the token reaches no ad account.");
+        let none = Remedy::none(if list.is_complete() {
+            "Not tried: the token reaches no ad account."
+        } else {
+            "Not tried: no ad account could be listed."
+        });
         Ok(last.unwrap_or_else(|| Check::new("smoke_test", CheckResult::Skipped, none)))
     }
 

@@ -127,6 +127,7 @@ impl Vault {
             now: self.clock.now(),
             wanted: &command.checks,
             ad_account: command.ad_account_id.as_deref(),
+            listing: connection.seen.listing,
         };
         let mut found = patient.examine(None).await;
         // A token that a data call refused is not believed before one works.

@@ -12,7 +12,7 @@ use crate::model::{
     Announced, BadgeColor, Cause, Check, CheckResult, Connection, ConnectionId, Draft, EventKind, EventWord,
     Expiry, ExpirySource, Harm, Health, Observations, Policy, Problem, ProblemReason, ProviderId,
     RefusalReason, Remedy, Renewal, RenewalFailure, Schedule, SecretId, Severity, Standing, Status, Subject,
-    SubjectType, Timestamp, TokenFacts, TokenKind, TokenVersion, WorkspaceId,
+    SubjectType, Timestamp, TokenFacts, TokenKind, TokenVersion, UnreadPart, WorkspaceId,
 };
 use crate::provider::GUIDE;
 
@@ -146,6 +146,16 @@ fn each_state(mut look: impl FnMut(&Connection)) {
                 }
             }
         }
+    }
+}
+
+/// What the list of ad accounts left out matters to nothing else.
+fn each_unread(mut look: impl FnMut(&Connection)) {
+    for parts in 0..1_usize << UnreadPart::VARIANTS.len() {
+        let picked = UnreadPart::VARIANTS.iter().enumerate().filter(|(at, _)| parts & (1 << at) != 0);
+        let mut state = connection();
+        state.seen.listing.unread = picked.map(|(_, part)| *part).collect();
+        look(&state);
     }
 }
 
@@ -312,6 +322,7 @@ fn events_agree(state: &Connection, policy: &Policy, health: &Health) {
             | P::OptionalScopesMissing
             | P::ExpiryUnknown
             | P::AdAccountsUnreachable
+            | P::AdAccountsUnread
             | P::NoAdAccounts => true,
         };
         assert!(is_told, "{problem:#?} of {state:#?}");
@@ -334,6 +345,7 @@ fn all_views_agree_in_every_state() {
         states += 1;
     };
     each_state(|state| look(state, &policy));
+    each_unread(|state| look(state, &policy));
     each_kind_and_policy(look);
     let all: BTreeSet<_> = ProblemReason::VARIANTS.iter().map(|reason| format!("{reason:?}")).collect();
     assert_eq!(met, all, "a reason that no state has is dead");

@@ -4,8 +4,10 @@ use std::fmt::Write as _;
 
 use strum::VariantArray;
 
-use super::{DAY, NOW, at, each_state, policy};
-use crate::model::{Misconfiguration, ProviderId, ProviderTrouble, RefusalReason, Refused, Remedy, Standing};
+use super::{DAY, NOW, at, each_state, each_unread, policy};
+use crate::model::{
+    Connection, Misconfiguration, ProviderId, ProviderTrouble, RefusalReason, Refused, Remedy, Standing,
+};
 use crate::provider::GUIDE;
 
 const REVIEWED: &str = include_str!("remedies.txt");
@@ -28,7 +30,7 @@ fn all() -> String {
     }
     let mut seen = std::collections::BTreeMap::new();
     let policy = policy();
-    each_state(|state| {
+    let mut look = |state: &Connection| {
         if state.standing != Standing::Live {
             return;
         }
@@ -40,7 +42,9 @@ fn all() -> String {
                 seen.insert(key, problem);
             }
         }
-    });
+    };
+    each_state(&mut look);
+    each_unread(&mut look);
     for ((reason, ..), problem) in seen {
         let what = format!("{reason} {:?}, badge {:?}", problem.harm, problem.headline);
         show(&mut texts, &what, &problem.remedy);

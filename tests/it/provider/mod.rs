@@ -1,0 +1,4 @@
+//! What the provider shows of tokens and ad accounts, and what its refusals mean for whom.
+
+mod reads;
+mod shared_fate;
