@@ -87,7 +87,8 @@ pub struct Spread {
 
 impl Tx {
     /// Whose tokens of an app died before their end: those recorded since an instant, those that this transaction
-    /// announces, and `dying`.
+    /// announces, and `dying`. Tokens that a data call refused once since then count too: if the whole app is refused,
+    /// all of them are refused once before the first one dies.
     pub async fn spread_of_deaths(
         &mut self,
         provider: &ProviderId,
@@ -103,12 +104,16 @@ impl Tx {
               WHERE provider = $1 AND app_id = $2 AND connection_id IN (
                     SELECT connection_id FROM events
                      WHERE recorded_at >= $3 AND kind = 'INVALIDATED' AND provider = $1
+                    UNION SELECT connection_id FROM ad_platform_connections
+                     WHERE data_refused_at >= $3 AND standing = 'LIVE'
                     UNION SELECT unhex(value) FROM json_each($4))",
             "SELECT count(DISTINCT subject_key) AS subjects, count(DISTINCT workspace_id) AS workspaces
                FROM ad_platform_connections
               WHERE provider = $1 AND app_id = $2 AND connection_id IN (
                     SELECT connection_id FROM events
                      WHERE recorded_at >= $3 AND kind = 'INVALIDATED' AND provider = $1
+                    UNION SELECT connection_id FROM ad_platform_connections
+                     WHERE data_refused_at >= $3 AND standing = 'LIVE'
                     UNION SELECT value::uuid FROM jsonb_array_elements_text($4) AS here (value))",
         )
         .bind(provider.as_str().to_owned())
