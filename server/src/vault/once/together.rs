@@ -37,7 +37,7 @@ impl Vault {
         O: Serialize + Clone + Send + Sync + 'static,
     {
         let came_first = Arc::new(AtomicBool::new(false));
-        let (begun, work) = (Arc::clone(&came_first), work(claim.clone()));
+        let (begun, work) = (Arc::clone(&came_first), Box::pin(work(claim.clone())));
         let work = async move {
             begun.store(true, Ordering::Relaxed);
             work.await

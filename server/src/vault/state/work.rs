@@ -194,7 +194,8 @@ impl Work {
         work: impl Future<Output = Result<T, VaultError>> + Send + 'static,
     ) -> Result<T, VaultError> {
         let (listeners, listener) = Listeners::first();
-        let (task, _aside) = self.prepare(line, &listeners, work)?;
+        // The future of an intake is large: moved by value from hand to hand, it would not fit on the stack.
+        let (task, _aside) = self.prepare(line, &listeners, Box::pin(work))?;
         let answer = self.tasks.spawn(task);
         let answer = async {
             answer.await.unwrap_or_else(|error| {
@@ -218,7 +219,7 @@ impl Work {
         Q: Eq + Hash + Clone + Send + 'static,
         A: Clone + Send + Sync + 'static,
     {
-        let (listener, answer, _aside) = self.ask(questions, question, line.into(), work)?;
+        let (listener, answer, _aside) = self.ask(questions, question, line.into(), Box::pin(work))?;
         Self::heard(listener, answer).await
     }
 
