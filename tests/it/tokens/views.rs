@@ -202,6 +202,26 @@ on_both_databases! {
         assert_eq!((check.result(), &check.remedy), (pb::check::Result::Warn, &token.problems[0].remedy));
     }
 
+    async fn data_access_that_is_enforced_is_a_death_in_every_view(world: World) {
+        let ana = world.person("ana");
+        let (connector, feed) = (world.connector().await, world.viewer().await.watch_all().await);
+        let id = connector.connect(ACME, &ana.long_lived_token()).await;
+        ana.data_access_lapses();
+        world.sandbox.switch(|switches| switches.enforce_data_access = true);
+        connector.validate(&id).await.unwrap();
+        world.advance(Duration::from_secs(60)).await;
+        let validation = connector.validate(&id).await.unwrap();
+        let token = validation.token.clone().unwrap();
+        assert_eq!(token.invalid_reason(), pb::RefusalReason::DataAccessLapsed, "{token:#?}");
+        assert_eq!((token.provider_code.as_str(), token.problems.len()), ("190/493", 1), "{token:#?}");
+        same(&feed.first(&id, Kind::Invalidated).await, &token);
+        for check in validation.checks.iter().filter(|check| check.result() == pb::check::Result::Fail) {
+            assert_eq!(check.remedy, token.problems[0].remedy, "{check:#?}");
+        }
+        let accepted = validation.checks.iter().find(|check| check.name == "token_accepted").unwrap();
+        assert_eq!(accepted.result(), pb::check::Result::Fail);
+    }
+
     async fn an_endless_token_is_not_told_to_be_reconnected_in_time(world: World) {
         let connector = world.connector().await;
         let robot = world.sandbox.system_user("robot").grants(SCOPES);

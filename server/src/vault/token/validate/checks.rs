@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use crate::model::{
-    AdAccountList, AdAccountState, Check, CheckResult, Connection, DataWord, Expiry, Fixer, Listing, Policy,
-    Problem, Refusal, RefusalKind, RefusalReason, Refused, Remedy, Secret, Standing, Standpoint, Timestamp,
-    TokenFacts,
+    AdAccountList, AdAccountState, Check, CheckResult, DataWord, Expiry, Fixer, Health, Listing, Policy,
+    Problem, ProblemReason, Refusal, RefusalKind, RefusalReason, Refused, Remedy, Secret, Standpoint,
+    Timestamp, TokenFacts,
 };
 use crate::provider::{Inspected, Provider};
 use crate::vault::token::inspection::is_death;
@@ -46,14 +46,16 @@ impl Examination {
         self.inspection.as_ref().is_err_and(is_death)
     }
 
-    /// Fails the checks that were in doubt, once the token is known to be refused.
-    pub(in crate::vault) fn settle(&mut self, connection: &Connection) {
-        let refused = matches!(self.data, DataWord::Refused { .. });
-        if refused && matches!(connection.standing, Standing::Invalid { .. }) {
-            let doubted = self.checks.iter_mut().filter(|check| USES.contains(&check.name));
-            doubted.filter(|check| check.result == CheckResult::Unknown).for_each(|check| {
-                check.result = CheckResult::Fail;
-            });
+    /// Once data calls have shown that the token is refused, the checks say so, in the words of the problem.
+    pub(in crate::vault) fn settle(&mut self, health: &Health) {
+        let death = health.problem(ProblemReason::TokenInvalid);
+        let Some(death) = death.filter(|_| matches!(self.data, DataWord::Refused { .. })) else { return };
+        let told = |check: &&mut Check| {
+            let doubted = matches!(check.result, CheckResult::Unknown | CheckResult::Fail);
+            check.name == "token_accepted" || USES.contains(&check.name) && doubted
+        };
+        for check in self.checks.iter_mut().filter(told) {
+            (check.result, check.remedy) = (CheckResult::Fail, death.remedy.clone());
         }
     }
 }

@@ -143,7 +143,7 @@ impl Vault {
             Applied::Doubted => connection.clone(),
             Applied::Superseded => return Ok(None),
         };
-        found.settle(&connection);
+        found.settle(&connection.health(self.clock.now(), &policy));
         Ok(Some(Validation { token: self.view(connection).await?, checks: found.checks, cursor }))
     }
 }
