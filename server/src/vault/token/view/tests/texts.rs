@@ -53,6 +53,7 @@ fn all() -> String {
     for trouble in troubles.chain([ProviderTrouble::Unreachable, ProviderTrouble::ManyDeaths]) {
         show(&mut texts, &format!("PROVIDER_ALARM {}", trouble.as_str()), &trouble.remedy(&meta, GUIDE));
     }
+    show(&mut texts, "THROTTLED", &ProviderTrouble::Throttled.remedy(&meta, GUIDE));
     show(&mut texts, "REVOKED", &Remedy::for_revocation());
     texts
 }
