@@ -126,6 +126,13 @@ on_both_databases! {
             allow_shared,
             ..Default::default()
         };
+        // The second grant made the first connection due; wait until it is validated.
+        let now = world.sandbox.clock().now_micros();
+        let due = format!("SELECT count(*) FROM ad_platform_connections WHERE next_validation_at <= {now}");
+        eventually_async("nothing is due", std::time::Duration::from_secs(60), async || {
+            (world.database.count(&due).await == 0).then_some(())
+        })
+        .await;
         let before = world.database.contents().await;
         connector
             .revoke_token(ask(false))
