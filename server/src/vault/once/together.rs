@@ -9,14 +9,11 @@ use serde::Serialize;
 use super::idempotency::RequestClaim;
 use crate::vault::error::VaultError;
 use crate::vault::state::Vault;
-use crate::vault::state::work::{Line, Questions};
-
-/// Identifies equal requests: a keyed hash of the whole parsed request, with its secrets.
-pub(in crate::vault) type RequestHash = [u8; 32];
+use crate::vault::state::work::{Line, Question};
 
 impl Vault {
-    /// The hash that equal requests for an RPC share. `parts` is the whole parsed request.
-    pub(in crate::vault) fn equal(&self, rpc: &'static str, parts: &[&[u8]]) -> RequestHash {
+    /// What equal requests for an RPC share: a keyed hash. `parts` is the whole parsed request, including secrets.
+    pub(in crate::vault) fn equal(&self, rpc: &'static str, parts: &[&[u8]]) -> Question {
         self.keys.index.mac("equal", &[&[rpc.as_bytes()], parts].concat())
     }
 
@@ -24,8 +21,7 @@ impl Vault {
     /// whoever came first, and the others' are finished with `outcome`.
     pub(in crate::vault) async fn together<A, W, O>(
         &self,
-        questions: &Questions<RequestHash, A>,
-        request: RequestHash,
+        request: Question,
         line: Option<Line>,
         claim: RequestClaim,
         work: impl FnOnce(RequestClaim) -> W,
@@ -42,7 +38,7 @@ impl Vault {
             begun.store(true, Ordering::Relaxed);
             work.await
         };
-        let answer = self.work.answer(questions, request, line, work).await?;
+        let answer = self.work.answer(request, line, work).await?;
         if !came_first.load(Ordering::Relaxed)
             && let Some(outcome) = outcome(&answer)
         {

@@ -26,7 +26,6 @@ use crate::vault::state::jobs::Jobs;
 use crate::vault::state::key_changes::KeyChanges;
 use crate::vault::state::keyring::Keys;
 use crate::vault::state::policy::PolicyInForce;
-use crate::vault::state::work::Questions;
 use crate::vault::state::work::Work;
 
 impl From<StoreError> for OpenError {
@@ -128,8 +127,6 @@ impl Vault {
             requests_in_flight: InFlight::default(),
             exchanges_in_flight: InFlight::default(),
             inspections: Inspections::default(),
-            stores: Questions::default(),
-            exchanges: Questions::default(),
             data_dir: config.data_dir,
             replica: name,
             store,

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
-use super::work::Questions;
 use crate::model::{Connection, ConnectionId, SecretId, Timestamp};
-use crate::vault::token::validate::{Validation, ValidationQuestion};
 
 /// The longest time for which one look answers further reports. At worst, the vault notices a dead token that much
 /// later; repeated reports of one token cost six looks a minute.
@@ -20,7 +18,6 @@ const REMEMBERED_FOR: Duration = Duration::from_secs(60);
 
 pub struct Inspections {
     last: Cache<(ConnectionId, SecretId), Look>,
-    pub(in crate::vault) validations: Questions<ValidationQuestion, Validation>,
 }
 
 /// What a look at a token found that did not find it dead.
@@ -46,7 +43,7 @@ struct Look {
 impl Default for Inspections {
     fn default() -> Self {
         let last = Cache::builder().max_capacity(REMEMBERED).time_to_live(REMEMBERED_FOR).build();
-        Self { last, validations: Questions::default() }
+        Self { last }
     }
 }
 

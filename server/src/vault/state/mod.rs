@@ -25,10 +25,7 @@ use crate::model::{Clock, Connection, Misconfiguration, Policy, ProviderId};
 use crate::provider::{Provider, Providers};
 use crate::store::Store;
 use crate::vault::error::VaultError;
-use crate::vault::once::together::RequestHash;
 use crate::vault::timetable::Timetable;
-use crate::vault::token::exchange::Exchange;
-use crate::vault::token::store::Intake;
 use access::Access;
 use audit::AuditTrail;
 use feed::Feed;
@@ -38,7 +35,7 @@ use jobs::Jobs;
 use key_changes::KeyChanges;
 use keyring::Keys;
 use policy::PolicyInForce;
-use work::{Questions, Work, patience};
+use work::{Work, patience};
 
 /// How long work that has begun may take to end when the vault closes.
 const CLOSE_WAIT: Duration = Duration::from_secs(25);
@@ -58,8 +55,6 @@ pub struct Vault {
     pub(super) requests_in_flight: InFlight<RequestKey>,
     pub(super) exchanges_in_flight: InFlight<String>,
     pub(super) inspections: Inspections,
-    pub(super) stores: Questions<RequestHash, Intake>,
-    pub(super) exchanges: Questions<RequestHash, Exchange>,
     pub(super) feed: Feed,
     pub(super) jobs: Jobs,
     pub(super) audit: AuditTrail,

@@ -1,9 +1,9 @@
 //! How much work may be under way at once: detached work and lists, in all and for each principal.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::future::Future;
-use std::hash::Hash;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -36,6 +36,7 @@ pub(in crate::vault) struct Work {
     waiting: Places,
     lines: Shares,
     begun: Shares,
+    questions: Questions,
     lists: Semaphore,
     list_shares: Shares,
     /// Everything that runs in the background.
@@ -51,6 +52,7 @@ impl Default for Work {
             waiting: Places::new(WAITING, WAITING_PER_PRINCIPAL),
             lines: Shares::new(1),
             begun: Shares::new(BEGUN_PER_WORKSPACE),
+            questions: Questions::default(),
             lists: Semaphore::new(LISTS),
             list_shares: Shares::new(LISTS_PER_PRINCIPAL),
             tasks: TaskTracker::new(),
@@ -119,28 +121,27 @@ pub(in crate::vault) enum Turn {
     Shredding,
 }
 
+/// Identifies a question: a keyed hash of the RPC and of everything that the answer depends on.
+pub(in crate::vault) type Question = [u8; 32];
 /// Questions that are being answered. Who asks the same meanwhile gets the same answer.
-pub(in crate::vault) struct Questions<Q, A>(Arc<Mutex<HashMap<Q, Asked<A>>>>);
+type Questions = Arc<Mutex<HashMap<Question, Asked>>>;
+/// Where an answer arrives.
+type Answer<A> = watch::Receiver<Option<Result<A, VaultError>>>;
 
-struct Asked<A> {
+struct Asked {
     listeners: Listeners,
-    answer: watch::Receiver<Option<Result<A, VaultError>>>,
-}
-
-impl<Q, A> Default for Questions<Q, A> {
-    fn default() -> Self {
-        Self(Arc::default())
-    }
+    /// An [`Answer`], whose type only those who ask know.
+    answer: Box<dyn Any + Send>,
 }
 
 /// A question that is being answered, until this is dropped.
-struct Open<Q: Eq + Hash, A> {
-    questions: Arc<Mutex<HashMap<Q, Asked<A>>>>,
-    question: Q,
+struct Open {
+    questions: Questions,
+    question: Question,
     listeners: Listeners,
 }
 
-impl<Q: Eq + Hash, A> Drop for Open<Q, A> {
+impl Drop for Open {
     fn drop(&mut self) {
         let mut questions = self.questions.lock();
         // Someone may have asked anew after everyone had stopped listening to this answer.
@@ -208,44 +209,34 @@ impl Work {
 
     /// [`Self::in_turn`], for a question: who asks the same before it is answered gets the same answer. The provider is
     /// asked for it as long as one of them waits.
-    pub(in crate::vault) async fn answer<Q, A>(
+    pub(in crate::vault) async fn answer<A: Clone + Send + Sync + 'static>(
         &self,
-        questions: &Questions<Q, A>,
-        question: Q,
+        question: Question,
         line: impl Into<Option<Line>>,
         work: impl Future<Output = Result<A, VaultError>> + Send + 'static,
-    ) -> Result<A, VaultError>
-    where
-        Q: Eq + Hash + Clone + Send + 'static,
-        A: Clone + Send + Sync + 'static,
-    {
-        let (listener, answer, _aside) = self.ask(questions, question, line.into(), Box::pin(work))?;
+    ) -> Result<A, VaultError> {
+        let (listener, answer, _aside) = self.ask(question, line.into(), Box::pin(work))?;
         Self::heard(listener, answer).await
     }
 
-    #[expect(clippy::type_complexity, reason = "the parts of one wait, taken apart at once")]
-    fn ask<Q, A>(
+    fn ask<A: Clone + Send + Sync + 'static>(
         &self,
-        questions: &Questions<Q, A>,
-        question: Q,
+        question: Question,
         line: Option<Line>,
         work: impl Future<Output = Result<A, VaultError>> + Send + 'static,
-    ) -> Result<(Listener, watch::Receiver<Option<Result<A, VaultError>>>, Option<Place>), VaultError>
-    where
-        Q: Eq + Hash + Clone + Send + 'static,
-        A: Clone + Send + Sync + 'static,
-    {
-        let mut asked = questions.0.lock();
+    ) -> Result<(Listener, Answer<A>, Option<Place>), VaultError> {
+        let mut asked = self.questions.lock();
         if let Some(earlier) = asked.get(&question)
+            && let Some(answer) = earlier.answer.downcast_ref::<Answer<A>>()
             && let Some(listener) = earlier.listeners.join()
         {
-            return Ok((listener, earlier.answer.clone(), Some(self.step_aside()?)));
+            return Ok((listener, answer.clone(), Some(self.step_aside()?)));
         }
         let (listeners, listener) = Listeners::first();
         let (task, aside) = self.prepare(line, &listeners, work)?;
         let (tell, answer) = watch::channel(None);
-        asked.insert(question.clone(), Asked { listeners: listeners.clone(), answer: answer.clone() });
-        let open = Open { questions: Arc::clone(&questions.0), question, listeners };
+        asked.insert(question, Asked { listeners: listeners.clone(), answer: Box::new(answer.clone()) });
+        let open = Open { questions: Arc::clone(&self.questions), question, listeners };
         self.tasks.spawn(async move {
             let answer = task.await;
             // Who asks from now on, asks anew.
@@ -255,10 +246,7 @@ impl Work {
         Ok((listener, answer, aside))
     }
 
-    async fn heard<A: Clone>(
-        listener: Listener,
-        mut answer: watch::Receiver<Option<Result<A, VaultError>>>,
-    ) -> Result<A, VaultError> {
+    async fn heard<A: Clone>(listener: Listener, mut answer: Answer<A>) -> Result<A, VaultError> {
         let answer = async {
             match answer.wait_for(Option::is_some).await.as_deref() {
                 Ok(Some(answer)) => answer.clone(),

@@ -114,8 +114,7 @@ impl Vault {
                             previous_expiry: exchange.previous_expiry,
                         })
                     };
-                    let exchange =
-                        self.together(&self.exchanges, equal, None, claim, exchange, outcome).await?;
+                    let exchange = self.together(equal, None, claim, exchange, outcome).await?;
                     Origin::note_subject(&exchange.token.connection);
                     Ok(exchange)
                 };

@@ -111,7 +111,7 @@ impl Vault {
                 let connection = intake.token.connection.id;
                 stored.then_some(StoredBefore { connection, outcome: intake.outcome })
             };
-            let intake = self.together(&self.stores, equal, line, claim, store, outcome).await?;
+            let intake = self.together(equal, line, claim, store, outcome).await?;
             let token = &intake.token.connection;
             Origin::note_subject(token);
             tracing::info!(

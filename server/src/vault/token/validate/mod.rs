@@ -5,9 +5,7 @@ pub(in crate::vault) mod checks;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::model::{
-    Check, CheckResult, Connection, ConnectionId, DataWord, Principal, Remedy, SecretId, Standing,
-};
+use crate::model::{Check, CheckResult, Connection, DataWord, Principal, Remedy, Standing};
 use crate::store::HeldToken;
 use crate::vault::error::VaultError;
 use crate::vault::state::Vault;
@@ -24,15 +22,6 @@ pub struct ValidateToken {
     pub checks: BTreeSet<String>,
     /// The ad account for the smoke test.
     pub ad_account_id: Option<String>,
-}
-
-/// Validations with the same question share one answer.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct ValidationQuestion {
-    connection: ConnectionId,
-    secret: SecretId,
-    checks: BTreeSet<String>,
-    ad_account_id: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -55,19 +44,19 @@ impl Vault {
     ) -> Result<Validation, VaultError> {
         let held = self.held(caller, &command.target).await?;
         let connection = &held.connection;
-        let question = ValidationQuestion {
-            connection: connection.id,
-            secret: connection.secret_id,
-            checks: command.checks.clone(),
-            ad_account_id: command.ad_account_id.clone(),
-        };
+        let (id, secret) = (connection.id.as_uuid(), connection.secret_id.as_uuid());
+        let account = command.ad_account_id.as_deref().unwrap_or_default();
+        let mut parts: Vec<&[u8]> = vec![&id.as_bytes()[..], &secret.as_bytes()[..], account.as_bytes()];
+        parts.extend(command.checks.iter().map(String::as_bytes));
+        // Equal validations at once share one answer.
+        let question = self.equal("ValidateToken", &parts);
         let wanted = command.checks.clone();
         // Each validation asks the provider several times, so there is one at a time per connection.
         let line = self.work.line(Turn::Inspection, connection.id);
         let (vault, caller) = (Arc::clone(self), caller.clone());
         let answer = self
             .work
-            .answer(&self.inspections.validations, question, line, async move {
+            .answer(question, line, async move {
                 // If the token changes meanwhile, the findings are about an old token: validate once more.
                 for _ in 0..2 {
                     let held = vault.held_now(&caller, &command.target).await?;
