@@ -178,6 +178,11 @@ impl Sandbox {
         self.shared.clear_faults();
     }
 
+    /// Removes the faults that are limited to this token.
+    pub fn clear_faults_of(&self, token: &str) {
+        self.shared.lock().faults.retain(|fault| fault.token.as_deref() != Some(token));
+    }
+
     /// The clock of the sandbox, which can be set.
     pub fn clock(&self) -> Clock {
         self.shared.clock.clone()

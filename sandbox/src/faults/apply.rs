@@ -50,20 +50,44 @@ pub(crate) fn change_json(kind: &FaultKind, body: &mut Value) {
         FaultKind::Scopes(scopes) => set(body, "/data/scopes", json!(scopes)),
         FaultKind::IsValid(valid) => set(body, "/data/is_valid", json!(valid)),
         FaultKind::Set(pointer, value) => set(body, pointer, value.clone()),
+        FaultKind::SetRaw(pointer, _) => set(body, pointer, json!(place_of(pointer))),
         FaultKind::UnknownKeys => add_unknown_keys(body),
         FaultKind::OversizedBody(bytes) => set(body, "/padding", json!("x".repeat(*bytes))),
         _ => {}
     }
 }
 
-/// Sets a value under an existing parent; `null` removes it.
+/// The text that stands for a raw value until the rest of the body is written.
+fn place_of(pointer: &str) -> String {
+    format!("\u{e000}{pointer}")
+}
+
+/// Puts the raw values of the faults into a written body.
+pub(crate) fn write_raw(kinds: &[FaultKind], mut body: String) -> String {
+    for kind in kinds {
+        if let FaultKind::SetRaw(pointer, raw) = kind {
+            body = body.replace(&json!(place_of(pointer)).to_string(), raw);
+        }
+    }
+    body
+}
+
+/// Sets a value under an existing parent, or an entry of a list; `null` removes it.
 fn set(body: &mut Value, pointer: &str, value: Value) {
     let Some((parent, key)) = pointer.rsplit_once('/') else { return };
-    let Some(Value::Object(parent)) = body.pointer_mut(parent) else { return };
-    if value.is_null() {
-        parent.remove(key);
-    } else {
-        parent.insert(key.to_owned(), value);
+    match body.pointer_mut(parent) {
+        Some(Value::Object(parent)) if value.is_null() => {
+            parent.remove(key);
+        }
+        Some(Value::Object(parent)) => {
+            parent.insert(key.to_owned(), value);
+        }
+        Some(Value::Array(parent)) => {
+            if let Some(entry) = key.parse::<usize>().ok().and_then(|index| parent.get_mut(index)) {
+                *entry = value;
+            }
+        }
+        _ => {}
     }
 }
 

@@ -197,6 +197,9 @@ pub enum FaultKind {
     IsValid(bool),
     /// Sets the value at a JSON pointer of any reply; `null` removes it.
     Set(String, Value),
+    /// Writes this text, unchanged, as the value at a JSON pointer of any reply: what no JSON library writes, such as an
+    /// integer past 64 bits or a lone surrogate. `1,"code":2` writes the key `code` twice.
+    SetRaw(String, String),
     /// The body is compressed.
     Gzip,
     /// Unknown keys in the body and in its lists.

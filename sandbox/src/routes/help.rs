@@ -44,7 +44,8 @@ Control, all JSON:
                                          {{"redirect":"https://..."}}, {{"headers":[["x-app-usage","{{"]]}}, {{"without_header":"..."}},
                                          {{"expires_in":null}}, {{"expires_in_json":"5183944"}}, "query_string_token",
                                          {{"expires_at":0}}, {{"subject":"1"}}, {{"app_id":"1"}}, {{"scopes":[]}}, {{"is_valid":false}},
-                                         {{"set":["/data/0/id",1]}}, "gzip", "unknown_keys", {{"then_kill":460}}
+                                         {{"set":["/data/0/id",1]}}, {{"set_raw":["/data/0/id","1e21"]}},
+                                         "gzip", "unknown_keys", {{"then_kill":460}}
   GET    /_sandbox/faults, DELETE /_sandbox/faults
   GET    /_sandbox/requests, DELETE /_sandbox/requests      what clients sent
   GET    /_sandbox/clock                 now (seconds), now_us (microseconds) and speed

@@ -96,7 +96,7 @@ fn change_body(kinds: &[FaultKind], draft: &mut Draft) {
     }
     if let Ok(mut body) = serde_json::from_slice::<Value>(&draft.body) {
         kinds.iter().for_each(|kind| apply::change_json(kind, &mut body));
-        draft.body = Bytes::from(body.to_string());
+        draft.body = Bytes::from(apply::write_raw(kinds, body.to_string()));
     }
 }
 

@@ -8,7 +8,7 @@ use tonic::{Code, Response, Status};
 
 use super::call::Call;
 use super::denial::{Denial, LATER, SOON};
-use crate::model::{RefusalReason, Refused, Remedy, Renewal};
+use crate::model::{RefusalReason, Refused, Remedy, Renewal, why_withheld};
 use crate::provider::GUIDE;
 use crate::vault::{FieldViolation, VaultError};
 
@@ -226,8 +226,8 @@ fn denial(error: VaultError, call: &Call) -> Denial {
         .with("expires_at", ends_at)
         .with("life_left", left.as_secs())
         .with("renewal", renewal.as_str()),
-        E::ScopesMissing { missing, declined } => {
-            scopes_missing(&missing, &declined).with("connection_id", call.connection())
+        E::ScopesMissing { missing, declined, expired } => {
+            scopes_missing(&missing, &declined, &expired).with("connection_id", call.connection())
         }
         E::ScopesShrunk { connection, lost } => Denial::new(
             Code::FailedPrecondition,
@@ -492,12 +492,8 @@ const fn lengthen(renewal: Renewal) -> &'static str {
     }
 }
 
-fn scopes_missing(missing: &[String], declined: &[String]) -> Denial {
-    let note = if declined.is_empty() {
-        String::new()
-    } else {
-        format!(" The person declined {}.", declined.join(", "))
-    };
+fn scopes_missing(missing: &[String], declined: &[String], expired: &[String]) -> Denial {
+    let note = why_withheld(declined, expired);
     Denial::new(
         Code::FailedPrecondition,
         Reason::ScopesMissing,

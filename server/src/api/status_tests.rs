@@ -101,7 +101,10 @@ fn all() -> Vec<(E, Option<Reason>)> {
             },
             Some(Reason::TokenLifeTooShort),
         ),
-        (E::ScopesMissing { missing: text(), declined: vec![] }, Some(Reason::ScopesMissing)),
+        (
+            E::ScopesMissing { missing: text(), declined: vec![], expired: vec![] },
+            Some(Reason::ScopesMissing),
+        ),
         (E::ScopesShrunk { connection: id, lost: text() }, Some(Reason::ScopesShrunk)),
         (
             E::SubjectMismatch { connection: Some(id), expected: "1".into(), actual: "2".into() },
@@ -302,7 +305,8 @@ fn a_bug_shows_its_call_id_and_nothing_else() {
 fn a_denial_names_the_connection_that_the_call_named() {
     let call = Call::new("/tokenvault.v1.TokenVault/FetchAccessToken");
     call.about("0193");
-    let status = deny(E::ScopesMissing { missing: vec!["ads_read".into()], declined: vec![] }, &call);
+    let status =
+        deny(E::ScopesMissing { missing: vec!["ads_read".into()], declined: vec![], expired: vec![] }, &call);
     let details = status.get_error_details();
     let facts = &details.error_info().unwrap().metadata;
     assert_eq!(facts.get("connection_id").map(String::as_str), Some("0193"));

@@ -41,10 +41,11 @@ pub use time::{Clock, Timestamp};
 #[cfg(test)]
 pub(crate) use token::fixture;
 pub use token::{
-    AdAccount, AdAccountList, AdAccountState, Badge, BadgeColor, Connection, DataRefusal, DataWord, Expiry,
-    ExpirySource, Grant, GrantState, GranularScope, Harm, Health, ListOrder, Listing, Observations, Problem,
-    ProblemReason, Renewal, RenewalFailure, Reports, Schedule, Standing, Standpoint, Status, Subject,
-    SubjectType, TokenFacts, TokenKind, Unread, UnreadPart, VALIDATED_EVERY,
+    AdAccount, AdAccountList, AdAccountOwner, AdAccountState, Badge, BadgeColor, Connection, DataRefusal,
+    DataWord, Expiry, ExpirySource, Grant, GrantState, GranularScope, Harm, Health, ListOrder, Listing,
+    Observations, Problem, ProblemReason, Renewal, RenewalFailure, Reports, Schedule, Standing, Standpoint,
+    Status, Subject, SubjectType, TokenFacts, TokenKind, ToldFacts, ToldScopes, Unread, UnreadPart,
+    VALIDATED_EVERY, why_withheld,
 };
 
 /// A value that is not acceptable.

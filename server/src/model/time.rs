@@ -27,6 +27,13 @@ impl Timestamp {
         Self(seconds.saturating_mul(1_000_000))
     }
 
+    /// An instant that an outsider names in seconds, if it can be meant: in the years 2000 to 2200. Milliseconds, and
+    /// other numbers that are no seconds, are beyond them.
+    pub fn plausible(seconds: i64) -> Option<Self> {
+        const YEARS: std::ops::Range<i64> = 946_684_800..7_289_654_400;
+        YEARS.contains(&seconds).then_some(Self::from_unix_seconds(seconds))
+    }
+
     /// Seconds since the epoch (0 before it) and the nanoseconds within that second.
     pub fn unix_parts(self) -> (u64, u32) {
         let seconds = u64::try_from(self.0.div_euclid(1_000_000)).unwrap_or(0);
@@ -149,6 +156,24 @@ mod tests {
     fn extremes_saturate() {
         assert_eq!(Timestamp::from_micros(i64::MAX) + Duration::MAX, Timestamp::from_micros(i64::MAX));
         assert_eq!(Timestamp::from_unix_seconds(i64::MAX).as_micros(), i64::MAX);
+    }
+
+    #[test]
+    fn instants_of_outsiders_are_in_the_years_2000_to_2200() {
+        for (seconds, text) in [
+            (946_684_800, Some("2000-01-01T00:00:00Z")),
+            (7_289_654_399, Some("2200-12-31T23:59:59Z")),
+            (946_684_799, None),
+            (7_289_654_400, None),
+            (0, None),
+            (-1, None),
+            (1_763_859_600_000, None),
+            (i64::MAX, None),
+            (i64::MIN, None),
+        ] {
+            let plausible = Timestamp::plausible(seconds).map(|at| at.to_string());
+            assert_eq!(plausible.as_deref(), text, "{seconds}");
+        }
     }
 
     #[test]

@@ -11,8 +11,8 @@ use super::{
     Usage,
 };
 use crate::model::{
-    AdAccountList, Grant, Listing, Misconfiguration, ProviderId, ProviderTrouble, Refusal, RefusalKind,
-    Secret, Subject, Timestamp, TokenFacts, TokenKind,
+    AdAccountList, Listing, Misconfiguration, ProviderId, ProviderTrouble, Refusal, RefusalKind, Secret,
+    Subject, Timestamp, TokenFacts, TokenKind,
 };
 use parking_lot::Mutex;
 
@@ -288,10 +288,6 @@ impl Provider for Guarded {
         self.through(self.inner.subject_name(secret, subject)).await
     }
 
-    async fn grants(&self, secret: &Secret) -> Result<Vec<Grant>, Refusal> {
-        self.through(self.inner.grants(secret)).await
-    }
-
     async fn ad_accounts(
         &self,
         secret: &Secret,
@@ -328,6 +324,10 @@ impl Provider for Guarded {
 
     fn observe_usage(&self, headers: &[(String, String)], ad_account_id: Option<&str>) {
         self.inner.observe_usage(headers, ad_account_id);
+    }
+
+    fn implausible_values(&self) -> u64 {
+        self.inner.implausible_values()
     }
 
     fn usage(&self) -> Option<Usage> {

@@ -28,8 +28,8 @@ use guard::Guarded;
 use url::{Host, Url};
 
 use crate::model::{
-    AdAccountList, BadValue, Clock, Grant, Guide, Listing, Matter, ProviderId, Refusal, Remedy, Secret,
-    Subject, TokenFacts, TokenKind,
+    AdAccountList, BadValue, Clock, Guide, Listing, Matter, ProviderId, Refusal, Remedy, Secret, Subject,
+    TokenFacts, TokenKind, ToldFacts,
 };
 
 /// What the platforms say about what a person has to do. It needs no configuration, because a token may outlive the
@@ -47,8 +47,9 @@ fn guide(provider: &ProviderId, matter: Matter, remedy: &mut Remedy) {
 pub struct Inspected {
     /// The app that it was made for.
     pub app_id: String,
+    /// Its id is empty, and its type unknown, if the provider did not tell them.
     pub subject: Subject,
-    pub facts: TokenFacts,
+    pub facts: ToldFacts,
 }
 
 /// The result of an exchange.
@@ -134,8 +135,8 @@ pub trait Provider: Send + Sync {
     /// A call about our app itself, to find out whether the provider replies and knows the app.
     async fn probe(&self) -> Result<(), Refusal>;
 
-    /// Asks about a token: the only reliable source of its end, scopes, kind, subject and app. The refusal for a
-    /// token of another app is `OtherApp`, for a dead one `Dead`.
+    /// Asks about a token, and about what the person granted: the only reliable source of its end, scopes, kind,
+    /// subject and app. The refusal for a token of another app is `OtherApp`, for a dead one `Dead`.
     async fn inspect(&self, secret: &Secret) -> Result<Inspected, Refusal>;
 
     /// Makes the cheapest read that a token with these facts should be able to make: whether the token works, whatever
@@ -147,9 +148,6 @@ pub trait Provider: Send + Sync {
 
     /// The subject's name for people; may be empty.
     async fn subject_name(&self, secret: &Secret, subject: &Subject) -> Result<String, Refusal>;
-
-    /// What the person granted and declined.
-    async fn grants(&self, secret: &Secret) -> Result<Vec<Grant>, Refusal>;
 
     /// The ad accounts that a token with these scopes reaches, at most 5 000, and what could not be read of them. `known`
     /// is what the last list of this token taught.
@@ -182,6 +180,9 @@ pub trait Provider: Send + Sync {
 
     /// Keeps the values of usage headers. Malformed or missing headers change nothing.
     fn observe_usage(&self, headers: &[(String, String)], ad_account_id: Option<&str>);
+
+    /// How many values of the provider's replies could not be true, and were ignored, since the start.
+    fn implausible_values(&self) -> u64;
 
     /// The tightest known use of the limits that apply to every token of the app. `None`: nothing is known yet.
     fn usage(&self) -> Option<Usage>;

@@ -140,6 +140,8 @@ pub enum VaultError {
         missing: Vec<String>,
         /// The missing scopes that the person declined expressly.
         declined: Vec<String>,
+        /// The missing scopes that ended because they were not used.
+        expired: Vec<String>,
     },
     /// The new token has fewer scopes than the one held.
     #[error("the new token has fewer scopes: {}", lost.join(", "))]
@@ -283,6 +285,17 @@ impl VaultError {
     /// after it.
     pub(super) const fn is_outage(&self) -> bool {
         matches!(self, Self::StorageUnavailable | Self::KeyServiceUnavailable | Self::AuditUnavailable)
+    }
+
+    /// The error for an inspection that lacks a fact without which a token can't be taken. Nobody but the provider can
+    /// do anything about it.
+    pub(super) fn untold(provider: &ProviderId, what: &str) -> Self {
+        Self::ProviderUnavailable {
+            provider: provider.clone(),
+            provider_code: String::new(),
+            retry_after: Self::WAIT,
+            detail: format!("the inspection of the token does not tell {what}"),
+        }
     }
 
     /// The error for a refusal of a token that a caller wants to store.

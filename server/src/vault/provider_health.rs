@@ -17,6 +17,8 @@ pub struct ProviderState {
     pub api_version: String,
     /// Whether calls are held back because the provider does not answer.
     pub circuit_open: bool,
+    /// How many values of its replies this process ignored, because they could not be true.
+    pub implausible_values: u64,
     /// What is wrong, and since when.
     pub trouble: Option<(ProviderTrouble, Timestamp)>,
 }
@@ -43,6 +45,7 @@ impl Vault {
                 provider: provider.id().clone(),
                 api_version: provider.api_version().to_owned(),
                 circuit_open: gate.is_open(),
+                implausible_values: provider.implausible_values(),
                 trouble: health.as_ref().and_then(|h| trouble_of(h).map(|trouble| (trouble, h.changed_at))),
             });
         }

@@ -3,6 +3,7 @@
 mod bad_input;
 mod endings;
 mod exchanges;
+mod facts;
 mod idempotency;
 mod judges;
 mod listing;

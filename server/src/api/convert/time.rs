@@ -1,5 +1,6 @@
 //! Timestamps and durations.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use prost_types::{Duration as PbDuration, Timestamp as PbTimestamp};
@@ -9,8 +10,13 @@ use crate::model::{BadValue, Timestamp};
 /// The longest duration that a request may name: ten years.
 const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
 
+/// The years 1 to 9999, in seconds: the only ones that a `Timestamp` can say.
+const YEARS: RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
+
+/// An instant outside the years 1 to 9999 becomes the nearest one within: a client could not read the page or the batch
+/// that it is in.
 pub(super) fn instant(at: Timestamp) -> PbTimestamp {
-    let micros = at.as_micros();
+    let micros = at.as_micros().clamp(YEARS.start() * 1_000_000, YEARS.end() * 1_000_000 + 999_999);
     let nanos = i32::try_from(micros.rem_euclid(1_000_000) * 1_000).unwrap_or(0);
     PbTimestamp { seconds: micros.div_euclid(1_000_000), nanos }
 }
@@ -42,9 +48,8 @@ pub(super) fn parse_length(duration: PbDuration) -> Result<Duration, BadValue> {
 
 /// Parses an instant in the years 1 to 9999.
 pub(super) fn parse_instant(at: PbTimestamp) -> Result<Timestamp, BadValue> {
-    let years = -62_135_596_800..=253_402_300_799;
     let nanos = i64::from(at.nanos);
-    if years.contains(&at.seconds) && (0..1_000_000_000).contains(&nanos) {
+    if YEARS.contains(&at.seconds) && (0..1_000_000_000).contains(&nanos) {
         Ok(Timestamp::from_micros(at.seconds * 1_000_000 + nanos / 1_000))
     } else {
         Err(BadValue::new("must be a time in the years 1 to 9999"))
@@ -60,6 +65,21 @@ mod tests {
         for micros in [0, 1, -1, 1_763_859_600_123_456, -1_500_000] {
             let at = Timestamp::from_micros(micros);
             assert_eq!(parse_instant(instant(at)), Ok(at));
+        }
+    }
+
+    #[test]
+    fn no_instant_goes_out_that_a_client_cannot_read() {
+        for (micros, seconds, nanos) in [
+            (i64::MAX, 253_402_300_799, 999_999_000),
+            (1_763_859_600_000 * 1_000_000, 253_402_300_799, 999_999_000),
+            (253_402_300_799_999_999, 253_402_300_799, 999_999_000),
+            (-62_135_596_800_000_001, -62_135_596_800, 0),
+            (i64::MIN, -62_135_596_800, 0),
+        ] {
+            let out = instant(Timestamp::from_micros(micros));
+            assert_eq!((out.seconds, out.nanos), (seconds, nanos), "{micros}");
+            assert!(parse_instant(out).is_ok(), "{micros}");
         }
     }
 

@@ -50,6 +50,7 @@ impl From<ProviderState> for pb::ProviderStatus {
             provider: state.provider.to_string(),
             api_version: state.api_version,
             circuit: circuit.into(),
+            implausible_values: i64::try_from(state.implausible_values).unwrap_or(i64::MAX),
             problems: state
                 .trouble
                 .map(|(trouble, since)| problem(&state.provider, trouble, since))

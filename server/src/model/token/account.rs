@@ -29,22 +29,29 @@ impl AdAccountState {
     }
 }
 
-/// One ad account as the provider lists it.
+/// One ad account as the provider lists it. `None`: the provider told nothing, so what is known stays.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdAccount {
     /// With the prefix of the provider's paths: `act_1020304050`.
     pub id: String,
-    pub name: String,
+    pub name: Option<String>,
     /// ISO 4217 code.
-    pub currency: String,
+    pub currency: Option<String>,
     /// IANA name.
-    pub time_zone: String,
+    pub time_zone: Option<String>,
+    /// What `provider_state` means; `Unknown` without one.
     pub state: AdAccountState,
     /// The provider's own word for the state.
-    pub provider_state: String,
-    /// Id of the business that owns it; empty on a personal account.
-    pub owner_id: String,
-    pub owner_name: String,
+    pub provider_state: Option<String>,
+    /// The business that owns it.
+    pub owner: Option<AdAccountOwner>,
     /// When this was learned.
     pub checked_at: Timestamp,
+}
+
+/// A business that owns an ad account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdAccountOwner {
+    pub id: String,
+    pub name: Option<String>,
 }

@@ -60,6 +60,14 @@ impl Expiry {
         }
     }
 
+    /// This end, or the one that was known before if the provider told none.
+    pub const fn or(self, known: Self) -> Self {
+        match self {
+            Self::Unknown => known,
+            told => told,
+        }
+    }
+
     /// The order of lists: unknown first, never last.
     pub const fn sort_key(self) -> i64 {
         match self {

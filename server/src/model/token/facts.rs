@@ -81,6 +81,7 @@ pub struct Grant {
     pub state: GrantState,
 }
 
+/// What is known about a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenFacts {
     pub kind: TokenKind,

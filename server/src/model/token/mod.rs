@@ -13,9 +13,10 @@ mod problem;
 mod renewal;
 mod reports;
 mod status;
+mod told;
 mod validation;
 
-pub use account::{AdAccount, AdAccountState};
+pub use account::{AdAccount, AdAccountOwner, AdAccountState};
 pub use connection::{Connection, DataRefusal, ListOrder, Observations, RenewalFailure, Schedule, Standing};
 pub use data_word::DataWord;
 pub(super) use expiry::days_left;
@@ -26,4 +27,5 @@ pub use listing::{AdAccountList, Listing, Unread, UnreadPart};
 pub use problem::{Harm, Problem, ProblemReason, Standpoint};
 pub use reports::Reports;
 pub use status::Status;
+pub use told::{ToldFacts, ToldScopes, why_withheld};
 pub use validation::VALIDATED_EVERY;

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use super::http::Body;
 use super::redact::Redactor;
 use super::refusal::{Asked, Seen, classify};
+use super::wire::Doubts;
 use super::{headers, reads, tokens};
 use crate::model::{Secret, Timestamp};
 
@@ -24,9 +26,10 @@ pub fn reply(choice: u8, data: &[u8]) {
     let news = headers::usage(&headers, account);
     let _ = (headers::wait_in_scope(&headers, &news, "app"), headers::blocked_business(&news));
     let _ = headers::retry_after(&headers);
-    let body = body.as_bytes();
-    tokens::fuzz(body);
-    reads::fuzz(body, Timestamp::from_unix_seconds(1_800_000_000));
+    let (body, doubts) = (body.as_bytes(), Doubts::default());
+    let mut read = Body::read(body, &doubts);
+    tokens::fuzz(&mut read);
+    reads::fuzz(&mut read, Timestamp::from_unix_seconds(1_800_000_000));
     let asked = match choice % 3 {
         0 => Asked::Inspection,
         1 => Asked::TokenEndpoint,

@@ -10,6 +10,8 @@ use crate::provider::usage::{APP, Reading, ad_account_scope};
 const MOST_IDS: usize = 256;
 /// A longer wait is shortened to this.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+/// Meta counts a little past 100 %. More than this is a mistake.
+const MOST_PERCENT: f64 = 10_000.0;
 /// Fields in percent of a limit.
 const PERCENTAGES: [&str; 8] = [
     "call_count",
@@ -104,17 +106,23 @@ fn use_cases(value: &Value, account: Option<&str>) -> Vec<Reading> {
     objects(value)
         .flatten()
         .take(MOST_IDS)
+        .filter(|(id, _)| is_word(id))
         .flat_map(|(id, cases)| {
             let own = ad_account_scope(id);
             let scope = if account == Some(own.as_str()) { own } else { format!("business:{id}") };
             objects(cases).take(MOST_IDS).filter_map(move |case| {
-                let kind = case.get("type").and_then(Value::as_str).unwrap_or("other");
-                let kind: String = kind.chars().take(64).collect();
-                meter(&Value::Object(case.clone()), &scope, &kind, |_| true)
+                let kind = case.get("type").and_then(Value::as_str).filter(|kind| is_word(kind));
+                let kind = kind.unwrap_or("other");
+                meter(&Value::Object(case.clone()), &scope, kind, |_| true)
             })
         })
         .filter(|reading| reading.scope.len() <= 64)
         .collect()
+}
+
+/// An id or a name of Meta's vocabulary: it becomes part of a scope, which events and errors name.
+fn is_word(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 /// The objects of a list, or a single object.
@@ -130,7 +138,7 @@ fn highest(object: &Map<String, Value>, wanted: impl Fn(&str) -> bool) -> Option
     object
         .iter()
         .filter(|(key, _)| PERCENTAGES.contains(&key.as_str()) && wanted(key))
-        .filter_map(|(_, value)| number(value))
+        .filter_map(|(_, value)| number(value).filter(|percent| *percent <= MOST_PERCENT))
         .reduce(f64::max)
 }
 

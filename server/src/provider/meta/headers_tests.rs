@@ -77,7 +77,7 @@ fn broken_headers_never_fail_and_are_counted() {
 
 #[test]
 fn odd_values_are_read_as_far_as_possible() {
-    let table: [(&str, Option<f64>); 12] = [
+    let table: [(&str, Option<f64>); 15] = [
         (r#"{"call_count":"28"}"#, Some(28.0)),
         (r#"{"call_count":"28.5%"}"#, Some(28.5)),
         (r#"{"call_count":null,"total_time":7}"#, Some(7.0)),
@@ -85,6 +85,9 @@ fn odd_values_are_read_as_far_as_possible() {
         (r#"{"call_count":-4}"#, None),
         (r#"{"call_count":"inf","total_time":"NaN"}"#, None),
         (r#"{"call_count":1e999}"#, None),
+        (r#"{"call_count":1e30}"#, None),
+        (r#"{"call_count":1e30,"total_time":7}"#, Some(7.0)),
+        (r#"{"call_count":18446744073709551617}"#, None),
         (r#"[{"call_count":28},{"call_count":40},3]"#, Some(40.0)),
         (r#"{"call_volume":3,"cpu_time":9}"#, Some(9.0)),
         (r#"{"unheard_of":99}"#, None),
@@ -103,6 +106,10 @@ fn odd_values_are_read_as_far_as_possible() {
         &[("business:7", "other", 5.0, 0), ("business:8", "other", 6.0, 0)],
         0,
     );
+    // An id becomes part of a scope, which events and errors name; a use case becomes the name of a meter.
+    let buc =
+        r#"{"7\u0000":[{"call_count":5}],"":[{"call_count":5}],"8":[{"type":"a\u0000b","call_count":6}]}"#;
+    check(&[("x-business-use-case-usage", buc)], &[("business:8", "other", 6.0, 0)], 0);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use super::headers;
 use super::redact::Redactor;
 use super::refusal::{self, Asked, Seen};
+use super::wire::{Doubts, Json, Object};
 use crate::backoff::jitter;
 use crate::http_client::{BodyError, ClientConfig, read_body};
 use crate::model::{BadValue, Clock, Refusal, RefusalKind, Secret};
@@ -84,8 +85,27 @@ impl Call {
     }
 }
 
-/// Reads a reply's body. `None`: it is not the expected reply.
-pub(super) type Reader<T> = fn(&[u8]) -> Option<T>;
+/// The body of a reply.
+pub(super) struct Body<'a> {
+    pub(super) bytes: &'a [u8],
+    /// `None`: the bytes are no JSON.
+    pub(super) json: Option<Json>,
+    doubts: &'a Doubts,
+}
+
+impl<'a> Body<'a> {
+    pub(super) fn read(bytes: &'a [u8], doubts: &'a Doubts) -> Self {
+        Self { bytes, json: Json::parse(bytes), doubts }
+    }
+
+    /// The object that the body is. `of` is the name of the reply in the log.
+    pub(super) fn object(&self, of: &'static str) -> Option<Object<'_>> {
+        Object::of(self.json.as_ref()?, of, Some(self.doubts))
+    }
+}
+
+/// Reads a reply's body, or takes something out of it. `None`: it is not the expected reply.
+pub(super) type Reader<T> = fn(&mut Body<'_>) -> Option<T>;
 
 /// A refusal, and whether the request may be sent again.
 struct Failure {
@@ -104,6 +124,7 @@ pub(super) struct Http {
     clock: Clock,
     pub(super) redactor: Redactor,
     pub(super) usage: UsageBook,
+    pub(super) doubts: Doubts,
     version_warned: AtomicBool,
 }
 
@@ -135,6 +156,7 @@ impl Http {
             clock,
             redactor,
             usage: UsageBook::default(),
+            doubts: Doubts::default(),
             version_warned: AtomicBool::new(false),
         })
     }
@@ -214,7 +236,7 @@ impl Http {
 
         if (200..=299).contains(&status)
             && refusal::error_in(&body).is_none()
-            && let Some(answer) = reader(&body)
+            && let Some(answer) = reader(&mut Body::read(&body, &self.doubts))
         {
             return Ok(answer);
         }

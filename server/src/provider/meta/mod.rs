@@ -34,15 +34,14 @@ use url::Url;
 pub(super) use self::guide::guide;
 use self::http::{Call, Http, Reader};
 use self::redact::Redactor;
-use self::refusal::{Asked, Seen};
-use self::wire::ErrorObject;
+use self::refusal::{Asked, ErrorObject, Seen};
 use super::{
     Exchanged, Inspected, PageToken, PartPlacement, Provider, ReportedRefusal, RequestPart, Revocation,
     SmokeTest, Usage,
 };
 use crate::model::{
-    AdAccountList, BadValue, Clock, Grant, Listing, Misconfiguration, ProviderId, Refusal, RefusalKind,
-    Secret, Subject, TokenFacts, TokenKind,
+    AdAccountList, BadValue, Clock, Listing, Misconfiguration, ProviderId, Refusal, RefusalKind, Secret,
+    Subject, TokenFacts, TokenKind,
 };
 
 /// The provider's name in the API.
@@ -146,11 +145,6 @@ impl Meta {
         self.http.usage.of_ad_account(ad_account_id, self.clock.now())
     }
 
-    /// How many usage headers could not be read since the start.
-    pub fn malformed_usage_headers(&self) -> u64 {
-        self.http.usage.malformed()
-    }
-
     /// A call that carries `token`, with the proof that `app_secret` makes for it.
     fn call_with_token(method: reqwest::Method, path: &[&str], token: &Secret, app_secret: &Secret) -> Call {
         Call::new(method, path, Asked::Data)
@@ -223,7 +217,7 @@ impl Provider for Meta {
     }
 
     async fn inspect(&self, secret: &Secret) -> Result<Inspected, Refusal> {
-        self.debug_token(secret).await
+        self.inspect_token(secret).await
     }
 
     async fn try_data(&self, secret: &Secret, facts: &TokenFacts) -> Result<(), Refusal> {
@@ -236,10 +230,6 @@ impl Provider for Meta {
 
     async fn subject_name(&self, secret: &Secret, subject: &Subject) -> Result<String, Refusal> {
         self.name_of(secret, subject).await
-    }
-
-    async fn grants(&self, secret: &Secret) -> Result<Vec<Grant>, Refusal> {
-        self.permissions(secret).await
     }
 
     async fn ad_accounts(
@@ -292,11 +282,7 @@ impl Provider for Meta {
         if refusal::error_in(seen.body).is_none()
             && let Ok(code) = code.trim().parse()
         {
-            let error = ErrorObject {
-                code: Some(code),
-                error_subcode: subcode.trim().parse().ok(),
-                ..ErrorObject::default()
-            };
+            let error = ErrorObject::of(code, subcode.trim().parse().ok());
             return refusal::classify_error(&seen, &error, &self.http.redactor);
         }
         refusal::classify(&seen, &self.http.redactor)
@@ -304,6 +290,10 @@ impl Provider for Meta {
 
     fn observe_usage(&self, headers: &[(String, String)], ad_account_id: Option<&str>) {
         self.http.observe(headers, ad_account_id);
+    }
+
+    fn implausible_values(&self) -> u64 {
+        self.http.doubts.count().saturating_add(self.http.usage.malformed())
     }
 
     fn usage(&self) -> Option<Usage> {

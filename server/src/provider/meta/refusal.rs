@@ -3,11 +3,9 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::headers::{self, UsageNews};
 use super::redact::Redactor;
-use super::wire::{self, ErrorObject};
+use super::wire::{Json, Object};
 use crate::model::{Misconfiguration, Refusal, RefusalKind, RefusalReason, Secret};
 use crate::provider::usage::ad_account_scope;
 
@@ -25,6 +23,35 @@ const OUR_REQUEST: [i64; 11] = [5, 100, 104, 506, 2_500, 3_018, 3_962, 3_979, 3_
 
 /// What Meta says when it has blocked a whole app.
 const BLOCKED_APP: [&str; 3] = ["api access blocked", "api access disrupted", "api access deactivated"];
+/// `{"error":{…}}`, and the `error` within `debug_token`'s data.
+#[derive(Debug, Default)]
+pub(super) struct ErrorObject {
+    pub(super) message: String,
+    pub(super) code: Option<i64>,
+    pub(super) subcode: Option<i64>,
+    is_transient: Option<bool>,
+    user_message: String,
+    trace_id: String,
+}
+
+impl ErrorObject {
+    pub(super) fn of(code: i64, subcode: Option<i64>) -> Self {
+        Self { code: Some(code), subcode, ..Self::default() }
+    }
+
+    pub(super) fn read(error: &Object<'_>) -> Self {
+        let text = |field| error.text(field).known().unwrap_or_default();
+        Self {
+            message: text("message"),
+            code: error.integer("code").known(),
+            // Its name within `debug_token` is the second one.
+            subcode: error.integer("error_subcode").known().or_else(|| error.integer("subcode").known()),
+            is_transient: error.truth("is_transient").known(),
+            user_message: text("error_user_msg"),
+            trace_id: text("fbtrace_id"),
+        }
+    }
+}
 
 /// Which token a call carries, and so which one is meant when a token is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,12 +88,12 @@ pub(super) fn classify(seen: &Seen<'_>, redactor: &Redactor) -> Refusal {
 
 /// Classifies an error object.
 pub(super) fn classify_error(seen: &Seen<'_>, error: &ErrorObject, redactor: &Redactor) -> Refusal {
-    let subcode = error.error_subcode.or(error.subcode);
+    let subcode = error.subcode;
     let kind = match error.code {
         Some(code) => kind_of(seen, code, subcode, error),
         None => RefusalKind::Transient { retry_after: headers::retry_after(seen.headers) },
     };
-    let words = if error.message.is_empty() { &error.error_user_msg } else { &error.message };
+    let words = if error.message.is_empty() { &error.user_message } else { &error.message };
     let detail = match (words.is_empty(), error.code) {
         (false, _) => redactor.clean(words, seen.token),
         (true, Some(code)) => format!("Meta refused with code {code}"),
@@ -77,9 +104,8 @@ pub(super) fn classify_error(seen: &Seen<'_>, error: &ErrorObject, redactor: &Re
 
 /// The `error` object of a body. An `error` of another type does not count.
 pub(super) fn error_in(body: &[u8]) -> Option<ErrorObject> {
-    let mut body: Value = serde_json::from_slice(body).ok()?;
-    let error = body.get_mut("error")?.take();
-    error.is_object().then(|| wire::read(error)).flatten()
+    let body = Json::parse(body)?;
+    Some(ErrorObject::read(&Object::of(&body, "error", None)?.object("error").known()?))
 }
 
 /// Classifies a reply that does not come from Graph but from a proxy, a crash or a login page. It says nothing about
@@ -102,7 +128,7 @@ fn trace_id(seen: &Seen<'_>, error: &ErrorObject, redactor: &Redactor) -> Option
         headers::find(seen.headers, "x-fb-request-id")
             .or_else(|| headers::find(seen.headers, "x-fb-trace-id"))
     };
-    Some(error.fbtrace_id.as_str())
+    Some(error.trace_id.as_str())
         .filter(|id| !id.is_empty())
         .or_else(header)
         .map(|id| redactor.clean(id, seen.token))

@@ -102,21 +102,24 @@ fn the_proof_has_its_known_answers() {
 async fn inspection_reads_kind_subject_ends_and_scopes() {
     let world = World::new().await;
     let short = world.meta.inspect(&secret(world.ana.short_lived_token())).await.unwrap();
-    assert_eq!((short.facts.kind, short.facts.issued_at), (TokenKind::ShortLivedUser, None));
+    assert_eq!((short.facts.kind, short.facts.issued_at), (Some(TokenKind::ShortLivedUser), None));
     let long = world.meta.inspect(&secret(world.ana.long_lived_token())).await.unwrap();
-    assert_eq!(long.facts.kind, TokenKind::LongLivedUser);
+    assert_eq!(long.facts.kind, Some(TokenKind::LongLivedUser));
     assert_eq!(long.app_id, DEFAULT_APP_ID);
     assert_eq!(long.subject, ana_as_subject(&world));
-    assert_eq!(long.facts.scopes, ["ads_management", "ads_read", "public_profile"]);
+    let scopes = &long.facts.scopes;
+    assert_eq!(scopes.after(None).unwrap(), ["ads_management", "ads_read", "public_profile"]);
+    assert_eq!(scopes.withheld("business_management"), Some(GrantState::Declined));
     assert!(long.facts.issued_at.is_some() && matches!(long.facts.data_access, Expiry::At(..)));
 
     let page = world.meta.inspect(&secret(world.ana.page_token("Shop"))).await.unwrap();
-    assert_eq!((page.facts.kind, page.facts.expiry), (TokenKind::Page, Expiry::Never));
+    assert_eq!((page.facts.kind, page.facts.expiry), (Some(TokenKind::Page), Expiry::Never));
     assert_eq!((page.subject.kind, page.subject.id), (SubjectType::Page, world.ana.page("Shop")));
     let robot = world.sandbox.system_user("robot").grants(["ads_read"]);
     let system = world.meta.inspect(&secret(robot.token_never())).await.unwrap();
-    assert_eq!((system.facts.kind, system.facts.expiry), (TokenKind::SystemUser, Expiry::Never));
+    assert_eq!((system.facts.kind, system.facts.expiry), (Some(TokenKind::SystemUser), Expiry::Never));
     assert_eq!(system.facts.data_access, Expiry::Never);
+    assert_eq!(world.sandbox.count(Endpoint::Permissions), 2, "only people grant");
     world.assert_tidy();
 }
 
@@ -131,7 +134,10 @@ async fn odd_inspections_are_read_with_care() {
     assert_eq!(world.meta.inspect(&token).await.unwrap().facts.expiry, Expiry::Unknown);
     set("/data/type", json!("HOLOGRAM"));
     let odd = world.meta.inspect(&token).await.unwrap();
-    assert_eq!((odd.subject.kind, odd.facts.kind), (SubjectType::Unknown, TokenKind::LongLivedUser));
+    assert_eq!(
+        (odd.subject.kind, odd.facts.kind, odd.facts.scopes.grants),
+        (SubjectType::Unknown, None, None)
+    );
     set("/data/user_id", json!(99));
     assert_eq!(world.meta.inspect(&token).await.unwrap().subject.id, "99");
     world.fault(Endpoint::DebugToken, FaultKind::AppId(Some("999".into())));
@@ -177,7 +183,7 @@ async fn an_exchange_gives_a_lasting_token_and_keeps_secrets_out_of_the_url() {
     assert!(long.expires_in.unwrap() > Duration::from_secs(59 * 86_400));
     let request = &world.sandbox.requests()[0];
     assert_eq!((request.method.as_str(), request.query.len()), ("POST", 0));
-    assert_eq!(world.meta.inspect(&long.secret).await.unwrap().facts.kind, TokenKind::LongLivedUser);
+    assert_eq!(world.meta.inspect(&long.secret).await.unwrap().facts.kind, Some(TokenKind::LongLivedUser));
 
     let robot = world.sandbox.system_user("robot");
     let renewed = world.meta.exchange(&secret(robot.token_60_days()), TokenKind::SystemUser).await.unwrap();
@@ -208,7 +214,7 @@ async fn names_permissions_and_insights_are_read() {
     let token = secret(world.ana.long_lived_token());
     let name = world.meta.subject_name(&token, &ana_as_subject(&world)).await.unwrap();
     assert_eq!(name, world.ana.name());
-    let grants = world.meta.grants(&token).await.unwrap();
+    let grants = world.meta.permissions(&token).await.unwrap();
     let state = |scope: &str| grants.iter().find(|grant| grant.scope == scope).map(|grant| grant.state);
     assert_eq!(state("ads_read"), Some(GrantState::Granted));
     assert_eq!(state("business_management"), Some(GrantState::Declined));
@@ -235,8 +241,9 @@ async fn all_pages_of_ad_accounts_are_read_past_an_empty_one() {
     assert!(world.sandbox.count(Endpoint::AdAccounts) >= 4);
     let first = &accounts[0];
     assert_eq!(first.id, format!("act_{}", ana.ad_account_ids()[0]));
-    assert_eq!((first.state, first.provider_state.as_str()), (AdAccountState::Active, "1"));
-    assert_eq!((first.currency.as_str(), first.owner_name.as_str()), ("EUR", "Shop"));
+    assert_eq!((first.state, first.provider_state.as_deref()), (AdAccountState::Active, Some("1")));
+    let owner = first.owner.as_ref().and_then(|owner| owner.name.as_deref());
+    assert_eq!((first.currency.as_deref(), owner), (Some("EUR"), Some("Shop")));
     assert!(
         list(&world.meta, &secret(ana.with_ad_accounts(0).long_lived_token()), &[])
             .await
@@ -288,7 +295,7 @@ async fn a_changed_app_secret_is_found_and_a_wrong_one_blames_no_token() {
     let rolling = meta_with(&world.sandbox, &["the-new-secret", DEFAULT_APP_SECRET], |_| ());
     assert!(rolling.inspect(&token).await.is_ok());
     assert!(rolling.exchange(&token, TokenKind::LongLivedUser).await.is_ok());
-    assert!(rolling.grants(&token).await.is_ok());
+    assert!(rolling.permissions(&token).await.is_ok());
     let part = &rolling.send_with(&token)[0];
     assert_eq!((part.placement, part.name), (PartPlacement::Query, "appsecret_proof"));
     assert_eq!(part.value.expose(), proof(&secret(DEFAULT_APP_SECRET), token.expose()).expose());
@@ -301,7 +308,7 @@ async fn a_changed_app_secret_is_found_and_a_wrong_one_blames_no_token() {
     assert_eq!(world.meta.inspect(&token).await.unwrap_err().kind, Kind::Ours(Ours::AppSecret));
     let refusal = world.meta.exchange(&token, TokenKind::LongLivedUser).await.unwrap_err();
     assert_eq!(refusal.kind, Kind::Ours(Ours::AppSecret));
-    assert_eq!(world.meta.grants(&token).await.unwrap_err().kind, Kind::Ours(Ours::AppSecretProof));
+    assert_eq!(world.meta.permissions(&token).await.unwrap_err().kind, Kind::Ours(Ours::AppSecretProof));
     let stranger = meta_with(&world.sandbox, &["the-new-secret"], |config| config.app_id = "777".into());
     assert_eq!(stranger.inspect(&token).await.unwrap_err().kind, Kind::Ours(Ours::AppId));
 }
@@ -312,11 +319,11 @@ async fn a_throttle_is_not_retried_and_its_usage_is_kept() {
     let token = secret(world.ana.long_lived_token());
     assert_eq!(world.meta.usage(), None);
     world.sandbox.usage(UsageScope::App, 85.0);
-    world.meta.grants(&token).await.unwrap();
+    world.meta.permissions(&token).await.unwrap();
     assert!(world.meta.usage().unwrap().utilization_percent >= 85.0);
     world.sandbox.clear_requests();
     world.sandbox.fault(Fault::on(Endpoint::Permissions).always().with(FaultKind::error(400, 4)));
-    let refusal = world.meta.grants(&token).await.unwrap_err();
+    let refusal = world.meta.permissions(&token).await.unwrap_err();
     assert!(matches!(refusal.kind, Kind::Throttled { scope, .. } if scope == "app"));
     assert_eq!(world.sandbox.count(Endpoint::Permissions), 1);
 }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
-use crate::model::{AccountChange, AdAccount, AdAccountList, ConnectionId, Timestamp};
+use crate::model::{AccountChange, AdAccount, AdAccountList, AdAccountState, ConnectionId, Timestamp};
 use crate::store::sql::{Session, StoreError, Tx};
 
 /// Which ad accounts a connection reaches after a list.
@@ -30,13 +30,17 @@ struct AccountRow {
 }
 
 impl AccountRow {
-    /// `owners`: whether owners were read. Otherwise the known one stays, unless a new one was learned.
-    fn is_up_to_date(&self, account: &AdAccount, owners: bool) -> bool {
-        let reported = [&account.name, &account.currency, &account.time_zone, &account.provider_state];
-        let known = [&self.name, &self.currency, &self.time_zone, &self.provider_state];
-        let owner = (&self.owner_id, &self.owner_name) == (&account.owner_id, &account.owner_name)
-            || !owners && account.owner_id.is_empty();
-        reported == known && owner && !self.unreachable
+    /// Whether the provider told nothing that the row does not hold.
+    fn is_up_to_date(&self, account: &AdAccount) -> bool {
+        let held = |told: Option<&String>, held: &String| told.is_none_or(|told| told == held);
+        let owner = account.owner.as_ref();
+        held(account.name.as_ref(), &self.name)
+            && held(account.currency.as_ref(), &self.currency)
+            && held(account.time_zone.as_ref(), &self.time_zone)
+            && held(account.provider_state.as_ref(), &self.provider_state)
+            && held(owner.map(|owner| &owner.id), &self.owner_id)
+            && held(owner.and_then(|owner| owner.name.as_ref()), &self.owner_name)
+            && !self.unreachable
     }
 }
 
@@ -70,7 +74,7 @@ impl Tx {
         list: &AdAccountList,
         now: Timestamp,
     ) -> Result<Reach, StoreError> {
-        let (accounts, owners) = (&list.accounts, !list.listing.unread.owners());
+        let accounts = &list.accounts;
         let known: HashMap<String, AccountRow> = self
             .known_ad_accounts(id)
             .await?
@@ -108,12 +112,8 @@ impl Tx {
             if row.is_none_or(|row| row.unreachable) {
                 change.added.push(account.id.clone());
             }
-            if row.is_none_or(|row| !row.is_up_to_date(account, owners)) {
-                let (owner_id, owner_name) = match row {
-                    Some(row) if !owners && account.owner_id.is_empty() => (&row.owner_id, &row.owner_name),
-                    _ => (&account.owner_id, &account.owner_name),
-                };
-                self.put_ad_account(id.as_uuid(), account, (owner_id, owner_name), now).await?;
+            if row.is_none_or(|row| !row.is_up_to_date(account)) {
+                self.put_ad_account(id.as_uuid(), account, now).await?;
             }
         }
         let (reached, unreachable): (i64, i64) = self
@@ -130,34 +130,39 @@ impl Tx {
         Ok(Reach { reached: count(reached), unreachable: count(unreachable), change })
     }
 
+    /// What the provider did not tell stays as it is; in a new row it is empty.
     async fn put_ad_account(
         &mut self,
         id: Uuid,
         account: &AdAccount,
-        (owner_id, owner_name): (&str, &str),
         now: Timestamp,
     ) -> Result<(), StoreError> {
+        let state = account.provider_state.as_ref().map(|_| account.state.as_str());
         self.query(
-            "INSERT INTO connection_ad_accounts
+            "INSERT INTO connection_ad_accounts AS known
                     (connection_id, ad_account_id, name, currency, time_zone, state, provider_state,
                      owner_id, owner_name, last_reachable_at, unreachable_since, checked_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, NULL, $10)
+             VALUES ($1, $2, coalesce($3, ''), coalesce($4, ''), coalesce($5, ''), coalesce($6, $11),
+                     coalesce($7, ''), coalesce($8, ''), coalesce($9, ''), $10, NULL, $10)
              ON CONFLICT (connection_id, ad_account_id) DO UPDATE
-                SET name = excluded.name, currency = excluded.currency, time_zone = excluded.time_zone,
-                    state = excluded.state, provider_state = excluded.provider_state, owner_id = excluded.owner_id,
-                    owner_name = excluded.owner_name, last_reachable_at = excluded.last_reachable_at,
-                    unreachable_since = NULL, checked_at = excluded.checked_at",
+                SET name = coalesce($3, known.name), currency = coalesce($4, known.currency),
+                    time_zone = coalesce($5, known.time_zone), state = coalesce($6, known.state),
+                    provider_state = coalesce($7, known.provider_state),
+                    owner_id = coalesce($8, known.owner_id), owner_name = coalesce($9, known.owner_name),
+                    last_reachable_at = excluded.last_reachable_at, unreachable_since = NULL,
+                    checked_at = excluded.checked_at",
         )
         .bind(id)
         .bind(account.id.clone())
         .bind(account.name.clone())
         .bind(account.currency.clone())
         .bind(account.time_zone.clone())
-        .bind(account.state.as_str())
+        .bind(state)
         .bind(account.provider_state.clone())
-        .bind(owner_id.to_owned())
-        .bind(owner_name.to_owned())
+        .bind(account.owner.as_ref().map(|owner| owner.id.clone()))
+        .bind(account.owner.as_ref().and_then(|owner| owner.name.clone()))
         .bind(now.as_micros())
+        .bind(AdAccountState::Unknown.as_str())
         .execute()
         .await
         .map(|_| ())

@@ -20,7 +20,7 @@ macro_rules! connection_columns {
     () => {
         "c.connection_id, c.workspace_id, c.provider, c.app_id, c.subject_id, c.subject_name, c.subject_kind, \
          c.token_version, c.secret_id, c.fingerprint, c.revision, c.kind, c.expires_at, c.expiry_source, \
-         c.data_access_ends_at, c.issued_at, c.scopes, c.granular_scopes, c.standing, c.standing_since, \
+         c.data_access_ends_at, c.data_access_source, c.issued_at, c.scopes, c.granular_scopes, c.standing, c.standing_since, \
          c.standing_reason, c.provider_code, c.last_validated_at, c.last_rotated_at, c.last_known_good, \
          c.ad_account_count, c.unreachable_count, c.next_deadline_at, c.next_renewal_at, c.renewal_attempts, \
          c.listing, c.data_refused_at, c.data_refusal, c.renewal_failed_at, c.renewal_failure, c.overdue_since, \
@@ -47,6 +47,7 @@ pub(in crate::store) struct ConnectionRow {
     expires_at: Option<i64>,
     expiry_source: String,
     data_access_ends_at: Option<i64>,
+    data_access_source: String,
     issued_at: Option<i64>,
     scopes: Json<Vec<String>>,
     granular_scopes: Json<Vec<(String, Vec<String>)>>,
@@ -83,6 +84,7 @@ pub(in crate::store) struct FactColumns {
     pub(in crate::store) expiry_source: &'static str,
     pub(in crate::store) expires_sort: i64,
     pub(in crate::store) data_access_ends_at: Option<i64>,
+    pub(in crate::store) data_access_source: &'static str,
     pub(in crate::store) issued_at: Option<i64>,
     pub(in crate::store) scopes: Json<Vec<String>>,
     pub(in crate::store) granular_scopes: Json<Vec<(String, Vec<String>)>>,
@@ -160,6 +162,7 @@ impl FactColumns {
             expiry_source,
             expires_sort: facts.expiry.sort_key(),
             data_access_ends_at: facts.data_access.at().map(Timestamp::as_micros),
+            data_access_source: expiry_source_name(facts.data_access),
             issued_at: facts.issued_at.map(Timestamp::as_micros),
             scopes: Json(facts.scopes.clone()),
             granular_scopes: Json(
@@ -219,9 +222,12 @@ impl TryFrom<ConnectionRow> for Connection {
                 // A kind that a newer release wrote is treated as the most common kind.
                 kind: row.kind.parse().unwrap_or(TokenKind::LongLivedUser),
                 expiry,
-                data_access: row.data_access_ends_at.map_or(Expiry::Never, |end| {
-                    Expiry::At(Timestamp::from_micros(end), ExpirySource::Provider)
-                }),
+                // An earlier release writes the end alone. Where it wrote none, it read that as "never".
+                data_access: match (row.data_access_ends_at, row.data_access_source.as_str()) {
+                    (Some(end), _) => Expiry::At(Timestamp::from_micros(end), ExpirySource::Provider),
+                    (None, "UNKNOWN") => Expiry::Unknown,
+                    (None, _) => Expiry::Never,
+                },
                 issued_at: time(row.issued_at),
                 scopes: row.scopes.0,
                 granular_scopes: row

@@ -55,8 +55,8 @@ fn subject_key(connection: &Connection) -> String {
 macro_rules! written_columns {
     () => {
         "app_id, subject_key, subject_id, subject_name, subject_kind, token_version, secret_id, fingerprint, revision, \
-         kind, expires_at, expiry_source, expires_sort, data_access_ends_at, issued_at, scopes, granular_scopes, \
-         standing, standing_since, standing_reason, provider_code, last_validated_at, last_rotated_at, \
+         kind, expires_at, expiry_source, expires_sort, data_access_ends_at, data_access_source, issued_at, scopes, \
+         granular_scopes, standing, standing_since, standing_reason, provider_code, last_validated_at, last_rotated_at, \
          last_known_good, ad_account_count, unreachable_count, next_deadline_at, next_renewal_at, renewal_attempts, \
          last_event_sequence, updated_at, data_refused_at, data_refusal, renewal_failed_at, renewal_failure, \
          overdue_since, next_validation_at, failed_validations, listing"
@@ -89,6 +89,7 @@ fn bind_facts<'c>(query: Query<'c>, connection: &Connection) -> Query<'c> {
         .bind(facts.expiry_source)
         .bind(facts.expires_sort)
         .bind(facts.data_access_ends_at)
+        .bind(facts.data_access_source)
         .bind(facts.issued_at)
         .bind(facts.scopes)
         .bind(facts.granular_scopes)

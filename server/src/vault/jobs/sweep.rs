@@ -276,9 +276,9 @@ impl Vault {
             }
             let findings = match &word {
                 Ok(inspected) => {
-                    let known = held.connection.seen.listing;
-                    let (listed, data) =
-                        judges::list_or_try(&*provider, &secret, &inspected.facts, known).await;
+                    let (facts, known) =
+                        (inspected.facts.onto(&held.connection.facts), held.connection.seen.listing);
+                    let (listed, data) = judges::list_or_try(&*provider, &secret, &facts, known).await;
                     Findings { accounts: listed.ok(), data, ..Findings::default() }
                 }
                 Err(_) => Findings::default(),

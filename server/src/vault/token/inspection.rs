@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    AccountChange, AdAccountList, Cause, Connection, DataWord, Expiry, Refusal, RefusalKind, RefusalReason,
-    Standing, Timestamp,
+    AccountChange, AdAccountList, Cause, Connection, DataWord, Refusal, RefusalKind, RefusalReason, Standing,
+    Subject, Timestamp,
 };
 use crate::provider::Inspected;
 use crate::store::{Abort, HeldToken, Needs, Origin, Tx};
@@ -34,6 +34,8 @@ pub(in crate::vault) struct Findings {
     pub(in crate::vault) accounts: Option<AdAccountList>,
     /// What a data call of the vault's own said, if the inspector calls the token valid.
     pub(in crate::vault) data: DataWord,
+    /// The subject's name, if it was not known and was asked for.
+    pub(in crate::vault) name: Option<String>,
     /// When a caller last saw the token work.
     pub(in crate::vault) last_success_at: Option<Timestamp>,
     /// The refusal that a caller met, if it names the cause of death better than the inspection. Whether the token is
@@ -50,12 +52,7 @@ pub(in crate::vault) fn learn(
 ) {
     match inspection {
         Ok(inspected) => {
-            let held = connection.facts.expiry;
-            connection.facts = inspected.facts.clone();
-            // A known expiry stays known when the provider does not repeat it.
-            if connection.facts.expiry == Expiry::Unknown {
-                connection.facts.expiry = held;
-            }
+            connection.facts = inspected.facts.onto(&connection.facts);
             connection.weigh(data, now);
             connection.note_validated(now);
             if let Some(soon) = connection.next_hearing(data, now) {
@@ -97,6 +94,24 @@ fn learn_death(connection: &mut Connection, refusal: &Refusal, now: Timestamp) {
     connection.standing = Standing::Invalid { since: now, reason, provider_code: refusal.provider_code() };
 }
 
+/// Learns what was not known of the subject so far. An id that another connection of the workspace has stays unknown.
+async fn learn_subject(
+    tx: &mut Tx,
+    connection: &mut Connection,
+    inspected: &Inspected,
+    findings: &Findings,
+) -> Result<(), Abort<VaultError>> {
+    let mut told = Subject { name: findings.name.clone().unwrap_or_default(), ..inspected.subject.clone() };
+    if connection.subject.id.is_empty() && !told.id.is_empty() {
+        let Connection { workspace, provider, app_id, .. } = &*connection;
+        if tx.connection_of_subject(workspace, provider, app_id, &told.id).await?.is_some() {
+            told.id.clear();
+        }
+    }
+    connection.subject.learn(&told);
+    Ok(())
+}
+
 impl Vault {
     /// Writes an inspection and further findings, if the connection is still the one that was `seen`. After a death,
     /// the other connections of the same subject are inspected in the background.
@@ -104,8 +119,11 @@ impl Vault {
         self: &Arc<Self>,
         seen: &Connection,
         inspection: Result<Inspected, Refusal>,
-        findings: Findings,
+        mut findings: Findings,
     ) -> Result<Applied, VaultError> {
+        if inspection.is_ok() && seen.subject.name.is_empty() && findings.name.is_none() {
+            findings.name = self.missing_name(seen).await;
+        }
         let applied = self.write_inspection(seen, inspection, findings).await?;
         if let Applied::Updated(connection) = &applied
             && seen.standing == Standing::Live
@@ -140,6 +158,9 @@ impl Vault {
                     // It was made due during the inspection, for something that the inspection may not have seen.
                     if before.schedule.next_validation_at != was_due {
                         after.schedule.next_validation_at = before.schedule.next_validation_at;
+                    }
+                    if let Ok(inspected) = inspection {
+                        learn_subject(tx, &mut after, inspected, findings).await?;
                     }
                     if let (Standing::Live, Standing::Invalid { reason, .. }) =
                         (&before.standing, &after.standing)
@@ -187,6 +208,22 @@ impl Vault {
             tracing::warn!(connection = %connection.id, workspace = %connection.workspace, ?reason, "the provider refuses the token");
         }
         Ok(Applied::Updated(Box::new(connection)))
+    }
+
+    /// The name of a subject whose name could not be read so far.
+    async fn missing_name(&self, seen: &Connection) -> Option<String> {
+        let held = self.store.read().await.ok()?.held_token(seen.id).await.ok()??;
+        if held.connection.secret_id != seen.secret_id {
+            return None;
+        }
+        let (provider, secret) = (self.provider_of(seen).ok()?, self.open_secret(&held).await.ok()?);
+        match provider.subject_name(&secret, &seen.subject).await {
+            Ok(name) => Some(name).filter(|name| !name.is_empty()),
+            Err(refusal) => {
+                tracing::debug!(connection = %seen.id, detail = %refusal.detail, "the subject's name could not be read");
+                None
+            }
+        }
     }
 
     /// Other connections of the same subject and app may be dead too. They are inspected one after the other. Their

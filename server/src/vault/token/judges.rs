@@ -6,14 +6,15 @@
 use crate::model::{AdAccountList, DataWord, Listing, Refusal, RefusalKind, Secret, TokenFacts};
 use crate::provider::{Inspected, Provider};
 
-/// Asks both judges. A token that the inspector does not call valid is not tried.
+/// Asks both judges about a token of which `held` is known. A token that the inspector does not call valid is not tried.
 pub(in crate::vault) async fn hear(
     provider: &dyn Provider,
     secret: &Secret,
+    held: &TokenFacts,
 ) -> (Result<Inspected, Refusal>, DataWord) {
     let inspection = provider.inspect(secret).await;
     let data = match &inspection {
-        Ok(inspected) => DataWord::of(&provider.try_data(secret, &inspected.facts).await),
+        Ok(inspected) => DataWord::of(&provider.try_data(secret, &inspected.facts.onto(held)).await),
         Err(_) => DataWord::NotAsked,
     };
     (inspection, data)

@@ -253,7 +253,7 @@ impl Vault {
         }
         let provider = self.provider_of(connection)?;
         let secret = self.open_secret(&held).await?;
-        let (inspection, data) = judges::hear(&*provider, &secret).await;
+        let (inspection, data) = judges::hear(&*provider, &secret, &connection.facts).await;
         let (found, least) = match (&inspection, &data) {
             (Ok(_), DataWord::Refused { .. }) => (Found::Doubt, SECOND_CALL),
             (Ok(_), DataWord::Silent(kind)) if connection.seen.data_refusal.is_some() => {

@@ -232,6 +232,39 @@ async fn what_an_earlier_version_wrote_is_opened_and_served(backend: Backend) {
     assert!(verified.stdout.starts_with("intact: "), "{verified:#?}");
 }
 
+/// Earlier versions believed times in milliseconds. No client can read such an instant, and no token lives so long.
+async fn ends_past_all_years_become_unknown_ones(backend: Backend) {
+    let facts = fs::read_to_string(fixture(backend).join("facts.json")).expect("the file is kept");
+    let facts = Facts::read(&serde_json::from_str(&facts).expect("JSON"));
+    let (world, launch) = restored(backend, &facts).await;
+    let far = 1_795_000_000_000_000_000_i64;
+    let changed = world
+        .database
+        .execute(format!(
+            "UPDATE ad_platform_connections SET expires_at = {far}, expires_sort = {far}, data_access_ends_at = {far}, \
+             issued_at = {far} WHERE expiry_source = 'PROVIDER' AND standing = 'LIVE'"
+        ))
+        .await;
+    assert!(changed > 0);
+    world.try_start_as(&launch).expect("the vault opens what an earlier version wrote");
+    let unknown = "SELECT connection_id FROM ad_platform_connections WHERE expiry_source = 'UNKNOWN' \
+                   AND expires_at IS NULL AND expires_sort = 0 AND data_access_ends_at IS NULL \
+                   AND data_access_source = 'UNKNOWN' AND issued_at IS NULL";
+    assert_eq!(world.database.count(&format!("SELECT count(*) FROM ({unknown}) AS u")).await, changed);
+    let listed = world.caller_with(&facts.keys["admin"], "").list().await.unwrap().tokens;
+    assert!(listed.len() > usize::try_from(changed).unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ends_past_all_years_become_unknown_ones_on_sqlite() {
+    ends_past_all_years_become_unknown_ones(Backend::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ends_past_all_years_become_unknown_ones_on_postgres() {
+    ends_past_all_years_become_unknown_ones(Backend::Postgres).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_an_earlier_version_wrote_is_opened_and_served_on_sqlite() {
     what_an_earlier_version_wrote_is_opened_and_served(Backend::Sqlite).await;

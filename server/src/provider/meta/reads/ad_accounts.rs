@@ -3,15 +3,14 @@
 
 use std::collections::HashMap;
 
-use serde_json::Value;
-
 use super::ad_account;
-use super::lists::{Lister, page_of_named};
+use super::lists::{Lister, Named, page_of_named};
 use crate::model::{
-    AdAccount, AdAccountList, Listing, Misconfiguration, Refusal, RefusalKind, Secret, Timestamp, Unread,
-    UnreadPart,
+    AdAccount, AdAccountList, AdAccountOwner, Listing, Misconfiguration, Refusal, RefusalKind, Secret,
+    Timestamp, Unread, UnreadPart,
 };
-use crate::provider::meta::{Meta, wire};
+use crate::provider::meta::Meta;
+use crate::provider::meta::wire::{Doubts, Json, Object};
 
 /// At most this many ad accounts are listed.
 const MOST_AD_ACCOUNTS: usize = 5_000;
@@ -44,6 +43,7 @@ impl Meta {
             accounts: Vec::new(),
             places: HashMap::new(),
             now: self.clock.now(),
+            doubts: &self.http.doubts,
         };
         reading.list(&mut lister, &["me", "adaccounts"], None).await?;
         if manages {
@@ -58,7 +58,7 @@ impl Meta {
 }
 
 /// A list that is being read.
-struct Reading {
+struct Reading<'a> {
     /// Whether to ask who owns the accounts.
     owners: bool,
     unread: Unread,
@@ -67,15 +67,16 @@ struct Reading {
     /// person's own is listed by its business too.
     places: HashMap<String, usize>,
     now: Timestamp,
+    doubts: &'a Doubts,
 }
 
-impl Reading {
-    /// Reads one list of ad accounts. `owner` is the business that owns all of them, as id and name.
+impl Reading<'_> {
+    /// Reads one list of ad accounts. `owner` is the business that owns all of them.
     async fn list(
         &mut self,
         lister: &mut Lister<'_>,
         path: &[&str],
-        owner: Option<(&str, &str)>,
+        owner: Option<&Named>,
     ) -> Result<(), Refusal> {
         // The accounts that a business owns need no field for that.
         let optional = (self.owners && owner.is_none()).then_some(OWNER_FIELD);
@@ -86,24 +87,25 @@ impl Reading {
         if !list.whole {
             self.unread.add(UnreadPart::Rest);
         }
-        for entry in list.entries {
+        for entry in &list.entries {
             self.add(entry, owner);
         }
         Ok(())
     }
 
-    fn add(&mut self, entry: Value, owner: Option<(&str, &str)>) {
-        let Some(mut account) = wire::read(entry).and_then(|entry| ad_account(entry, self.now)) else {
+    fn add(&mut self, entry: &Json, owner: Option<&Named>) {
+        let entry = Object::of(entry, "adaccounts", Some(self.doubts));
+        let Some(mut account) = entry.and_then(|entry| ad_account(&entry, self.now)) else {
+            // Without this entry the others must not look like all of them.
+            self.unread.add(UnreadPart::Rest);
             return;
         };
-        if let Some((id, name)) = owner {
-            (account.owner_id, account.owner_name) = (id.to_owned(), name.to_owned());
+        if let Some(owner) = owner {
+            account.owner = Some(AdAccountOwner { id: owner.id.clone(), name: owner.name.clone() });
         }
         let place = self.places.get(&account.id).copied();
         if let Some(known) = place.and_then(|place| self.accounts.get_mut(place)) {
-            if known.owner_id.is_empty() {
-                (known.owner_id, known.owner_name) = (account.owner_id, account.owner_name);
-            }
+            known.owner = known.owner.take().or(account.owner);
         } else if self.accounts.len() >= MOST_AD_ACCOUNTS {
             self.unread.add(UnreadPart::Rest);
         } else {
@@ -125,9 +127,8 @@ impl Reading {
         if !businesses.whole {
             self.unread.add(UnreadPart::Businesses);
         }
-        for business in page_of_named(businesses.entries) {
-            let owner = (business.id.as_str(), business.name.as_str());
-            for (edge, owner) in [("owned_ad_accounts", Some(owner)), ("client_ad_accounts", None)] {
+        for business in page_of_named(&businesses.entries, Some(self.doubts)) {
+            for (edge, owner) in [("owned_ad_accounts", Some(&business)), ("client_ad_accounts", None)] {
                 match self.list(lister, &[business.id.as_str(), edge], owner).await {
                     // One business that may not be read says nothing about the next one.
                     Err(refusal) if is_not_shown(&refusal) => self.unread.add(UnreadPart::BusinessAccounts),

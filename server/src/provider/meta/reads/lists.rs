@@ -4,12 +4,12 @@
 use std::collections::HashSet;
 
 use reqwest::Method;
-use serde_json::Value;
 use tokio::time::Instant;
 use url::form_urlencoded;
 
 use crate::model::{Refusal, RefusalKind, Secret};
-use crate::provider::meta::wire::{self, Named, Paging};
+use crate::provider::meta::http::Body;
+use crate::provider::meta::wire::{Doubts, Json, Object, Told};
 use crate::provider::meta::{Meta, refusal};
 
 /// Entries per page of a list.
@@ -23,7 +23,7 @@ const MOST_SMALL_PAGES: usize = 500;
 
 /// What was read of a list.
 pub(super) struct Listed {
-    pub(super) entries: Vec<Value>,
+    pub(super) entries: Vec<Json>,
     /// Whether the list ends here: no more entries than were asked for, and none that Meta could not send.
     pub(super) whole: bool,
     /// Whether the optional field was refused and left out.
@@ -133,32 +133,58 @@ fn endless() -> Refusal {
 
 /// One page of a list.
 pub(super) struct Page {
-    pub(super) entries: Vec<Value>,
+    pub(super) entries: Vec<Json>,
     /// The cursor of the next page; `None` on the last page, empty when Meta gives none.
     pub(super) next: Option<String>,
 }
 
-pub(super) fn page(body: &[u8]) -> Option<Page> {
-    let mut body: Value = serde_json::from_slice(body).ok()?;
-    let paging: Paging = body.get_mut("paging").map(Value::take).and_then(wire::read).unwrap_or_default();
-    let Value::Array(entries) = body.get_mut("data")?.take() else { return None };
+/// The expected reply has a list. Where the list goes on must be known, since half of it would look like a loss.
+pub(super) fn page(body: &mut Body<'_>) -> Option<Page> {
+    let reply = body.object("list")?;
+    let (mut cursor, mut next) = (None, None);
+    match reply.object("paging") {
+        Told::Known(paging) => {
+            let cursors = paging.object("cursors").known();
+            cursor = cursors.and_then(|cursors| cursors.text("after").known());
+            next = match paging.text("next") {
+                Told::Known(next) => Some(next),
+                Told::Absent => None,
+                Told::Implausible => return None,
+            };
+        }
+        Told::Absent => {}
+        Told::Implausible => return None,
+    }
     let in_address = |next: &str| {
         let query = next.split_once('?').map_or("", |(_, query)| query);
         form_urlencoded::parse(query.as_bytes())
             .find_map(|(name, value)| (name == "after").then(|| value.into_owned()))
     };
-    let cursor = paging.cursors.map(|cursors| cursors.after).filter(|after| !after.is_empty());
-    let next =
-        (!paging.next.is_empty()).then(|| cursor.or_else(|| in_address(&paging.next)).unwrap_or_default());
-    Some(Page { entries, next })
+    let cursor = cursor.filter(|after| !after.is_empty());
+    let next = next
+        .filter(|next| !next.is_empty())
+        .map(|next| cursor.or_else(|| in_address(&next)).unwrap_or_default());
+    let Some(Json::Object(fields)) = &mut body.json else { return None };
+    match fields.remove("data")? {
+        Json::List(entries) => Some(Page { entries, next }),
+        _ => None,
+    }
 }
 
-/// Entries with an id of digits, which may stand in a path. Each id once.
-pub(super) fn page_of_named(entries: Vec<Value>) -> Vec<Named> {
+/// A business.
+pub(super) struct Named {
+    /// Digits, which may stand in a path.
+    pub(super) id: String,
+    pub(super) name: Option<String>,
+}
+
+/// The businesses of a list, each once.
+pub(super) fn page_of_named(entries: &[Json], doubts: Option<&Doubts>) -> Vec<Named> {
     let mut known = HashSet::new();
-    let digits = |id: &str| (1..=32).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_digit());
-    let named = entries.into_iter().filter_map(wire::read::<Named>);
-    named.filter(|entry| digits(&entry.id) && known.insert(entry.id.clone())).collect()
+    let objects = entries.iter().filter_map(|entry| Object::of(entry, "me/businesses", doubts));
+    let named = objects
+        .filter_map(|entry| Some(Named { id: entry.id("id").known()?, name: entry.name("name").known() }));
+    named.filter(|entry| known.insert(entry.id.clone())).collect()
 }
 
 #[cfg(test)]
@@ -169,7 +195,7 @@ mod tests {
     fn a_page_goes_on_only_while_there_is_a_next() {
         /// Entries, and the next page's cursor.
         type Row<'a> = (&'a str, Option<(usize, Option<&'a str>)>);
-        let table: [Row<'_>; 8] = [
+        let table: [Row<'_>; 12] = [
             (r#"{"data":[]}"#, Some((0, None))),
             (r#"{"data":[{"id":"1"}],"paging":{"cursors":{"after":"b"}}}"#, Some((1, None))),
             (
@@ -183,10 +209,15 @@ mod tests {
             (r#"{"data":[],"paging":{"next":"https://x/?offset=5"}}"#, Some((0, Some("")))),
             (r#"{"data":[],"paging":null,"__debug__":{}}"#, Some((0, None))),
             (r#"{"data":{}}"#, None),
+            // A list that may go on is not taken for a whole one.
+            (r#"{"data":[],"paging":17}"#, None),
+            (r#"{"data":[],"paging":{"next":17}}"#, None),
+            (r#"{"data":[],"paging":{"cursors":5,"next":"https://x/?after=c"}}"#, Some((0, Some("c")))),
+            (r#"{"data":[{"id":"1"}],"data":[]}"#, None),
             ("true", None),
         ];
         for (body, expected) in table {
-            let page = page(body.as_bytes());
+            let page = page(&mut Body::read(body.as_bytes(), &Doubts::default()));
             let got = page.as_ref().map(|page| (page.entries.len(), page.next.as_deref()));
             assert_eq!(got, expected, "{body}");
         }
@@ -198,8 +229,9 @@ mod tests {
             { "id": "888", "name": "Agency" }, { "id": "888", "name": "again" }, { "id": "../me" }, { "id": "" },
             { "name": "none" }, "text", { "id": "1".repeat(33) },
         ]);
-        let named = page_of_named(entries.as_array().unwrap().clone());
+        let Some(Json::List(entries)) = Json::parse(entries.to_string().as_bytes()) else { panic!("a list") };
+        let named = page_of_named(&entries, None);
         assert_eq!(named.iter().map(|entry| entry.id.as_str()).collect::<Vec<_>>(), ["888"]);
-        assert_eq!(named[0].name, "Agency");
+        assert_eq!(named[0].name.as_deref(), Some("Agency"));
     }
 }

@@ -4,15 +4,15 @@ mod ad_accounts;
 mod lists;
 
 use reqwest::Method;
-use serde_json::Value;
 
 use lists::{Lister, page};
 
 use super::Meta;
-use super::wire::{self, Named, PageEntry, Permission};
+use super::http::Body;
+use super::wire::{Json, Object};
 use crate::model::{
-    AdAccount, AdAccountState, Grant, GrantState, Refusal, RefusalKind, Secret, Subject, Timestamp,
-    TokenFacts, TokenKind,
+    AdAccount, AdAccountOwner, AdAccountState, Grant, GrantState, Refusal, RefusalKind, Secret, Subject,
+    Timestamp, TokenFacts, TokenKind,
 };
 use crate::provider::{PageToken, SmokeTest};
 
@@ -27,9 +27,9 @@ impl Meta {
         let make = |app_secret: &Secret| {
             Self::call_with_token(Method::GET, &["me"], token, app_secret).query("fields", "id,name")
         };
-        let me = self.ask(make, named, self.http.deadline()).await?;
-        let other = !subject.id.is_empty() && !me.id.is_empty() && subject.id != me.id;
-        Ok(if other { String::new() } else { me.name })
+        let (id, name) = self.ask(make, named, self.http.deadline()).await?;
+        let other = !subject.id.is_empty() && id.is_some_and(|id| id != subject.id);
+        Ok(name.filter(|_| !other).unwrap_or_default())
     }
 
     /// One entry of `/me/adaccounts` for a token that may list them: it fails when the token is dead, and also when a
@@ -54,19 +54,24 @@ impl Meta {
 
     /// `/me/permissions`. It does not contain permissions that were never asked for.
     pub(super) async fn permissions(&self, token: &Secret) -> Result<Vec<Grant>, Refusal> {
-        let fields = "permission,status";
         let mut lister = Lister::new(self, token, None);
-        let entries = lister.list(&["me", "permissions"], fields, None, usize::MAX).await?.entries;
-        let grant = |entry: Permission| {
-            let state = match entry.status.as_str() {
+        let list = lister.list(&["me", "permissions"], "permission,status", None, usize::MAX).await?;
+        if !list.whole {
+            return Err(unreadable("me/permissions"));
+        }
+        let mut grants = Vec::new();
+        for entry in self.objects(&list.entries, "me/permissions")? {
+            let (scope, state) = (entry.word("permission").known(), entry.word("status").known());
+            let (Some(scope), Some(state)) = (scope, state) else { return Err(unreadable("me/permissions")) };
+            let state = match state.as_str() {
                 "granted" => GrantState::Granted,
                 "declined" => GrantState::Declined,
                 "expired" => GrantState::Expired,
-                _ => return None,
+                _ => continue,
             };
-            (!entry.permission.is_empty()).then_some(Grant { scope: entry.permission, state })
-        };
-        Ok(entries.into_iter().filter_map(wire::read).filter_map(grant).collect())
+            grants.push(Grant { scope, state });
+        }
+        Ok(grants)
     }
 
     /// `/me/accounts`: pages that the person manages. A page without a token may not be used.
@@ -74,15 +79,20 @@ impl Meta {
         let mut lister = Lister::new(self, token, None);
         let fields = "id,name,access_token";
         let entries = lister.list(&["me", "accounts"], fields, None, MOST_PAGES_MANAGED).await?.entries;
-        let page = |entry: PageEntry| {
-            let usable = !entry.id.is_empty() && !entry.access_token.is_empty();
-            usable.then(|| PageToken {
-                id: entry.id,
-                name: entry.name,
-                secret: Secret::from(entry.access_token),
-            })
-        };
-        Ok(entries.into_iter().filter_map(wire::read).filter_map(page).collect())
+        let mut pages = Vec::new();
+        for entry in self.objects(&entries, "me/accounts")? {
+            let (id, secret) = (entry.id("id").known(), entry.token("access_token").known());
+            if let (Some(id), Some(secret)) = (id, secret) {
+                pages.push(PageToken { id, name: entry.name("name").known().unwrap_or_default(), secret });
+            }
+        }
+        Ok(pages)
+    }
+
+    /// The entries of a list as objects. If one is something else, the others would look like all of them.
+    fn objects<'a>(&'a self, entries: &'a [Json], of: &'static str) -> Result<Vec<Object<'a>>, Refusal> {
+        let object = |entry| Object::of(entry, of, Some(&self.http.doubts)).ok_or_else(|| unreadable(of));
+        entries.iter().map(object).collect()
     }
 
     /// `/act_…/insights` of the last seven days.
@@ -118,9 +128,16 @@ fn of_no_object(refusal: Refusal) -> Refusal {
     Refusal { kind, ..refusal }
 }
 
-fn named(body: &[u8]) -> Option<Named> {
-    let body: Value = serde_json::from_slice(body).ok()?;
-    if body.is_object() { wire::read(body) } else { None }
+/// The refusal to believe a list of which an entry can't be read: without that entry it would look like a loss.
+fn unreadable(list: &str) -> Refusal {
+    let detail = format!("an entry of Meta's list {list} can't be read");
+    Refusal::new(RefusalKind::Transient { retry_after: None }, detail)
+}
+
+/// The id and the name of the reply.
+fn named(body: &mut Body<'_>) -> Option<(Option<String>, Option<String>)> {
+    let me = body.object("me")?;
+    Some((me.id("id").known(), me.name("name").known()))
 }
 
 /// `act_` and digits, so that nothing else gets into the path.
@@ -130,25 +147,29 @@ fn act_id(id: &str) -> Option<String> {
     good.then(|| format!("act_{number}"))
 }
 
-fn ad_account(entry: wire::AdAccount, now: Timestamp) -> Option<AdAccount> {
-    let id = act_id(&entry.id).or_else(|| act_id(&entry.account_id))?;
-    let state = match entry.account_status.as_str() {
-        "1" => AdAccountState::Active,
-        "3" | "7" | "8" | "9" => AdAccountState::Limited,
-        "2" => AdAccountState::Disabled,
-        "100" | "101" => AdAccountState::Closed,
+/// `None`: the entry has no id.
+fn ad_account(entry: &Object<'_>, now: Timestamp) -> Option<AdAccount> {
+    let id = entry.word("id").known().as_deref().and_then(act_id);
+    let id = id.or_else(|| act_id(&entry.id("account_id").known()?))?;
+    let provider_state = entry.code("account_status").known();
+    let state = match provider_state.as_deref() {
+        Some("1") => AdAccountState::Active,
+        Some("3" | "7" | "8" | "9") => AdAccountState::Limited,
+        Some("2") => AdAccountState::Disabled,
+        Some("100" | "101") => AdAccountState::Closed,
         _ => AdAccountState::Unknown,
     };
-    let owner = entry.business.unwrap_or_default();
+    let owner = entry.object("business").known().and_then(|business| {
+        Some(AdAccountOwner { id: business.id("id").known()?, name: business.name("name").known() })
+    });
     Some(AdAccount {
         id,
-        name: entry.name,
-        currency: entry.currency,
-        time_zone: entry.timezone_name,
+        name: entry.name("name").known(),
+        currency: entry.word("currency").known(),
+        time_zone: entry.word("timezone_name").known(),
         state,
-        provider_state: entry.account_status,
-        owner_id: owner.id,
-        owner_name: owner.name,
+        provider_state,
+        owner,
         checked_at: now,
     })
 }
@@ -169,15 +190,15 @@ mod tests {
 
 /// Every reading of a body that this module has.
 #[cfg(fuzzing)]
-pub(super) fn fuzz(body: &[u8], now: Timestamp) {
+pub(super) fn fuzz(body: &mut Body<'_>, now: Timestamp) {
+    let _ = named(body);
     let entries: Vec<_> = page(body).into_iter().flat_map(|page| page.entries).collect();
-    for business in lists::page_of_named(entries.clone()) {
+    for business in lists::page_of_named(&entries, None) {
         assert!(business.id.bytes().all(|b| b.is_ascii_digit()));
     }
-    for entry in entries {
-        if let Some(account) = wire::read(entry).and_then(|entry| ad_account(entry, now)) {
+    for entry in &entries {
+        if let Some(account) = Object::of(entry, "fuzz", None).and_then(|entry| ad_account(&entry, now)) {
             assert!(account.id.strip_prefix("act_").is_some_and(|id| id.bytes().all(|b| b.is_ascii_digit())));
         }
     }
-    let _ = named(body);
 }

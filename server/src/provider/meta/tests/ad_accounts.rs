@@ -3,12 +3,16 @@
 use token_vault_sandbox::{AdAccountSpec, BusinessSpec, OwnerFields, RecordedRequest};
 
 use super::*;
-use crate::model::{Unread, UnreadPart};
+use crate::model::{AdAccount, Unread, UnreadPart};
 
 const MANAGES: &[&str] = &["ads_read", "business_management"];
 
 fn unread(parts: &[UnreadPart]) -> Unread {
     parts.iter().copied().collect()
+}
+
+fn owner_of(account: &AdAccount) -> Option<&str> {
+    account.owner.as_ref()?.name.as_deref()
 }
 
 async fn list_again(meta: &Meta, token: &Secret, scopes: &[&str], known: Listing) -> AdAccountList {
@@ -48,7 +52,7 @@ async fn a_refused_owner_is_left_out_said_and_not_asked_for_again() {
                 assert_eq!((first.accounts.len(), first.listing.unread), (3, expected), "{case}");
                 assert!(first.is_complete(), "{case}: only the owners are unknown");
                 // The business that lists an account owns it, whatever the account may say.
-                let owned = first.accounts.iter().all(|account| account.owner_name == "Shop");
+                let owned = first.accounts.iter().all(|account| owner_of(account) == Some("Shop"));
                 assert_eq!(owned, granted || !refused, "{case}");
                 assert_eq!(world.sandbox.count(Endpoint::AdAccounts), 1 + usize::from(refused), "{case}");
 
@@ -72,7 +76,7 @@ async fn an_owner_is_asked_for_as_soon_as_the_scope_is_granted() {
     world.ana.grants(["business_management"]);
     let after = list_again(&world.meta, &token, MANAGES, before.listing).await;
     assert!(after.listing.unread.is_empty());
-    assert_eq!(after.accounts[0].owner_name, "Shop");
+    assert_eq!(owner_of(&after.accounts[0]), Some("Shop"));
 }
 
 #[tokio::test]
@@ -83,7 +87,7 @@ async fn an_owner_that_is_hidden_on_a_later_page_does_not_cost_the_pages_before(
     let token = secret(ana.long_lived_token());
     let list = list(&world.meta, &token, &["ads_read"]).await.unwrap();
     assert_eq!(list.accounts.len(), 451);
-    assert_eq!(list.accounts.iter().filter(|account| !account.owner_id.is_empty()).count(), 400);
+    assert_eq!(list.accounts.iter().filter(|account| account.owner.is_some()).count(), 400);
     assert_eq!(world.sandbox.count(Endpoint::AdAccounts), 4, "three pages, one of them twice");
 }
 
@@ -167,7 +171,7 @@ async fn accounts_that_only_a_business_lists_are_found_once_each() {
     let found = list(&world.meta, &token, MANAGES).await.unwrap();
     let ids: Vec<&str> = found.accounts.iter().map(|account| account.id.as_str()).collect();
     assert_eq!(ids, ["act_11", "act_21", "act_22", "act_31", "act_23"]);
-    assert_eq!(found.accounts[1].owner_name, "B888");
+    assert_eq!(owner_of(&found.accounts[1]), Some("B888"));
     assert_eq!(found.listing, Listing::default());
     // The person's own list, the businesses, and both edges of three of them.
     assert_eq!(world.sandbox.requests().len(), 2 + 2 * 3);

@@ -49,7 +49,7 @@ async fn transport_faults_pass_when_they_pass_within_three_tries() {
     ] {
         world.sandbox.clear_requests();
         world.sandbox.fault(Fault::on(Endpoint::Permissions).times(1).with(fault.clone()));
-        assert!(world.meta.grants(&token).await.is_ok(), "{fault:?}");
+        assert!(world.meta.permissions(&token).await.is_ok(), "{fault:?}");
         assert_eq!(world.sandbox.count(Endpoint::Permissions), 2, "{fault:?}");
     }
     for (fault, words) in [
@@ -60,7 +60,7 @@ async fn transport_faults_pass_when_they_pass_within_three_tries() {
     ] {
         world.sandbox.clear_requests();
         world.sandbox.fault(Fault::on(Endpoint::Permissions).times(3).with(fault));
-        assert_transient(world.meta.grants(&token).await, words);
+        assert_transient(world.meta.permissions(&token).await, words);
         assert_eq!(world.sandbox.count(Endpoint::Permissions), 3);
     }
 }
@@ -168,7 +168,7 @@ async fn the_log_shows_every_call_and_no_secret() {
     let robot = secret(world.sandbox.system_user("robot").token_never());
     meta.revoke(&robot, &ana_as_subject(&world), TokenKind::SystemUser).await.unwrap();
     world.sandbox.shutdown().await;
-    meta.grants(&token).await.unwrap_err();
+    meta.permissions(&token).await.unwrap_err();
 
     let log = LOGGED.with_borrow(|log| String::from_utf8(log.clone()).unwrap());
     for shown in ["debug_token", "oauth/access_token", "oauth/revoke", "status=200", "Meta did not reply"] {

@@ -207,7 +207,7 @@ async fn replace(
     keys: &WorkspaceKeys,
     now: Timestamp,
 ) -> Result<(), Abort<VaultError>> {
-    connection.facts = new.inspected.facts.clone();
+    let told = &new.inspected.facts;
     connection.note_validated(now);
     connection.seen.last_rotated_at = Some(now);
     let fingerprint = keys.index.fingerprint(&connection.provider, &new.secret);
@@ -218,8 +218,10 @@ async fn replace(
         connection.seen.last_known_good = Some(now);
     }
     if same {
+        connection.facts = told.onto(&connection.facts);
         return Ok(());
     }
+    connection.facts = told.of_new_token(Some(&connection.facts));
     connection.fingerprint = Some(fingerprint);
     connection.version = connection.version.next();
     connection.secret_id = SecretId::generate();

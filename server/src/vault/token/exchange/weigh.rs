@@ -7,7 +7,7 @@ use super::save::{ExchangeOutcome, movement};
 use crate::model::{Connection, Policy, Refusal, RefusalKind, Secret, Timestamp};
 use crate::provider::Inspected;
 use crate::vault::token::inspection::is_death;
-use crate::vault::token::store::save::{is_other_subject, lost_scopes};
+use crate::vault::token::store::save::{is_other_subject, is_untold_subject, lost_scopes};
 
 /// What the offered token is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +76,10 @@ impl Offer {
         now: Timestamp,
         policy: &Policy,
     ) -> Self {
+        if is_untold_subject(held, &inspected) {
+            let kind = RefusalKind::Transient { retry_after: None };
+            return Self::Unknown(Refusal::new(kind, "the inspection does not tell whose the token is"));
+        }
         if is_other_subject(held, &inspected) {
             return Self::Useless(Drawback::Foreign);
         }

@@ -8,7 +8,8 @@ use super::save::ExchangeOutcome;
 use super::weigh::{Aim, Decision, Drawback, Health, Living, Offer, weigh};
 use crate::model::{
     Connection, Expiry, ExpirySource, Misconfiguration, Policy, ProviderId, Refusal, RefusalKind,
-    RefusalReason, Secret, Standing, Subject, SubjectType, Timestamp, TokenFacts, TokenKind, WorkspaceId,
+    RefusalReason, Secret, Standing, Subject, SubjectType, Timestamp, TokenKind, ToldFacts, ToldScopes,
+    WorkspaceId,
 };
 use crate::provider::Inspected;
 use crate::vault::token::store::save::new_connection;
@@ -26,13 +27,16 @@ fn inspected(expiry: Expiry, scopes: &[&str]) -> Inspected {
     Inspected {
         app_id: "1".into(),
         subject: Subject { id: "10".into(), name: "Ana".into(), kind: SubjectType::User },
-        facts: TokenFacts {
-            kind: TokenKind::LongLivedUser,
+        facts: ToldFacts {
+            kind: Some(TokenKind::LongLivedUser),
             expiry,
             data_access: Expiry::Never,
             issued_at: None,
-            scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
-            granular_scopes: Vec::new(),
+            scopes: ToldScopes {
+                listed: Some(scopes.iter().map(|scope| (*scope).to_owned()).collect()),
+                grants: Some(Vec::new()),
+            },
+            granular_scopes: Some(Vec::new()),
         },
     }
 }
@@ -105,7 +109,7 @@ fn offers() -> Vec<(Inspection, Result<Option<Drawback>, ()>)> {
         (Ok(inspected(in_days(5), &["ads_management"])), fewer("ads_read")),
         (Ok(inspected(in_days(0), &BOTH)), Ok(Some(Drawback::Dead))),
         (Ok(of_somebody_else(|other| other.subject.id = "11".into())), Ok(Some(Drawback::Foreign))),
-        (Ok(of_somebody_else(|other| other.subject.id.clear())), Ok(Some(Drawback::Foreign))),
+        (Ok(of_somebody_else(|other| other.subject.id.clear())), Err(())),
         (Ok(of_somebody_else(|other| other.app_id = "2".into())), Ok(Some(Drawback::Foreign))),
         (Err(refusal(RefusalKind::OtherApp)), Ok(Some(Drawback::Foreign))),
         (Err(dead()), Ok(Some(Drawback::Dead))),
@@ -119,7 +123,8 @@ fn every_offer_against_every_health_of_the_token_held() {
     let connection = held(Standing::Live);
     for (inspection, expected) in offers() {
         let fresh = || offer(inspection.clone(), &connection, Aim::Lengthen);
-        let lives = inspection.is_ok() && !matches!(expected, Ok(Some(Drawback::Foreign | Drawback::Dead)));
+        let lives =
+            inspection.is_ok() && !matches!(expected, Ok(Some(Drawback::Foreign | Drawback::Dead)) | Err(()));
         let case = format!("{inspection:?}");
 
         match weigh(fresh(), None) {

@@ -3,9 +3,7 @@
 
 use std::time::Duration;
 
-use crate::model::{
-    Expiry, ExpirySource, GrantState, RefusalReason, Secret, SubjectType, Timestamp, TokenKind,
-};
+use crate::model::{Expiry, ExpirySource, GrantState, RefusalReason, Secret, Timestamp, TokenKind};
 use crate::provider::{Inspected, Provider};
 use crate::vault::error::VaultError;
 use crate::vault::state::Vault;
@@ -66,33 +64,23 @@ impl Vault {
         self.check_scopes(provider, Accepted::new(pasted, inspected), options).await
     }
 
-    /// Checks the scopes that the person granted. A declined scope does not count, even if the token names it.
+    /// Checks the scopes that the person granted. A scope that is declined or has expired does not count, even if the
+    /// token names it.
     pub(super) async fn check_scopes(
         &self,
         provider: &dyn Provider,
         mut accepted: Accepted,
         options: IntakeOptions,
     ) -> Result<Accepted, VaultError> {
-        let subject = &accepted.inspected.subject;
-        let mut declined = Vec::new();
-        if subject.kind == SubjectType::User {
-            match provider.grants(&accepted.secret).await {
-                Ok(grants) => {
-                    declined = grants
-                        .into_iter()
-                        .filter(|grant| grant.state != GrantState::Granted)
-                        .map(|grant| grant.scope)
-                        .collect();
-                    accepted.inspected.facts.scopes.retain(|scope| !declined.contains(scope));
-                }
-                // Fall back to the token's own list of scopes.
-                Err(refusal) => tracing::debug!(detail = %refusal.detail, "permissions could not be read"),
-            }
-        }
-        let missing = self.policy().missing_required(&accepted.inspected.facts.scopes);
+        let told = &accepted.inspected.facts.scopes;
+        let Some(scopes) = told.after(None) else {
+            return Err(VaultError::untold(provider.id(), "its scopes"));
+        };
+        let missing = self.policy().missing_required(&scopes);
         if !missing.is_empty() && !options.allow_missing_scopes {
-            declined.retain(|scope| missing.contains(scope));
-            return Err(VaultError::ScopesMissing { missing, declined });
+            let declined = told.in_state(&missing, GrantState::Declined);
+            let expired = told.in_state(&missing, GrantState::Expired);
+            return Err(VaultError::ScopesMissing { missing, declined, expired });
         }
         if accepted.inspected.subject.name.is_empty()
             && let Ok(name) = provider.subject_name(&accepted.secret, &accepted.inspected.subject).await
@@ -136,7 +124,7 @@ pub(super) async fn make_lasting(
     now: Timestamp,
 ) -> Result<Accepted, VaultError> {
     let exchanged = provider
-        .exchange(&short, before.facts.kind)
+        .exchange(&short, TokenKind::ShortLivedUser)
         .await
         .map_err(|refusal| VaultError::from_intake_refusal(&refusal, provider))?;
     let impossible = |why: &str| VaultError::ExchangeNotPossible {
@@ -154,6 +142,9 @@ pub(super) async fn make_lasting(
         }
         Err(trouble) => return Err(trouble),
     };
+    if inspected.subject.id.is_empty() && !before.subject.id.is_empty() {
+        return Err(VaultError::untold(provider.id(), "whose it is"));
+    }
     if inspected.subject.id != before.subject.id {
         return Err(VaultError::SubjectMismatch {
             connection: None,
@@ -168,7 +159,7 @@ pub(super) async fn make_lasting(
             None => Expiry::At(now + USUAL_LIFE, ExpirySource::Assumed),
         };
     }
-    if inspected.facts.kind == TokenKind::ShortLivedUser
+    if inspected.facts.kind == Some(TokenKind::ShortLivedUser)
         || !inspected.facts.expiry.is_later(before.facts.expiry)
     {
         return Err(impossible("the provider's exchange did not lengthen the short-lived token's life"));

@@ -79,6 +79,9 @@ impl Vault {
                 actual: inspected.subject.id,
             });
         }
+        if inspected.facts.scopes.after(None).is_none() {
+            return Err(VaultError::untold(provider.id(), "its scopes"));
+        }
         inspected.subject.name = page.name;
         let destination = Destination {
             workspace: parent.workspace.clone(),

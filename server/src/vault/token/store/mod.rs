@@ -15,8 +15,8 @@ pub(in crate::vault) mod take_in;
 use std::sync::Arc;
 
 use crate::model::{
-    Check, CheckResult, ConnectionId, Listing, Principal, ProviderId, RequestId, Secret, TokenVersion,
-    WorkspaceId,
+    Check, CheckResult, ConnectionId, Listing, Principal, ProviderId, RequestId, Secret, TokenFacts,
+    TokenVersion, WorkspaceId,
 };
 use crate::provider::Provider;
 use crate::store::Origin;
@@ -180,7 +180,8 @@ impl Vault {
         // After the commit there are no errors: what can't be checked is reported in the checks. Even if an exchange had
         // to go on to its end, the checks have only the time that the caller has left.
         let provider = self.provider(&command.provider)?;
-        let found = self.examine(&*provider, &accepted, connection.seen.listing).await;
+        let found =
+            self.examine(&*provider, &accepted, Some(&connection.facts), connection.seen.listing).await;
         let findings = Findings { accounts: found.accounts, data: found.data, ..Findings::default() };
         let connection = match self.apply_inspection(&connection, found.inspection, findings).await {
             Ok(Applied::Updated(connection)) => *connection,
@@ -200,11 +201,18 @@ impl Vault {
         Ok(Intake { token, outcome, checks, pages, cursor: self.cursor() })
     }
 
-    async fn examine(&self, provider: &dyn Provider, accepted: &Accepted, listing: Listing) -> Examination {
+    async fn examine(
+        &self,
+        provider: &dyn Provider,
+        accepted: &Accepted,
+        held: Option<&TokenFacts>,
+        listing: Listing,
+    ) -> Examination {
         let policy = self.policy();
         let patient = Patient {
             provider,
             secret: &accepted.secret,
+            held,
             policy: &policy,
             now: self.clock.now(),
             wanted: &Default::default(),
@@ -234,7 +242,7 @@ impl Vault {
             check_replaces(held, &accepted.inspected, command.options, now, &policy)?;
         }
         let listing = held.as_ref().map(|held| held.seen.listing).unwrap_or_default();
-        let found = self.examine(provider, &accepted, listing).await;
+        let found = self.examine(provider, &accepted, None, listing).await;
         let mut connection = new_connection(&command.workspace, &command.provider, &accepted.inspected, now);
         let is_new = held.is_none();
         if let Some(held) = held {

@@ -140,10 +140,11 @@ impl Saving {
                 self.check_subject_is_free(tx, held).await?;
                 let usable = held.status(self.now, &self.policy).is_usable();
                 let same = held.fingerprint == Some(fingerprint);
+                let told = &inspected.facts;
                 let mut next = Connection {
                     app_id: inspected.app_id.clone(),
                     subject: inspected.subject.clone(),
-                    facts: inspected.facts.clone(),
+                    facts: if same { told.onto(&held.facts) } else { told.of_new_token(Some(&held.facts)) },
                     standing: Standing::Live,
                     fingerprint: Some(fingerprint),
                     parent: self.parent.or(held.parent),
@@ -151,8 +152,8 @@ impl Saving {
                     ..held.clone()
                 };
                 next.note_validated(self.now);
-                if next.subject.name.is_empty() {
-                    next.subject.name.clone_from(&held.subject.name);
+                if next.subject.id == held.subject.id {
+                    next.subject.learn(&held.subject);
                 }
                 // A secret that data calls refuse is no better for being pasted again.
                 let refused = same && held.seen.data_refusal.is_some();
@@ -260,6 +261,9 @@ pub(in crate::vault) fn check_replaces(
     now: Timestamp,
     policy: &Policy,
 ) -> Result<(), VaultError> {
+    if is_untold_subject(held, inspected) {
+        return Err(VaultError::untold(&held.provider, "whose it is"));
+    }
     let other_subject = is_other_subject(held, inspected);
     if other_subject && !options.allow_subject_change {
         return Err(VaultError::SubjectMismatch {
@@ -284,9 +288,15 @@ pub(in crate::vault) fn is_other_subject(held: &Connection, inspected: &Inspecte
         && (held.subject.id != inspected.subject.id || held.app_id != inspected.app_id)
 }
 
+/// Whether the provider does not tell whom a token speaks for, although it must be the subject of the connection.
+pub(in crate::vault) fn is_untold_subject(held: &Connection, inspected: &Inspected) -> bool {
+    inspected.subject.id.is_empty() && !held.subject.id.is_empty()
+}
+
 /// The scopes of the token held that another one lacks.
 pub(in crate::vault) fn lost_scopes(held: &Connection, inspected: &Inspected) -> Vec<String> {
-    held.facts.scopes.iter().filter(|scope| !inspected.facts.scopes.contains(scope)).cloned().collect()
+    let scopes = inspected.facts.of_new_token(Some(&held.facts)).scopes;
+    held.facts.scopes.iter().filter(|scope| !scopes.contains(scope)).cloned().collect()
 }
 
 /// A connection that does not exist yet.
@@ -306,7 +316,7 @@ pub(in crate::vault) fn new_connection(
         secret_id: SecretId::generate(),
         fingerprint: None,
         revision: 1,
-        facts: inspected.facts.clone(),
+        facts: inspected.facts.of_new_token(None),
         standing: Standing::Live,
         seen: Observations { last_known_good: Some(now), ..Observations::default() },
         schedule: Schedule::default(),

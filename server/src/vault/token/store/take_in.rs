@@ -28,7 +28,7 @@ impl Vault {
             return self.check_and_save(provider, accepted, destination).await;
         }
         let inspected = inspect(provider, &pasted, self.clock.now()).await?;
-        if inspected.facts.kind != TokenKind::ShortLivedUser {
+        if inspected.facts.kind != Some(TokenKind::ShortLivedUser) {
             return self.check_and_save(provider, Accepted::new(pasted, inspected), destination).await;
         }
         self.work.begin(&destination.workspace, Some(&inspected.subject.id)).await?;

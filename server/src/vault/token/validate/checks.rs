@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use crate::model::{
-    AdAccountList, AdAccountState, Check, CheckResult, DataWord, Expiry, Fixer, Health, Listing, Policy,
-    Problem, ProblemReason, Refusal, RefusalKind, RefusalReason, Refused, Remedy, Secret, Standpoint,
-    Timestamp, TokenFacts,
+    AdAccountList, AdAccountState, Check, CheckResult, DataWord, Expiry, Fixer, GrantState, Health, Listing,
+    Policy, Problem, ProblemReason, Refusal, RefusalKind, RefusalReason, Refused, Remedy, Secret, Standpoint,
+    Timestamp, TokenFacts, why_withheld,
 };
 use crate::provider::{Inspected, Provider};
 use crate::vault::token::inspection::is_death;
@@ -64,6 +64,8 @@ impl Examination {
 pub(in crate::vault) struct Patient<'a> {
     pub(in crate::vault) provider: &'a dyn Provider,
     pub(in crate::vault) secret: &'a Secret,
+    /// What was known of the token before.
+    pub(in crate::vault) held: Option<&'a TokenFacts>,
     pub(in crate::vault) policy: &'a Policy,
     pub(in crate::vault) now: Timestamp,
     /// The names of the wanted checks; empty means all.
@@ -92,7 +94,7 @@ impl Patient<'_> {
             Ok(inspected) => {
                 let checks = self.scopes_and_expiry(inspected);
                 found.checks.extend(checks);
-                let facts = inspected.facts.clone();
+                let facts = self.facts(inspected);
                 self.use_token(&mut found, &facts).await;
             }
             Err(_) => {
@@ -155,12 +157,30 @@ impl Patient<'_> {
         Standpoint { provider: self.provider.id(), now: self.now, policy: self.policy }
     }
 
+    /// What is known of the token after this inspection.
+    fn facts(&self, inspected: &Inspected) -> TokenFacts {
+        let told = &inspected.facts;
+        self.held.map_or_else(|| told.of_new_token(None), |held| told.onto(held))
+    }
+
     fn scopes_and_expiry(&self, inspected: &Inspected) -> [Check; 4] {
-        let (from, facts) = (self.standpoint(), &inspected.facts);
+        let (from, told) = (self.standpoint(), &inspected.facts);
+        let facts = &self.facts(inspected);
         let check = |name, problem, good: &str| Check::of(name, problem, Remedy::none(good));
+        // Only now it is known who took a scope away.
+        let scopes = |missing: Vec<String>, problem: Option<Problem>| {
+            let in_state = |state| told.scopes.in_state(&missing, state);
+            let why = why_withheld(&in_state(GrantState::Declined), &in_state(GrantState::Expired));
+            problem.map(|mut problem| {
+                problem.remedy.message += &why;
+                problem
+            })
+        };
+        let required = scopes(self.policy.missing_required(&facts.scopes), from.required_scopes(facts));
+        let optional = scopes(self.policy.missing_optional(&facts.scopes), from.optional_scopes(facts));
         [
-            check("required_scopes", from.required_scopes(facts), "All required scopes are granted."),
-            check("optional_scopes", from.optional_scopes(facts), "All optional scopes are granted."),
+            check("required_scopes", required, "All required scopes are granted."),
+            check("optional_scopes", optional, "All optional scopes are granted."),
             self.end("expiry", facts.expiry, "The token", from.end(facts)),
             self.end("data_access", facts.data_access, "Data access", from.data_access(facts)),
         ]

@@ -112,6 +112,7 @@ impl Vault {
         let patient = Patient {
             provider: &*provider,
             secret: &secret,
+            held: Some(&connection.facts),
             policy: &policy,
             now: self.clock.now(),
             wanted: &command.checks,
@@ -123,7 +124,8 @@ impl Vault {
         if let (Some(_), Ok(inspected), DataWord::NotAsked) =
             (connection.seen.data_refusal, &found.inspection, &found.data)
         {
-            found.data = DataWord::of(&provider.try_data(&secret, &inspected.facts).await);
+            found.data =
+                DataWord::of(&provider.try_data(&secret, &inspected.facts.onto(&connection.facts)).await);
         }
         let findings =
             Findings { accounts: found.accounts.take(), data: found.data.clone(), ..Findings::default() };
