@@ -1,4 +1,5 @@
 //! What the provider shows of tokens and ad accounts, and what its refusals mean for whom.
 
+mod facts;
 mod reads;
 mod shared_fate;

@@ -3,7 +3,6 @@
 mod bad_input;
 mod endings;
 mod exchanges;
-mod facts;
 mod idempotency;
 mod judges;
 mod listing;

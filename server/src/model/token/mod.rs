@@ -13,7 +13,6 @@ mod problem;
 mod renewal;
 mod reports;
 mod status;
-mod told;
 mod validation;
 
 pub use account::{AdAccount, AdAccountOwner, AdAccountState};
@@ -21,11 +20,13 @@ pub use connection::{Connection, DataRefusal, ListOrder, Observations, RenewalFa
 pub use data_word::DataWord;
 pub(super) use expiry::days_left;
 pub use expiry::{Expiry, ExpirySource};
-pub use facts::{Grant, GrantState, GranularScope, Subject, SubjectType, TokenFacts, TokenKind};
+pub use facts::{
+    Grant, GrantState, GranularScope, Subject, SubjectType, TokenFacts, TokenKind, ToldFacts, ToldScopes,
+    why_withheld,
+};
 pub use health::{Badge, BadgeColor, Health, Renewal};
 pub use listing::{AdAccountList, Listing, Unread, UnreadPart};
 pub use problem::{Harm, Problem, ProblemReason, Standpoint};
 pub use reports::Reports;
 pub use status::Status;
-pub use told::{ToldFacts, ToldScopes, why_withheld};
 pub use validation::VALIDATED_EVERY;

@@ -1,7 +1,11 @@
 //! What the provider says about a token.
 
+mod told;
+
 use super::Expiry;
 use crate::model::Timestamp;
+
+pub use told::{ToldFacts, ToldScopes, why_withheld};
 
 /// Decides how a token may be renewed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::EnumString)]
