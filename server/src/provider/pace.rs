@@ -65,34 +65,35 @@ impl Pace {
         self.turns.close();
     }
 
-    /// Waits until the next call may be made. `None`: no more calls are to be made.
-    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+    /// Waits until the next call may be made, and tells whether it is the only one. `None`: no more calls are to be made.
+    async fn turn(&self) -> Option<(SemaphorePermit<'_>, bool)> {
         loop {
             let alone = self.failing.lock().is_some();
             let share = if alone { self.at_once } else { 1 };
             let permit = self.turns.acquire_many(share).await.ok()?;
             let mut failing = self.failing.lock();
             match &mut *failing {
-                None => return Some(permit),
+                None => return Some((permit, false)),
                 // A call was refused while this one waited: it now waits until it is alone.
                 Some(_) if !alone => {}
                 Some(calls) if *calls >= PROBES => return None,
                 Some(calls) => {
                     *calls += 1;
-                    return Some(permit);
+                    return Some((permit, true));
                 }
             }
         }
     }
 
-    fn note(&self, refusal: Option<&Refusal>) {
+    fn note(&self, refusal: Option<&Refusal>, alone: bool) {
         let mut failing = self.failing.lock();
         match refusal {
             Some(refusal) if refusal.is_not_about_the_token() => {
                 // The others in flight may be refused too, and count.
                 failing.get_or_insert(self.at_once - 1);
             }
-            _ if failing.is_some_and(|calls| calls >= PROBES) => {}
+            // A reply to a call from before the first refusal says nothing about the time after it.
+            _ if !alone || failing.is_some_and(|calls| calls >= PROBES) => {}
             _ => *failing = None,
         }
     }
@@ -104,9 +105,9 @@ pub(super) async fn paced<T, E>(
     refusal: impl FnOnce(&E) -> &Refusal,
 ) -> Option<Result<T, E>> {
     let Ok(pace) = PACE.try_with(Arc::clone) else { return Some(call.await) };
-    let _turn = pace.turn().await?;
+    let (_turn, alone) = pace.turn().await?;
     let outcome = call.await;
-    pace.note(outcome.as_ref().err().map(refusal));
+    pace.note(outcome.as_ref().err().map(refusal), alone);
     Some(outcome)
 }
 
