@@ -87,9 +87,10 @@ impl Vault {
             self.close_circuit(provider.id(), provider.app_id()).await?;
             gate.set_open(false);
         }
+        let was_tried = !gate.held().is_empty();
         self.release_what_works(provider, gate).await?;
-        // A probe can't clear a problem that only calls with a token run into.
-        if gate.held().is_empty() && !gate.met_lately(trouble) {
+        // A probe can't clear a problem that only calls with a token run into; work that succeeds can.
+        if gate.held().is_empty() && (was_tried || !gate.met_lately(trouble)) {
             self.recover(provider.id(), provider.app_id()).await?;
             gate.adopt(None, []);
         }
