@@ -67,11 +67,11 @@ macro_rules! written_columns {
 macro_rules! written_values {
     () => {
         "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, \
-         $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39"
+         $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40"
     };
 }
 
-/// Binds $1 to $39.
+/// Binds $1 to $40.
 fn bind_facts<'c>(query: Query<'c>, connection: &Connection) -> Query<'c> {
     let facts = FactColumns::of(connection);
     query
@@ -224,7 +224,7 @@ impl Tx {
             ", connection_id, workspace_id, provider, parent_connection_id, created_at)
              VALUES (",
             written_values!(),
-            ", $40, $41, $42, $43, $44)
+            ", $41, $42, $43, $44, $45)
              ON CONFLICT (workspace_id, provider, app_id, subject_key) DO NOTHING"
         ));
         let added = bind_facts(query, connection)
@@ -249,7 +249,7 @@ impl Tx {
             written_columns!(),
             ") = (",
             written_values!(),
-            ") WHERE connection_id = $40 AND revision = $41"
+            ") WHERE connection_id = $41 AND revision = $42"
         ));
         let updated = bind_facts(query, connection)
             .bind(connection.id.as_uuid())
@@ -267,4 +267,14 @@ pub(in crate::store) fn readable(row: ConnectionRow) -> Option<Connection> {
     Connection::try_from(row)
         .inspect_err(|error| tracing::error!(connection = %id, %error, "a connection's row can't be read"))
         .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_written_column_has_a_value() {
+        let columns = written_columns!().split(',').count();
+        let values: Vec<String> = written_values!().split(',').map(|value| value.trim().to_owned()).collect();
+        assert_eq!(values, (1..=columns).map(|n| format!("${n}")).collect::<Vec<_>>());
+    }
 }
