@@ -46,7 +46,8 @@ impl TokenVault for TokenVaultService {
         if let Some(SubjectOfExchange::ConnectionId(connection)) = &message.subject_of_exchange {
             call.about(connection);
         }
-        let outcome = async { self.vault.exchange_token(call.caller()?, message.try_into()?).await };
+        let outcome =
+            Box::pin(async { self.vault.exchange_token(call.caller()?, message.try_into()?).await });
         respond(&call, outcome.await)
     }
 
@@ -56,7 +57,8 @@ impl TokenVault for TokenVaultService {
     ) -> Result<Response<pb::ValidateTokenResponse>, Status> {
         let (call, message) = Call::open(request)?;
         call.about(&message.connection_id);
-        let outcome = async { self.vault.validate_token(call.caller()?, message.try_into()?).await };
+        let outcome =
+            Box::pin(async { self.vault.validate_token(call.caller()?, message.try_into()?).await });
         respond(&call, outcome.await)
     }
 
@@ -103,7 +105,8 @@ impl TokenVault for TokenVaultService {
     ) -> Result<Response<pb::ReportTokenErrorResponse>, Status> {
         let (call, message) = Call::open(request)?;
         call.about(&message.connection_id);
-        let outcome = async { self.vault.report_token_error(call.caller()?, message.try_into()?).await };
+        let outcome =
+            Box::pin(async { self.vault.report_token_error(call.caller()?, message.try_into()?).await });
         respond(&call, outcome.await)
     }
 
@@ -113,7 +116,7 @@ impl TokenVault for TokenVaultService {
     ) -> Result<Response<pb::RevokeTokenResponse>, Status> {
         let (call, message) = Call::open(request)?;
         call.about(&message.connection_id);
-        let outcome = async { self.vault.revoke_token(call.caller()?, message.try_into()?).await };
+        let outcome = Box::pin(async { self.vault.revoke_token(call.caller()?, message.try_into()?).await });
         respond(&call, outcome.await)
     }
 

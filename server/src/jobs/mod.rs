@@ -40,7 +40,7 @@ pub async fn start(vault: Arc<Vault>) -> Result<Clockwork, JobSchedulerError> {
         let job = Job::new_async(cron.to_string(), move |_, _| {
             let vault = Arc::clone(&waking);
             Box::pin(async move {
-                if let Err(error) = for_vault(vault.start_due_jobs()).await {
+                if let Err(error) = for_vault(Box::pin(vault.start_due_jobs())).await {
                     tracing::warn!(job = kind.as_str(), %error, "a due run was not started; it is tried again");
                 }
             })
@@ -72,7 +72,7 @@ impl Clockwork {
 async fn announce(vault: Arc<Vault>, stop: CancellationToken) {
     let mut well = true;
     while pause(DEADLINES, &stop).await {
-        let outcome = for_vault(vault.announce_due()).await;
+        let outcome = for_vault(Box::pin(vault.announce_due())).await;
         log_change(&mut well, outcome.map(|_| ()), "deadlines can't be announced");
     }
 }
@@ -80,7 +80,7 @@ async fn announce(vault: Arc<Vault>, stop: CancellationToken) {
 /// Ends watches whose permission was revoked. A loop of its own, so that thousands of deadlines at once don't delay it.
 async fn guard_watches(vault: Arc<Vault>, stop: CancellationToken) {
     while pause(PERMISSIONS, &stop).await {
-        for_vault(vault.check_watchers()).await;
+        for_vault(Box::pin(vault.check_watchers())).await;
     }
 }
 
@@ -91,8 +91,8 @@ async fn tend(vault: Arc<Vault>, stop: CancellationToken) {
         let work = async {
             vault.adopt_policy().await?;
             vault.adopt_keys().await?;
-            vault.tend_providers().await?;
-            vault.start_due_jobs().await?;
+            Box::pin(vault.tend_providers()).await?;
+            Box::pin(vault.start_due_jobs()).await?;
             vault.watch_over().await
         };
         let outcome = for_vault(work).await;

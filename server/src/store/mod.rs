@@ -255,7 +255,7 @@ impl Store {
             self.coherence.keep_connection(mark, &row);
             Ok(Some(row))
         };
-        self.token_flights.join(&id, load).await
+        Box::pin(self.token_flights.join(&id, load)).await
     }
 
     /// Whether there is, or was, an API key with this id. Never queries the database.
@@ -275,7 +275,7 @@ impl Store {
             self.coherence.keep_api_key(mark, &row);
             Ok(Some(row))
         };
-        self.key_flights.join(id, load).await
+        Box::pin(self.key_flights.join(id, load)).await
     }
 
     /// Registers this process as a replica that is alive.
@@ -303,7 +303,7 @@ impl Store {
             self.coherence.keep_workspace(mark, &rows);
             Ok(Some(rows))
         };
-        self.workspace_flights.join(id, load).await
+        Box::pin(self.workspace_flights.join(id, load)).await
     }
 
     /// Drops this process's cache entries for a connection and a workspace, because the two did not fit together.

@@ -119,8 +119,8 @@ impl Vault {
     ) -> Result<bool, VaultError> {
         let pace = Pace::of_a_probe();
         match work {
-            Work::Validation => pace.keep(self.try_validation(provider.id())).await,
-            Work::Renewal => pace.keep(self.try_renewal(provider.id())).await,
+            Work::Validation => pace.keep(Box::pin(self.try_validation(provider.id()))).await,
+            Work::Renewal => pace.keep(Box::pin(self.try_renewal(provider.id()))).await,
         }
     }
 

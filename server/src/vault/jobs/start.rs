@@ -128,8 +128,8 @@ impl Vault {
         tracing::info!(job = run.job, run = %run.id, slot = %run.scheduled_for, catch_up = run.catch_up, "job begins");
         let progress = Progress { vault: self };
         let outcome = match job {
-            JobKind::MetaTokenExpiry => self.sweep(&mut run, &progress).await,
-            JobKind::Rotation => self.renew_due(&mut run, &progress).await,
+            JobKind::MetaTokenExpiry => Box::pin(self.sweep(&mut run, &progress)).await,
+            JobKind::Rotation => Box::pin(self.renew_due(&mut run, &progress)).await,
             JobKind::ExpiryDeadlines => self.announce_due().await.map_err(RunFailed::Error).map(|events| {
                 run.done = i64::try_from(events).unwrap_or(i64::MAX);
             }),

@@ -142,7 +142,7 @@ impl Vault {
             return Ok(Some(("unreadable".to_owned(), true)));
         };
         let provider = connection.provider.clone();
-        let work = self.sweep_one(connection);
+        let work = Box::pin(self.sweep_one(connection));
         let swept = passes
             .work_on(&provider, due.id, work, |swept| swept.as_ref().map_or(Answer::None, Swept::answer))
             .await;
@@ -164,7 +164,7 @@ impl Vault {
             return Ok(false);
         }
         let Some(connection) = due.into_iter().next().and_then(|due| due.connection) else { return Ok(true) };
-        let swept = match self.sweep_one(connection).await {
+        let swept = match Box::pin(self.sweep_one(connection)).await {
             Ok(swept) => swept,
             Err(RunFailed::Error(error)) => return Err(error),
             Err(RunFailed::Stopped | RunFailed::Incomplete(_)) => return Ok(false),

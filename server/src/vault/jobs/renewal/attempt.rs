@@ -70,7 +70,7 @@ impl Vault {
     /// Makes one attempt, under a claim that only one task on all replicas can hold.
     pub(super) async fn renew(self: &Arc<Self>, id: ConnectionId) -> Result<Attempt, VaultError> {
         let Some(claimed) = self.claim_exchange(id).await? else { return Ok(Attempt::Busy) };
-        let outcome = self.renew_claimed(id, &claimed.fence).await;
+        let outcome = Box::pin(self.renew_claimed(id, &claimed.fence)).await;
         if let Err(error) = &outcome
             && !matches!(error, VaultError::ConcurrentChange(_) | VaultError::StorageUnavailable)
         {
@@ -106,19 +106,19 @@ impl Vault {
             }
         };
         if unfinished {
-            return self.rotate(&held, &*provider, fence, due).await;
+            return Box::pin(self.rotate(&held, &*provider, fence, due)).await;
         }
         if connection.parent.is_some() {
-            return self.follow_parent(&held, &*provider, fence).await;
+            return Box::pin(self.follow_parent(&held, &*provider, fence)).await;
         }
         if connection.facts.expiry == Expiry::Unknown {
-            return self.ask_for_end(&held, &*provider, fence).await;
+            return Box::pin(self.ask_for_end(&held, &*provider, fence)).await;
         }
         if connection.renewable_end().is_none_or(|end| end <= now) {
             self.set_back(&held, fence, Setback::NotTried(None)).await?;
             return Ok(Attempt::Done);
         }
-        self.rotate(&held, &*provider, fence, due).await
+        Box::pin(self.rotate(&held, &*provider, fence, due)).await
     }
 
     /// `due`: this is the renewal's own attempt. Otherwise it finishes an exchange that a caller asked for, which says
@@ -131,7 +131,7 @@ impl Vault {
         due: bool,
     ) -> Result<Attempt, VaultError> {
         let exchanging = Exchanging { held, provider, fence, claim: &RequestClaim::default() };
-        match self.exchange(&exchanging).await? {
+        match Box::pin(self.exchange(&exchanging)).await? {
             Settled::Replaced { connection, drawback: None, .. } => {
                 tracing::info!(connection = %connection.id, workspace = %connection.workspace, version = %connection.version, "token rotated");
                 Ok(Attempt::Done)
@@ -187,18 +187,18 @@ impl Vault {
             None => self.open_secret(held).await?,
         };
         let exchanging = Exchanging { held, provider, fence, claim: &RequestClaim::default() };
-        let (attempt, setback) = match self.settle(&exchanging, Offered::Again(offered), Aim::Refresh).await?
-        {
-            Settled::Replaced { connection, .. } => {
-                let held = HeldToken { connection, sealed: None };
-                self.set_back(&held, fence, Setback::Asleep(seen)).await?;
-                return Ok(Attempt::Done);
-            }
-            Settled::Kept { drawback, .. } => (Attempt::Failed, Setback::of(&drawback)),
-            Settled::Buried(_) => (Attempt::Failed, Setback::Asleep(seen)),
-            Settled::Doubted => (Attempt::Failed, Setback::NotTried(Some(self.clock.now() + LONG_WAIT))),
-            Settled::Open(refusal) => return self.setback_of(held, fence, &refusal).await,
-        };
+        let (attempt, setback) =
+            match Box::pin(self.settle(&exchanging, Offered::Again(offered), Aim::Refresh)).await? {
+                Settled::Replaced { connection, .. } => {
+                    let held = HeldToken { connection, sealed: None };
+                    self.set_back(&held, fence, Setback::Asleep(seen)).await?;
+                    return Ok(Attempt::Done);
+                }
+                Settled::Kept { drawback, .. } => (Attempt::Failed, Setback::of(&drawback)),
+                Settled::Buried(_) => (Attempt::Failed, Setback::Asleep(seen)),
+                Settled::Doubted => (Attempt::Failed, Setback::NotTried(Some(self.clock.now() + LONG_WAIT))),
+                Settled::Open(refusal) => return self.setback_of(held, fence, &refusal).await,
+            };
         self.set_back(held, fence, setback).await?;
         Ok(attempt)
     }
