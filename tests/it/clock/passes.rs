@@ -91,11 +91,25 @@ async fn validated(world: &World) -> BTreeMap<String, i64> {
     tokens.iter().map(|token| (token.connection_id.clone(), at(token))).collect()
 }
 
+/// The number of the feed's last event.
+async fn head(admin: &Caller) -> i64 {
+    admin.get_vault_status(pb::GetVaultStatusRequest {}).await.expect("the admin may ask").head_sequence
+}
+
+/// The first event of a kind after a number.
+async fn told(feed: &Feed, kind: Kind, after: i64) -> pb::ExpiryEvent {
+    let find = |all: &[pb::ExpiryEvent]| {
+        all.iter().find(|event| event.kind() == kind && event.sequence > after).cloned()
+    };
+    feed.until(&format!("{kind:?}"), find).await
+}
+
 /// The provider breaks down during a daily pass, and recovers.
 async fn breaks_down(world: &World, (trouble, kind, fixer, shown): &Row, after: u32) {
     let secrets = world.sandbox.app().secrets;
     let (admin, feed) = (world.admin(), world.viewer().await.watch_all().await);
     let (count, known) = (validated(world).await.len() as i64, admin.runs(DAILY).await);
+    let start = head(&admin).await;
     world.sandbox.clear_requests();
     begin(world, trouble, after);
     world.advance(DAY).await;
@@ -106,15 +120,13 @@ async fn breaks_down(world: &World, (trouble, kind, fixer, shown): &Row, after: 
     assert!(!run.error.is_empty() && run.remaining > 0, "{run:?}");
     assert!(run.done - run.failed >= i64::from(after.saturating_sub(8)), "{run:?}");
     assert_eq!(run.done - run.failed + run.remaining, count, "{run:?}");
-    let alarm = feed.until("the alarm", |all| all.iter().find(|event| event.kind() == *kind).cloned()).await;
+    let alarm = told(&feed, *kind, start).await;
     assert_eq!((alarm.connection_id.as_str(), alarm.provider_code.as_str()), ("", *shown));
     assert_eq!(alarm.remedy.as_ref().expect("what to do").fixer(), *fixer, "{shown}");
     let severity = if *kind == Kind::Throttled { Severity::Warning } else { Severity::Critical };
     assert_eq!(alarm.severity(), severity, "{shown}");
     end(world, &secrets);
-    let recovered = feed
-        .until("the recovery", |all| all.iter().find(|e| e.kind() == Kind::ProviderRecovered).cloned())
-        .await;
+    let recovered = told(&feed, Kind::ProviderRecovered, start).await;
     assert_eq!(recovered.closes, [alarm.sequence], "{shown}");
     eventually_async("every token is validated", LIMIT, async || {
         validated(world).await.values().all(|at| *at >= since).then_some(())
