@@ -50,14 +50,19 @@ impl GraphError {
     }
 }
 
-/// Stops time an hour after a daily slot, so that the vault makes no call that the test does not expect, and makes the
-/// expected ones only when the test moves time.
+/// Stops time an hour after a daily slot, whose pass is over then. So the vault makes no call that the test does not
+/// expect, and makes the expected ones only when the test moves time.
 async fn stand_still(world: &World) {
     const DAY: i64 = 86_400;
     let clock = world.sandbox.clock();
     clock.freeze();
     clock.set((clock.now() / DAY + 1) * DAY + 7 * 3_600);
     world.time_is_here().await;
+    eventually_async("the daily pass is over", LIMIT, async || {
+        let passes = world.admin().runs("meta-token-expiry").await;
+        passes.first().is_some_and(|pass| pass.ended_at.is_some()).then_some(())
+    })
+    .await;
 }
 
 /// Refuses every data call with this token; the inspector goes on calling it valid.
