@@ -389,7 +389,11 @@ mod tests {
                 }
             }
             // A pass a day, and few calls for each minute of an outage.
-            assert!(all.calls <= 92 * count as u64 + 4 * all.away + 90 * 60, "{seed}: {} calls", all.calls);
+            assert!(
+                all.calls <= 92 * u64::try_from(count).unwrap() + 4 * all.away + 90 * 60,
+                "{seed}: {} calls",
+                all.calls
+            );
         }
     }
 }
