@@ -37,7 +37,9 @@ on_both_databases! {
         world.sandbox.switch(|switches| switches.hide_subcodes = true);
         ana.changes_password();
         let report = ingestion.report(&hers[0], 1, 400, PASSWORD_CHANGED).await.unwrap();
-        assert_eq!(report.verdict(), Verdict::Invalidated);
+        // Her later grants made the first connection due, so the pass may come before the report.
+        let verdict = report.verdict();
+        assert!(matches!(verdict, Verdict::Invalidated | Verdict::AlreadyDead), "{verdict:?}");
         for id in &hers {
             let died = feed.first(id, Kind::Invalidated).await;
             assert_eq!((died.severity(), died.usable), (Severity::Critical, false));

@@ -61,7 +61,9 @@ on_both_databases! {
         ana.removes_app();
         let body = r#"{"error":{"message":"x","type":"OAuthException","code":190,"error_subcode":458}}"#;
         let report = world.ingestion().await.report(&here, 1, 400, body).await.unwrap();
-        assert_eq!(report.verdict(), Verdict::Invalidated);
+        // Her second grant made the first connection due, so the pass may come before the report.
+        let verdict = report.verdict();
+        assert!(matches!(verdict, Verdict::Invalidated | Verdict::AlreadyDead), "{verdict:?}");
         let limit = std::time::Duration::from_secs(60);
         let other = eventually_async("the other connection is found dead", limit, || async {
             Some(connector.get(&there).await.unwrap()).filter(|token| token.status() == Status::Invalid)
