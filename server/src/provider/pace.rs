@@ -15,8 +15,9 @@ use crate::model::Refusal;
 /// The most calls at once, whatever the configuration says: those in flight when a provider breaks down can't be
 /// taken back.
 const MOST_AT_ONCE: u32 = 8;
-/// The most calls from the first refusal that is not about a token until one succeeds, those in flight included.
-const PROBES: u32 = 18;
+/// The most calls of one run from the first refusal that is not about a token until one succeeds, those in flight
+/// included. Later tries whether the work goes again come on top, and all together must stay within 20.
+const PROBES: u32 = 12;
 
 tokio::task_local! {
     static PACE: Arc<Pace>;
