@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::model::{
     AdAccountList, AdAccountState, Check, CheckResult, DataWord, Expiry, Fixer, GrantState, Health, Listing,
     Policy, Problem, ProblemReason, Refusal, RefusalKind, RefusalReason, Refused, Remedy, Secret, Standpoint,
-    Timestamp, TokenFacts, why_withheld,
+    Timestamp, TokenFacts,
 };
 use crate::provider::{Inspected, Provider};
 use crate::vault::token::inspection::is_death;
@@ -166,21 +166,31 @@ impl Patient<'_> {
     fn scopes_and_expiry(&self, inspected: &Inspected) -> [Check; 4] {
         let (from, told) = (self.standpoint(), &inspected.facts);
         let facts = &self.facts(inspected);
-        let check = |name, problem, good: &str| Check::of(name, problem, Remedy::none(good));
-        // Only now it is known who took a scope away.
-        let scopes = |missing: Vec<String>, problem: Option<Problem>| {
-            let in_state = |state| told.scopes.in_state(&missing, state);
-            let why = why_withheld(&in_state(GrantState::Declined), &in_state(GrantState::Expired));
-            problem.map(|mut problem| {
-                problem.remedy.message += &why;
-                problem
-            })
+        // Only now it is known who took a scope away. The remedy is that of the problem.
+        let check = |name, missing: Vec<String>, problem, good: &str| {
+            [("declined", GrantState::Declined), ("expired", GrantState::Expired)].into_iter().fold(
+                Check::of(name, problem, Remedy::none(good)),
+                |check, (key, state)| match told.scopes.in_state(&missing, state) {
+                    scopes if scopes.is_empty() => check,
+                    scopes => check.with(key, scopes.join(", ")),
+                },
+            )
         };
-        let required = scopes(self.policy.missing_required(&facts.scopes), from.required_scopes(facts));
-        let optional = scopes(self.policy.missing_optional(&facts.scopes), from.optional_scopes(facts));
+        let (required, optional) =
+            (self.policy.missing_required(&facts.scopes), self.policy.missing_optional(&facts.scopes));
         [
-            check("required_scopes", required, "All required scopes are granted."),
-            check("optional_scopes", optional, "All optional scopes are granted."),
+            check(
+                "required_scopes",
+                required,
+                from.required_scopes(facts),
+                "All required scopes are granted.",
+            ),
+            check(
+                "optional_scopes",
+                optional,
+                from.optional_scopes(facts),
+                "All optional scopes are granted.",
+            ),
             self.end("expiry", facts.expiry, "The token", from.end(facts)),
             self.end("data_access", facts.data_access, "Data access", from.data_access(facts)),
         ]

@@ -9,10 +9,9 @@ use std::time::Duration;
 use strum::VariantArray;
 
 use crate::model::{
-    Announced, BadgeColor, Cause, Check, CheckResult, Connection, ConnectionId, Draft, EventKind, EventWord,
-    Expiry, ExpirySource, Harm, Health, Observations, Policy, Problem, ProblemReason, ProviderId,
-    RefusalReason, Remedy, Renewal, RenewalFailure, Schedule, SecretId, Severity, Standing, Status, Subject,
-    SubjectType, Timestamp, TokenFacts, TokenKind, TokenVersion, UnreadPart, WorkspaceId,
+    Announced, BadgeColor, Cause, Check, CheckResult, Connection, Draft, EventKind, EventWord, Expiry,
+    ExpirySource, Harm, Health, Policy, Problem, ProblemReason, RefusalReason, Remedy, Renewal,
+    RenewalFailure, Schedule, Severity, Standing, Status, Timestamp, TokenKind, UnreadPart, fixture,
 };
 use crate::provider::GUIDE;
 
@@ -49,32 +48,10 @@ fn policies() -> [Policy; 4] {
 }
 
 fn connection() -> Connection {
-    Connection {
-        id: ConnectionId::generate(NOW),
-        workspace: WorkspaceId::parse("acme").unwrap(),
-        provider: ProviderId::parse("meta").unwrap(),
-        app_id: "1".into(),
-        subject: Subject { id: "10".into(), name: "Ana".into(), kind: SubjectType::User },
-        version: TokenVersion::FIRST,
-        secret_id: SecretId::generate(),
-        fingerprint: None,
-        revision: 1,
-        facts: TokenFacts {
-            kind: TokenKind::LongLivedUser,
-            expiry: Expiry::Never,
-            data_access: Expiry::Never,
-            issued_at: None,
-            scopes: names(&["ads_read", "business_management"]),
-            granular_scopes: vec![],
-        },
-        standing: Standing::Live,
-        seen: Observations { ad_accounts: Some(1), ..Observations::default() },
-        schedule: Schedule::default(),
-        parent: None,
-        last_event: 0,
-        created_at: NOW,
-        updated_at: NOW,
-    }
+    let mut connection = fixture::connection(Expiry::Never, Standing::Live);
+    connection.facts.scopes = names(&["ads_read", "business_management"]);
+    connection.seen.ad_accounts = Some(1);
+    connection
 }
 
 fn at(end: Timestamp) -> Expiry {
