@@ -302,7 +302,16 @@ impl World {
         self.sandbox.user(name).grants(SCOPES)
     }
 
-    /// A request to store a token that a person pasted.
+    /// Waits until no connection is due for validation, as a second grant of a person makes the first one.
+    pub async fn nothing_is_due(&self) {
+        let now = self.sandbox.clock().now_micros();
+        let due = format!("SELECT count(*) FROM ad_platform_connections WHERE next_validation_at <= {now}");
+        eventually_async("nothing is due", Duration::from_secs(60), async || {
+            (self.database.count(&due).await == 0).then_some(())
+        })
+        .await;
+    }
+
     pub fn pasted(&self, workspace: &str, token: &str) -> pb::StoreTokenRequest {
         pasted(workspace, token)
     }
