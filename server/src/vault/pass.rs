@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
@@ -57,8 +58,8 @@ struct Pass {
     provider: Arc<dyn Provider>,
     gate: Arc<Gate>,
     pace: Arc<Pace>,
-    tally: Mutex<Tally>,
-    /// The last refusal that was not about a token.
+    tally: Arc<Mutex<Tally>>,
+    /// The last refusal that was not about a token. One with a code says more than a later one without.
     last: Mutex<Option<Refusal>>,
     /// Why no more connections are asked about.
     over: Mutex<Option<String>>,
@@ -70,12 +71,14 @@ impl Pass {
     }
 
     fn note(&self, id: ConnectionId, refusal: Option<&Refusal>) {
-        if let Some(refusal) = refusal {
-            *self.last.lock() = Some(refusal.clone());
-        }
         let is_matter_of_provider = self.tally.lock().count(id, refusal);
-        if let Some(refusal) = refusal.filter(|_| is_matter_of_provider) {
-            self.end(refusal);
+        let Some(refusal) = refusal else { return };
+        let mut last = self.last.lock();
+        if last.is_none() || !refusal.provider_code().is_empty() {
+            *last = Some(refusal.clone());
+        }
+        if let Some(last) = last.as_ref().filter(|_| is_matter_of_provider) {
+            self.end(last);
         }
     }
 
@@ -110,6 +113,24 @@ fn in_words(refusal: &Refusal) -> String {
     match refusal.provider_code().as_str() {
         "" => refusal.detail.clone(),
         code => format!("code {code}, {}", refusal.detail),
+    }
+}
+
+/// Lets work tell that the provider replied about its connection, before the work ends. Replies count in the order in
+/// which they came: work whose reply came before an outage may end after it began.
+#[derive(Default)]
+pub(in crate::vault) struct Hearing {
+    connection: Option<(ConnectionId, Arc<Mutex<Tally>>)>,
+    replied: AtomicBool,
+}
+
+impl Hearing {
+    pub(in crate::vault) fn replied(&self) {
+        if let Some((id, tally)) = &self.connection
+            && !self.replied.swap(true, Ordering::Relaxed)
+        {
+            tally.lock().count(*id, None);
+        }
     }
 }
 
@@ -150,7 +171,7 @@ impl Passes {
                 provider: Arc::clone(provider),
                 gate: Arc::clone(gate),
                 pace: Pace::new(at_once),
-                tally: Mutex::default(),
+                tally: Arc::default(),
                 last: Mutex::default(),
                 over: Mutex::new(over),
             };
@@ -170,21 +191,25 @@ impl Passes {
     }
 
     /// Works on one connection, at the pace of its provider. `None`: its provider's pass is over, and nothing was done.
-    pub(in crate::vault) async fn work_on<T>(
+    pub(in crate::vault) async fn work_on<T, F: Future<Output = T>>(
         &self,
         provider: &ProviderId,
         id: ConnectionId,
-        work: impl Future<Output = T>,
+        work: impl FnOnce(Arc<Hearing>) -> F,
         answer: impl FnOnce(&T) -> Answer<'_>,
     ) -> Option<T> {
         // Work on a connection whose provider is not configured asks nobody.
-        let Some(pass) = self.0.get(provider) else { return Some(work.await) };
+        let Some(pass) = self.0.get(provider) else { return Some(work(Arc::default()).await) };
         if pass.is_over() {
             return None;
         }
-        let outcome = pass.pace.keep(work).await;
+        let hearing = Arc::new(Hearing {
+            connection: Some((id, Arc::clone(&pass.tally))),
+            replied: AtomicBool::new(false),
+        });
+        let outcome = pass.pace.keep(work(Arc::clone(&hearing))).await;
         match answer(&outcome) {
-            Answer::Given => pass.note(id, None),
+            Answer::Given => hearing.replied(),
             Answer::Refused(refusal) => pass.note(id, Some(refusal)),
             Answer::None => {}
         }
@@ -249,6 +274,23 @@ mod tests {
         assert_eq!(ends_after(|_| true), Some(3));
         assert_eq!(ends_after(|n| n >= 40), Some(43));
         assert_eq!(ends_after(|n| n % 2 == 0), Some(19), "the tenth of the last twenty");
+    }
+
+    #[test]
+    fn replies_count_in_the_order_in_which_they_came() {
+        let (tally, refusal) = (Arc::new(Mutex::new(Tally::default())), refused());
+        let all = ids(6);
+        let hearing =
+            |id| Hearing { connection: Some((id, Arc::clone(&tally))), replied: AtomicBool::new(false) };
+        let early: Vec<_> = all[..3].iter().map(|id| hearing(*id)).collect();
+        early.iter().for_each(Hearing::replied);
+        let mut ended = false;
+        for (early, id) in early.iter().zip(&all[3..]) {
+            ended = tally.lock().count(*id, Some(&refusal));
+            // Its work ends now, and says nothing new.
+            early.replied();
+        }
+        assert!(ended);
     }
 
     #[test]

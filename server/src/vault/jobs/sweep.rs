@@ -12,7 +12,7 @@ use crate::provider::{Provider, Work};
 use crate::store::{Abort, DueValidation, JobRun, Needs};
 use crate::vault::error::VaultError;
 use crate::vault::jobs::run::{Progress, RunFailed};
-use crate::vault::pass::{Answer, Passes};
+use crate::vault::pass::{Answer, Hearing, Passes};
 use crate::vault::provider_health::DOUBTED_FOR;
 use crate::vault::state::Vault;
 use crate::vault::token::inspection::{Applied, Findings, is_death};
@@ -142,7 +142,7 @@ impl Vault {
             return Ok(Some(("unreadable".to_owned(), true)));
         };
         let provider = connection.provider.clone();
-        let work = Box::pin(self.sweep_one(connection));
+        let work = |hearing| Box::pin(self.sweep_one(connection, hearing));
         let swept = passes
             .work_on(&provider, due.id, work, |swept| swept.as_ref().map_or(Answer::None, Swept::answer))
             .await;
@@ -164,7 +164,7 @@ impl Vault {
             return Ok(false);
         }
         let Some(connection) = due.into_iter().next().and_then(|due| due.connection) else { return Ok(true) };
-        let swept = match Box::pin(self.sweep_one(connection)).await {
+        let swept = match Box::pin(self.sweep_one(connection, Arc::default())).await {
             Ok(swept) => swept,
             Err(RunFailed::Error(error)) => return Err(error),
             Err(RunFailed::Stopped | RunFailed::Incomplete(_)) => return Ok(false),
@@ -241,7 +241,11 @@ impl Vault {
         name
     }
 
-    async fn sweep_one(self: &Arc<Self>, connection: Connection) -> Result<Swept, RunFailed> {
+    async fn sweep_one(
+        self: &Arc<Self>,
+        connection: Connection,
+        hearing: Arc<Hearing>,
+    ) -> Result<Swept, RunFailed> {
         let status = connection.status(self.clock.now(), &self.policy());
         // An expired token can't come back, so asking would only cost calls.
         if matches!(status, Status::Expired | Status::Revoked) {
@@ -274,6 +278,7 @@ impl Vault {
                 let refusal = refusal.clone();
                 return Ok(Swept::new(held.connection, Outcome::Refused(refusal)));
             }
+            hearing.replied();
             let findings = match &word {
                 Ok(inspected) => {
                     let (facts, known) =

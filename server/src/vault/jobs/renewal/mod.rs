@@ -94,7 +94,7 @@ impl Vault {
     ) -> Vec<Attempt> {
         futures::stream::iter(due)
             .map(|(id, provider)| async move {
-                let work = Box::pin(self.renew_or_log(id));
+                let work = |_| Box::pin(self.renew_or_log(id));
                 passes.work_on(&provider, id, work, Attempt::answer).await.unwrap_or(Attempt::Busy)
             })
             .buffer_unordered(AT_ONCE)
