@@ -199,17 +199,22 @@ on_both_databases! {
 
     async fn a_call_that_its_caller_abandons_is_recorded_by_how_it_ended(world: World) {
         let admin = world.admin();
-        // One token that would be stored, and one that would be refused.
-        for token in [world.person("ana").long_lived_token(), "EAAnonsense".repeat(8)] {
+        // One call whose exchange goes on to its end without its caller, and one of which nothing remains.
+        let ana = world.person("ana");
+        for (token, endpoint) in
+            [(ana.short_lived_token(), Endpoint::OauthAccessToken), (ana.long_lived_token(), Endpoint::DebugToken)]
+        {
             world.know("abandoned token", &token);
-            let stall = FaultKind::StallFirstByte(Duration::from_secs(2));
-            world.sandbox.fault(Fault::on(Endpoint::Any).with(stall));
-            let (admin, before) = (admin.clone(), world.sandbox.requests().len());
-            let call = tokio::spawn(async move { drop(admin.store(ACME, &token).await) });
-            eventually("it is on its way", Duration::from_secs(60), || world.sandbox.requests().len() > before);
+            world.sandbox.fault(Fault::on(endpoint).token(&token).always().with(FaultKind::Hang));
+            let caller = admin.clone();
+            let call = tokio::spawn(async move { drop(caller.store(ACME, &token).await) });
+            eventually("it is on its way", Duration::from_secs(60), || world.sandbox.unanswered(endpoint) == 1);
             call.abort();
             let _ = call.await;
         }
+        let inspections = || world.sandbox.unanswered(Endpoint::DebugToken);
+        eventually("the inspection is cut off", Duration::from_secs(60), || inspections() == 0);
+        world.sandbox.clear_faults();
         let records = eventually_async("both are recorded", Duration::from_secs(60), async || {
             let all = records_in(&log_of(&world));
             let records: Vec<_> = of_rpc(&all, "StoreToken").into_iter().cloned().collect();

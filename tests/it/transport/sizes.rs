@@ -122,7 +122,7 @@ fn same(what: &str, walk: &Walk, all: &BTreeSet<String>) {
 on_both_databases! {
     async fn every_list_is_cut_by_bytes_and_goes_on(world: World) {
         let admin = world.admin();
-        let connections = agency(&world, 45, 3_000).await;
+        let connections = agency(&world, 45, 3_100).await;
         plant_events(&world, &connections[0], &[20_000; 12]).await;
         plant_keys(&world, 30).await;
         plant_rows(&world).await;
