@@ -124,10 +124,11 @@ impl Reading<'_> {
             }
             list => list?,
         };
-        if !businesses.whole {
+        let (named, each_is_named) = page_of_named(&businesses.entries, Some(self.doubts));
+        if !businesses.whole || !each_is_named {
             self.unread.add(UnreadPart::Businesses);
         }
-        for business in page_of_named(&businesses.entries, Some(self.doubts)) {
+        for business in named {
             for (edge, owner) in [("owned_ad_accounts", Some(&business)), ("client_ad_accounts", None)] {
                 match self.list(lister, &[business.id.as_str(), edge], owner).await {
                     // One business that may not be read says nothing about the next one.

@@ -178,13 +178,15 @@ pub(super) struct Named {
     pub(super) name: Option<String>,
 }
 
-/// The businesses of a list, each once.
-pub(super) fn page_of_named(entries: &[Json], doubts: Option<&Doubts>) -> Vec<Named> {
+/// The businesses of a list, each once, and whether the id of each could be read.
+pub(super) fn page_of_named(entries: &[Json], doubts: Option<&Doubts>) -> (Vec<Named>, bool) {
     let mut known = HashSet::new();
     let objects = entries.iter().filter_map(|entry| Object::of(entry, "me/businesses", doubts));
     let named = objects
         .filter_map(|entry| Some(Named { id: entry.id("id").known()?, name: entry.name("name").known() }));
-    named.filter(|entry| known.insert(entry.id.clone())).collect()
+    let all: Vec<_> = named.collect();
+    let whole = all.len() == entries.len();
+    (all.into_iter().filter(|entry| known.insert(entry.id.clone())).collect(), whole)
 }
 
 #[cfg(test)]
@@ -230,7 +232,9 @@ mod tests {
             { "name": "none" }, "text", { "id": "1".repeat(33) },
         ]);
         let Some(Json::List(entries)) = Json::parse(entries.to_string().as_bytes()) else { panic!("a list") };
-        let named = page_of_named(&entries, None);
+        let (named, whole) = page_of_named(&entries, None);
+        assert!(!whole, "some have no id");
+        assert!(page_of_named(&entries[..2], None).1);
         assert_eq!(named.iter().map(|entry| entry.id.as_str()).collect::<Vec<_>>(), ["888"]);
         assert_eq!(named[0].name.as_deref(), Some("Agency"));
     }

@@ -193,7 +193,7 @@ mod tests {
 pub(super) fn fuzz(body: &mut Body<'_>, now: Timestamp) {
     let _ = named(body);
     let entries: Vec<_> = page(body).into_iter().flat_map(|page| page.entries).collect();
-    for business in lists::page_of_named(&entries, None) {
+    for business in lists::page_of_named(&entries, None).0 {
         assert!(business.id.bytes().all(|b| b.is_ascii_digit()));
     }
     for entry in &entries {

@@ -209,6 +209,16 @@ async fn what_businesses_do_not_show_is_said_and_costs_nothing_else() {
     }
 }
 
+#[tokio::test]
+async fn a_business_without_an_id_is_said_to_be_missing() {
+    let world = World::new().await;
+    let ana = world.ana.grants(["business_management"]).with_ad_accounts(0).ad_account(account("11"));
+    ana.in_business(business("888", &["21"], &[])).in_business(business("x/../me", &["23"], &[]));
+    let found = list(&world.meta, &secret(ana.long_lived_token()), MANAGES).await.unwrap();
+    assert_eq!((found.accounts.len(), found.listing.unread), (2, unread(&[UnreadPart::Businesses])));
+    assert!(!found.is_complete());
+}
+
 /// What is about the token or the provider ends the list at once, wherever it comes.
 #[tokio::test]
 async fn a_list_that_could_not_be_finished_is_none() {
