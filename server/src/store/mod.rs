@@ -21,12 +21,10 @@ mod work;
 
 use std::fs::File;
 use std::sync::Arc;
-use std::time::Duration;
 
-use backon::{ConstantBuilder, Retryable};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -49,13 +47,10 @@ pub use work::{
 };
 
 use audit::Outbox;
-use engine::{Beats, ClockGuard, Coherence, Flights, Writer};
+use engine::{Aftermath, Beats, ClockGuard, Coherence, Flights, Writer};
 use sql::{Address, Change, Circuit, Pool};
 
 use crate::model::{ApiKeyId, Clock, ConnectionId, Incarnation, Timestamp, WorkspaceId};
-
-/// How many times truncating SQLite's log is retried.
-const MORE_SCRUBS: usize = 99;
 
 pub struct StoreConfig<'a> {
     /// `sqlite:PATH` or `postgres://…`; may hold a password.
@@ -79,6 +74,7 @@ pub struct Store {
     coherence: Arc<Coherence>,
     feed: Arc<Feed>,
     clock_guard: Arc<ClockGuard>,
+    address: Arc<Address>,
     token_flights: Flights<ConnectionId, Option<Arc<HeldToken>>>,
     key_flights: Flights<ApiKeyId, Option<Arc<ApiKeyRecord>>>,
     workspace_flights: Flights<WorkspaceId, Option<Arc<WorkspaceKeyRows>>>,
@@ -115,18 +111,21 @@ impl Store {
         sql::check_settings(&readers).await?;
         engine::check_wake(&wake).await?;
 
-        let (coherence, feed) = (Arc::new(Coherence::new()), Arc::new(Feed::new()));
+        let coherence = Arc::new(Coherence::new());
+        let feed = Arc::new(Feed::new(Arc::clone(&coherence)));
         let clock_guard = Arc::new(ClockGuard::new());
         let (outbox, outgoing) = Outbox::new(config.incarnation, config.audit);
         let (writing, writable) = watch::channel(true);
-        let (writer, drained) = Writer::start(
-            writers.clone(),
-            Arc::clone(&coherence),
-            Arc::clone(&feed),
+        let destroyed = Arc::new(Notify::new());
+        let after = Aftermath {
+            coherence: Arc::clone(&coherence),
+            feed: Arc::clone(&feed),
             outbox,
-            config.clock.clone(),
-            writing,
-        );
+            clock: config.clock.clone(),
+            writable: writing,
+            destroyed: Arc::clone(&destroyed),
+        };
+        let (writer, drained) = Writer::start(writers, after);
         let beats = Arc::new(Beats::new(
             writer.clone(),
             Arc::clone(&coherence),
@@ -135,10 +134,10 @@ impl Store {
             config.clock,
         ));
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        tasks.spawn(async move {
-            let _ = drained.await;
-            writers.close().await;
-        });
+        tasks.spawn(drained);
+        if readers.backend() == Backend::Sqlite {
+            tasks.spawn(engine::scrub_after(destroyed, Pool::new(&address, 1), stop.clone()));
+        }
         let store = Self {
             readers,
             hot,
@@ -146,6 +145,7 @@ impl Store {
             coherence,
             feed,
             clock_guard,
+            address,
             token_flights: Flights::default(),
             key_flights: Flights::default(),
             workspace_flights: Flights::default(),
@@ -162,9 +162,8 @@ impl Store {
         store.coherence.start(&pulse).await?;
         store.clock_guard.look(&pulse).await?;
         store.feed.start_at(store.read().await?.feed_state().await?);
-        let (feed, coherence, stop) =
-            (Arc::clone(&store.feed), Arc::clone(&store.coherence), store.stop.clone());
-        store.tasks.spawn(async move { feed.run(tail, coherence, stop).await });
+        let (feed, stop) = (Arc::clone(&store.feed), store.stop.clone());
+        store.tasks.spawn(async move { feed.run(tail, stop).await });
         store.tasks.spawn(engine::run_wake(wake, Arc::clone(&store.feed), store.stop.clone()));
         store.tasks.spawn(engine::watch_changes(
             Arc::clone(&store.coherence),
@@ -316,39 +315,37 @@ impl Store {
         self.coherence.drop_changed(&[Change::Workspace(workspace.clone())]);
     }
 
-    /// Removes deleted rows from the files beside the database. On SQLite the write-ahead log is written back and
-    /// truncated; deleted rows are overwritten in the file anyway. PostgreSQL cleans up by itself.
+    /// Removes what was deleted from the files beside the database; see [`engine::scrub`].
     pub async fn scrub(&self) -> Result<(), StoreError> {
-        if self.backend() == Backend::Postgres {
-            return Ok(());
+        match self.backend() {
+            Backend::Postgres => Ok(()),
+            Backend::Sqlite => engine::scrub(&self.readers).await,
         }
-        let truncate = || async {
-            if self.readers.session().await?.truncate_log().await? {
-                return Ok(());
-            }
-            Err(StoreError::Race("the database is busy".into()))
-        };
-        let truncated = truncate
-            .retry(
-                ConstantBuilder::default().with_delay(Duration::from_millis(100)).with_max_times(MORE_SCRUBS),
-            )
-            .when(|error| matches!(error, StoreError::Race(_)))
-            .await;
-        truncated.map_err(|error| match error {
-            StoreError::Race(why) => {
-                StoreError::Unavailable(format!("the write-ahead log could not be truncated: {why}"))
-            }
-            other => other,
-        })
     }
 
-    /// Accepts no more writes, finishes those that wait, and closes the database.
+    /// Accepts no more writes, finishes those that wait, and closes the database. Afterwards SQLite's file alone is the
+    /// whole database, unless another process reads it just then.
     pub async fn close(self: Arc<Self>) {
         self.stop.cancel();
         let incarnation = self.incarnation;
         let _: Result<(), Abort<std::convert::Infallible>> =
             self.write(move |tx| Box::pin(async move { Ok(tx.end_replica(incarnation).await?) })).await;
+        self.writer.close();
         self.readers.close().await;
         self.hot.close().await;
+        self.tasks.close();
+        if self.backend() == Backend::Postgres {
+            return;
+        }
+        self.tasks.wait().await;
+        // SQLite writes its log back and removes it when the last connection closes, and this is the last.
+        let last = Pool::new(&self.address, 1);
+        let truncated = async { last.session().await?.truncate_log().await };
+        if !matches!(truncated.await, Ok(true)) {
+            tracing::warn!(
+                "SQLite's log stays beside the database, because another process reads it or the disk is full: a copy needs both files"
+            );
+        }
+        last.close().await;
     }
 }

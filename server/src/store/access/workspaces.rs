@@ -200,6 +200,30 @@ impl Tx {
         .bind(entry.by.clone())
         .execute()
         .await?;
+        // The connections end one after the other, but nobody is named from here on.
+        self.query_for(
+            "UPDATE ad_platform_connections
+                SET revision = revision + 1, subject_id = '', subject_name = '',
+                    subject_key = lower(substr(hex(connection_id), 1, 8) || '-' || substr(hex(connection_id), 9, 4)
+                        || '-' || substr(hex(connection_id), 13, 4) || '-' || substr(hex(connection_id), 17, 4)
+                        || '-' || substr(hex(connection_id), 21))
+              WHERE workspace_id = $1",
+            "UPDATE ad_platform_connections
+                SET revision = revision + 1, subject_id = '', subject_name = '', subject_key = connection_id::text
+              WHERE workspace_id = $1",
+        )
+        .bind(id.to_owned())
+        .execute()
+        .await?;
+        self.query(
+            "DELETE FROM connection_ad_accounts WHERE connection_id IN
+                (SELECT connection_id FROM ad_platform_connections WHERE workspace_id = $1)",
+        )
+        .bind(id.to_owned())
+        .execute()
+        .await?;
+        self.destroyed();
+        self.changed(Change::Erasure);
         self.changed(Change::Workspace(entry.workspace.clone()));
         Ok(())
     }

@@ -4,8 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
-use crate::model::{AccountChange, AdAccount, AdAccountList, AdAccountState, ConnectionId, Timestamp};
-use crate::store::sql::{Session, StoreError, Tx};
+use crate::model::{
+    AccountChange, AdAccount, AdAccountList, AdAccountState, Connection, ConnectionId, Timestamp,
+};
+use crate::store::sql::{Change, Session, StoreError, Tx};
 
 /// Which ad accounts a connection reaches after a list.
 #[derive(Debug)]
@@ -58,7 +60,17 @@ impl Session {
 }
 
 impl Tx {
-    pub async fn forget_ad_accounts(&mut self, id: ConnectionId) -> Result<(), StoreError> {
+    /// Erases the person or company that a connection belongs to: its id, its name, and its ad accounts.
+    pub async fn erase_subject(&mut self, connection: &mut Connection) -> Result<(), StoreError> {
+        connection.subject.id.clear();
+        connection.subject.name.clear();
+        self.forget_ad_accounts(connection.id).await?;
+        self.destroyed();
+        self.changed(Change::Erasure);
+        Ok(())
+    }
+
+    async fn forget_ad_accounts(&mut self, id: ConnectionId) -> Result<(), StoreError> {
         self.query("DELETE FROM connection_ad_accounts WHERE connection_id = $1")
             .bind(id.as_uuid())
             .execute()

@@ -185,6 +185,9 @@ impl Tx {
         .bind(due_at.map(Timestamp::as_micros))
         .execute()
         .await?;
+        if secret.version > TokenVersion::FIRST {
+            self.destroyed();
+        }
         Ok(true)
     }
 
@@ -209,6 +212,7 @@ impl Tx {
             .bind(id.as_uuid())
             .execute()
             .await?;
+        self.destroyed();
         Ok(())
     }
 
@@ -220,6 +224,7 @@ impl Tx {
             .await?;
         self.query("DELETE FROM token_reports WHERE connection_id = $1").bind(id.as_uuid()).execute().await?;
         self.forget_exchanged_for(id).await?;
+        self.destroyed();
         self.changed(Change::Connection(id));
         Ok(())
     }

@@ -143,6 +143,7 @@ impl Beats {
                 self.prune().await;
             }
         }
+        pool.close().await;
     }
 
     /// Beats once, and ends replicas that fell silent. After a failure, the next beat tries again. `false`: another

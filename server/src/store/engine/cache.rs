@@ -50,6 +50,7 @@ pub(in crate::store) struct Coherence {
     drops: RwLock<()>,
     /// Counts drops.
     dropped: AtomicU64,
+    erasures: AtomicU64,
     /// The last change that was applied.
     applied: RwLock<ChangeMark>,
     /// Until when hits count, in milliseconds since `born`.
@@ -79,6 +80,7 @@ impl Coherence {
             key_ids: RwLock::default(),
             drops: RwLock::new(()),
             dropped: AtomicU64::new(0),
+            erasures: AtomicU64::new(0),
             applied: RwLock::default(),
             fresh_until: AtomicU64::new(0),
             born: Instant::now(),
@@ -146,13 +148,23 @@ impl Coherence {
                     self.key_ids.write().insert(id.clone());
                 }
                 Change::Workspace(id) => self.workspaces.invalidate(id),
+                Change::Erasure => {
+                    self.connections.invalidate_all();
+                    self.erasures.fetch_add(1, Ordering::AcqRel);
+                }
             }
         }
+    }
+
+    /// Counts erasures of people: what was read before the last one may still name them.
+    pub(in crate::store) fn erasures(&self) -> u64 {
+        self.erasures.load(Ordering::Acquire)
     }
 
     pub(in crate::store) fn drop_all(&self) {
         let _writing = self.drops.write();
         self.dropped.fetch_add(1, Ordering::AcqRel);
+        self.erasures.fetch_add(1, Ordering::AcqRel);
         self.connections.invalidate_all();
         self.api_keys.invalidate_all();
         self.workspaces.invalidate_all();
@@ -335,6 +347,7 @@ pub(in crate::store) async fn watch_changes(
             _ => {}
         }
     }
+    pool.close().await;
 }
 
 #[cfg(test)]

@@ -38,6 +38,7 @@ pub struct Feed {
     committed: watch::Sender<FeedPosition>,
     recent: RwLock<RecentEvents>,
     wake: Notify,
+    coherence: Arc<Coherence>,
 }
 
 /// The newest events, without gaps.
@@ -46,6 +47,8 @@ struct RecentEvents {
     events: VecDeque<Arc<Event>>,
     /// About how many bytes they take.
     bytes: usize,
+    /// How many erasures of people there had been when they were read: after another one they may not be shown.
+    erasures: u64,
 }
 
 impl RecentEvents {
@@ -73,10 +76,10 @@ pub enum Recent {
 }
 
 impl Feed {
-    pub(in crate::store) fn new() -> Self {
+    pub(in crate::store) fn new(coherence: Arc<Coherence>) -> Self {
         let (live, _) = watch::channel(Live { head: FeedPosition::default(), generation: 0 });
         let (committed, _) = watch::channel(FeedPosition::default());
-        Self { live, committed, recent: RwLock::default(), wake: Notify::new() }
+        Self { live, committed, recent: RwLock::default(), wake: Notify::new(), coherence }
     }
 
     /// The feed's end, as far as this process knows.
@@ -96,7 +99,7 @@ impl Feed {
             return Recent::Events(Vec::new());
         }
         match recent.events.front() {
-            Some(first) if first.sequence <= sequence + 1 => {
+            Some(first) if first.sequence <= sequence + 1 && recent.erasures == self.coherence.erasures() => {
                 let skip = usize::try_from(sequence + 1 - first.sequence).unwrap_or(usize::MAX);
                 let mut taken = 0;
                 let next = recent.events.iter().skip(skip).take(limit).take_while(|event| {
@@ -138,7 +141,7 @@ impl Feed {
     }
 
     /// Reads new events until stopped.
-    pub(in crate::store) async fn run(&self, pool: Pool, coherence: Arc<Coherence>, stop: CancellationToken) {
+    pub(in crate::store) async fn run(&self, pool: Pool, stop: CancellationToken) {
         let mut reachable = true;
         loop {
             tokio::select! {
@@ -146,7 +149,7 @@ impl Feed {
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(POLL) => {}
             }
-            let read = tokio::time::timeout(Duration::from_secs(5), self.read_on(&pool, &coherence));
+            let read = tokio::time::timeout(Duration::from_secs(5), self.read_on(&pool));
             let outcome = match read.await {
                 Ok(outcome) => outcome,
                 Err(_) => Err(StoreError::Unavailable("the feed was not read in time".into())),
@@ -159,21 +162,27 @@ impl Feed {
         pool.close().await;
     }
 
-    async fn read_on(&self, pool: &Pool, coherence: &Coherence) -> Result<(), StoreError> {
+    async fn read_on(&self, pool: &Pool) -> Result<(), StoreError> {
         let mut batch = Batch::up_to(PAGE);
         loop {
             let (head, rows) = (self.live.borrow().head, batch.rows());
-            let Some(events) = self.read_after(head, rows, pool, coherence).await? else { return Ok(()) };
+            let erasures = self.coherence.erasures();
+            let Some(events) = self.read_after(head, rows, pool).await? else { return Ok(()) };
             let Some(last) = events.last().map(Event::position) else { return Ok(()) };
             batch.read(events.iter().map(|event| event.word.about_bytes()));
             let full = events.len() >= rows;
             let whole = events.first().is_some_and(|first| first.sequence == head.sequence + 1);
             // A watcher that sees the event of a change must not read the old state from a cache.
-            coherence.poll(pool).await?;
+            self.coherence.poll(pool).await?;
             {
                 let mut recent = self.recent.write();
-                if !whole {
+                if self.coherence.erasures() != erasures {
+                    // These events were read before the erasure, or while it was committed.
+                    continue;
+                }
+                if !whole || recent.erasures != erasures {
                     recent.clear();
+                    recent.erasures = erasures;
                 }
                 recent.extend(events);
             }
@@ -191,26 +200,20 @@ impl Feed {
         head: FeedPosition,
         rows: usize,
         pool: &Pool,
-        coherence: &Coherence,
     ) -> Result<Option<Vec<Event>>, StoreError> {
         let limit = i64::try_from(rows).unwrap_or(i64::MAX);
         let mut session = pool.session().await?;
         if let Some(events) = session.events_following(head, limit).await? {
             return Ok(Some(events));
         }
-        if self.is_known(head, &mut session, coherence).await? {
+        if self.is_known(head, &mut session).await? {
             return session.events_after(head.sequence, limit).await.map(Some);
         }
         Ok(None)
     }
 
     /// Whether the head, whose event is no longer kept, belongs to this feed. If not, everything starts over.
-    async fn is_known(
-        &self,
-        head: FeedPosition,
-        session: &mut Session,
-        coherence: &Coherence,
-    ) -> Result<bool, StoreError> {
+    async fn is_known(&self, head: FeedPosition, session: &mut Session) -> Result<bool, StoreError> {
         let state = session.feed_state().await?;
         let known = match head.sequence {
             0 => true,
@@ -227,7 +230,7 @@ impl Feed {
             return Ok(true);
         }
         tracing::error!("the database is another one than before: every position in the feed is void");
-        coherence.drop_all();
+        self.coherence.drop_all();
         self.recent.write().clear();
         self.committed.send_replace(state.head);
         self.live.send_modify(|live| {

@@ -7,6 +7,7 @@ mod cache;
 mod clock_guard;
 mod flight;
 mod live_feed;
+mod scrub;
 mod wake;
 mod writer;
 
@@ -16,6 +17,7 @@ pub(in crate::store) use cache::{Coherence, watch_changes};
 pub(in crate::store) use clock_guard::ClockGuard;
 pub(in crate::store) use flight::Flights;
 pub use live_feed::{Feed, Live, Recent};
+pub(in crate::store) use scrub::{scrub, scrub_after};
 pub(in crate::store) use wake::{check as check_wake, run as run_wake};
-pub(in crate::store) use writer::Writer;
 pub use writer::{Abort, Needs, Numbered};
+pub(in crate::store) use writer::{Aftermath, Writer};

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::cache::Coherence;
 use super::live_feed::Feed;
@@ -174,22 +175,21 @@ where
 #[derive(Clone)]
 pub(in crate::store) struct Writer {
     queue: mpsc::Sender<Box<dyn Unit>>,
+    closing: CancellationToken,
 }
 
 impl Writer {
-    /// Starts the writer. It ends when every handle is dropped and the last unit has its reply.
-    pub(in crate::store) fn start(
-        pool: Pool,
-        coherence: Arc<Coherence>,
-        feed: Arc<Feed>,
-        outbox: Outbox,
-        clock: Clock,
-        writable: watch::Sender<bool>,
-    ) -> (Self, tokio::task::JoinHandle<()>) {
+    /// Starts the writer. It ends once it is told to, and the last unit has its reply.
+    pub(in crate::store) fn start(pool: Pool, after: Aftermath) -> (Self, tokio::task::JoinHandle<()>) {
         let (queue, units) = mpsc::channel(QUEUE);
-        let after = Aftermath { coherence, feed, outbox, clock, writable };
-        let task = tokio::spawn(drain(pool, after, units));
-        (Self { queue }, task)
+        let closing = CancellationToken::new();
+        let task = tokio::spawn(drain(pool, after, units, closing.clone()));
+        (Self { queue, closing }, task)
+    }
+
+    /// Accepts no more units. Those that wait are still run.
+    pub(in crate::store) fn close(&self) {
+        self.closing.cancel();
     }
 
     /// Runs `work` in a transaction and returns once it is durable. `work` may run again after a lost race, so it must
@@ -223,13 +223,15 @@ impl Writer {
 }
 
 /// Everything that must learn of a commit.
-struct Aftermath {
-    coherence: Arc<Coherence>,
-    feed: Arc<Feed>,
-    outbox: Outbox,
-    clock: Clock,
+pub(in crate::store) struct Aftermath {
+    pub(in crate::store) coherence: Arc<Coherence>,
+    pub(in crate::store) feed: Arc<Feed>,
+    pub(in crate::store) outbox: Outbox,
+    pub(in crate::store) clock: Clock,
     /// Whether the last batch could be written.
-    writable: watch::Sender<bool>,
+    pub(in crate::store) writable: watch::Sender<bool>,
+    /// Told when something secret was deleted or overwritten.
+    pub(in crate::store) destroyed: Arc<Notify>,
 }
 
 /// The outcome of a batch.
@@ -241,13 +243,29 @@ struct Outcome {
     raced: Vec<bool>,
 }
 
-async fn drain(pool: Pool, after: Aftermath, mut units: mpsc::Receiver<Box<dyn Unit>>) {
+async fn drain(
+    pool: Pool,
+    after: Aftermath,
+    mut units: mpsc::Receiver<Box<dyn Unit>>,
+    closing: CancellationToken,
+) {
     let mut waiting: VecDeque<Box<dyn Unit>> = VecDeque::with_capacity(BATCH);
     let mut arrived = Vec::with_capacity(BATCH);
     let mut again: Vec<Box<dyn Unit>> = Vec::new();
     loop {
-        if again.is_empty() && waiting.is_empty() && units.recv_many(&mut arrived, BATCH).await == 0 {
-            return;
+        if again.is_empty() && waiting.is_empty() {
+            let arrival = tokio::select! {
+                biased;
+                arrival = units.recv_many(&mut arrived, BATCH) => arrival,
+                () = closing.cancelled(), if !units.is_closed() => {
+                    units.close();
+                    continue;
+                }
+            };
+            if arrival == 0 {
+                pool.close().await;
+                return;
+            }
         }
         waiting.extend(arrived.drain(..));
         // A unit that lost a race runs alone, after its batch has released its locks: in place it would run into the
@@ -288,7 +306,7 @@ async fn run_batch(session: Session, after: &Aftermath, batch: &mut [Box<dyn Uni
     let mut raced = vec![false; batch.len()];
     // A broken connection may go silent, and then not even the server's own time-outs reach us.
     let filled = tokio::time::timeout(TIME, fill(&mut tx, batch, &mut raced, after)).await;
-    let (mut session, Pending { changes, audited, .. }) = tx.into_parts();
+    let (mut session, Pending { changes, audited, destroyed, .. }) = tx.into_parts();
     let begun = matches!(filled, Ok(Ok(_)));
     let outcome = match filled {
         Ok(Ok(numbers)) => match tokio::time::timeout(TIME, session.query("COMMIT").execute()).await {
@@ -306,6 +324,9 @@ async fn run_batch(session: Session, after: &Aftermath, batch: &mut [Box<dyn Uni
                 after.feed.committed(head);
             }
             after.outbox.committed(audited);
+            if destroyed {
+                after.destroyed.notify_one();
+            }
             Outcome { lost: None, numbered, raced }
         }
         Err(error) => {

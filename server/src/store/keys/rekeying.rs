@@ -230,6 +230,7 @@ impl Tx {
         for row in rows {
             self.changed(Change::Connection(row.connection));
         }
+        self.destroyed();
         Ok(true)
     }
 
@@ -267,6 +268,7 @@ impl Tx {
                 .await?;
             left += i64::from(deleted == 0);
         }
+        self.destroyed();
         self.changed(Change::Workspace(workspace.clone()));
         Ok(left)
     }

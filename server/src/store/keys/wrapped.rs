@@ -346,6 +346,7 @@ impl Tx {
                 .bind(i64::from(before.key.version));
         }
         let written = query.execute().await?;
+        self.destroyed();
         if let Ok(workspace) = WorkspaceId::parse(before.position.workspace.as_str()) {
             self.changed(Change::Workspace(workspace));
         }

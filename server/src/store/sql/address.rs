@@ -12,6 +12,8 @@ use sqlx::{ConnectOptions, Connection};
 
 use super::StoreError;
 
+/// How many bytes of its write-ahead log SQLite keeps for later use after it has written them back.
+const LOG_KEPT: &str = "4194304";
 /// How long finding out why a database can't be reached may take.
 const PROBE: Duration = Duration::from_secs(2);
 
@@ -39,6 +41,7 @@ impl Address {
                 .foreign_keys(true)
                 .busy_timeout(Duration::from_secs(5))
                 .pragma("secure_delete", "ON")
+                .pragma("journal_size_limit", LOG_KEPT)
                 .disable_statement_logging();
             return Ok(Arc::new(Self::Sqlite {
                 path: Path::new(path).to_path_buf(),

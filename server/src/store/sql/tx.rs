@@ -17,6 +17,8 @@ pub(in crate::store) enum Change {
     ApiKey(ApiKeyId),
     /// A workspace's keys, or that it was shredded.
     Workspace(WorkspaceId),
+    /// People were erased: whatever holds names is dropped.
+    Erasure,
 }
 
 impl Change {
@@ -25,6 +27,7 @@ impl Change {
             Self::Connection(_) => "connection",
             Self::ApiKey(_) => "api_key",
             Self::Workspace(_) => "workspace",
+            Self::Erasure => "erasure",
         }
     }
 
@@ -33,6 +36,7 @@ impl Change {
             Self::Connection(id) => id.to_string(),
             Self::ApiKey(id) => id.to_string(),
             Self::Workspace(id) => id.to_string(),
+            Self::Erasure => String::new(),
         }
     }
 
@@ -41,6 +45,7 @@ impl Change {
             "connection" => ConnectionId::parse(key).ok().map(Self::Connection),
             "api_key" => ApiKeyId::parse(key).ok().map(Self::ApiKey),
             "workspace" => WorkspaceId::parse(key).ok().map(Self::Workspace),
+            "erasure" => Some(Self::Erasure),
             _ => None,
         }
     }
@@ -62,6 +67,8 @@ pub(in crate::store) struct Pending {
     pub(in crate::store) changes: Vec<Change>,
     pub(in crate::store) events: Vec<EventWord>,
     pub(in crate::store) audited: Vec<Audited>,
+    /// Whether something secret was deleted or overwritten, which a log of the database may still hold.
+    pub(in crate::store) destroyed: bool,
 }
 
 /// How much was pending when a unit of work began.
@@ -120,6 +127,11 @@ impl Tx {
 
     pub(in crate::store) fn changed(&mut self, change: Change) {
         self.pending.changes.push(change);
+    }
+
+    /// Notes that something secret was deleted or overwritten.
+    pub(in crate::store) fn destroyed(&mut self) {
+        self.pending.destroyed = true;
     }
 
     /// Adds an event; it gets its number when the transaction ends.

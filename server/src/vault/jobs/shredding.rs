@@ -72,9 +72,7 @@ impl Vault {
                             after.standing = Standing::Revoked { at: now, by: by.clone() };
                         }
                         after.fingerprint = None;
-                        after.subject.id.clear();
-                        after.subject.name.clear();
-                        tx.forget_ad_accounts(id).await?;
+                        tx.erase_subject(&mut after).await?;
                         tx.destroy_secrets(id).await?;
                         let nothing = AccountChange::default();
                         change::apply(tx, &before, &mut after, Cause::Revocation, nothing, now, &policy)

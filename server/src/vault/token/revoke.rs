@@ -162,9 +162,7 @@ impl Vault {
                     }
                     after.fingerprint = None;
                     if erase {
-                        after.subject.id.clear();
-                        after.subject.name.clear();
-                        tx.forget_ad_accounts(id).await?;
+                        tx.erase_subject(&mut after).await?;
                     }
                     tx.destroy_secrets(id).await?;
                     let nothing = AccountChange::default();
@@ -173,6 +171,10 @@ impl Vault {
                 })
             })
             .await?;
+        // Nothing fails after the commit: the log is truncated again later.
+        if let Err(error) = self.store.scrub().await {
+            tracing::warn!(%error, "the database's log still holds a destroyed secret");
+        }
         Ok(provider_outcome)
     }
 
