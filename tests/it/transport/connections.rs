@@ -25,6 +25,43 @@ async fn closed(mut socket: TcpStream) -> bool {
     tokio::time::timeout(LIMIT, reading).await.is_ok()
 }
 
+/// Reads frames until the one that ends this stream.
+async fn answered(socket: &mut TcpStream, stream: u32) {
+    const DATA: u8 = 0;
+    const HEADERS: u8 = 1;
+    const GOAWAY: u8 = 7;
+    loop {
+        let mut head = [0; 9];
+        socket.read_exact(&mut head).await.expect("the connection stays");
+        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        let mut payload = vec![0; length];
+        socket.read_exact(&mut payload).await.expect("the connection stays");
+        let [.., a, b, c, d] = head;
+        assert_ne!(head[3], GOAWAY, "stream {stream}: {}", String::from_utf8_lossy(&payload));
+        if matches!(head[3], DATA | HEADERS) && head[4] & 1 == 1 && u32::from_be_bytes([a, b, c, d]) == stream
+        {
+            return;
+        }
+    }
+}
+
+/// A denial may come before the caller has sent its message. That must not count against the connection, whose other
+/// calls would end too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_that_come_after_a_denial_do_not_end_the_connection() {
+    let world = World::start(Backend::Sqlite).await;
+    let mut socket = dial(&world).await;
+    socket.set_nodelay(true).expect("an open socket");
+    socket.write_all(&[PREFACE, SETTINGS].concat()).await.expect("the vault listens");
+    for call in 0..1_500 {
+        let stream = 2 * call + 1;
+        socket.write_all(&frame(1, 4, stream, &headers(LIST))).await.expect("the connection stays");
+        answered(&mut socket, stream).await;
+        let message = [frame(0, 0, stream, &[0; 5]), frame(0, 1, stream, &[])].concat();
+        socket.write_all(&message).await.expect("the connection stays");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn handshakes_that_are_never_finished_are_ended_and_hold_nobody_up() {
     let servers = Authority::new("servers");

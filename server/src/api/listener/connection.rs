@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tower::{Service, ServiceExt};
 
+use super::leftover::Whole;
 use super::peer::Peer;
 use super::tls::{Tls, facts};
 use crate::api::limits::Limits;
@@ -84,7 +85,7 @@ where
                 let (service, peer) = (service.clone(), Arc::clone(&peer));
                 async move {
                     let busy = peer.busy();
-                    let mut request = request.map(Body::new);
+                    let mut request = request.map(|body| Body::new(Whole::new(body)));
                     request.extensions_mut().insert(peer);
                     let response = service.oneshot(request).await;
                     drop(busy);

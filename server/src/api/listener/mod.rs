@@ -5,6 +5,7 @@
 //! could prolong: handshake, silence, idleness and age.
 
 mod connection;
+mod leftover;
 mod peer;
 mod registry;
 pub(in crate::api) mod tls;
