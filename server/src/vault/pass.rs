@@ -276,6 +276,25 @@ mod tests {
         assert_eq!(ends_after(|n| n % 2 == 0), Some(19), "the tenth of the last twenty");
     }
 
+    proptest::proptest! {
+        /// Any answers for any connections: the pass ends exactly where the rule, read from the whole history, says so.
+        #[test]
+        fn a_pass_ends_where_the_rule_says(
+            answers in proptest::collection::vec((0_usize..6, proptest::bool::weighted(0.6)), 0..60)
+        ) {
+            let (mut tally, refusal, all) = (Tally::default(), refused(), ids(6));
+            let mut history: Vec<(usize, bool)> = Vec::new();
+            for (who, is_refused) in answers {
+                history.push((who, is_refused));
+                let in_a_row: std::collections::BTreeSet<_> =
+                    history.iter().rev().take_while(|(_, refused)| *refused).map(|(who, _)| who).collect();
+                let of_recent = history.iter().rev().take(20).filter(|(_, refused)| *refused).count();
+                let expected = is_refused && (in_a_row.len() >= 3 || of_recent >= 10);
+                proptest::prop_assert_eq!(tally.count(all[who], is_refused.then_some(&refusal)), expected);
+            }
+        }
+    }
+
     #[test]
     fn replies_count_in_the_order_in_which_they_came() {
         let (tally, refusal) = (Arc::new(Mutex::new(Tally::default())), refused());
