@@ -39,12 +39,7 @@ impl Crowd {
                 tokio::spawn(async move { caller.store_with(request).await })
             })
             .collect();
-        let wanted = u64::try_from(requests.len()).expect("few requests");
-        eventually_async("every request is begun", PATIENCE, async || {
-            let begun = "SELECT count(*) FROM requests WHERE outcome IS NULL";
-            (world.database.count(begun).await == wanted).then_some(())
-        })
-        .await;
+        all_begun(world, callers, requests.len()).await;
         eventually("the provider is asked", PATIENCE, || world.sandbox.unanswered(Endpoint::DebugToken) > 0);
         Self { requests, calls }
     }
@@ -52,6 +47,22 @@ impl Crowd {
     async fn answers(self, world: &World) -> Vec<Stored> {
         world.sandbox.clear_faults();
         join_all(self.calls).await.into_iter().map(|call| call.expect("a call ends")).collect()
+    }
+}
+
+/// Waits until so many requests are written down, and the calls behind them have gone on to wait for the first one: the
+/// vault answers each of these lists after it has run what was ready before.
+async fn all_begun(world: &World, callers: &[Caller], wanted: usize) {
+    let wanted = u64::try_from(wanted).expect("few requests");
+    eventually_async("every request is begun", PATIENCE, async || {
+        let begun = "SELECT count(*) FROM requests WHERE outcome IS NULL";
+        (world.database.count(begun).await == wanted).then_some(())
+    })
+    .await;
+    for _ in 0..5 {
+        for caller in callers {
+            caller.list().await.expect("a list");
+        }
     }
 }
 
@@ -132,10 +143,7 @@ on_both_databases! {
                 tokio::spawn(async move { connector.exchange_token(request).await })
             })
             .collect();
-        eventually_async("every request is begun", PATIENCE, async || {
-            (world.database.count("SELECT count(*) FROM requests WHERE outcome IS NULL").await == 8).then_some(())
-        })
-        .await;
+        all_begun(&world, std::slice::from_ref(&connector), 8).await;
         world.sandbox.clear_faults();
         let mut tokens = BTreeSet::new();
         for call in calls {
