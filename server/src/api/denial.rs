@@ -10,6 +10,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::convert::bounds::texts;
+use crate::backoff::jitter;
 use crate::model::Remedy;
 use crate::vault::FieldViolation;
 
@@ -22,6 +23,8 @@ const VALUE: usize = 512;
 const VIOLATIONS: usize = 16;
 /// The retry delay when no better one is known.
 pub(super) const SOON: Duration = Duration::from_secs(1);
+/// Callers who are sent away together come back spread over this time.
+pub(super) const SPREAD: Duration = Duration::from_secs(1);
 /// The retry delay for a caller who must end something first.
 pub(super) const LATER: Duration = Duration::from_secs(5);
 
@@ -156,7 +159,7 @@ impl Denial {
             "This connection has reached its maximum age, or was closed to make room for another.",
             "Resume over a new connection.",
         )
-        .retry(Duration::from_millis(10))
+        .retry(jitter(SPREAD))
     }
 
     pub(super) fn deadline_exceeded() -> Self {
@@ -235,5 +238,24 @@ impl Denial {
         let message = texts::shortened(format!("{} {}", self.problem, self.remedy), MESSAGE);
         details.set_localized_message("en-US", texts::shortened(self.remedy, VALUE));
         Status::with_error_details(self.code, message, details)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn watchers_whose_connections_end_together_come_back_spread_over_a_second() {
+        let delays: BTreeSet<_> = (0..50)
+            .map(|_| {
+                let details = Denial::connection_ends().into_status().get_error_details();
+                details.retry_info().and_then(|info| info.retry_delay).expect("a delay")
+            })
+            .collect();
+        assert!(delays.len() > 25, "{delays:?}");
+        assert!(delays.iter().all(|delay| *delay <= SPREAD), "{delays:?}");
     }
 }

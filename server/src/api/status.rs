@@ -7,7 +7,8 @@ use token_vault_proto::v1::ErrorReason as Reason;
 use tonic::{Code, Response, Status};
 
 use super::call::Call;
-use super::denial::{Denial, LATER, SOON};
+use super::denial::{Denial, LATER, SOON, SPREAD};
+use crate::backoff::jitter;
 use crate::model::{RefusalReason, Refused, Remedy, Renewal, why_withheld};
 use crate::provider::GUIDE;
 use crate::vault::{FieldViolation, VaultError};
@@ -359,7 +360,7 @@ fn denial(error: VaultError, call: &Call) -> Denial {
             "This replica is stopping.",
             "Retry; another replica, or the restarted one, will respond.",
         )
-        .retry(SOON),
+        .retry(SOON + jitter(SPREAD)),
         E::CiphertextCorrupt { connection, version } => Denial::new(
             Code::DataLoss,
             Reason::CiphertextCorrupt,
