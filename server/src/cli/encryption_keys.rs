@@ -19,7 +19,7 @@ use super::terminal::table::{Column, Fit, NOTHING, table};
 use super::terminal::{counted, note, say};
 use crate::config::Config;
 use crate::crypto::{BreakGlassOpeningKey, add_to_key_file, create_secret_file, fresh_key_id};
-use crate::model::{Secret, exposure_of};
+use crate::model::{Secret, read_secret_file};
 use crate::telemetry;
 use crate::vault::Vault;
 
@@ -267,11 +267,7 @@ fn generate_pair(args: &PairArgs) -> anyhow::Result<()> {
 }
 
 async fn recover(args: RecoverArgs) -> anyhow::Result<()> {
-    if let Some(warning) = exposure_of(&args.opening_key) {
-        note(warning);
-    }
-    let text = std::fs::read_to_string(&args.opening_key)
-        .map(Secret::new)
+    let text = read_secret_file(&args.opening_key)
         .with_context(|| format!("cannot read {}", args.opening_key.display()))?;
     let opening = BreakGlassOpeningKey::parse(&text)
         .map_err(|error| Mistake(format!("{} {error}", args.opening_key.display())))?;

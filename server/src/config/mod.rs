@@ -145,12 +145,14 @@ impl Config {
         let (figment, exposed) = Self::file_and_environment(&flags)?;
         let master_key =
             std::env::var(MASTER_KEY_ENV).ok().filter(|text| !text.trim().is_empty()).map(Secret::new);
-        let mut config = Self::from_sources(figment, flags, master_key)?;
-        config.warnings.extend(exposed);
-        Ok(config)
+        let read = Self::from_sources(figment, flags, master_key);
+        let Some(exposed) = exposed else { return read };
+        let mut mistakes = read.err().map(|ConfigError(mistakes)| mistakes).unwrap_or_default();
+        mistakes.push(exposed);
+        Err(ConfigError(mistakes))
     }
 
-    /// File and environment, merged; and a warning if others may read a password in the file.
+    /// File and environment, merged; and why the file is refused if others may read a password in it.
     fn file_and_environment(flags: &Flags) -> Result<(Figment, Option<String>), ConfigError> {
         let mut figment = Figment::new();
         let mut exposed = None;
@@ -251,7 +253,7 @@ fn with_flags(mut figment: Figment, flags: Flags) -> Figment {
 }
 
 /// Checks that `file` is there and is TOML. The parser quotes the line that it cannot read, which may hold a
-/// password, so only the place and the reason are repeated. Returns a warning if others may read a password in it.
+/// password, so only the place and the reason are repeated. Returns a mistake if others may read a password in it.
 fn check_file(file: &Path) -> Result<Option<String>, ConfigError> {
     let wrong = |why: String| ConfigError(vec![format!("{} {why}", file.display())]);
     let text = fs::read_to_string(file).map_err(|error| wrong(format!("can't be read: {error}")))?;
@@ -259,11 +261,13 @@ fn check_file(file: &Path) -> Result<Option<String>, ConfigError> {
         let storage = read.get("storage").and_then(|storage| storage.find_ref("url"));
         storage.and_then(|url| url.as_str()).is_some_and(holds_password)
     });
-    read.map(|secret| if secret { exposure_of(file) } else { None }).map_err(|error| {
+    let holds_secret = read.map_err(|error| {
         let message = error.to_string();
         let lines: Vec<_> = message.lines().filter(|line| !line.contains('|')).map(str::trim).collect();
         wrong(format!("is not TOML: {}", lines.join("; ")))
-    })
+    })?;
+    let exposed = exposure_of(file).filter(|_| holds_secret);
+    Ok(exposed.map(|why| format!("storage.url holds a password: {why}")))
 }
 
 /// Whether a database URL has a password, in its authority or in its query.

@@ -127,9 +127,21 @@ impl Reader {
         text.filter(|text| !text.is_empty())
     }
 
+    /// Whether a file that holds a secret is one that others can't read; a missing one is. Notes the mistake.
+    pub(super) fn is_private(&mut self, key: &str, file: &Path) -> bool {
+        let exposed = exposure_of(file);
+        if let Some(why) = &exposed {
+            self.mistake(key, format!("is refused: {why}"));
+        }
+        exposed.is_none()
+    }
+
     /// The one secret in a file, without the white space around it.
     pub(super) fn secret(&mut self, key: &str, file: &Path) -> Option<Secret> {
         let shown = file.display();
+        if !self.is_private(key, file) {
+            return None;
+        }
         let text = match fs::read_to_string(file) {
             Ok(text) => Secret::new(text),
             Err(error) => {
@@ -137,9 +149,6 @@ impl Reader {
                 return None;
             }
         };
-        if let Some(warning) = exposure_of(file) {
-            self.warn(warning);
-        }
         let trimmed = text.expose().trim();
         if trimmed.is_empty() || trimmed.len() > 256 || !trimmed.bytes().all(|b| b.is_ascii_graphic()) {
             self.mistake(key, format!("names {shown}, which must hold one secret and nothing else"));

@@ -309,17 +309,19 @@ fn a_password_is_no_argument_and_is_not_repeated() {
 }
 
 #[test]
-fn a_configuration_file_with_a_password_is_for_its_owner() {
+fn a_configuration_file_with_a_password_is_for_its_owner_and_group() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("vault.toml");
-    let warned = |text: &str, mode: u32| {
+    let refused = |text: &str, mode: u32| {
         fs::write(&file, text).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
-        check_file(&file).unwrap().is_some()
+        check_file(&file).unwrap()
     };
     let secret = "[storage]\nurl = 'postgres://u:p@db/v'";
-    assert!(warned(secret, 0o640) && warned(secret, 0o604) && !warned(secret, 0o600));
-    assert!(!warned("[storage]\nurl = 'postgres://u@db/v'", 0o644));
+    let why = refused(secret, 0o604).unwrap();
+    assert!(why.contains("storage.url") && why.contains("chmod 600") && !why.contains("u:p"), "{why}");
+    assert_eq!((refused(secret, 0o640), refused(secret, 0o600)), (None, None));
+    assert_eq!(refused("[storage]\nurl = 'postgres://u@db/v'", 0o644), None);
 }
 
 #[test]
@@ -337,7 +339,7 @@ fn secrets_come_from_files_and_are_not_shown() {
     fs::write(&newest, "0123abcd\n").unwrap();
     fs::write(&older, "feedbeef").unwrap();
     fs::set_permissions(&newest, fs::Permissions::from_mode(0o600)).unwrap();
-    fs::set_permissions(&older, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::set_permissions(&older, fs::Permissions::from_mode(0o640)).unwrap();
     let config = read(&format!(
         "[providers.meta]\napp_id = 1020304050\napp_secret_files = ['{}', '{}']\ngraph_url = 'http://127.0.0.1:9000'",
         newest.display(),

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -33,13 +34,31 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A warning, with the remedy, if others than its owner may read a file that holds a secret. It is not an error,
-/// since orchestrators mount secrets for a group, or for everybody within a container.
+/// Everybody's permissions in a file's mode.
+const OTHERS: u32 = 0o007;
+
+/// Why a file that holds a secret is refused, with the remedy: others than its owner and its group may use it. The rule
+/// is the same for every such file. The group may read it, because orchestrators mount secrets for a group.
 pub fn exposure_of(file: &Path) -> Option<String> {
     let mode = fs::metadata(file).map_or(0, |metadata| metadata.permissions().mode());
     let shown = file.display();
-    (mode & 0o077 != 0)
-        .then(|| format!("{shown} holds a secret and others may read it; run: chmod 600 {shown}"))
+    (mode & OTHERS != 0).then(|| {
+        format!(
+            "{shown} holds a secret, and others may read it, not only its owner and its group; run: chmod 600 {shown}, or \
+             let the orchestrator mount it with mode 0440"
+        )
+    })
+}
+
+/// Reads a file that holds a secret.
+///
+/// # Errors
+/// The file can't be read, or [`exposure_of`] says why it is refused.
+pub fn read_secret_file(file: &Path) -> io::Result<Secret> {
+    if let Some(why) = exposure_of(file) {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    }
+    fs::read_to_string(file).map(Secret::new)
 }
 
 /// A secret as the database may hold it. `crypto` makes one from a [`Secret`], and `store` accepts
@@ -72,6 +91,19 @@ impl fmt::Display for Fingerprint {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_file_is_refused_if_others_than_owner_and_group_may_use_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("app.secret");
+        fs::write(&file, "x").unwrap();
+        for mode in 0..=0o777 {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            let refused = exposure_of(&file);
+            assert_eq!(refused.is_some(), mode % 8 != 0, "{mode:o}: {refused:?}");
+            assert!(refused.is_none_or(|why| why.contains("chmod 600") && why.contains("0440")));
+        }
+    }
 
     #[test]
     fn debug_shows_no_secret() {

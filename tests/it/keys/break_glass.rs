@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use token_vault_tests::certificates::replace;
 use token_vault_tests::prelude::*;
 use token_vault_tests::{Launch, eventually_async, master_key_line};
 
@@ -104,7 +105,7 @@ on_both_databases! {
 async fn a_sealing_key_that_is_none_is_a_mistake_of_configuration() {
     let world = World::builder(Backend::Sqlite).prepare().await;
     let file = world.folder().join("nonsense.key");
-    fs::write(&file, "nonsense").unwrap();
+    replace(&file, "nonsense");
     let ended = world.try_start_as(&world.launch().env(SEALING, file.display().to_string())).unwrap_err();
     assert_eq!(ended.code, Some(2));
     assert!(ended.stderr.contains("keys.break_glass_sealing_key_file"), "{}", ended.stderr);

@@ -11,6 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use token_vault_proto::v1::job_run::State;
 use token_vault_proto::v1::rotate_key_request::Key;
+use token_vault_tests::certificates::replace;
 use token_vault_tests::prelude::*;
 use token_vault_tests::tools::bao;
 use token_vault_tests::{Launch, eventually, eventually_async, request_id};
@@ -143,7 +144,7 @@ impl Bao {
         let token = made["auth"]["client_token"].as_str().expect("a token");
         world.know("OpenBao's token", token);
         let file = world.folder().join("bao.token");
-        fs::write(&file, format!("{token}\n")).expect("the test's folder is writable");
+        replace(&file, &format!("{token}\n"));
         file
     }
 
@@ -290,7 +291,7 @@ async fn a_vault_moves_from_a_key_file_to_the_key_service_and_logs_in_anew_when_
     let secret_id = made["data"]["secret_id"].as_str().expect("a secret");
     world.know("AppRole's secret", secret_id);
     let file = world.folder().join("secret-id");
-    fs::write(&file, secret_id).unwrap();
+    replace(&file, secret_id);
     let launch = world
         .launch()
         .env("TOKEN_VAULT__KEYS__TRANSIT__ADDRESS", bao.address())
@@ -325,7 +326,7 @@ async fn a_vault_moves_from_a_key_file_to_the_key_service_and_logs_in_anew_when_
 
     // An invalid token is refused at start, and the message does not repeat it.
     let token = world.folder().join("wrong.token");
-    fs::write(&token, "s.nonsense-nonsense").unwrap();
+    replace(&token, "s.nonsense-nonsense");
     let wrong = bao.launch(world.launch(), &token).env("TOKEN_VAULT_MASTER_KEY", "");
     let ended = world.try_start_as(&wrong).unwrap_err();
     assert_eq!(ended.code, Some(1));

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use token_vault_proto::v1::job_run::State;
 use token_vault_proto::v1::rotate_key_request::Key;
+use token_vault_tests::certificates::replace;
 use token_vault_tests::prelude::*;
 use token_vault_tests::{Launch, eventually_async, master_key_line, request_id};
 
@@ -32,9 +33,7 @@ pub(super) fn write_keys(world: &World, file: &Path, lines: &[&str]) {
     for line in lines {
         world.know("master key", line.rsplit(':').next().expect("a line"));
     }
-    let aside = file.with_extension("new");
-    fs::write(&aside, format!("{}\n", lines.join("\n"))).expect("the test's folder is writable");
-    fs::rename(&aside, file).expect("one folder");
+    replace(file, &format!("{}\n", lines.join("\n")));
 }
 
 pub(super) fn rotate(key: Key) -> pb::RotateKeyRequest {

@@ -9,8 +9,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use token_vault_tests::certificates::{Authority, replace};
 use token_vault_tests::prelude::*;
-use token_vault_tests::{SmallDisk, eventually_async, master_key_line, token_vault};
+use token_vault_tests::{Launch, SmallDisk, eventually_async, master_key_line, token_vault};
 
 const MASTER: &str = "TOKEN_VAULT_MASTER_KEY";
 /// The id of the user `nobody`, which is the same on every Linux.
@@ -113,36 +114,66 @@ async fn a_password_in_an_argument_is_refused_and_not_repeated() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn secret_files_that_others_may_read_are_warned_about_by_name() {
+async fn a_secret_file_that_others_may_read_is_refused_and_one_of_a_group_is_not() {
     let world = World::builder(Backend::Sqlite).prepare().await;
-    let bootstrap = world.folder().join("first.key");
-    let master = world.folder().join("wide.key");
+    let file = |name: &str, text: &str| {
+        let file = world.folder().join(name);
+        replace(&file, text);
+        file
+    };
     let key = {
         // This is a well-formed key of another vault.
         let other = World::start(Backend::Sqlite).await;
         other.bootstrap_key()
     };
-    fs::write(&bootstrap, &key).unwrap();
-    fs::write(&master, master_key_line("wide")).unwrap();
-    let launch = world
-        .launch()
-        .env("TOKEN_VAULT__AUTH__BOOTSTRAP_KEY_FILE", bootstrap.display().to_string())
-        .env("TOKEN_VAULT__KEYS__MASTER_KEY_FILE", master.display().to_string());
-    let wide = [&bootstrap, &master, &world.folder().join("app.secret")];
-    for file in wide {
-        fs::set_permissions(file, fs::Permissions::from_mode(0o640)).unwrap();
+    let halves = ["sealing.key", "opening.key"].map(|name| world.folder().join(name).display().to_string());
+    let [sealing, opening] = &halves;
+    let words = ["keys", "break-glass", "generate", "--sealing-key", sealing, "--opening-key", opening];
+    assert_eq!(Launch::new(words).run().code, Some(0));
+    let pair = Authority::new("servers").server();
+    let certificate = file("vault.crt", &pair.certificate);
+    // The variable that names each file. What stands in the default places has none.
+    let files = [
+        ("TOKEN_VAULT__AUTH__BOOTSTRAP_KEY_FILE", file("first.key", &key)),
+        ("TOKEN_VAULT__KEYS__MASTER_KEY_FILE", file("wide.key", &master_key_line("wide"))),
+        ("TOKEN_VAULT__KEYS__BREAK_GLASS_SEALING_KEY_FILE", sealing.into()),
+        ("TOKEN_VAULT__SERVER__TLS__KEY_FILE", file("vault.key", &pair.key)),
+        ("", world.folder().join("app.secret")),
+    ];
+    let certificate = certificate.display().to_string();
+    let mut launch = world.launch().env("TOKEN_VAULT__SERVER__TLS__CERT_FILE", certificate);
+    for (name, file) in &files {
+        if !name.is_empty() {
+            launch = launch.env(name, file.display().to_string());
+        }
     }
-    world.try_start_as(&launch).unwrap();
-    for file in wide {
-        let command = format!("chmod 600 {}", file.display());
-        assert!(world.logs().contains(&command), "{command} is not told:\n{}", world.logs());
+    let chmod = |file: &Path, mode| fs::set_permissions(file, fs::Permissions::from_mode(mode)).unwrap();
+    for (name, file) in &files {
+        for mode in [0o644, 0o604, 0o666] {
+            chmod(file, mode);
+            let refused = world.try_start_as(&launch).expect_err(name);
+            for word in [&file.display().to_string(), "others may read it", "chmod 600", "0440"] {
+                assert!(
+                    refused.stderr.contains(word),
+                    "{name} {mode:o}: {word} is missing: {}",
+                    refused.stderr
+                );
+            }
+            chmod(file, 0o640);
+        }
     }
+    world.try_start_as(&launch).expect("the group may read them");
+    let log = world.process(|process| process.log());
+    assert!(!log.contains("chmod"), "advice that nobody needs: {log}");
     world.stop();
-    for file in wide {
-        fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
+    // Commands have the same rule for the keys that they read.
+    let key_file = world.folder().join("first.key");
+    for (mode, good) in [(0o644, false), (0o640, true)] {
+        chmod(&key_file, mode);
+        let words = ["api-key", "list", "--endpoint", "https://127.0.0.1:1", "--key-file"];
+        let ended = Launch::new(words).arg(&key_file).run();
+        assert_eq!(ended.stderr.contains("others may read it"), !good, "{mode:o}: {ended:?}");
     }
-    world.try_start_as(&launch).unwrap();
-    assert!(!world.process(|process| process.log()).contains("chmod 600"));
 }
 
 /// Stores tokens until the vault refuses several in a row. Returns the connections that it acknowledged.

@@ -1,6 +1,7 @@
 //! The process: how it starts and ends, how it survives an outage of its database, and what its commands print.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -246,6 +247,8 @@ async fn every_mistake_of_a_configuration_is_told_at_once_with_its_key() {
                 [expiry]\nwarning_window = \"90d\"\n[log]\nformat = \"loud\"\n[jobs]\nmeta_token_expiry = \"daily\"\n\
                 [providers.meta]\napp_id = \"my app\"\napi_version = \"26\"\n";
     fs::write(&file, text).unwrap();
+    // Otherwise its mode would be a mistake too, since it holds a password.
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     let launch = Launch::new(["serve", "--config"]).arg(&file).arg("--data-dir").arg(world.data());
     let refused = launch.env("TOKEN_VAULT__LOG__LEVEL", "token_vault=loud").run();
     assert_eq!(refused.code, Some(2), "{refused:?}");

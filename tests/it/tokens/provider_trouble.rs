@@ -226,7 +226,7 @@ async fn the_app_secret_can_be_rolled_without_a_pause() {
     let world = World::builder(Backend::Sqlite).prepare().await;
     let (old, new) = (world.folder().join("app.secret"), world.folder().join("app.secret.new"));
     let secret = "ab".repeat(16);
-    std::fs::write(&new, &secret).unwrap();
+    token_vault_tests::certificates::replace(&new, &secret);
     world.know("new app secret", &secret);
     let files = format!("[{new:?}, {old:?}]");
     let launch = world.launch().env("TOKEN_VAULT__PROVIDERS__META__APP_SECRET_FILES", files);

@@ -4,7 +4,6 @@
 
 use std::fmt;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,7 +19,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
 use zeroize::Zeroizing;
 
-use crate::model::{CertificateName, ClientCertificate, Clock, Timestamp};
+use crate::model::{CertificateName, ClientCertificate, Clock, Timestamp, exposure_of};
 
 /// A certificate that expires sooner than this is warned about, at start and once a day.
 const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
@@ -93,10 +92,8 @@ impl TlsFiles {
 
     fn read(&self) -> Result<Content, TlsProblem> {
         let key = read(Self::KEY, &self.key_file)?;
-        let mode = fs::metadata(&self.key_file).map_or(0, |metadata| metadata.permissions().mode());
-        if mode & 0o007 != 0 {
-            let why = format!("others may read; run: chmod 600 {}", self.key_file.display());
-            return Err(problem(Self::KEY, &self.key_file, why));
+        if let Some(why) = exposure_of(&self.key_file) {
+            return Err(problem(Self::KEY, &self.key_file, format!("is refused: {why}")));
         }
         let ca = match &self.client_ca_file {
             Some(file) if self.client_auth != ClientAuth::None => read(Self::CA, file)?,

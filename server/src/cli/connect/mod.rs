@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use token_vault_client::{ApiKey, Builder, ErrorKind, Vault};
 use tonic::Request;
@@ -20,9 +20,8 @@ pub(super) use failure::{denied, in_words};
 
 use super::Mistake;
 use super::arguments::ConfigArgs;
-use super::terminal::note;
 use crate::config::{Config, Flags, Reach};
-use crate::model::{Secret, exposure_of};
+use crate::model::{Secret, exposure_of, read_secret_file};
 use failure::Unreachable;
 use probe::Speaks;
 
@@ -209,6 +208,9 @@ impl Target {
             None => ClientTlsConfig::new().with_native_roots(),
         };
         if let Some((certificate, key)) = &self.identity {
+            if let Some(why) = exposure_of(key) {
+                bail!("--client-key is refused: {why}");
+            }
             let key = Zeroizing::new(read(key)?);
             config = config.identity(Identity::from_pem(read(certificate)?, &*key));
         }
@@ -286,10 +288,7 @@ fn key(named: Option<PathBuf>, certified: bool, reach: &Reach) -> anyhow::Result
         _ if certified => return Ok(None),
         _ => reach.data_dir.join(BOOTSTRAP_KEY_FILE),
     };
-    if let Some(warning) = exposure_of(&file) {
-        note(warning);
-    }
-    fs::read_to_string(&file).map(Secret::new).map(Some).with_context(|| {
+    read_secret_file(&file).map(Some).with_context(|| {
         format!("cannot read an API key from {}; name one by --key-file or {API_KEY_ENV}", file.display())
     })
 }

@@ -12,6 +12,9 @@ use crate::vault::{BreakGlassSealingKey, TransitConfig, TransitLogin};
 
 pub(in crate::config) fn read(reader: &mut Reader, master_key: Option<Secret>) -> Keys {
     let master_key_file = reader.find(&MASTER_KEY_FILE);
+    if let Some(file) = &master_key_file {
+        reader.is_private(MASTER_KEY_FILE.name, file);
+    }
     if master_key.is_some() && master_key_file.is_some() {
         reader.mistake(
             MASTER_KEY_FILE.name,
@@ -35,6 +38,13 @@ fn transit(reader: &mut Reader) -> Option<TransitConfig> {
     let role_id = reader.find(&TRANSIT_ROLE_ID);
     let secret_id_file = reader.find(&TRANSIT_SECRET_ID_FILE);
     let ca_file = reader.find(&TRANSIT_CA_FILE);
+    for (key, file) in
+        [(TRANSIT_TOKEN_FILE.name, &token_file), (TRANSIT_SECRET_ID_FILE.name, &secret_id_file)]
+    {
+        if let Some(file) = file {
+            reader.is_private(key, file);
+        }
+    }
     let any = token_file.is_some() || role_id.is_some() || secret_id_file.is_some() || ca_file.is_some();
     let Some(address) = address else {
         if any && !reader.is_mistaken(TRANSIT_ADDRESS.name) {

@@ -1,6 +1,5 @@
 //! The vault's token for the key service: logging in, keeping the token alive, and asking with it.
 
-use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -10,10 +9,9 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
-use zeroize::Zeroizing;
 
 use super::wire::{Failed, Reply, Wire, wipe};
-use crate::model::{Secret, exposure_of};
+use crate::model::{Secret, read_secret_file};
 
 /// Pause before the second and last try of a request: the service may be electing a leader.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -146,13 +144,8 @@ impl Session {
     }
 
     async fn log_in(&self) -> Result<Held, Failed> {
-        let read = |file: &PathBuf| match fs::read_to_string(file) {
-            Ok(text) => {
-                if let Some(warning) = exposure_of(file) {
-                    tracing::warn!("{warning}");
-                }
-                Ok(Secret::new(Zeroizing::new(text).trim().to_owned()))
-            }
+        let read = |file: &PathBuf| match read_secret_file(file) {
+            Ok(text) => Ok(Secret::new(text.expose().trim().to_owned())),
             Err(error) => Err(Failed::Unavailable(format!("cannot read {}: {error}", file.display()))),
         };
         let not_understood =

@@ -1,7 +1,7 @@
 //! The very first start: the vault's identity, its keys, a master key and the bootstrap admin key.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -11,7 +11,7 @@ use crate::crypto::{
     KeyBinding, MacKey, MasterKeys, PresentedKey, RawKey, create_key_file, create_secret_file, fresh_key_id,
     mint_api_key,
 };
-use crate::model::{Clock, Role, Secret, WorkspaceSet, exposure_of};
+use crate::model::{Clock, Role, Secret, WorkspaceSet, read_secret_file};
 use crate::store::{
     Abort, ApiKeyFacts, ApiKeyRecord, Backend, MasterKeyRecord, Origin, Store, VaultKeyPurpose, VaultRecord,
     WrappedKey,
@@ -21,13 +21,6 @@ use crate::vault::error::{OpenError, VaultError};
 use crate::vault::opening::config::{FirstStart, VaultConfig};
 use crate::vault::opening::master_keys::default_key_file;
 use crate::vault::state::keyring::{KeyUse, Ring, fresh_wrapped};
-
-fn read_secret(path: &Path) -> io::Result<Secret> {
-    if let Some(warning) = exposure_of(path) {
-        tracing::warn!("{warning}");
-    }
-    std::fs::read_to_string(path).map(Secret::new)
-}
 
 /// A master key is created only for a new SQLite database. On PostgreSQL, replicas must share one, so the operator
 /// must configure it.
@@ -148,7 +141,7 @@ async fn authorization_key(
 fn bootstrap_key(config: &VaultConfig) -> Result<(Secret, Option<PathBuf>), OpenError> {
     let trimmed = |text: Secret| Secret::new(text.expose().trim().to_owned());
     if let Some(path) = &config.bootstrap_key_file {
-        return read_secret(path).map(|text| (trimmed(text), None)).map_err(|error| {
+        return read_secret_file(path).map(|text| (trimmed(text), None)).map_err(|error| {
             OpenError(format!("cannot read auth.bootstrap_key_file {}: {error}", path.display()))
         });
     }
@@ -159,7 +152,7 @@ fn bootstrap_key(config: &VaultConfig) -> Result<(Secret, Option<PathBuf>), Open
     line.zeroize();
     match outcome {
         Ok(()) => Ok((key, Some(path))),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => read_secret(&path)
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => read_secret_file(&path)
             .map(|text| (trimmed(text), None))
             .map_err(|error| OpenError(format!("cannot read {}: {error}", path.display()))),
         Err(error) => Err(OpenError(format!("cannot write {}: {error}", path.display()))),

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::crypto::{
     BreakGlassSealingKey, DataKey, KeyBinding, MacKey, MasterKeys, RawKey, Transit, WrapError,
 };
-use crate::model::{Secret, WorkspaceId, exposure_of};
+use crate::model::{Secret, WorkspaceId, read_secret_file};
 use crate::store::{
     BreakGlassWrap, KeyPurpose, Session, VaultKeyPurpose, VaultRecord, WorkspaceKeyRows, WrappedKey,
 };
@@ -145,13 +145,10 @@ impl KeySource {
         if let Some(text) = &self.text {
             return parse(text, "TOKEN_VAULT_MASTER_KEY");
         }
-        match std::fs::read_to_string(&self.file).map(Secret::new) {
+        match read_secret_file(&self.file) {
             Ok(text) => {
                 let parsed = parse(&text, &self.file.display().to_string());
                 if parsed.is_ok() {
-                    if let Some(warning) = exposure_of(&self.file) {
-                        tracing::warn!("{warning}");
-                    }
                     *self.adopted.lock() = Some(text);
                 }
                 parsed
