@@ -108,6 +108,7 @@ impl Store {
         let (tail, wake) = (Pool::new(&address, 1), Pool::new(&address, 2));
         sql::reach(&writers).await?;
         sql::migrate(&writers, config.migrate).await?;
+        sql::check_schema(&writers).await?;
         sql::check_settings(&readers).await?;
         engine::check_wake(&wake).await?;
 

@@ -146,3 +146,60 @@ async fn replicas_that_start_at_once_on_an_empty_database_migrate_it_once() {
     assert_eq!(applied.len(), known.count(), "each once: {applied:?}");
     assert_eq!(world.database.count("SELECT count(*) FROM vault").await, 1, "one vault");
 }
+
+/// What can be wrong with a database as SQL, how to undo it, and what the refusal says.
+const UNFIT: [(&str, &str, [&str; 2]); 6] = [
+    (
+        "UPDATE vault SET min_binary = 9999",
+        "UPDATE vault SET min_binary = 1",
+        ["9999", "install the newer version"],
+    ),
+    (
+        "UPDATE _sqlx_migrations SET checksum = (SELECT checksum FROM kept WHERE version = 1) WHERE version = 3",
+        KEPT,
+        ["migration 3 is not the one", "from a backup"],
+    ),
+    ("DELETE FROM _sqlx_migrations WHERE version = 4", KEPT, ["migration 4 is missing", "from a backup"]),
+    (
+        "UPDATE _sqlx_migrations SET success = false WHERE version = 2",
+        KEPT,
+        ["migration 2 was begun", "from a backup"],
+    ),
+    (
+        "ALTER TABLE workspaces RENAME COLUMN created_at TO made_at",
+        "ALTER TABLE workspaces RENAME COLUMN made_at TO created_at",
+        ["workspaces.created_at", "from a backup"],
+    ),
+    (
+        "ALTER TABLE incidents RENAME TO others",
+        "ALTER TABLE others RENAME TO incidents",
+        ["incidents.", "from a backup"],
+    ),
+];
+const KEPT: &str = "DELETE FROM _sqlx_migrations; INSERT INTO _sqlx_migrations SELECT * FROM kept";
+
+on_both_databases! {
+    async fn a_database_that_this_binary_can_not_serve_is_refused_by_name(world: World) {
+        let id = world.admin().connect(ACME, &world.person("ana").long_lived_token()).await;
+        world.stop();
+        world.database.execute("CREATE TABLE kept AS SELECT * FROM _sqlx_migrations").await;
+        for (wrong, undo, words) in UNFIT {
+            world.database.execute(wrong).await;
+            for migrates in ["true", "false"] {
+                let launch = world.launch().env("TOKEN_VAULT__STORAGE__MIGRATE_ON_START", migrates);
+                let refused = world.try_start_as(&launch).expect_err(wrong);
+                assert_eq!(refused.code, Some(1), "{refused:?}");
+                for word in words {
+                    assert!(refused.stderr.contains(word), "{wrong}: {word} is missing: {}", refused.stderr);
+                }
+            }
+            world.database.execute(undo).await;
+        }
+        // A newer version may run beside this one, with migrations and columns of its own.
+        let newer = "INSERT INTO _sqlx_migrations (version, description, installed_on, success, checksum, execution_time)
+                     SELECT 9000, 'newer', installed_on, success, checksum, execution_time FROM kept WHERE version = 1";
+        world.database.execute(newer).await;
+        world.start_again();
+        world.admin().fetch(&id).await.expect("all is there");
+    }
+}

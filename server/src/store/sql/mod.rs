@@ -5,6 +5,7 @@ mod circuit;
 mod db;
 mod error;
 mod opening;
+mod schema;
 mod tx;
 
 pub(in crate::store) use address::Address;
@@ -14,5 +15,6 @@ pub(in crate::store) use db::{Driver, Pool, Query};
 pub use error::StoreError;
 pub(in crate::store) use opening::{check_settings, migrate, reach};
 pub use opening::{migrate_only, open_for_reading};
+pub(in crate::store) use schema::check_schema;
 pub use tx::Tx;
 pub(in crate::store) use tx::{Audited, Change, Pending};

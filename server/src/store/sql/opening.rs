@@ -1,6 +1,7 @@
 //! What happens when the database is opened: reaching it, migrating it, and checking its settings.
 
 use super::db::{Driver, Pool};
+use super::schema::check_migrations;
 use super::{Address, Backend, Session, StoreError};
 
 /// Fails if the database can't be reached, and says why and what helps.
@@ -48,31 +49,25 @@ pub async fn migrate_only(url: &str) -> Result<usize, StoreError> {
     Ok(after.saturating_sub(before))
 }
 
-static SQLITE: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/sqlite");
-static POSTGRES: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/postgres");
+pub(super) static MIGRATIONS_OF_SQLITE: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/sqlite");
+pub(super) static MIGRATIONS_OF_POSTGRES: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/postgres");
 
 /// Accepts migrations that a newer release applied: release N runs on the schema of N+1.
 pub(in crate::store) async fn migrate(pool: &Pool, apply: bool) -> Result<(), StoreError> {
+    check_migrations(pool, !apply).await?;
     if !apply {
-        let known = match &pool.driver {
-            Driver::Sqlite(_) => SQLITE.iter().count(),
-            Driver::Postgres(_) => POSTGRES.iter().count(),
-        };
-        let missing = known.saturating_sub(applied_migrations(pool).await);
-        if missing > 0 {
-            return Err(StoreError::Config(format!(
-                "the database lacks {missing} migrations of this version, and storage.migrate_on_start is off; \
-                 run `token-vault migrate`"
-            )));
-        }
         return Ok(());
     }
     let outcome = match &pool.driver {
         Driver::Sqlite(pool) => {
-            sqlx::migrate::Migrator { ignore_missing: true, ..SQLITE.clone_parts() }.run(pool).await
+            sqlx::migrate::Migrator { ignore_missing: true, ..MIGRATIONS_OF_SQLITE.clone_parts() }
+                .run(pool)
+                .await
         }
         Driver::Postgres(pool) => {
-            sqlx::migrate::Migrator { ignore_missing: true, ..POSTGRES.clone_parts() }.run(pool).await
+            sqlx::migrate::Migrator { ignore_missing: true, ..MIGRATIONS_OF_POSTGRES.clone_parts() }
+                .run(pool)
+                .await
         }
     };
     outcome.map_err(|error| match error {
@@ -82,7 +77,7 @@ pub(in crate::store) async fn migrate(pool: &Pool, apply: bool) -> Result<(), St
 }
 
 /// The embedded migrations are statics; a run needs its own copy with our settings.
-trait CloneParts {
+pub(super) trait CloneParts {
     fn clone_parts(&self) -> sqlx::migrate::Migrator;
 }
 
