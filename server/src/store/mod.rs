@@ -80,6 +80,7 @@ pub struct Store {
     workspace_flights: Flights<WorkspaceId, Option<Arc<WorkspaceKeyRows>>>,
     healthy: watch::Receiver<bool>,
     writable: watch::Receiver<bool>,
+    room: watch::Receiver<bool>,
     circuit: Circuit,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -139,6 +140,18 @@ impl Store {
         if readers.backend() == Backend::Sqlite {
             tasks.spawn(engine::scrub_after(destroyed, Pool::new(&address, 1), stop.clone()));
         }
+        let (room, has_room) = watch::channel(true);
+        match address.folder() {
+            Some(folder) => drop(tasks.spawn(engine::watch_room(folder, room, stop.clone()))),
+            // On another machine nobody looks. The sender stays, because its end would count as news.
+            None => {
+                let stop = stop.clone();
+                tasks.spawn(async move {
+                    stop.cancelled().await;
+                    drop(room);
+                });
+            }
+        }
         let store = Self {
             readers,
             hot,
@@ -152,6 +165,7 @@ impl Store {
             workspace_flights: Flights::default(),
             healthy,
             writable,
+            room: has_room,
             circuit,
             stop,
             tasks,
@@ -199,6 +213,11 @@ impl Store {
     /// second or two.
     pub fn writes(&self) -> watch::Receiver<bool> {
         self.writable.clone()
+    }
+
+    /// False while the disk below SQLite's file is full.
+    pub fn room(&self) -> watch::Receiver<bool> {
+        self.room.clone()
     }
 
     /// Whether this process's clock may be trusted with deadlines, slots and retention.

@@ -64,6 +64,13 @@ impl Address {
         Err(StoreError::Config("storage.url: must start with sqlite: or postgres://".into()))
     }
 
+    /// The folder of SQLite's file.
+    pub(in crate::store) fn folder(&self) -> Option<PathBuf> {
+        let Self::Sqlite { path, .. } = self else { return None };
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        Some(folder.map_or_else(|| PathBuf::from("."), Path::to_path_buf))
+    }
+
     /// Which database this is, for log lines and errors: never its password.
     pub(in crate::store) fn name(&self) -> String {
         match self {

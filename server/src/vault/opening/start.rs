@@ -112,7 +112,10 @@ impl Vault {
         store.register(registration, clock.now()).await?;
         let store = Arc::new(store);
         let vault = Self {
-            healthy: both_healthy(both_healthy(store.health(), store.writes()), audit.health()),
+            healthy: both_healthy(
+                both_healthy(store.health(), store.writes()),
+                both_healthy(store.room(), audit.health()),
+            ),
             key_changes: KeyChanges::new(keys.ring().master.ids()),
             policy: PolicyInForce::configured(config.policy),
             work: Work::default(),
