@@ -1,4 +1,5 @@
-//! HTTP probes for an orchestrator: is the process alive, and can it take calls?
+//! HTTP probes for an orchestrator: is the process alive, and can it take calls? Only the first is a reason to restart
+//! it: what makes a vault unready, such as a full disk, a restart would not mend.
 
 use std::io;
 
@@ -16,29 +17,33 @@ struct Probes {
     stop: CancellationToken,
 }
 
-/// Serves `/healthz` and `/readyz` until `stop`.
+/// Serves the probes until it is aborted; after `stop`, the vault is alive and not ready.
 pub async fn serve(
     listener: TcpListener,
     healthy: watch::Receiver<bool>,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    let probes = Probes { healthy, stop: stop.clone() };
-    let routes = Router::new().route("/healthz", get(alive)).route("/readyz", get(ready)).with_state(probes);
-    axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await
+    let probes = Probes { healthy, stop };
+    let routes = Router::new()
+        .route("/livez", get(alive))
+        .route("/healthz", get(alive)) // the older name
+        .route("/readyz", get(ready))
+        .with_state(probes);
+    axum::serve(listener, routes).await
 }
 
 /// The process responds, so a restart would not help.
 async fn alive() -> &'static str {
-    "ok\n"
+    "alive\n"
 }
 
-/// Whether the vault can take calls: it has its database and keys, and is not stopping.
+/// Whether calls are answered: the database and the audit log can be written, and the vault is not stopping.
 async fn ready(State(probes): State<Probes>) -> (StatusCode, &'static str) {
     if probes.stop.is_cancelled() {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
     } else if *probes.healthy.borrow() {
         (StatusCode::OK, "ready\n")
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the database or the keys are unavailable; see the log\n")
+        (StatusCode::SERVICE_UNAVAILABLE, "the database or the audit log can't be written; see the log\n")
     }
 }

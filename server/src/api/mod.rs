@@ -66,14 +66,15 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
     TcpListener::bind(address).await.map_err(|error| ServeError::Bind(address, error))
 }
 
-/// Serves until `stop`, then lets the calls in flight end; the caller bounds how long that may take. Without `tls`,
-/// in plain text.
+/// Serves until `stop`, then lets the calls in flight end, and denies those that have not by `last_call`. Dropping this
+/// future cuts all connections off. Without `tls`, in plain text.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
     limits: Limits,
     vault: Arc<Vault>,
     stop: CancellationToken,
+    last_call: CancellationToken,
 ) -> Result<(), ServeError> {
     // Responses need no limit here: `convert::bounds` makes them short enough.
     let tokens = TokenVaultServer::new(token_vault::TokenVaultService::new(vault.clone()))
@@ -87,7 +88,7 @@ pub async fn serve(
         .layer(around((), observe)) // first: every call gets an id and one log line
         .layer(around((), catch_panic)) // a bug ends one call, and is logged as its outcome
         .layer(around(Admission::new(&limits), admit)) // when full, deny at once: waiting calls would pile up
-        .layer(around((), deadline)) // limits all waiting below, authentication included
+        .layer(around(last_call, deadline)) // limits all waiting below, authentication included
         .layer(around(Arc::new(Authenticator::new(vault.clone(), &limits)), authenticate)) // before the body is decoded
         .layer(around(vault.clone(), audit)) // the caller is known: everything below is done on its behalf
         .layer(around(limits.max_request_bytes, translate)) // next to the decoder, whose errors it rewords

@@ -5,3 +5,4 @@ mod hardening;
 mod leaks;
 pub(crate) mod lifecycle;
 mod screen;
+mod stopping;

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use http::{HeaderMap, Request};
+use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use super::{Inner, Outcome, call_of};
 use crate::api::denial::Denial;
-use crate::vault::Deadline;
+use crate::api::status::deny;
+use crate::vault::{Deadline, VaultError};
 
 /// The deadline of a call whose caller names none.
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
@@ -16,14 +18,23 @@ const LONGEST_DEADLINE: Duration = Duration::from_secs(5 * 60);
 /// Our deadline comes a little before the caller's own, so that the response is ours and is logged.
 const DEADLINE_LEAD: Duration = Duration::from_millis(5);
 
-/// Denies the call when its deadline passes before there is a response. The layers below learn the deadline, so that
-/// work on the caller's behalf ends in time for a better response.
-pub(in crate::api) async fn deadline<S: Inner>((): (), mut request: Request<Body>, mut inner: S) -> Outcome {
+/// Denies the call when its deadline passes before there is a response, or at `last_call`, when the vault stops and can
+/// wait no longer. The layers below learn the deadline, so that work on the caller's behalf ends in time for a better
+/// response.
+pub(in crate::api) async fn deadline<S: Inner>(
+    last_call: CancellationToken,
+    mut request: Request<Body>,
+    mut inner: S,
+) -> Outcome {
     let call = call_of(&request);
     let time = grpc_timeout(request.headers()).unwrap_or(DEFAULT_DEADLINE).min(LONGEST_DEADLINE);
     let time = time.saturating_sub(DEADLINE_LEAD);
     request.extensions_mut().insert(Deadline::after(time));
-    match tokio::time::timeout(time, inner.call(request)).await {
+    let outcome = tokio::select! {
+        outcome = tokio::time::timeout(time, inner.call(request)) => outcome,
+        () = last_call.cancelled() => return Ok(deny(VaultError::ShuttingDown, &call).into_http()),
+    };
+    match outcome {
         Ok(outcome) => outcome,
         Err(_) => Ok(call.deny(Denial::deadline_exceeded()).into_http()),
     }

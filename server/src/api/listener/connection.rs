@@ -42,6 +42,8 @@ pub(super) struct Host<S> {
     pub(super) tls: Option<Arc<Tls>>,
     pub(super) limits: Limits,
     pub(super) stop: CancellationToken,
+    /// Cancelled when the calls in flight have had their time.
+    pub(super) cut_off: CancellationToken,
 }
 
 impl<S> Host<S>
@@ -106,6 +108,7 @@ where
         let mut too_old = pin!(sleep(about(limits.max_connection_age)));
         let mut too_idle = pin!(sleep(limits.idle_timeout));
         let mut cut_off = pin!(sleep(Duration::MAX));
+        let mut without_calls = pin!(sleep(Duration::MAX));
         let (mut preface_checked, mut ending, mut stopping, mut in_grace) = (false, false, false, false);
         loop {
             tokio::select! {
@@ -139,6 +142,19 @@ where
                 () = self.stop.cancelled(), if !stopping => {
                     stopping = true;
                     serving.as_mut().graceful_shutdown();
+                    without_calls.set(sleep(CLOSING));
+                }
+                // A client that says nothing would keep its connection open although nobody waits for it.
+                () = &mut without_calls, if stopping => {
+                    if peer.idle_for().is_some_and(|idle_for| idle_for >= CLOSING) {
+                        tracing::debug!(peer = %peer.address(), "a connection without calls is cut off, because the server stops");
+                        return;
+                    }
+                    without_calls.set(sleep(CLOSING));
+                }
+                () = self.cut_off.cancelled() => {
+                    tracing::debug!(peer = %peer.address(), "a connection is cut off, because the server stops");
+                    return;
                 }
                 () = &mut cut_off, if ending => {
                     if peer.idle_for().is_some() || in_grace {

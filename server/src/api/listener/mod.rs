@@ -35,7 +35,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// How often the log repeats that there are too many connections.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
-/// Accepts connections until `stop`, then returns when the last one has ended.
+/// Accepts connections until `stop`, then returns when the last one has ended. Dropping the future ends them at once.
 pub(super) async fn serve<S>(
     listener: TcpListener,
     service: S,
@@ -46,7 +46,9 @@ pub(super) async fn serve<S>(
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send,
 {
-    let host = Arc::new(Host { service, tls, limits, stop: stop.clone() });
+    let cut_off = CancellationToken::new();
+    let _cut_off = cut_off.clone().drop_guard();
+    let host = Arc::new(Host { service, tls, limits, stop: stop.clone(), cut_off });
     let (registry, tasks) = (Arc::new(Registry::default()), TaskTracker::new());
     let (mut number, mut warned_at) = (0_u64, None::<Instant>);
     loop {

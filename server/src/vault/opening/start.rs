@@ -177,6 +177,7 @@ impl Vault {
         let (vault, _) = Self::open(config, Providers::default(), Clock::system()).await?;
         let made = vault.as_system("offline", vault.create_api_key_for_operator(&command)).await;
         let key = made.map_err(|error| OpenError(error.to_string()));
+        vault.finish_work().await;
         vault.close().await;
         key
     }

@@ -37,8 +37,8 @@ use keyring::Keys;
 use policy::PolicyInForce;
 use work::{Work, patience};
 
-/// How long work that has begun may take to end when the vault closes.
-const CLOSE_WAIT: Duration = Duration::from_secs(25);
+/// How long the audit log may take to end when the vault closes: the database must still have time to close.
+const AUDIT_WAIT: Duration = Duration::from_secs(1);
 
 pub struct Vault {
     pub(super) store: Arc<Store>,
@@ -92,16 +92,25 @@ impl Vault {
         !self.work.tasks.is_empty()
     }
 
-    /// Waits until work in progress has ended, then closes the audit log and the database.
-    pub async fn close(&self) {
+    /// Accepts no more work, and waits until the work in progress has ended.
+    pub async fn finish_work(&self) {
         self.work.stopping.cancel();
         self.work.tasks.close();
-        if tokio::time::timeout(CLOSE_WAIT, self.work.tasks.wait()).await.is_err() {
-            tracing::warn!(left = self.work.tasks.len(), "work was still running when the vault closed");
+        self.work.tasks.wait().await;
+    }
+
+    /// Closes the audit log and the database. Work that still runs is lost like that of a killed process: another one
+    /// continues it.
+    pub async fn close(&self) {
+        let left = self.work.tasks.len();
+        if left > 0 {
+            tracing::warn!(left, "work was still running when the vault closed");
         }
         self.audit.stop_relay.cancel();
         self.audit.relay.close();
-        self.audit.relay.wait().await;
+        if tokio::time::timeout(AUDIT_WAIT, self.audit.relay.wait()).await.is_err() {
+            tracing::warn!("the audit log did not end in time: its last records follow at the next start");
+        }
         Arc::clone(&self.store).close().await;
     }
 
