@@ -71,6 +71,10 @@ impl Authority {
         self.server_until(End::Far)
     }
 
+    pub fn server_named(&self, names: &[&str]) -> Pair {
+        self.issue(names, ExtendedKeyUsagePurpose::ServerAuth, End::Far)
+    }
+
     pub fn server_until(&self, end: End) -> Pair {
         self.issue(&["localhost"], ExtendedKeyUsagePurpose::ServerAuth, end)
     }

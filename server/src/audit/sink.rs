@@ -42,10 +42,11 @@ impl Audit {
         Self { log_name: String::new(), queue: None, shared: Arc::new(Shared::new()) }
     }
 
-    /// Opens the log, seals a line that a crash tore, and begins a chain, which proves that the log can be written.
+    /// Opens the log, seals a line that a crash tore, and begins a chain, which proves that the log can be written. On a
+    /// full disk the log fails from the start, and begins its chain once there is room.
     ///
     /// # Errors
-    /// The sink can't be written, or another process writes it. The text is for the operator.
+    /// The sink can't be written for another reason, or another process writes it. The text is for the operator.
     pub fn open(config: &AuditConfig, key: MacKey, clock: Clock) -> Result<Self, AuditOpenError> {
         let target = match &config.sink {
             SinkConfig::Off => return Ok(Self::off()),
@@ -88,13 +89,18 @@ impl Audit {
             keep: config.keep,
             shared: Arc::clone(&shared),
             buffer: Vec::new(),
+            begun: false,
         };
-        writer.begin().map_err(|error| {
-            AuditOpenError(format!(
-                "the audit log {shown} can't be written: {error}; make room, choose another place by audit.file, or go \
-                 without a log by audit.sink = \"off\""
-            ))
-        })?;
+        match writer.begin() {
+            Ok(()) => {}
+            Err(error) if is_full(&error) && matches!(writer.target, Target::File(_)) => shared.fails(&error),
+            Err(error) => {
+                return Err(AuditOpenError(format!(
+                    "the audit log {shown} can't be written: {error}; choose another place by audit.file, or go without \
+                     a log by audit.sink = \"off\""
+                )));
+            }
+        }
         let (queue, jobs) = sync_channel(QUEUE);
         let flusher = Arc::clone(&shared);
         let started = thread::Builder::new()
@@ -177,6 +183,12 @@ impl Audit {
     pub fn take_surplus(&self) -> Vec<Surplus> {
         std::mem::take(&mut self.shared.progress().surplus)
     }
+}
+
+/// Whether there is no room now, which passes without a change of the configuration.
+fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
 fn unwritable(set: &FileSet, error: &io::Error) -> AuditOpenError {

@@ -55,10 +55,13 @@ pub(super) struct Writer {
     pub(super) keep: Option<usize>,
     pub(super) shared: Arc<Shared>,
     pub(super) buffer: Vec<u8>,
+    /// Whether the chain has its first record.
+    pub(super) begun: bool,
 }
 
 impl Writer {
-    /// Writes the first record of the chain, which proves that the log can be written.
+    /// Writes the first record of the chain, which proves that the log can be written. After a failure it may be called
+    /// again.
     pub(super) fn begin(&mut self) -> io::Result<()> {
         let mut record = AuditRecord::new(AuditKind::Opened, self.clock.now());
         let mut sealed = Vec::new();
@@ -88,8 +91,13 @@ impl Writer {
             }
         }
         self.buffer = sealed;
+        let before = self.head;
         self.head.append(&self.key, &body(&record), &mut self.buffer);
-        self.put()?;
+        if let Err(error) = self.put() {
+            self.head = before;
+            return Err(error);
+        }
+        self.begun = true;
         self.flush_now()
     }
 
@@ -136,6 +144,9 @@ impl Writer {
             return Ok(());
         }
         self.mend()?;
+        if !self.begun {
+            self.begin()?;
+        }
         let bytes: usize = kept.iter().map(|body| body.len() + 256).sum();
         self.rotate_before(bytes)?;
         let before = self.head;

@@ -48,7 +48,7 @@ Examples:
   token-vault jobs
       List the jobs, and how their latest runs went.
   token-vault healthcheck
-      Exit with 0 while the vault serves.
+      Exit with 0 while the vault answers calls.
 
 Configuration: a value comes from the defaults, the file of --config, the environment or flags; the later wins. \
 The key server.listen is TOKEN_VAULT__SERVER__LISTEN in the environment, and so on for every key. \
@@ -93,7 +93,7 @@ enum Command {
     Audit(audit::Command),
     /// Print every configuration key, as an example file or as a reference.
     Config(config::ConfigDocument),
-    /// Ask a running vault whether it serves: exit 0 if so, 1 if not.
+    /// Ask a running vault whether it answers calls, or whether it lives: exit 0 if so, 1 if not.
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Run a vault and a provider sandbox, and show the life of a token in the terminal.
     #[cfg(feature = "demo")]

@@ -11,7 +11,7 @@ const PREFIX: &str = "TOKEN_VAULT_";
 
 /// The variables that are not keys of the configuration: the command line, the client's examples and the tests read
 /// them.
-const OTHERS: [&str; 9] = [
+const OTHERS: [&str; 10] = [
     MASTER_KEY_ENV,
     "TOKEN_VAULT_CONFIG",
     "TOKEN_VAULT_ENDPOINT",
@@ -20,6 +20,7 @@ const OTHERS: [&str; 9] = [
     "TOKEN_VAULT_CA_FILE",
     "TOKEN_VAULT_CLIENT_CERT",
     "TOKEN_VAULT_CLIENT_KEY",
+    "TOKEN_VAULT_DOMAIN_NAME",
     "TOKEN_VAULT_HISTORIES",
 ];
 const TESTS: &str = "TOKEN_VAULT_TEST_";

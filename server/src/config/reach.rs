@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
-use super::defaults::{CERT_FILE, CERTIFICATES, DATA_DIR, KEY_FILE, LISTEN, OIDC_ROLES};
+use super::defaults::{ADMIN_LISTEN, CERT_FILE, CERTIFICATES, DATA_DIR, KEY_FILE, LISTEN, OIDC_ROLES};
 use super::reader::Reader;
 use super::{Config, ConfigError, Flags, environment, environment_names, with_flags};
 use crate::model::Role;
@@ -17,6 +17,8 @@ pub struct Reach {
     pub data_dir: PathBuf,
     /// Where gRPC listens, as configured: the port may be 0.
     pub listen: SocketAddr,
+    /// Where the probes listen, as configured: the port may be 0.
+    pub admin_listen: SocketAddr,
     /// Whether `server.tls` is configured, even if only in part.
     pub tls: bool,
     /// The file with the vault's certificate and its chain.
@@ -29,18 +31,25 @@ pub struct Reach {
 impl Reach {
     /// The URL of gRPC on this machine. `None`: the system picks a port at each start, so the port is not known here.
     pub fn url(&self) -> Option<String> {
-        if self.listen.port() == 0 {
-            return None;
-        }
-        // A vault that listens everywhere is reached by loopback.
-        let host = match self.listen.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-            ip => ip,
-        };
         let scheme = if self.tls { "https" } else { "http" };
-        Some(format!("{scheme}://{}", SocketAddr::new(host, self.listen.port())))
+        Some(format!("{scheme}://{}", here(self.listen)?))
     }
+
+    /// The address of the probes on this machine. `None`: the system picks a port.
+    pub fn probes(&self) -> Option<SocketAddr> {
+        here(self.admin_listen)
+    }
+}
+
+/// How a listener is reached on its own machine. `None`: its port is not known.
+fn here(listener: SocketAddr) -> Option<SocketAddr> {
+    // What listens everywhere is reached by loopback.
+    let host = match listener.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    (listener.port() != 0).then(|| SocketAddr::new(host, listener.port()))
 }
 
 impl Config {
@@ -50,7 +59,7 @@ impl Config {
         let mut reader = Reader::new(with_flags(figment, flags))?;
         environment::check(&mut reader, environment_names());
         let data_dir = reader.get(&DATA_DIR);
-        let listen = reader.get(&LISTEN);
+        let (listen, admin_listen) = (reader.get(&LISTEN), reader.get(&ADMIN_LISTEN));
         let certificate_file = reader.find(&CERT_FILE);
         let tls = certificate_file.is_some() || reader.find(&KEY_FILE).is_some();
         let mut tables = reader.tables(&CERTIFICATES);
@@ -59,7 +68,7 @@ impl Config {
             .into_iter()
             .any(|mut table| table.parsed("role", Role::parse).is_ok_and(|role| role == Role::Admin));
         reader.finish_what_was_read()?;
-        Ok(Reach { data_dir, listen, tls, certificate_file, admins_without_keys })
+        Ok(Reach { data_dir, listen, admin_listen, tls, certificate_file, admins_without_keys })
     }
 }
 
@@ -85,6 +94,21 @@ mod tests {
         ];
         for (text, url) in cases {
             assert_eq!(reach(text).unwrap().url().as_deref(), url, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_probes_are_asked_by_loopback_where_they_listen_everywhere() {
+        let cases = [
+            ("", Some("127.0.0.1:7444")),
+            ("server.admin_listen = '0.0.0.0:9001'", Some("127.0.0.1:9001")),
+            ("server.admin_listen = '[::]:9001'", Some("[::1]:9001")),
+            ("server.admin_listen = '192.0.2.1:9001'", Some("192.0.2.1:9001")),
+            ("server.admin_listen = '127.0.0.1:0'", None),
+        ];
+        for (text, probes) in cases {
+            let found = reach(text).unwrap().probes().map(|address| address.to_string());
+            assert_eq!(found.as_deref(), probes, "{text}");
         }
     }
 

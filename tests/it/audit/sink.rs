@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use token_vault_tests::SmallDisk;
 
+use crate::process::lifecycle::probe;
+
 use super::*;
 
 async fn a_full_disk_stops_secrets_and_changes_until_there_is_room(backend: Backend) {
@@ -74,6 +76,68 @@ async fn a_full_disk_stops_secrets_and_changes_on_postgres() {
         return;
     }
     a_full_disk_stops_secrets_and_changes_until_there_is_room(Backend::Postgres).await;
+}
+
+/// A start while the log's disk is full: the vault shows what it has, and does the rest once there is room.
+async fn a_full_disk_is_no_reason_not_to_start(backend: Backend) {
+    let world = World::builder(backend).prepare().await;
+    let folder = world.folder().join("small-disk");
+    let disk = SmallDisk::at(&folder, 256);
+    let log = folder.join("audit.jsonl");
+    let launch = world.launch().env("TOKEN_VAULT__AUDIT__FILE", log.display().to_string());
+    world.try_start_as(&launch).expect("there is room");
+    let id = world.admin().connect(ACME, &world.person("ana").long_lived_token()).await;
+    all_is_relayed(&world).await;
+    world.stop();
+    disk.fill();
+    // The last block of the old file has room for a few lines; a new file has none.
+    let fresh = folder.join("fresh.jsonl");
+    let launch = launch.env("TOKEN_VAULT__AUDIT__FILE", fresh.display().to_string());
+    world.try_start_as(&launch).expect("it starts on a full disk");
+    assert!(world.logs().contains("the audit log can't be written"), "not a word in the log");
+    let admin = world.admin();
+    assert_eq!(admin.list().await.expect("lists go on").tokens.len(), 1);
+    admin.get(&id).await.expect("metadata is no secret");
+    let feed = admin.watch_all().await;
+    feed.first(&id, Kind::Connected).await;
+    admin.fetch(&id).await.unwrap_err().is(Code::Unavailable, Reason::AuditUnavailable).has_retry();
+    let token = world.person("bob").long_lived_token();
+    admin.store(ACME, &token).await.unwrap_err().is(Code::Unavailable, Reason::AuditUnavailable).has_retry();
+    assert!(probe(&world, "/livez").await.contains("200"), "a restart would mend nothing");
+    assert!(probe(&world, "/readyz").await.contains("503"), "not all calls are answered");
+    let process = world.process(|process| process.id());
+
+    disk.free();
+    let limit = Duration::from_secs(60);
+    token_vault_tests::eventually_async("it works again", limit, async || admin.fetch(&id).await.ok()).await;
+    admin.store(ACME, &token).await.expect("changes too");
+    token_vault_tests::eventually_async("it is ready", limit, async || {
+        probe(&world, "/readyz").await.contains("200").then_some(())
+    })
+    .await;
+    assert_eq!(world.process(|process| process.id()), process, "without a restart");
+    all_is_relayed(&world).await;
+    let words =
+        ["audit", "verify", "--file", &log.display().to_string(), "--file", &fresh.display().to_string()];
+    let verified = launch.clone().env("TOKEN_VAULT__LOG__LEVEL", "warn").instead(words).run();
+    assert_eq!(verified.code, Some(0), "{verified:#?}");
+    world.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_is_no_reason_not_to_start_on_sqlite() {
+    if SmallDisk::rerun(module_path!(), "a_full_disk_is_no_reason_not_to_start_on_sqlite") {
+        return;
+    }
+    a_full_disk_is_no_reason_not_to_start(Backend::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_is_no_reason_not_to_start_on_postgres() {
+    if SmallDisk::rerun(module_path!(), "a_full_disk_is_no_reason_not_to_start_on_postgres") {
+        return;
+    }
+    a_full_disk_is_no_reason_not_to_start(Backend::Postgres).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -154,10 +218,10 @@ async fn a_sink_that_can_not_be_written_is_told_at_start() {
         assert_eq!(ended.code, Some(1), "{ended:#?}");
         ended.stderr
     };
-    let output = refused("/dev/full");
-    assert!(output.contains("/dev/full") && output.contains("audit.file"), "{output}");
-    let output = refused("/proc/audit.jsonl");
-    assert!(output.contains("/proc/audit.jsonl"), "{output}");
+    for place in ["/proc/audit.jsonl", "/dev/null/audit.jsonl"] {
+        let output = refused(place);
+        assert!(output.contains(place) && output.contains("audit.file"), "{output}");
+    }
     world.try_start_as(&world.launch()).expect("it starts with a file that can be written");
     let in_use = log_of(&world).display().to_string();
     let other = World::builder(Backend::Sqlite).prepare().await;

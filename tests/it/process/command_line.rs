@@ -24,11 +24,14 @@ fn free_address() -> String {
 async fn the_endpoint_follows_from_the_configuration_and_an_explicit_one_wins() {
     let world = World::start(Backend::Sqlite).await;
     let here = world.process(|process| process.grpc()).to_string();
-    let nowhere = free_address();
+    let probes = world.process(|process| process.admin()).to_string();
+    let (nowhere, no_probes) = (free_address(), free_address());
     let configured = |address: &str| {
         let file = world.folder().join(format!("{}.toml", address.replace(':', "-")));
         let data = world.data().display().to_string();
-        fs::write(&file, format!("data_dir = {data:?}\nserver.listen = {address:?}\n")).unwrap();
+        let admin = if address == here { &probes } else { &no_probes };
+        let text = format!("data_dir = {data:?}\n[server]\nlisten = {address:?}\nadmin_listen = {admin:?}\n");
+        fs::write(&file, text).unwrap();
         file
     };
     let run =
@@ -40,14 +43,18 @@ async fn the_endpoint_follows_from_the_configuration_and_an_explicit_one_wins() 
     assert_eq!(keys.code, Some(0), "the key is found in the data folder: {keys:?}");
     let gone = run(&["healthcheck"], &configured(&nowhere));
     assert_eq!(gone.code, Some(1), "another vault than the configured one must not answer: {gone:?}");
-    for word in [&format!("http://{nowhere}"), "refused", "serve", "--endpoint"] {
+    for word in [&format!("http://{no_probes}"), "refused", "serve", "--endpoint"] {
         assert!(gone.stderr.contains(word), "{word} is missing: {}", gone.stderr);
     }
     let explicit = run(&["healthcheck", "--endpoint", &format!("http://{here}")], &configured(&nowhere));
     assert_eq!(explicit.code, Some(0), "{explicit:?}");
-    let by_variable = Launch::new(["healthcheck"]).env("TOKEN_VAULT__SERVER__LISTEN", here.as_str()).run();
+    let port_unknown = |name: &str| Launch::new(["healthcheck"]).env(name, "127.0.0.1:0");
+    let admin = "TOKEN_VAULT__SERVER__ADMIN_LISTEN";
+    let by_variable = Launch::new(["healthcheck"]).env(admin, probes.as_str()).run();
     assert_eq!(by_variable.code, Some(0), "{by_variable:?}");
-    let unknown = Launch::new(["healthcheck"]).env("TOKEN_VAULT__SERVER__LISTEN", "127.0.0.1:0").run();
+    let by_grpc = port_unknown(admin).env("TOKEN_VAULT__SERVER__LISTEN", here.as_str()).run();
+    assert_eq!(by_grpc.code, Some(0), "{by_grpc:?}");
+    let unknown = port_unknown(admin).env("TOKEN_VAULT__SERVER__LISTEN", "127.0.0.1:0").run();
     assert!(unknown.code == Some(2) && unknown.stderr.contains("--endpoint"), "{unknown:?}");
 }
 

@@ -4,5 +4,6 @@ mod command_line;
 mod hardening;
 mod leaks;
 pub(crate) mod lifecycle;
+mod probes;
 mod screen;
 mod stopping;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use token_vault_tests::http2::{Frozen, PREFACE, SETTINGS};
 use token_vault_tests::prelude::*;
-use token_vault_tests::{Cluster, eventually};
+use token_vault_tests::{Cluster, Launch, Process, eventually};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -112,4 +112,28 @@ async fn a_stop_waits_for_no_database_that_hangs() {
     let frozen = world.cluster().freeze();
     stops_in_time(&world);
     drop(frozen);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_probes_tell_of_the_stop_until_it_is_over() {
+    let world = World::start(Backend::Sqlite).await;
+    hang(&world, Endpoint::DebugToken);
+    let (connector, token) = (world.connector().await, world.person("ana").long_lived_token());
+    let storing = tokio::spawn(async move { connector.store(ACME, &token).await });
+    eventually("the provider stalls", LIMIT, || world.sandbox.unanswered(Endpoint::DebugToken) > 0);
+    world.process(|process| process.terminate());
+    eventually("it tells that it stops", LIMIT, || world.logs().contains("stopping"));
+    assert!(super::lifecycle::probe(&world, "/readyz").await.contains("503"));
+    assert!(super::lifecycle::probe(&world, "/healthz").await.contains("200"));
+    let admin = world.process(|process| process.admin()).to_string();
+    let check = |word: &str| {
+        Launch::new(["healthcheck", word]).env("TOKEN_VAULT__SERVER__ADMIN_LISTEN", &admin).run()
+    };
+    assert_eq!(check("--live").code, Some(0));
+    let ready = check("--ready");
+    assert!(ready.code == Some(1) && ready.stderr.contains("stopping"), "{ready:?}");
+    let ended = world.process(Process::wait);
+    assert_eq!(ended.code(), Some(0), "{}", world.logs());
+    let _ = storing.await;
+    world.start_again();
 }

@@ -51,7 +51,7 @@ pub(super) struct EndpointArgs {
     #[arg(long, value_name = "FILE", env = "TOKEN_VAULT_CLIENT_KEY", requires = "client_cert")]
     client_key: Option<PathBuf>,
     /// The name that the vault's certificate must carry [default: the host of the endpoint].
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", env = "TOKEN_VAULT_DOMAIN_NAME")]
     domain_name: Option<String>,
 }
 
@@ -87,6 +87,11 @@ pub(super) struct Target {
 }
 
 impl EndpointArgs {
+    /// Whether an endpoint is named, in place of the one that follows from the configuration.
+    pub(super) fn is_named(&self) -> bool {
+        self.endpoint.is_some()
+    }
+
     /// Finds the endpoint and makes sure that it speaks what its URL says, before a key is sent there.
     pub(super) async fn target(&self, reach: &Reach) -> anyhow::Result<Target> {
         let target = self.resolve(reach)?;
@@ -302,6 +307,11 @@ impl Caller {
         }
         request
     }
+}
+
+/// The error of a command that could not reach `url`.
+pub(super) fn unreachable(url: &str, cause: impl std::fmt::Display) -> anyhow::Error {
+    Unreachable::new(url, cause).into()
 }
 
 /// Finds the vault's address in its configuration, for a command that needs no data folder.

@@ -20,7 +20,7 @@ settings! {
     ["server"] {
         /// Where gRPC listens. An address that other machines can reach needs TLS. Port 0 takes a free port.
         LISTEN: Checked<SocketAddr> = setting("server.listen", ADDRESS).default(DEFAULT_LISTEN).flag("--listen");
-        /// Where the HTTP probes `/healthz` and `/readyz` listen. They disclose nothing secret.
+        /// Where the HTTP probes `/livez` and `/readyz` listen. They disclose nothing secret.
         ADMIN_LISTEN: Checked<SocketAddr> = setting("server.admin_listen", ADDRESS).default("127.0.0.1:7444");
         /// Serve other machines without TLS, because something else encrypts the connection.
         ALLOW_PLAINTEXT: Switch = setting("server.allow_plaintext", Switch).default("false");

@@ -101,7 +101,7 @@ impl Vault {
         check_master_keys(&master, &record, &mut session).await?;
         let keys = Keys::load(source, config.break_glass.clone(), master, record, &mut session).await?;
         drop(session);
-        // A vault that can't write its audit log must not serve.
+        // Without room in its log the vault opens, and refuses what it would have to record until there is some.
         let audit = Audit::open(&config.audit, keys.audit.clone(), clock.clone())
             .map_err(|error| OpenError(error.to_string()))?;
         let audit = Arc::new(audit);
