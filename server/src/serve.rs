@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +18,7 @@ use crate::config::{Config, ConfigError};
 use crate::jobs;
 use crate::model::Clock;
 use crate::provider::follow_sandbox_clock;
-use crate::vault::Vault;
+use crate::vault::{KeyServiceWait, Vault};
 
 /// How long calls in flight and work in progress may take to end at shutdown. With [`LAST_WORDS`], [`CLOSE`] and the
 /// second that the runtime gives its threads (`cli::run`), a stop takes less than 8 s, because Docker kills after 10 s.
@@ -69,10 +69,22 @@ pub async fn run(config: Config, program: &str) -> anyhow::Result<()> {
         }
     }
     let providers = provider_configs.connect(&clock)?;
+    // The probes tell from the start on that the process lives, and is not ready.
+    let (tell_health, health) = watch::channel(false);
+    let mut admin = tokio::spawn(api::serve_admin_http(admin_listener, health, stop.clone()));
+    let waits = CancellationToken::new();
+    let wait = KeyServiceWait::UntilItIsBack(waits.clone());
+    let told = async {
+        waits.cancelled().await;
+        api::serve_before_opening(&grpc_listener, tls.clone(), limits.clone()).await;
+    };
     let (vault, first) = tokio::select! {
-        opened = Vault::open(vault_config, providers, clock) => opened?,
+        opened = Vault::open(vault_config, providers, clock, &wait) => opened?,
+        () = told => bail!("the gRPC server ended without being told to"),
         () = signals.next() => bail!("stopped while opening the vault"),
     };
+    tell_health.send_replace(*vault.health().borrow());
+    tokio::spawn(pass_on(vault.health(), tell_health));
     if let Some(file) = &first.master_key_file {
         tracing::warn!(file = %file.display(), "made a master key: back it up, because without it every secret is lost");
     }
@@ -88,7 +100,6 @@ pub async fn run(config: Config, program: &str) -> anyhow::Result<()> {
     let last_call = CancellationToken::new();
     let serving = api::serve(grpc_listener, tls, limits, vault.clone(), stop.clone(), last_call.clone());
     let mut grpc = tokio::spawn(serving);
-    let mut admin = tokio::spawn(api::serve_admin_http(admin_listener, vault.health(), stop.clone()));
     tokio::spawn({
         let (vault, stop) = (Arc::clone(&vault), stop.clone());
         async move { vault.follow_issuer(stop).await }
@@ -140,6 +151,16 @@ pub async fn run(config: Config, program: &str) -> anyhow::Result<()> {
             Ok(())
         }
         () = signals.next() => bail!("a second signal: stopped at once"),
+    }
+}
+
+/// Tells one channel what another one says.
+async fn pass_on(mut from: watch::Receiver<bool>, to: watch::Sender<bool>) {
+    loop {
+        to.send_replace(*from.borrow_and_update());
+        if from.changed().await.is_err() {
+            return;
+        }
     }
 }
 

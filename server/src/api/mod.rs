@@ -44,7 +44,8 @@ pub use listener::tls::{ClientAuth, Tls, TlsFiles};
 
 use crate::vault::Vault;
 use layers::{
-    Admission, Authenticator, admit, around, audit, authenticate, catch_panic, deadline, observe, translate,
+    Admission, Authenticator, admit, around, audit, authenticate, catch_panic, deadline, not_open, observe,
+    translate,
 };
 
 /// The services whose health is reported.
@@ -114,6 +115,17 @@ pub async fn serve(
     health_reports.abort();
     stopper.abort();
     Ok(())
+}
+
+/// Tells callers that the vault waits for its key service, until this future is dropped: they must not be left waiting.
+pub async fn serve_before_opening(listener: &TcpListener, tls: Option<Arc<Tls>>, limits: Limits) {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    for service in SERVICES {
+        reporter.set_service_status(service, ServingStatus::NotServing).await;
+    }
+    let layers = ServiceBuilder::new().layer(around((), observe)).layer(around((), not_open)).into_inner();
+    let services = layers.layer(Routes::new(health).prepare());
+    listener::serve(listener, services, tls, limits, CancellationToken::new()).await;
 }
 
 /// Server reflection, for `grpcurl`. The error details are registered too, so that it can print them.

@@ -13,9 +13,12 @@ pub enum WrapError {
     /// This process does not hold the master key of that id.
     #[error("this process does not hold the master key {0}")]
     NotHeld(String),
-    /// The key service can't be reached, or denies us.
+    /// The key service can't be reached, or has trouble of its own.
     #[error("{0}")]
     Unavailable(String),
+    /// The key service does not let us in, or its key is of no use here. Time alone does not change that.
+    #[error("{0}")]
+    Denied(String),
 }
 
 impl From<CorruptCiphertext> for WrapError {

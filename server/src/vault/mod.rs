@@ -48,7 +48,7 @@ pub use feed::watch::{Watch, WatchEvents, WatchItem, WatchMessage, WatchStart};
 pub use jobs::admin::{Job, ListJobRuns, RunJob};
 pub use jobs::rotate_key::{KeyToRotate, RotateKey};
 pub use keys::master_keys::MasterKeyState;
-pub use opening::config::{CallerPolicy, FirstStart, VaultConfig};
+pub use opening::config::{CallerPolicy, FirstStart, KeyServiceWait, VaultConfig};
 pub use opening::recover::Recovered;
 pub use position::NextPage;
 pub use provider_health::ProviderState;

@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -251,16 +252,32 @@ async fn a_master_key_in_the_key_service_wraps_rotates_and_may_be_away_for_a_whi
         admin.rotate_key(pb::RotateKeyRequest { key: Some(Key::Master(true)), ..Default::default() }).await;
     no.unwrap_err().is(Code::Unavailable, Reason::KeyServiceUnavailable).has_retry();
     world.stop();
-    let ended = world.try_start_as(&launch).unwrap_err();
-    assert_eq!(ended.code, Some(1));
-    assert!(
-        ended.stderr.contains("keys.transit") && ended.stderr.contains("can't be reached"),
-        "{}",
-        ended.stderr
-    );
+
+    // A start without the server can open no key. It says so to callers and to probes, and waits.
+    let (grpc, probes) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
+    let launch = launch
+        .env("TOKEN_VAULT__SERVER__LISTEN", grpc.as_str())
+        .env("TOKEN_VAULT__SERVER__ADMIN_LISTEN", probes.as_str());
+    let world = Arc::new(world);
+    let starting = tokio::task::spawn_blocking({
+        let (world, launch) = (Arc::clone(&world), launch.clone());
+        move || world.try_start_as(&launch)
+    });
+    let early = admin.through(World::channel_to(&format!("http://{grpc}")));
+    let told = eventually_async("callers are told", LIMIT, async || {
+        early.list().await.err().filter(|no| no.reason() == Reason::KeyServiceUnavailable.reason())
+    });
+    told.await.is(Code::Unavailable, Reason::KeyServiceUnavailable).has_retry();
+    let check = |word: &str| launch.clone().instead(["healthcheck", word]).run();
+    assert_eq!(check("--live").code, Some(0), "a restart would mend nothing");
+    let ready = check("--ready");
+    assert!(ready.code == Some(1) && ready.stderr.contains("NOT_SERVING"), "{ready:?}");
+    let grpc_health = Launch::new(["healthcheck", "--endpoint", format!("http://{grpc}").as_str()]).run();
+    assert!(grpc_health.code == Some(1) && grpc_health.stderr.contains("NOT_SERVING"), "{grpc_health:?}");
 
     bao.up();
-    world.try_start_as(&launch).unwrap();
+    starting.await.unwrap().expect("it starts by itself");
+    assert_eq!(check("--ready").code, Some(0));
     let admin = world.admin();
     assert_eq!(admin.secret(&ana).await, secret);
     bao.down();

@@ -7,6 +7,7 @@ mod authenticate;
 mod bodies;
 mod catch_panic;
 mod deadline;
+mod not_open;
 mod observe;
 mod rate_limits;
 mod translate;
@@ -26,6 +27,7 @@ pub(super) use audit::audit;
 pub(super) use authenticate::{Authenticator, authenticate};
 pub(super) use catch_panic::catch_panic;
 pub(super) use deadline::deadline;
+pub(super) use not_open::not_open;
 pub(super) use observe::observe;
 pub(super) use translate::translate;
 

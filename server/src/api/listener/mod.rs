@@ -10,6 +10,7 @@ mod peer;
 mod registry;
 pub(in crate::api) mod tls;
 
+use std::borrow::Borrow;
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
@@ -37,7 +38,7 @@ const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// Accepts connections until `stop`, then returns when the last one has ended. Dropping the future ends them at once.
 pub(super) async fn serve<S>(
-    listener: TcpListener,
+    listener: impl Borrow<TcpListener>,
     service: S,
     tls: Option<Arc<Tls>>,
     limits: Limits,
@@ -53,7 +54,7 @@ pub(super) async fn serve<S>(
     let (mut number, mut warned_at) = (0_u64, None::<Instant>);
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = listener.borrow().accept() => accepted,
             () = stop.cancelled() => break,
         };
         let (socket, address) = match accepted {

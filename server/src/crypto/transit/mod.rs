@@ -139,7 +139,7 @@ impl Transit {
             facts.kind.as_str(),
             "aes256-gcm96" | "aes128-gcm96" | "chacha20-poly1305" | "xchacha20-poly1305"
         ) {
-            return Err(WrapError::Unavailable(format!(
+            return Err(WrapError::Denied(format!(
                 "the key {} is of type {}, which does not authenticate what it encrypts; make one of type aes256-gcm96",
                 self.key, facts.kind
             )));

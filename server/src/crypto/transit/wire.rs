@@ -38,9 +38,8 @@ pub(super) enum Failed {
 impl Failed {
     pub(super) fn into_wrap(self) -> WrapError {
         match self {
-            Self::Unavailable(detail) | Self::Token(detail) | Self::Request(detail) => {
-                WrapError::Unavailable(detail)
-            }
+            Self::Unavailable(detail) => WrapError::Unavailable(detail),
+            Self::Token(detail) | Self::Request(detail) => WrapError::Denied(detail),
         }
     }
 }

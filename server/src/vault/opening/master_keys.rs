@@ -2,20 +2,23 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use backon::{ConstantBuilder, Retryable};
 use parking_lot::Mutex;
 
-use crate::crypto::{MasterKeys, Transit};
+use crate::crypto::{MasterKeys, Transit, WrapError};
 use crate::model::Secret;
 use crate::store::{Session, VaultRecord};
 use crate::vault::error::OpenError;
-use crate::vault::opening::config::VaultConfig;
+use crate::vault::opening::config::{KeyServiceWait, VaultConfig};
 use crate::vault::state::keyring::KeySource;
 
-/// How long a start waits for the key service.
+/// How long a start waits for a key service that does not let it in, and a command for one that is away.
 const KEY_SERVICE_WAIT: Duration = Duration::from_secs(10);
+/// A start that waits tries once a second, and says so once in this many tries.
+const TRIES_PER_LINE: u32 = 30;
 
 /// Checks that every master key which the database needs is configured, and is the right one.
 pub async fn check_master_keys(
@@ -81,17 +84,32 @@ pub fn key_source(config: &VaultConfig) -> Result<KeySource, OpenError> {
 }
 
 /// Waits for the key service, if one is configured. If no key needs the service, the vault starts without it.
-pub async fn find_key_service(master: &MasterKeys, needed: &[String]) -> Result<(), OpenError> {
+pub async fn find_key_service(
+    master: &MasterKeys,
+    needed: &[String],
+    wait: &KeyServiceWait,
+) -> Result<(), OpenError> {
     if !master.has_transit() {
         return Ok(());
     }
-    let began = Instant::now();
+    let (began, tries) = (Instant::now(), AtomicU32::new(0));
     let is_spare = || !needed.is_empty() && needed.iter().all(|id| master.holds(id));
     let found = (|| master.look(true))
         .retry(ConstantBuilder::default().with_delay(Duration::from_secs(1)).without_max_times())
         .when(|_| !is_spare())
-        .notify(|error, _| tracing::warn!(%error, "waiting for the key service"))
-        .adjust(|_, pause| pause.filter(|_| began.elapsed() <= KEY_SERVICE_WAIT))
+        .notify(|error, _| {
+            if tries.fetch_add(1, Ordering::Relaxed).is_multiple_of(TRIES_PER_LINE) {
+                tracing::warn!(%error, "waiting for the key service");
+            }
+            if let KeyServiceWait::UntilItIsBack(waits) = wait {
+                waits.cancel();
+            }
+        })
+        .adjust(|error, pause| {
+            let endless =
+                matches!((wait, error), (KeyServiceWait::UntilItIsBack(_), WrapError::Unavailable(_)));
+            pause.filter(|_| endless || began.elapsed() <= KEY_SERVICE_WAIT)
+        })
         .await;
     match found {
         Ok(_) => Ok(()),

@@ -13,7 +13,7 @@ use crate::store::{Abort, Registration, Store, StoreConfig, StoreError, migrate_
 use crate::vault::access::api_keys::{CreateApiKey, NewApiKey};
 use crate::vault::audit::relay::Relay;
 use crate::vault::error::{OpenError, VaultError};
-use crate::vault::opening::config::{FirstStart, VaultConfig};
+use crate::vault::opening::config::{FirstStart, KeyServiceWait, VaultConfig};
 use crate::vault::opening::first_start::{create_master_key, set_up};
 use crate::vault::opening::master_keys::{check_master_keys, find_key_service, key_source, no_key};
 use crate::vault::state::Vault;
@@ -53,6 +53,7 @@ impl Vault {
         config: VaultConfig,
         providers: Providers,
         clock: Clock,
+        wait: &KeyServiceWait,
     ) -> Result<(Arc<Self>, FirstStart), OpenError> {
         let issuer = match config.callers.oidc.clone().map(Issuer::new).transpose() {
             Ok(issuer) => issuer.map(Arc::new),
@@ -85,7 +86,7 @@ impl Vault {
         })?;
         if let Some(master) = &local {
             let needed = session.needed_master_keys().await.unwrap_or_default();
-            find_key_service(master, &needed).await?;
+            find_key_service(master, &needed, wait).await?;
         }
         let (master, record) = match known {
             Some(record) => (local.ok_or_else(|| no_key(&record))?, record),
@@ -174,7 +175,8 @@ impl Vault {
         config: VaultConfig,
         command: CreateApiKey,
     ) -> Result<NewApiKey, OpenError> {
-        let (vault, _) = Self::open(config, Providers::default(), Clock::system()).await?;
+        let (vault, _) =
+            Self::open(config, Providers::default(), Clock::system(), &KeyServiceWait::Briefly).await?;
         let made = vault.as_system("offline", vault.create_api_key_for_operator(&command)).await;
         let key = made.map_err(|error| OpenError(error.to_string()));
         vault.finish_work().await;

@@ -8,7 +8,8 @@ use token_vault::audit::{AuditConfig, SinkConfig, SyncMode};
 use token_vault::model::{Cron, Event, Policy, RenewalPolicy, Secret};
 use token_vault::provider::{GUIDE, Meta, MetaConfig, Provider, Providers};
 use token_vault::vault::{
-    CallerPolicy, Origin, Timetable, Vault, VaultConfig, WatchEvents, WatchItem, WatchLimits, WatchStart,
+    CallerPolicy, KeyServiceWait, Origin, Timetable, Vault, VaultConfig, WatchEvents, WatchItem, WatchLimits,
+    WatchStart,
 };
 use token_vault_tests::eventually_async;
 use tokio::runtime::Runtime;
@@ -129,7 +130,10 @@ impl World {
         // After a power cut, it takes a moment until the file is free.
         let vault = eventually_async("the vault opens", LIMIT, async || {
             let (config, providers, clock) = (self.config(), self.providers(), self.clock.clone());
-            let opened = runtime.spawn(Vault::open(config, providers, clock)).await.expect("no panic");
+            let opened = runtime
+                .spawn(async move { Vault::open(config, providers, clock, &KeyServiceWait::Briefly).await })
+                .await
+                .expect("no panic");
             match opened {
                 Ok((vault, _)) => Some(vault),
                 Err(error) if error.to_string().contains("in use") => None,
