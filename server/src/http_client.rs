@@ -44,9 +44,11 @@ impl ClientConfig<'_> {
             builder = builder.no_proxy();
         }
         if let Some(file) = self.ca_file {
-            let pem = fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+            // Its name is not repeated: what was written where the path belongs may be a secret.
+            let pem = fs::read(file)
+                .map_err(|error| format!("ca_file names a file that can't be read: {error}"))?;
             let certificates = Certificate::from_pem_bundle(&pem)
-                .map_err(|_| format!("{} holds no PEM certificates", file.display()))?;
+                .map_err(|_| "ca_file names a file without PEM certificates".to_owned())?;
             builder = builder.tls_certs_only(certificates);
         }
         builder.build().map_err(|error| format!("the HTTP client can't be set up: {error}"))

@@ -28,7 +28,7 @@ use figment::value::Dict;
 
 use crate::api::{ClientAuth, Limits, TlsFiles};
 use crate::audit::AuditConfig;
-use crate::model::{CertificateRule, Cron, Policy, RenewalPolicy, Secret, Timestamp, exposure_of};
+use crate::model::{CertificateRule, Cron, Policy, RenewalPolicy, Secret, exposure_of};
 use crate::oidc::OidcConfig;
 use crate::provider::{GUIDE, ProviderConfigs};
 use crate::telemetry::LogFormat;
@@ -319,11 +319,10 @@ fn log(reader: &mut Reader) -> Log {
     Log { format: reader.get(&LOG_FORMAT), level: reader.get(&LOG_LEVEL) }
 }
 
-fn cron(reader: &mut Reader, setting: &Setting<values::Cron>) -> Cron {
+fn cron(reader: &mut Reader, setting: &Setting<values::Cron>) -> Option<Cron> {
     let cron = reader.get(setting);
-    // The operator may want to switch the job off, or may have made a mistake.
-    if cron.next_after(Timestamp::EPOCH).is_none() {
-        reader.warn(format!("{} is never due: this job will not run", setting.name));
+    if cron.is_none() {
+        reader.warn(format!("{} is off: this job runs only when somebody asks for a run", setting.name));
     }
     cron
 }

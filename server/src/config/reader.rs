@@ -1,5 +1,6 @@
 //! Takes settings out of the merged sources one by one, and collects every mistake.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
@@ -9,7 +10,7 @@ use figment::{Figment, Profile, Provider, Source};
 use super::ConfigError;
 use super::declare::{Default, Setting, environment_name};
 use super::values::{Describe, List, Parse, Switch, Tables};
-use crate::model::{BadValue, Secret, exposure_of};
+use crate::model::{BadValue, Secret, exposure_of, shown_path};
 
 /// The merged sources. Reading a key removes it, so a key that is left at the end is unknown.
 pub(super) struct Reader {
@@ -58,7 +59,11 @@ impl Reader {
     pub(super) fn flag(&mut self, setting: &Setting<Switch>) -> bool {
         let default = matches!(setting.default, Default::Value("true"));
         let Some(value) = take(&mut self.left, setting.name) else { return default };
-        let flag = setting.kind.parse(&scalar(&value).unwrap_or_default());
+        let word = match &value {
+            Value::Bool(_, flag) => Some(flag.to_string()),
+            _ => scalar(&value),
+        };
+        let flag = setting.kind.parse(&word.unwrap_or_default());
         flag.unwrap_or_else(|rule| {
             self.mistake(setting.name, rule);
             default
@@ -67,25 +72,42 @@ impl Reader {
 
     /// The value of a setting; nothing when it is unset, empty or mistaken.
     pub(super) fn find<K: Parse>(&mut self, setting: &Setting<K>) -> Option<K::Value> {
-        let text = self.text(setting.name)?;
-        setting.kind.parse(&text).map_err(|rule| self.mistake(setting.name, rule)).ok()
+        let value = take(&mut self.left, setting.name)?;
+        let parsed = match scalar(&value).as_deref() {
+            Some("") if self.is_from_environment(setting.name) => return None,
+            Some("") => Err("is empty: give it a value, or remove the key".to_owned()),
+            Some(text) => setting.kind.parse(text),
+            None => Err(setting.kind.rule()),
+        };
+        parsed.map_err(|rule| self.mistake(setting.name, rule)).ok()
     }
 
-    /// The values of a list, or its default. Mistaken entries are left out.
+    /// The values of a list, or its default. Mistaken entries are left out. Only the environment may write a list as one
+    /// text with commas.
     pub(super) fn list<K: Parse>(&mut self, setting: &Setting<List<K>>) -> Vec<K::Value> {
         let key = setting.name;
-        let texts = match take(&mut self.left, key) {
-            None => match setting.default {
-                Default::Entries(entries) => Some(entries.iter().map(|&text| text.to_owned()).collect()),
-                Default::Value(_) | Default::Unset { .. } => return Vec::new(),
-            },
+        let default = || match setting.default {
+            Default::Entries(entries) => entries.iter().map(|&text| text.to_owned()).collect(),
+            Default::Value(_) | Default::Unset { .. } => Vec::new(),
+        };
+        let value = take(&mut self.left, key);
+        let is_text = value.as_ref().is_some_and(|value| !matches!(value, Value::Array(..)));
+        let texts = match value {
+            None => Some(default()),
             Some(Value::Array(_, values)) => values.iter().map(scalar).collect::<Option<Vec<_>>>(),
-            Some(value) => scalar(&value).map(|text| {
-                text.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
+            Some(value) if self.is_from_environment(key) => scalar(&value).map(|text| match text.as_str() {
+                "" => default(),
+                text => text
+                    .split(',')
+                    .map(|part| part.trim().to_owned())
+                    .filter(|part| !part.is_empty())
+                    .collect(),
             }),
+            Some(_) => None,
         };
         let Some(texts) = texts else {
-            self.mistake(key, "must be a list of texts");
+            let form = if is_text { "must be a list in brackets" } else { "must be a list of texts" };
+            self.mistake(key, format!("{form}: {}", setting.kind.allowed()));
             return Vec::new();
         };
         let mut parsed = Vec::new();
@@ -94,6 +116,10 @@ impl Reader {
                 Ok(value) => parsed.push(value),
                 Err(rule) => self.mistake(key, format!("[{at}] {rule}")),
             }
+        }
+        let different: HashSet<_> = texts.iter().collect();
+        if different.len() < texts.len() && !self.is_mistaken(key) {
+            self.mistake(key, "must name nothing twice");
         }
         let few = setting.kind.most.is_none_or(|most| (1..=most).contains(&texts.len()));
         if !few && !self.is_mistaken(key) {
@@ -117,16 +143,6 @@ impl Reader {
         dicts.into_iter().enumerate().map(table).collect()
     }
 
-    /// A text, or nothing when it is unset or empty.
-    fn text(&mut self, key: &str) -> Option<String> {
-        let value = take(&mut self.left, key)?;
-        let text = scalar(&value);
-        if text.is_none() {
-            self.mistake(key, "must be a single value");
-        }
-        text.filter(|text| !text.is_empty())
-    }
-
     /// Whether a file that holds a secret is one that others can't read; a missing one is. Notes the mistake.
     pub(super) fn is_private(&mut self, key: &str, file: &Path) -> bool {
         let exposed = exposure_of(file);
@@ -136,22 +152,23 @@ impl Reader {
         exposed.is_none()
     }
 
-    /// The one secret in a file, without the white space around it.
-    pub(super) fn secret(&mut self, key: &str, file: &Path) -> Option<Secret> {
-        let shown = file.display();
+    /// The one secret in a file, without the white space around it. `at` is the file's place among several.
+    pub(super) fn secret(&mut self, key: &str, at: Option<usize>, file: &Path) -> Option<Secret> {
         if !self.is_private(key, file) {
             return None;
         }
+        let at = at.map_or(String::new(), |at| format!("[{at}] "));
+        let shown = shown_path(file);
         let text = match fs::read_to_string(file) {
             Ok(text) => Secret::new(text),
             Err(error) => {
-                self.mistake(key, format!("names {shown}, which can't be read: {error}"));
+                self.mistake(key, format!("{at}names {shown}, which can't be read: {error}"));
                 return None;
             }
         };
         let trimmed = text.expose().trim();
         if trimmed.is_empty() || trimmed.len() > 256 || !trimmed.bytes().all(|b| b.is_ascii_graphic()) {
-            self.mistake(key, format!("names {shown}, which must hold one secret and nothing else"));
+            self.mistake(key, format!("{at}names {shown}, which must hold one secret and nothing else"));
             return None;
         }
         Some(Secret::new(trimmed.to_owned()))
@@ -172,14 +189,16 @@ impl Reader {
         if self.mistakes.is_empty() { Ok(()) } else { Err(ConfigError(self.mistakes)) }
     }
 
+    fn is_from_environment(&self, key: &str) -> bool {
+        self.figment.find_metadata(key).is_some_and(|metadata| metadata.name.contains("environment"))
+    }
+
     /// Describes for people where `key` was set.
     fn source(&self, key: &str) -> String {
         let Some(metadata) = self.figment.find_metadata(key) else { return String::new() };
         match &metadata.source {
             Some(Source::File(path)) => format!(" (in {})", path.display()),
-            _ if metadata.name.contains("environment") => {
-                format!(" (from {})", environment_name(key))
-            }
+            _ if self.is_from_environment(key) => format!(" (from {})", environment_name(key)),
             _ => " (from the command line)".to_owned(),
         }
     }
@@ -208,14 +227,13 @@ impl Table {
         parse(&text).inspect_err(|bad| self.mistake(key, &bad.rule))
     }
 
-    /// Texts, or one.
-    pub(super) fn texts(&mut self, key: &str) -> Result<Vec<String>, BadValue> {
-        let texts = match self.left.remove(key) {
+    /// A list of texts, or the one word that stands for a list.
+    pub(super) fn texts(&mut self, key: &str, word: &str) -> Option<Vec<String>> {
+        match self.left.remove(key) {
             None => Some(Vec::new()),
             Some(Value::Array(_, values)) => values.iter().map(scalar).collect(),
-            Some(value) => scalar(&value).map(|text| vec![text]),
-        };
-        texts.ok_or_else(|| BadValue::new("must be a list of texts"))
+            Some(value) => scalar(&value).filter(|text| text == word).map(|text| vec![text]),
+        }
     }
 
     /// Passes the mistakes, unknown keys included, on to `reader` as mistakes of `list`.
@@ -241,15 +259,15 @@ fn take(dict: &mut Dict, key: &str) -> Option<Value> {
     value
 }
 
-/// Text as it is; numbers as they are written, since the environment's `TOKEN_VAULT__…=1020` is one.
+/// Text as it is; whole numbers as they are written, since the environment's `TOKEN_VAULT__…=1020` is one. No key takes
+/// anything else, except a switch.
 fn scalar(value: &Value) -> Option<String> {
     match value {
         Value::String(_, text) => Some(text.trim().to_owned()),
         Value::Char(_, character) => Some(character.to_string()),
-        Value::Bool(_, flag) => Some(flag.to_string()),
         Value::Num(_, number) => whole(*number),
         Value::Empty(..) => Some(String::new()),
-        Value::Dict(..) | Value::Array(..) => None,
+        Value::Bool(..) | Value::Dict(..) | Value::Array(..) => None,
     }
 }
 

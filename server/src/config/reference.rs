@@ -17,11 +17,12 @@ const INTRODUCTION: &str = "\
 
 Values come from four places, and the later wins: the defaults, one TOML file (`--config FILE`), the environment, and
 flags. The key `server.listen` is `TOKEN_VAULT__SERVER__LISTEN` in the environment, and so on for every key: upper case,
-with two underscores for each dot. A list is written there as in TOML (`[\"1d\", \"2d\"]`) or with commas (`1d,2d`).
+with two underscores for each dot. A list is written there as in TOML (`[\"1d\", \"2d\"]`) or with commas (`1d,2d`); the
+file takes only the first form. An empty variable is as good as none; the file may leave no key empty.
 
 The vault reads the configuration once, at start. It refuses unknown keys, and lists all mistakes at once, each with its
-key and the place where it was set. Secrets are read from files that the configuration names. Relative paths start at
-the working directory of the process. Lengths of time are written as `10s`, `15m`, `36h`, `7d` or `1h 30m`.
+key and the place where it was set. Secrets are read from files that the configuration names; a secret in the place of
+such a file is refused and not repeated. Relative paths start at the working directory of the process. Lengths of time are written as `10s`, `15m`, `36h`, `7d` or `1h 30m`.
 
 [`token-vault.example.toml`](token-vault.example.toml) has every key with its default; `token-vault config --example`
 prints it.

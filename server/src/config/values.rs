@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::model;
+use crate::model::{self, Timestamp};
 use crate::provider::is_loopback;
 use crate::telemetry;
 
@@ -126,8 +126,36 @@ impl Parse for FilePath {
     type Value = PathBuf;
 
     fn parse(&self, text: &str) -> Result<PathBuf, String> {
-        Ok(PathBuf::from(text))
+        if is_path(text) {
+            Ok(PathBuf::from(text))
+        } else {
+            Err(format!(
+                "{}; what stands there looks like a secret itself, which belongs into a file (a file of such a name in \
+                 the working directory is ./NAME)",
+                self.rule()
+            ))
+        }
     }
+}
+
+/// The longest path that the system opens.
+const LONGEST_PATH: usize = 4_096;
+/// From this length on, a word of letters and digits alone is more likely a secret than the name of a file.
+const SHORTEST_SECRET: usize = 20;
+
+/// Whether `text` can be a path. Secrets that stand where their file's path belongs would otherwise become names of
+/// files, which are in logs and messages.
+fn is_path(text: &str) -> bool {
+    const SECRETS: [&str; 8] =
+        ["tvk1:", "tva_", "tvbg1-sealing:", "tvbg1-opening:", "-----BEGIN", "hvs.", "hvb.", "hvr."];
+    let is_word = text.len() >= SHORTEST_SECRET
+        && text.bytes().any(|byte| byte.is_ascii_digit())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+=_".contains(&byte));
+    (1..LONGEST_PATH).contains(&text.len())
+        && !text.chars().any(char::is_control)
+        && !SECRETS.iter().any(|secret| text.starts_with(secret))
+        && !is_word
+        && uuid::Uuid::parse_str(text).is_err()
 }
 
 /// One of several names.
@@ -154,31 +182,44 @@ impl<T: Copy> Parse for Choice<T> {
     }
 }
 
-/// The times of a job, as a cron expression.
+/// The times of a job, as a cron expression. `None`: the job is switched off.
 #[derive(Clone, Copy)]
 pub(super) struct Cron;
 
+/// The word that switches a job off.
+const NO_TIMES: &str = "off";
+
 impl Describe for Cron {
     fn allowed(&self) -> String {
-        "a cron expression".to_owned()
+        format!("a cron expression, or {NO_TIMES}")
     }
 }
 
 impl Parse for Cron {
-    type Value = model::Cron;
+    type Value = Option<model::Cron>;
 
-    fn parse(&self, text: &str) -> Result<model::Cron, String> {
-        model::Cron::parse(text).map_err(|error| error.to_string())
+    fn parse(&self, text: &str) -> Result<Option<model::Cron>, String> {
+        if text == NO_TIMES {
+            return Ok(None);
+        }
+        let cron =
+            model::Cron::parse(text).map_err(|error| format!("{error}; {NO_TIMES} switches the job off"))?;
+        match cron.next_after(Timestamp::EPOCH) {
+            Some(_) => Ok(Some(cron)),
+            None => Err(format!(
+                "is never due, since there is no such day: give another one, or write {NO_TIMES} to switch the job off"
+            )),
+        }
     }
 }
 
-/// A level, or directives for parts of the program.
+/// A level, or levels of parts of the program.
 #[derive(Clone, Copy)]
 pub(super) struct LogLevel;
 
 impl Describe for LogLevel {
     fn allowed(&self) -> String {
-        "a level (error, warn, info, debug, trace) or directives".to_owned()
+        "a level (error, warn, info, debug, trace), or a list of levels of parts".to_owned()
     }
 
     fn such_as(&self) -> &'static str {

@@ -36,7 +36,7 @@ pub use id::{
 pub use policy::{Policy, RenewalPolicy};
 pub use refusal::{Misconfiguration, Refusal, RefusalKind, RefusalReason};
 pub use remedy::{Fixer, Guide, Matter, Refused, Remedy, Severity};
-pub use secret::{Fingerprint, Sealed, Secret, exposure_of, read_secret_file};
+pub use secret::{Fingerprint, Sealed, Secret, exposure_of, read_secret_file, shown_path};
 pub use time::{Clock, Timestamp};
 #[cfg(test)]
 pub(crate) use token::fixture;

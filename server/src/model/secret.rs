@@ -61,6 +61,23 @@ pub fn read_secret_file(file: &Path) -> io::Result<Secret> {
     fs::read_to_string(file).map(Secret::new)
 }
 
+/// How a file is named in messages: by its path if something is there, otherwise by the deepest folder on the way that is
+/// there. What was written where a path belongs may be the secret itself.
+pub fn shown_path(file: &Path) -> String {
+    let is_there = |path: &Path| match fs::symlink_metadata(path) {
+        Ok(_) => true,
+        Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
+    };
+    if is_there(file) {
+        return file.display().to_string();
+    }
+    let folder = file.ancestors().skip(1).find(|folder| !folder.as_os_str().is_empty() && is_there(folder));
+    match folder {
+        Some(folder) => format!("a file below {}", folder.display()),
+        None => "a file below the working directory".to_owned(),
+    }
+}
+
 /// A secret as the database may hold it. `crypto` makes one from a [`Secret`], and `store` accepts
 /// nothing else: plaintext cannot be saved.
 #[derive(Clone, PartialEq, Eq)]
@@ -103,6 +120,21 @@ mod tests {
             assert_eq!(refused.is_some(), mode % 8 != 0, "{mode:o}: {refused:?}");
             assert!(refused.is_none_or(|why| why.contains("chmod 600") && why.contains("0440")));
         }
+    }
+
+    #[test]
+    fn a_path_is_shown_only_as_far_as_it_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let (here, file) = (folder.path(), folder.path().join("app.secret"));
+        let below = format!("a file below {}", here.display());
+        assert_eq!(shown_path(&file), below);
+        assert_eq!(shown_path(&here.join("dGhpcw/aXMgYS/c2VjcmV0")), below);
+        fs::write(&file, "").unwrap();
+        assert_eq!(shown_path(&file), file.display().to_string());
+        for secret in ["0123456789abcdef", "c2Vj/cmV0", ""] {
+            assert_eq!(shown_path(Path::new(secret)), "a file below the working directory");
+        }
+        assert_eq!(shown_path(Path::new("/c2VjcmV0")), "a file below /");
     }
 
     #[test]

@@ -50,10 +50,11 @@ impl JobKind {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timetable {
-    pub meta_token_expiry: Cron,
-    pub rotation: Cron,
-    pub event_retention: Cron,
-    pub housekeeping: Cron,
+    /// The times of each job; `None` for one that is switched off.
+    pub meta_token_expiry: Option<Cron>,
+    pub rotation: Option<Cron>,
+    pub event_retention: Option<Cron>,
+    pub housekeeping: Option<Cron>,
     /// How long due work may wait before the watchdog announces it as overdue.
     pub overdue_after: Duration,
     /// How many connections the daily sweep asks about at once.
@@ -61,19 +62,19 @@ pub struct Timetable {
 }
 
 impl Timetable {
-    /// `None` for a job that always runs, or that something else starts.
+    /// `None` for a job that always runs, that something else starts, or that is switched off.
     pub const fn cron(&self, job: JobKind) -> Option<&Cron> {
         match job {
-            JobKind::MetaTokenExpiry => Some(&self.meta_token_expiry),
-            JobKind::Rotation => Some(&self.rotation),
+            JobKind::MetaTokenExpiry => self.meta_token_expiry.as_ref(),
+            JobKind::Rotation => self.rotation.as_ref(),
             JobKind::ExpiryDeadlines
             | JobKind::PolicyChange
             | JobKind::MasterKeyRotation
             | JobKind::DataKeyRotation
             | JobKind::BreakGlass
             | JobKind::Shredding => None,
-            JobKind::EventRetention => Some(&self.event_retention),
-            JobKind::Housekeeping => Some(&self.housekeeping),
+            JobKind::EventRetention => self.event_retention.as_ref(),
+            JobKind::Housekeeping => self.housekeeping.as_ref(),
         }
     }
 }

@@ -61,8 +61,8 @@ on_both_databases! {
     // their own.
     with |builder| builder
         .moving_time()
-        .config("jobs.meta_token_expiry", "0 0 0 30 2 *")
-        .config("jobs.rotation", "0 0 0 30 2 *");
+        .config("jobs.meta_token_expiry", "off")
+        .config("jobs.rotation", "off");
 
     async fn a_token_that_the_provider_extends_is_renewed_in_time(world: World) {
         let cast = cast(&world).await;

@@ -5,5 +5,6 @@ mod hardening;
 mod leaks;
 pub(crate) mod lifecycle;
 mod probes;
+mod mistakes;
 mod screen;
 mod stopping;

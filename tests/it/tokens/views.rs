@@ -37,8 +37,8 @@ fn same(event: &pb::ExpiryEvent, token: &pb::Token) {
 on_both_databases! {
     with |builder| builder
         .moving_time()
-        .config("jobs.meta_token_expiry", "0 0 0 30 2 *")
-        .config("jobs.rotation", "0 0 0 30 2 *");
+        .config("jobs.meta_token_expiry", "off")
+        .config("jobs.rotation", "off");
 
     async fn a_ceiling_is_shown_from_the_moment_it_is_met(world: World) {
         let ana = world.person("ana");

@@ -19,7 +19,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
 use zeroize::Zeroizing;
 
-use crate::model::{CertificateName, ClientCertificate, Clock, Timestamp, exposure_of};
+use crate::model::{CertificateName, ClientCertificate, Clock, Timestamp, exposure_of, shown_path};
 
 /// A certificate that expires sooner than this is warned about, at start and once a day.
 const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
@@ -53,7 +53,7 @@ pub struct TlsFiles {
 
 /// What is wrong with a file, and which configuration key names it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{key} names {}, which {why}", file.display())]
+#[error("{key} names {}, which {why}", shown_path(file))]
 pub struct TlsProblem {
     key: &'static str,
     file: PathBuf,

@@ -5,7 +5,7 @@ use crate::config::values::{Cron, Length, Number};
 
 settings! {
     /// Cron expressions have six fields, in UTC: second, minute, hour, day of month, month, day of week. Where both
-    /// kinds of days are limited, either is enough. An expression that is never due switches its job off.
+    /// kinds of days are limited, either is enough. `off` switches a job off; an expression that is never due is refused.
     ["jobs"] {
         /// When every connection is due for validation with its provider.
         META_TOKEN_EXPIRY_JOB: Cron = setting("jobs.meta_token_expiry", Cron).default("0 0 6 * * *");

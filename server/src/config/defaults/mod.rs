@@ -46,4 +46,13 @@ pub(super) fn sections() -> impl Iterator<Item = &'static Section> {
 }
 
 const FILE: FilePath = FilePath("the path of a file");
-const TEXT: Checked<String> = Checked { allowed: "a text", such_as: "", parse: |text| Some(text.to_owned()) };
+const TEXT: Checked<String> = Checked {
+    allowed: "a text of 1 to 256 characters, without control characters",
+    such_as: "",
+    parse: text,
+};
+
+fn text(text: &str) -> Option<String> {
+    let good = (1..=256).contains(&text.chars().count()) && !text.chars().any(char::is_control);
+    good.then(|| text.to_owned())
+}

@@ -30,5 +30,6 @@ const DATABASE: Checked<String> = Checked {
 fn database(text: &str) -> Option<String> {
     let known = ["sqlite:", "postgres://", "postgresql://"];
     let good = known.iter().any(|scheme| text.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()));
-    good.then(|| text.to_owned())
+    let server_can_be_found = text.starts_with("sqlite:") || url::Url::parse(text).is_ok();
+    (good && server_can_be_found).then(|| text.to_owned())
 }

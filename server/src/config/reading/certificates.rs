@@ -37,7 +37,7 @@ fn rule(reader: &mut Reader, mut table: Table, before: &[CertificateRule]) -> Op
         );
     }
     let role = table.parsed("role", Role::parse);
-    let workspaces = table.texts("workspaces").and_then(|texts| workspaces(&texts));
+    let workspaces = workspaces(&mut table);
     if let Ok(san) = &san
         && before.iter().any(|rule| rule.san == *san)
     {
@@ -59,11 +59,16 @@ fn rule(reader: &mut Reader, mut table: Table, before: &[CertificateRule]) -> Op
     })
 }
 
-/// The workspaces of these names, or `all`.
-pub(super) fn workspaces(texts: &[String]) -> Result<WorkspaceSet, BadValue> {
-    match texts {
-        [] => Err(BadValue::new("must be \"all\", or a list of at least one workspace")),
-        [all] if all == "all" => Ok(WorkspaceSet::All),
+/// The workspaces in a table's key `workspaces`.
+pub(super) fn workspaces(table: &mut Table) -> Result<WorkspaceSet, BadValue> {
+    const ALL: &str = "all";
+    let rule = || BadValue::new("must be \"all\", or a list of at least one workspace");
+    match table.texts("workspaces", ALL).ok_or_else(rule)?.as_slice() {
+        [] => Err(rule()),
+        [all] if all == ALL => Ok(WorkspaceSet::All),
+        names if names.iter().any(|name| name == ALL) => {
+            Err(BadValue::new("must be \"all\" alone, or a list without it"))
+        }
         names => names
             .iter()
             .map(|name| WorkspaceId::parse(name.clone()))

@@ -7,7 +7,7 @@ use crate::config::defaults::{
 };
 use crate::config::reader::Reader;
 use crate::config::{Keys, MASTER_KEY_ENV};
-use crate::model::Secret;
+use crate::model::{Secret, shown_path};
 use crate::vault::{BreakGlassSealingKey, TransitConfig, TransitLogin};
 
 pub(in crate::config) fn read(reader: &mut Reader, master_key: Option<Secret>) -> Keys {
@@ -22,9 +22,9 @@ pub(in crate::config) fn read(reader: &mut Reader, master_key: Option<Secret>) -
         );
     }
     let break_glass = reader.find(&SEALING_KEY_FILE).and_then(|file| {
-        let key = BreakGlassSealingKey::parse(&reader.secret(SEALING_KEY_FILE.name, &file)?);
+        let key = BreakGlassSealingKey::parse(&reader.secret(SEALING_KEY_FILE.name, None, &file)?);
         let name = SEALING_KEY_FILE.name;
-        key.map_err(|error| reader.mistake(name, format!("{} {error}", file.display()))).ok()
+        key.map_err(|error| reader.mistake(name, format!("names {}, which {error}", shown_path(&file)))).ok()
     });
     Keys { master_key_file, master_key, transit: transit(reader), break_glass }
 }
@@ -33,7 +33,7 @@ fn transit(reader: &mut Reader) -> Option<TransitConfig> {
     let address = reader.find(&TRANSIT_ADDRESS);
     let mount = reader.get(&TRANSIT_MOUNT);
     let key = reader.get(&TRANSIT_KEY);
-    let namespace = reader.find(&TRANSIT_NAMESPACE).unwrap_or_default();
+    let namespace = reader.find(&TRANSIT_NAMESPACE);
     let token_file = reader.find(&TRANSIT_TOKEN_FILE);
     let role_id = reader.find(&TRANSIT_ROLE_ID);
     let secret_id_file = reader.find(&TRANSIT_SECRET_ID_FILE);
@@ -45,7 +45,9 @@ fn transit(reader: &mut Reader) -> Option<TransitConfig> {
             reader.is_private(key, file);
         }
     }
-    let any = token_file.is_some() || role_id.is_some() || secret_id_file.is_some() || ca_file.is_some();
+    let any = [&token_file, &secret_id_file, &ca_file].into_iter().any(Option::is_some)
+        || role_id.is_some()
+        || namespace.is_some();
     let Some(address) = address else {
         if any && !reader.is_mistaken(TRANSIT_ADDRESS.name) {
             reader.mistake(TRANSIT_ADDRESS.name, "must be set where another key of keys.transit is");
@@ -63,5 +65,5 @@ fn transit(reader: &mut Reader) -> Option<TransitConfig> {
             return None;
         }
     };
-    Some(TransitConfig { address, mount, key, namespace, login, ca_file })
+    Some(TransitConfig { address, mount, key, namespace: namespace.unwrap_or_default(), login, ca_file })
 }

@@ -1,5 +1,6 @@
 //! Section `providers.meta`: the app at Meta, and its secrets, read from their files.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::defaults::{
@@ -25,6 +26,13 @@ pub(in crate::config) fn read(reader: &mut Reader) -> Option<MetaApp> {
     let required_scopes = reader.list(&META_REQUIRED_SCOPES);
     let optional_scopes = reader.list(&META_OPTIONAL_SCOPES);
 
+    if optional_scopes.iter().any(|scope| required_scopes.contains(scope)) {
+        let required = META_REQUIRED_SCOPES.name;
+        reader.mistake(
+            META_OPTIONAL_SCOPES.name,
+            format!("must name no scope that {required} names too: remove it from one of the two"),
+        );
+    }
     if follow_sandbox_clock {
         let name = META_FOLLOW_SANDBOX_CLOCK.name;
         if !is_loopback(&graph_url) && !reader.is_mistaken(META_GRAPH_URL.name) {
@@ -37,7 +45,8 @@ pub(in crate::config) fn read(reader: &mut Reader) -> Option<MetaApp> {
         reader.warn(format!("{name}: time is the sandbox's; never in production"));
     }
     let (id, secrets) = (META_APP_ID.name, META_APP_SECRET_FILES.name);
-    let app_secrets: Vec<Secret> = files.iter().filter_map(|file| reader.secret(secrets, file)).collect();
+    let read = |(at, file): (usize, &PathBuf)| reader.secret(secrets, Some(at), file);
+    let app_secrets: Vec<Secret> = files.iter().enumerate().filter_map(read).collect();
     let app_id = match (app_id, files.is_empty()) {
         (Some(app_id), false) => app_id,
         (Some(_), true) => {

@@ -29,7 +29,13 @@ pub(in crate::config) fn read(reader: &mut Reader) -> Option<OidcConfig> {
     let refresh_at_most_every = reader.get(&OIDC_REFRESH_AT_MOST_EVERY);
     let stale_for = reader.get(&OIDC_STALE_FOR);
     let Some(issuer) = issuer else {
-        let any = audience.is_some() || !roles.is_empty() || !rules.is_empty() || jwks_uri.is_some();
+        let any = audience.is_some()
+            || jwks_uri.is_some()
+            || ca_file.is_some()
+            || workspaces_claim.is_some()
+            || everywhere
+            || !roles.is_empty()
+            || !rules.is_empty();
         if any && !reader.is_mistaken(OIDC_ISSUER.name) {
             reader.mistake(OIDC_ISSUER.name, "must be set where another key of auth.oidc is");
         }
@@ -112,7 +118,7 @@ fn workspaces(reader: &mut Reader) -> Vec<WorkspaceRule> {
     let mut rules = Vec::new();
     for mut table in reader.tables(&OIDC_WORKSPACES) {
         let value = table.parsed("value", value);
-        let places = table.texts("workspaces").and_then(|texts| certificates::workspaces(&texts));
+        let places = certificates::workspaces(&mut table);
         if let Err(bad) = &places {
             table.mistake("workspaces", &bad.rule);
         }

@@ -33,6 +33,9 @@ pub(in crate::config) fn read(reader: &mut Reader) -> Server {
             );
         }
     }
+    if admin_listen == listen && listen.port() != 0 && !reader.is_mistaken(LISTEN.name) {
+        reader.mistake(ADMIN_LISTEN.name, format!("must be another address or port than {}", LISTEN.name));
+    }
     if !admin_listen.ip().is_loopback() && !remote_admin {
         reader.mistake(
             ADMIN_LISTEN.name,

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use super::wire::{Failed, Reply, Wire, wipe};
-use crate::model::{Secret, read_secret_file};
+use crate::model::{Secret, read_secret_file, shown_path};
 
 /// Pause before the second and last try of a request: the service may be electing a leader.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -146,7 +146,7 @@ impl Session {
     async fn log_in(&self) -> Result<Held, Failed> {
         let read = |file: &PathBuf| match read_secret_file(file) {
             Ok(text) => Ok(Secret::new(text.expose().trim().to_owned())),
-            Err(error) => Err(Failed::Unavailable(format!("cannot read {}: {error}", file.display()))),
+            Err(error) => Err(Failed::Unavailable(format!("cannot read {}: {error}", shown_path(file)))),
         };
         let not_understood =
             |_| Failed::Unavailable("the key service's answer to a login is not understood".into());

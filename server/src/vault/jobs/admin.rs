@@ -22,7 +22,8 @@ const RETRY: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Job {
     pub name: &'static str,
-    /// Six fields, seconds first, in UTC. Empty for a job that something else starts.
+    /// Six fields, seconds first, in UTC. Empty for a job that something else starts, or that is
+    /// switched off.
     pub cron: String,
     pub next_run_at: Option<Timestamp>,
     pub last_run: Option<JobRun>,

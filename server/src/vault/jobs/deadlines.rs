@@ -91,7 +91,7 @@ impl Vault {
         let now = self.clock.now();
         let too_long = self.jobs.timetable.overdue_after;
         // Where validations are switched off, none is overdue.
-        let validated_before = match self.jobs.timetable.meta_token_expiry.next_after(now) {
+        let validated_before = match self.jobs.timetable.meta_token_expiry {
             Some(_) => now - UNCHECKED.saturating_sub(too_long).max(VALIDATED_EVERY),
             None => Timestamp::from_micros(i64::MIN),
         };

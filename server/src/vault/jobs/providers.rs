@@ -227,7 +227,7 @@ impl Vault {
             .await?;
         tracing::info!(%provider, rearmed, "the provider works again");
         // Validations go on by themselves. Renewals would wait for their next slot.
-        if self.jobs.timetable.rotation.next_after(now).is_some()
+        if self.jobs.timetable.rotation.is_some()
             && !self.store.read().await?.due_renewals(now, &[], 1).await?.is_empty()
         {
             self.begin_run(JobKind::Rotation, now, RunCause::Request).await?;

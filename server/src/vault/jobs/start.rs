@@ -54,7 +54,7 @@ impl Vault {
         }
         let Some(cron) = self.jobs.timetable.cron(job) else {
             drop(session);
-            // Whatever triggers such a job also begins its run. Work without a run is left over: the process died in
+            // Whatever triggers a job without slots also begins its run. Work without a run is left over: the process died in
             // between, or the run had already passed that row.
             return match self.has_work_left(job).await? {
                 true => self.begin_run(job, self.clock.now(), RunCause::Request).await,

@@ -11,7 +11,7 @@ use crate::crypto::{
     KeyBinding, MacKey, MasterKeys, PresentedKey, RawKey, create_key_file, create_secret_file, fresh_key_id,
     mint_api_key,
 };
-use crate::model::{Clock, Role, Secret, WorkspaceSet, read_secret_file};
+use crate::model::{Clock, Role, Secret, WorkspaceSet, read_secret_file, shown_path};
 use crate::store::{
     Abort, ApiKeyFacts, ApiKeyRecord, Backend, MasterKeyRecord, Origin, Store, VaultKeyPurpose, VaultRecord,
     WrappedKey,
@@ -38,7 +38,7 @@ pub fn create_master_key(
     }
     let path = config.master_key_file.clone().unwrap_or_else(|| default_key_file(config));
     let line = create_key_file(&path, &fresh_key_id()).map_err(|error| {
-        OpenError(format!("cannot write the master key file {}: {error}", path.display()))
+        OpenError(format!("cannot write the master key file {}: {error}", shown_path(&path)))
     })?;
     first.master_key_file = Some(path);
     MasterKeys::parse(&line).map_err(|error| OpenError(error.to_string()))
@@ -142,7 +142,10 @@ fn bootstrap_key(config: &VaultConfig) -> Result<(Secret, Option<PathBuf>), Open
     let trimmed = |text: Secret| Secret::new(text.expose().trim().to_owned());
     if let Some(path) = &config.bootstrap_key_file {
         return read_secret_file(path).map(|text| (trimmed(text), None)).map_err(|error| {
-            OpenError(format!("cannot read auth.bootstrap_key_file {}: {error}", path.display()))
+            OpenError(format!(
+                "cannot read auth.bootstrap_key_file, which names {}: {error}",
+                shown_path(path)
+            ))
         });
     }
     let path = config.data_dir.join("bootstrap-admin.key");

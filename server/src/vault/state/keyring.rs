@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::crypto::{
     BreakGlassSealingKey, DataKey, KeyBinding, MacKey, MasterKeys, RawKey, Transit, WrapError,
 };
-use crate::model::{Secret, WorkspaceId, read_secret_file};
+use crate::model::{Secret, WorkspaceId, read_secret_file, shown_path};
 use crate::store::{
     BreakGlassWrap, KeyPurpose, Session, VaultKeyPurpose, VaultRecord, WorkspaceKeyRows, WrappedKey,
 };
@@ -157,7 +157,7 @@ impl KeySource {
                 Ok(None)
             }
             Err(error) => {
-                Err(OpenError(format!("cannot read the master key file {}: {error}", self.file.display())))
+                Err(OpenError(format!("cannot read the master key file {}: {error}", shown_path(&self.file))))
             }
         }
     }

@@ -27,7 +27,7 @@ async fn die_before_the_new_token_is_known(world: &World, set: &Case) {
 }
 
 on_both_databases! {
-    with |builder| builder.moving_time().config("jobs.rotation", "0 0 0 30 2 *");
+    with |builder| builder.moving_time().config("jobs.rotation", "off");
 
     async fn what_an_exchange_gave_before_a_crash_is_weighed_after_it(world: World) {
         let cases = [(Old::Lives, New::Longer), (Old::DiesByIt, New::Shorter), (Old::Lives, New::Shorter)];

@@ -206,8 +206,8 @@ impl Cast {
 on_both_databases! {
     with |builder| builder
         .moving_time()
-        .config("jobs.meta_token_expiry", "0 0 0 30 2 *")
-        .config("jobs.rotation", "0 0 0 30 2 *");
+        .config("jobs.meta_token_expiry", "off")
+        .config("jobs.rotation", "off");
 
     async fn every_old_and_every_new_token_by_hand(world: World) {
         let cast = Cast::of(&world).await;
