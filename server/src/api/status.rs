@@ -93,6 +93,13 @@ fn denial(error: VaultError, call: &Call) -> Denial {
         )
         .with("oldest_sequence", oldest)
         .with("cursor_sequence", position),
+        E::HistoryCompacted { oldest } => Denial::new(
+            Code::OutOfRange,
+            Reason::EventsCompacted,
+            "Events of this list became older than the retention time after its first page, and were deleted.",
+            "List again from the first page.",
+        )
+        .with("oldest_sequence", oldest),
         E::RequestIdReused(request_id) => Denial::new(
             Code::InvalidArgument,
             Reason::RequestIdReused,

@@ -47,6 +47,7 @@ fn all() -> Vec<(E, Option<Reason>)> {
             Some(Reason::FeedReplaced),
         ),
         (E::EventsCompacted { oldest: 7, position: 3 }, Some(Reason::EventsCompacted)),
+        (E::HistoryCompacted { oldest: 7 }, Some(Reason::EventsCompacted)),
         (
             E::SubscriptionNotFound(SubscriptionName::parse("alerts").unwrap()),
             Some(Reason::SubscriptionNotFound),

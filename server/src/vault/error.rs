@@ -73,6 +73,12 @@ pub enum VaultError {
         oldest: i64,
         position: i64,
     },
+    /// Events of a list were deleted while its pages were read.
+    #[error("events of this list are no longer kept")]
+    HistoryCompacted {
+        /// Sequence of the oldest event that is kept.
+        oldest: i64,
+    },
     #[error("no subscription {0}")]
     SubscriptionNotFound(SubscriptionName),
     #[error("no job of that name")]

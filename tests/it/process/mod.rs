@@ -4,7 +4,7 @@ mod command_line;
 mod hardening;
 mod leaks;
 pub(crate) mod lifecycle;
-mod probes;
 mod mistakes;
+mod probes;
 mod screen;
 mod stopping;

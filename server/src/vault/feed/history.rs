@@ -54,7 +54,8 @@ impl Vault {
     /// Offers the events of one page to `take`, which returns false for one that does not fit any more.
     ///
     /// # Errors
-    /// `WorkspaceNotFound`, `PageTokenInvalid`, `PageTokenMismatch`.
+    /// `WorkspaceNotFound`, `PageTokenInvalid`, `PageTokenMismatch`; `HistoryCompacted` where retention has deleted events
+    /// that this page would have had.
     pub async fn list_events(
         &self,
         caller: &Principal,
@@ -89,7 +90,7 @@ impl Vault {
             [one] => EventDrive::Connection(**one),
             _ => EventDrive::Everywhere,
         };
-        let mut filling = Filling::of(query.page_size);
+        let (mut filling, bounds_of_page) = (Filling::of(query.page_size), (left.low, left.high));
         'page: while left.low <= left.high
             && let Some(rows) = filling.next()
         {
@@ -109,8 +110,25 @@ impl Vault {
                 }
             }
         }
+        let mut has_more = filling.has_more();
+        if bounds_of_page.0 <= bounds_of_page.1 {
+            // Read after the events: what retention deleted before they were read is older than this one.
+            let oldest = session.feed_state().await?.oldest;
+            let deleted = VaultError::HistoryCompacted { oldest };
+            if query.oldest_first {
+                if bounds_of_page.0 < oldest {
+                    return Err(deleted);
+                }
+            } else if !has_more && left.low <= left.high && left.low < oldest {
+                // The newer events are listed. The next page would have had what is gone.
+                if left.high == bounds_of_page.1 {
+                    return Err(deleted);
+                }
+                (left.high, has_more) = (left.high.min(oldest - 1), true);
+            }
+        }
         let cursor = left.cursor.clone();
-        let next_page_token = if left.low <= left.high && filling.has_more() {
+        let next_page_token = if left.low <= left.high && has_more {
             let text = serde_json::to_string(&left).map_err(|_| VaultError::Internal)?;
             self.write_page_token(&text, &hash)?
         } else {
