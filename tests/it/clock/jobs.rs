@@ -159,6 +159,36 @@ on_both_databases! {
         assert_eq!(world.admin().runs(DAILY).await.len(), 1, "one run for all that was missed");
     }
 
+    async fn a_run_says_that_it_makes_up_for_a_downtime_of_seconds(world: World) {
+        world.connector().await.connect(ACME, &world.person("ana").token_never()).await;
+        let clock = world.sandbox.clock();
+        let next_six = |after: i64| (after - 6 * 3_600).div_euclid(86_400) * 86_400 + 86_400 + 6 * 3_600;
+        let run_of = async |slot: i64| {
+            let admin = world.admin();
+            eventually_async(&format!("the run of slot {slot}"), LIMIT, async || {
+                let runs = admin.runs(DAILY).await.into_iter();
+                runs.into_iter().find(|run| run.scheduled_for.is_some_and(|at| at.seconds == slot))
+            })
+            .await
+        };
+        let first = next_six(clock.now());
+        clock.set(first - 2);
+        world.time_is_here().await;
+        assert!(!run_of(first).await.catch_up, "the vault ran when its time came");
+
+        let second = first + 86_400;
+        world.stop();
+        clock.set(second + 10);
+        world.start_again();
+        let run = run_of(second).await;
+        assert!(run.catch_up && run.started_at.unwrap().seconds >= second + 10, "{run:?}");
+        // A killed process leaves a row behind that says it lives.
+        world.kill();
+        clock.set(second + 86_400 + 10);
+        world.start_again();
+        assert!(run_of(second + 86_400).await.catch_up);
+    }
+
     async fn warnings_come_at_each_threshold_and_at_the_end(world: World) {
         let token = world.person("ana").long_lived_token_with_life(20 * DAY);
         let feed = world.viewer().await.watch_all().await;

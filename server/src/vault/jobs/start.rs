@@ -16,8 +16,15 @@ use crate::vault::state::Vault;
 use crate::vault::state::in_flight::InFlightGuard;
 use crate::vault::timetable::JobKind;
 
-/// A run that starts later than this after its slot counts as a catch-up.
+/// A run that starts later than this after its slot counts as a catch-up, even if the vault was up.
 const LATE: Duration = Duration::from_secs(60);
+
+/// Why a slot's run starts now. `alive_since`: when the oldest of the living processes started; if that was after the
+/// slot, the vault was down when the slot came.
+fn cause(slot: Timestamp, now: Timestamp, alive_since: Option<Timestamp>) -> RunCause {
+    let was_down = alive_since.is_some_and(|since| since > slot);
+    if was_down || now.since(slot) > LATE { RunCause::CatchUp } else { RunCause::Slot }
+}
 
 impl Vault {
     /// Starts every run that is due, and continues runs whose process has ended. Called every second and at each slot;
@@ -76,9 +83,17 @@ impl Vault {
         {
             return Ok(None);
         }
+        let oldest = session.replicas().await?.into_iter().next();
         drop(session);
-        let cause = if now.since(slot) > LATE { RunCause::CatchUp } else { RunCause::Slot };
-        self.begin_run(job, slot, cause).await
+        let alone = oldest.as_ref().is_none_or(|oldest| oldest.incarnation == self.store.incarnation());
+        let alive_since = oldest.map(|oldest| oldest.started_at);
+        // The oldest process may have died before the slot, which shows in its beats a few seconds after this start.
+        // If it lives, it runs the slot itself.
+        let was_alive = alive_since.is_some_and(|since| since <= slot);
+        if !alone && was_alive && !self.jobs.knows_who_lives() {
+            return Ok(None);
+        }
+        self.begin_run(job, slot, cause(slot, now, alive_since)).await
     }
 
     /// Connections become due for validation at any time. A run between the slots examines only these.
@@ -202,5 +217,32 @@ impl Vault {
             JobKind::Shredding => !session.workspaces_to_bury().await?.is_empty(),
             _ => false,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_makes_up_for_a_slot_that_came_while_no_process_lived() {
+        use RunCause::{CatchUp, Slot};
+        let at = Timestamp::from_unix_seconds;
+        for (slot, now, alive_since, expected) in [
+            // The vault was up, and the run starts at once, a little later, or much later.
+            (100, 100, Some(50), Slot),
+            (100, 100, Some(100), Slot),
+            (100, 160, Some(50), Slot),
+            (100, 161, Some(50), CatchUp),
+            // The vault started after the slot, however soon.
+            (100, 101, Some(101), CatchUp),
+            (100, 130, Some(110), CatchUp),
+            (100, 10_000, Some(9_999), CatchUp),
+            // Nobody lives who could tell.
+            (100, 101, None, Slot),
+        ] {
+            let found = cause(at(slot), at(now), alive_since.map(at));
+            assert_eq!(found, expected, "slot {slot}, now {now}, alive since {alive_since:?}");
+        }
     }
 }

@@ -11,6 +11,9 @@ use parking_lot::Mutex;
 /// How often to look for keys that are not sealed to the break-glass key.
 const BREAK_GLASS_EVERY: Duration = Duration::from_secs(600);
 
+/// A process counts as dead three seconds after its last beat; the others look every second.
+const FOUND_OUT: Duration = Duration::from_secs(5);
+
 pub struct Jobs {
     pub timetable: Timetable,
     /// The jobs that this process runs now, by name.
@@ -18,6 +21,7 @@ pub struct Jobs {
     pub overdue: OverdueWork,
     /// When keys without a break-glass seal were last looked for.
     break_glass_checked: Mutex<Option<Instant>>,
+    started: Instant,
 }
 
 impl Jobs {
@@ -27,7 +31,13 @@ impl Jobs {
             runs: InFlight::default(),
             overdue: OverdueWork::default(),
             break_glass_checked: Mutex::default(),
+            started: Instant::now(),
         }
+    }
+
+    /// Whether every process that had died before this one started has been found out by now.
+    pub fn knows_who_lives(&self) -> bool {
+        self.started.elapsed() >= FOUND_OUT
     }
 
     /// Whether to look for keys without a break-glass seal now. If so, they count as looked for.
