@@ -38,14 +38,7 @@ pub async fn run(config: Config, program: &str) -> anyhow::Result<()> {
         tracing::warn!("{exposed}");
     }
     let mut limits = config.server.limits.clone();
-    let room = room_for_connections();
-    if room < limits.max_connections {
-        tracing::warn!(
-            room,
-            "the limit of open files leaves room for fewer connections than server.limits.max_connections"
-        );
-        limits.max_connections = room;
-    }
+    limits.max_connections = make_room_for_connections(limits.max_connections)?;
     // Checked before anything is created: a bad certificate is a mistake in the configuration.
     let tls = match config.server.tls.clone() {
         Some(files) => Some(Arc::new(Tls::load(files).map_err(|bad| ConfigError(vec![bad.to_string()]))?)),
@@ -180,10 +173,15 @@ fn exposures() -> Vec<&'static str> {
 
 /// Open files that are not connections of callers: the database, the providers, the log.
 const OWN_FILES: u64 = 256;
+/// With room for fewer connections, callers would keep closing each other's, and nobody would be served.
+const FEWEST_CONNECTIONS: usize = 64;
 
 /// Every connection is an open file: raises the limit of open files as far as the system allows, and returns how many
-/// connections it leaves room for.
-fn room_for_connections() -> usize {
+/// connections there is room for, at most as many as wanted.
+///
+/// # Errors
+/// There is room for so few that nobody would be served.
+fn make_room_for_connections(wanted: usize) -> anyhow::Result<usize> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -191,8 +189,26 @@ fn room_for_connections() -> usize {
         tracing::debug!(%error, "the limit of open files stays as it is");
     }
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    usize::try_from(files.saturating_sub(OWN_FILES).max(1)).unwrap_or(usize::MAX)
+    let room = usize::try_from(files.saturating_sub(OWN_FILES)).unwrap_or(usize::MAX);
+    let needed =
+        |connections: usize| OWN_FILES.saturating_add(u64::try_from(connections).unwrap_or(u64::MAX));
+    let (least, all) = (needed(wanted.min(FEWEST_CONNECTIONS)), needed(wanted));
+    if files < least {
+        bail!(
+            "at most {files} open files are allowed, too few to serve callers: at least {least} are needed, and {all} for \
+             server.limits.max_connections = {wanted}; {RAISE}"
+        );
+    }
+    if files < all {
+        tracing::warn!(
+            "at most {files} open files are allowed, which leaves room for {room} connections: {all} are needed for \
+             server.limits.max_connections = {wanted}; {RAISE}, or lower that key"
+        );
+    }
+    Ok(room.min(wanted))
 }
+
+const RAISE: &str = "raise the hard limit (ulimit -Hn; systemd: LimitNOFILE=; containers: --ulimit nofile=)";
 
 /// Prints the one line on stdout, for scripts.
 fn print_ready((grpc, admin): (SocketAddr, SocketAddr)) -> anyhow::Result<()> {

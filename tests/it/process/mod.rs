@@ -5,6 +5,7 @@ mod hardening;
 mod leaks;
 pub(crate) mod lifecycle;
 mod mistakes;
+mod open_files;
 mod probes;
 mod screen;
 mod stopping;

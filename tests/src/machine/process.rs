@@ -19,6 +19,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub struct Launch {
     args: Vec<OsString>,
     env: Vec<(String, String)>,
+    /// The soft and the hard limit of open files.
+    open_files: Option<(u64, u64)>,
 }
 
 #[derive(Debug)]
@@ -43,7 +45,7 @@ pub struct Process {
 
 impl Launch {
     pub fn new<A: Into<OsString>>(args: impl IntoIterator<Item = A>) -> Self {
-        Self { args: args.into_iter().map(Into::into).collect(), env: Vec::new() }
+        Self { args: args.into_iter().map(Into::into).collect(), ..Self::default() }
     }
 
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
@@ -73,8 +75,21 @@ impl Launch {
         self
     }
 
+    /// Allows the process that many open files from the start: as the soft and as the hard limit.
+    pub fn open_files(self, soft: u64, hard: u64) -> Self {
+        Self { open_files: Some((soft, hard)), ..self }
+    }
+
     fn command(&self) -> Command {
-        let mut command = Command::new(token_vault());
+        let mut command = match self.open_files {
+            None => Command::new(token_vault()),
+            Some((soft, hard)) => {
+                let mut shell = Command::new("/bin/sh");
+                let script = format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" \"$@\"");
+                shell.arg("-c").arg(script).arg(token_vault());
+                shell
+            }
+        };
         // No configuration of this machine may reach a test.
         command.args(&self.args).env_clear().stdin(Stdio::null());
         command.envs(self.env.iter().map(|(name, value)| (name, value)));

@@ -64,7 +64,8 @@ settings! {
         /// Bytes of the headers of one request.
         MAX_HEADER_BYTES: Number<u32> = setting("server.limits.max_header_bytes", Number(4_096, 1_048_576)).default("16384");
         /// Connections at once. When they are all taken, the one that has been idle longest is closed. The vault
-        /// lowers this to what the limit of open files allows.
+        /// needs this many open files and 256 more: it raises the soft limit of the system to the hard one, serves fewer
+        /// connections and warns where that is too low, and refuses to start below 320 open files.
         MAX_CONNECTIONS: Number<usize> = setting("server.limits.max_connections", Number(1, 1_000_000)).default("16384");
         /// Calls in flight on one connection, watches included.
         MAX_STREAMS_PER_CONNECTION: Number<u32> = setting("server.limits.max_streams_per_connection", Number(1, 100_000)).default("1024");
