@@ -266,6 +266,10 @@ impl Provider for Guarded {
         self.inner.api_version()
     }
 
+    fn other_api_version(&self) -> Option<(String, Timestamp)> {
+        self.inner.other_api_version()
+    }
+
     /// Probes the provider even while the circuit is open. This is how the vault finds out that the provider works
     /// again.
     async fn probe(&self) -> Result<(), Refusal> {

@@ -29,7 +29,7 @@ use url::{Host, Url};
 
 use crate::model::{
     AdAccountList, BadValue, Clock, Guide, Listing, Matter, ProviderId, Refusal, Remedy, Secret, Subject,
-    TokenFacts, TokenKind, ToldFacts,
+    Timestamp, TokenFacts, TokenKind, ToldFacts,
 };
 
 /// What the platforms say about what a person has to do. It needs no configuration, because a token may outlive the
@@ -129,8 +129,11 @@ pub trait Provider: Send + Sync {
     /// The id of our app there.
     fn app_id(&self) -> &str;
 
-    /// The API version in use, for status and logs.
+    /// The API version that is asked for, for status and logs.
     fn api_version(&self) -> &str;
+
+    /// Another version than that, which the provider served last, and since when.
+    fn other_api_version(&self) -> Option<(String, Timestamp)>;
 
     /// A call about our app itself, to find out whether the provider replies and knows the app.
     async fn probe(&self) -> Result<(), Refusal>;

@@ -13,8 +13,10 @@ use crate::vault::state::Vault;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProviderState {
     pub provider: ProviderId,
-    /// The version of its API that the vault speaks.
+    /// The version of its API that the vault asks for.
     pub api_version: String,
+    /// Another version that it served this process instead, and since when.
+    pub other_api_version: Option<(String, Timestamp)>,
     /// Whether calls are held back because the provider does not answer.
     pub circuit_open: bool,
     /// How many values of its replies this process ignored, because they could not be true.
@@ -44,6 +46,7 @@ impl Vault {
             states.push(ProviderState {
                 provider: provider.id().clone(),
                 api_version: provider.api_version().to_owned(),
+                other_api_version: provider.other_api_version(),
                 circuit_open: gate.is_open(),
                 implausible_values: provider.implausible_values(),
                 trouble: health.as_ref().and_then(|h| trouble_of(h).map(|trouble| (trouble, h.changed_at))),

@@ -7,12 +7,12 @@ use token_vault_proto::v1::provider_status::Circuit;
 
 use super::time::{instant, signed_length};
 use super::token::{severity, status};
-use crate::model::{ProviderId, ProviderTrouble, Timestamp};
+use crate::model::{Misconfiguration, ProviderId, ProviderTrouble, Remedy, Severity, Timestamp};
 use crate::provider::GUIDE;
 use crate::vault::{ProviderState, ReplicaState, VaultStatus};
 
 /// Incremented with every addition to `tokenvault.v1`.
-const API_REVISION: i32 = 5;
+const API_REVISION: i32 = 6;
 
 impl From<VaultStatus> for pb::GetVaultStatusResponse {
     fn from(vault: VaultStatus) -> Self {
@@ -55,7 +55,9 @@ impl From<ProviderState> for pb::ProviderStatus {
                 .trouble
                 .map(|(trouble, since)| problem(&state.provider, trouble, since))
                 .into_iter()
+                .chain(state.other_api_version.as_ref().map(|other| other_version(&state.provider, other)))
                 .collect(),
+            served_api_version: state.other_api_version.map(|(version, _)| version).unwrap_or_default(),
         }
     }
 }
@@ -75,6 +77,19 @@ fn problem(provider: &ProviderId, trouble: ProviderTrouble, since: Timestamp) ->
         since: Some(instant(since)),
         remedy: Some(trouble.remedy(provider, GUIDE).into()),
         metadata,
+    }
+}
+
+fn other_version(provider: &ProviderId, (served, since): &(String, Timestamp)) -> pb::Problem {
+    pb::Problem {
+        reason: pb::ErrorReason::ProviderMisconfigured.into(),
+        severity: severity(Severity::Warning).into(),
+        since: Some(instant(*since)),
+        remedy: Some(Remedy::for_other_api_version(provider, GUIDE).into()),
+        metadata: HashMap::from([
+            ("problem".to_owned(), Misconfiguration::ApiVersion.as_str().to_owned()),
+            ("served_api_version".to_owned(), served.clone()),
+        ]),
     }
 }
 

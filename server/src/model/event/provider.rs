@@ -55,6 +55,15 @@ impl ProviderTrouble {
     }
 }
 
+impl Remedy {
+    /// Calls succeed, but by the rules of another version of the provider's API than the configured one.
+    pub fn for_other_api_version(provider: &ProviderId, guide: Guide) -> Self {
+        let message = "The provider serves another version of its API than the configured one; replies may differ from what the vault expects.";
+        let retired = Self::for_misconfiguration(Misconfiguration::ApiVersion, provider, guide);
+        Self { message: message.to_owned(), ..retired }
+    }
+}
+
 impl Announced {
     /// Announces that something is wrong with a provider, unless that is announced already. The code is that of the
     /// refusal, if there is one.

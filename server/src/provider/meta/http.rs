@@ -1,10 +1,10 @@
 //! Calls of the Graph API: sends them, reads replies within bounds, retries transient errors, and logs every call
 //! without a secret.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
+use parking_lot::Mutex;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{Method, RequestBuilder, Response};
 use tokio::time::Instant;
@@ -17,7 +17,7 @@ use super::refusal::{self, Asked, Seen};
 use super::wire::{Doubts, Json, Object};
 use crate::backoff::jitter;
 use crate::http_client::{BodyError, ClientConfig, read_body};
-use crate::model::{BadValue, Clock, Refusal, RefusalKind, Secret};
+use crate::model::{BadValue, Clock, Refusal, RefusalKind, Secret, Timestamp};
 use crate::provider::usage::UsageBook;
 use crate::provider::{is_loopback, pace};
 
@@ -28,6 +28,8 @@ const MORE_TRIES: usize = 2;
 /// The pause before the first retry is between zero and this, before the second between zero and four times this.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Characters of a version of the API that are kept.
+const LONGEST_VERSION: usize = 16;
 
 type Pairs = Vec<(&'static str, Zeroizing<String>)>;
 
@@ -114,6 +116,16 @@ struct Failure {
     not_taken: bool,
 }
 
+/// The version of the API that Meta serves. It serves the next one that it still has in place of one that it has not, and
+/// says so in a header only.
+#[derive(Debug, Default)]
+struct Served {
+    /// The version of the last reply if it was not the configured one, and since when.
+    other: Option<(String, Timestamp)>,
+    /// The last version that was logged, so that replies that alternate do not fill the log.
+    logged: String,
+}
+
 #[derive(Debug)]
 pub(super) struct Http {
     client: reqwest::Client,
@@ -125,7 +137,7 @@ pub(super) struct Http {
     pub(super) redactor: Redactor,
     pub(super) usage: UsageBook,
     pub(super) doubts: Doubts,
-    version_warned: AtomicBool,
+    served: Mutex<Served>,
 }
 
 impl Http {
@@ -157,7 +169,7 @@ impl Http {
             redactor,
             usage: UsageBook::default(),
             doubts: Doubts::default(),
-            version_warned: AtomicBool::new(false),
+            served: Mutex::default(),
         })
     }
 
@@ -283,13 +295,25 @@ impl Http {
     /// Notes usage and API version, which every reply has in its headers.
     fn learn(&self, headers: &[(String, String)], call: &Call) {
         self.observe(headers, call.ad_account.as_deref());
-        if let Some(served) = headers::find(headers, "facebook-api-version")
-            && served != self.version
-            && !self.version_warned.swap(true, Ordering::Relaxed)
-        {
-            let (asked, served) = (&self.version, self.redactor.clean(served, None));
-            tracing::warn!(%asked, %served, "Meta serves another API version than the configured one");
+        let Some(version) = headers::find(headers, "facebook-api-version") else { return };
+        let mut served = self.served.lock();
+        if version == self.version {
+            served.other = None;
+            return;
         }
+        let version: String = self.redactor.clean(version, None).chars().take(LONGEST_VERSION).collect();
+        if served.other.as_ref().is_none_or(|(known, _)| *known != version) {
+            served.other = Some((version.clone(), self.clock.now()));
+        }
+        if served.logged != version {
+            tracing::warn!(asked = %self.version, served = %version, "Meta serves another API version than the configured one: set providers.meta.api_version to one that it serves, and restart");
+            served.logged = version;
+        }
+    }
+
+    /// The version that Meta served last, and since when, if it is not the configured one.
+    pub(super) fn other_version(&self) -> Option<(String, Timestamp)> {
+        self.served.lock().other.clone()
     }
 
     pub(super) fn observe(&self, headers: &[(String, String)], ad_account: Option<&str>) {

@@ -41,7 +41,7 @@ use super::{
 };
 use crate::model::{
     AdAccountList, BadValue, Clock, Listing, Misconfiguration, ProviderId, Refusal, RefusalKind, Secret,
-    Subject, TokenFacts, TokenKind,
+    Subject, Timestamp, TokenFacts, TokenKind,
 };
 
 /// The provider's name in the API.
@@ -210,6 +210,10 @@ impl Provider for Meta {
 
     fn api_version(&self) -> &str {
         self.http.version()
+    }
+
+    fn other_api_version(&self) -> Option<(String, Timestamp)> {
+        self.http.other_version()
     }
 
     async fn probe(&self) -> Result<(), Refusal> {

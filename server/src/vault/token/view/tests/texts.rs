@@ -54,6 +54,7 @@ fn all() -> String {
         show(&mut texts, &format!("PROVIDER_ALARM {}", trouble.as_str()), &trouble.remedy(&meta, GUIDE));
     }
     show(&mut texts, "THROTTLED", &ProviderTrouble::Throttled.remedy(&meta, GUIDE));
+    show(&mut texts, "another API version", &Remedy::for_other_api_version(&meta, GUIDE));
     show(&mut texts, "REVOKED", &Remedy::for_revocation());
     texts
 }
