@@ -30,6 +30,11 @@ impl Reader {
         Ok(Self { figment, left, mistakes: Vec::new(), warnings: Vec::new() })
     }
 
+    /// Whether somebody has set `key`.
+    pub(super) fn is_set(&self, key: &str) -> bool {
+        self.figment.contains(key)
+    }
+
     /// Notes that `key` breaks `rule`, a sentence that follows the key.
     pub(super) fn mistake(&mut self, key: &str, rule: impl AsRef<str>) {
         let source = self.source(key);

@@ -24,9 +24,13 @@ pub(in crate::config) fn read(reader: &mut Reader) -> Option<MetaApp> {
     let request_timeout = reader.get(&META_REQUEST_TIMEOUT);
     let follow_sandbox_clock = reader.flag(&META_FOLLOW_SANDBOX_CLOCK);
     let required_scopes = reader.list(&META_REQUIRED_SCOPES);
-    let optional_scopes = reader.list(&META_OPTIONAL_SCOPES);
+    let optional_is_set = reader.is_set(META_OPTIONAL_SCOPES.name);
+    let mut optional_scopes = reader.list(&META_OPTIONAL_SCOPES);
 
-    if optional_scopes.iter().any(|scope| required_scopes.contains(scope)) {
+    let before = optional_scopes.len();
+    optional_scopes.retain(|scope| !required_scopes.contains(scope));
+    // Whoever requires a scope that is optional by default has contradicted nothing.
+    if optional_is_set && optional_scopes.len() < before {
         let required = META_REQUIRED_SCOPES.name;
         reader.mistake(
             META_OPTIONAL_SCOPES.name,

@@ -241,7 +241,8 @@ fn a_cron_line_that_never_comes_is_refused_and_says_how_to_switch_a_job_off() {
     assert_eq!(jobs.len(), settings().filter(|setting| setting.allowed().contains("cron")).count());
     let never = ["0 0 0 30 2 *", "0 0 0 31 4,6,9,11 *", "* * * 31 2 *", "0 0 0 30,31 2 *"];
     for (row, never) in jobs.into_iter().zip(never) {
-        let rule = "is never due, since there is no such day: give another one, or write off to switch the job off";
+        let rule =
+            "is never due, since there is no such day: give another one, or write off to switch the job off";
         refused(&format!("{} = '{never}'", row.key), row.key, rule);
         for comes in ["0 0 0 29 2 *", "0 0 0 30 2 1"] {
             assert!(read(&format!("{} = '{comes}'", row.key)).is_ok(), "{comes}");
@@ -309,6 +310,20 @@ fn a_secret_in_the_place_of_its_file_is_not_repeated_even_if_it_may_be_a_path() 
         let key = "keys.break_glass_sealing_key_file";
         refused(&format!("{key} = '{secret}'"), key, "names a file below ");
     }
+}
+
+#[test]
+fn a_scope_that_is_optional_by_default_may_be_required() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), "0123abcd").unwrap();
+    let app = format!(
+        "providers.meta.app_id = 1\nproviders.meta.app_secret_files = ['{}']\n",
+        file.path().display()
+    );
+    let config =
+        read(&format!("{app}providers.meta.required_scopes = ['ads_read', 'business_management']")).unwrap();
+    let meta = config.providers.meta.unwrap().config;
+    assert_eq!((meta.required_scopes.len(), meta.optional_scopes.len()), (2, 0));
 }
 
 /// Variables of the environment, as figment gives them.
