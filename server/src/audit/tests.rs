@@ -293,11 +293,12 @@ async fn a_log_has_one_writer_and_a_folder_has_room_for_more() {
 }
 
 #[tokio::test]
-async fn a_sink_that_can_not_be_written_is_refused_at_start() {
+async fn a_sink_without_room_fails_from_the_start_and_one_that_can_not_be_written_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let full = config(SinkConfig::File("/dev/full".into()));
-    let error = Audit::open(&full, key(), Clock::system()).unwrap_err().to_string();
-    assert!(error.contains("/dev/full") && error.contains("can't be written"), "{error}");
+    let full = folder.path().join("full.jsonl");
+    std::os::unix::fs::symlink("/dev/full", &full).unwrap();
+    let full = Audit::open(&config(SinkConfig::File(full)), key(), Clock::system()).unwrap();
+    assert!(full.check().is_err() && !*full.health().borrow(), "it fails until there is room");
     let a_folder = config(SinkConfig::File(folder.path().to_owned()));
     let error = Audit::open(&a_folder, key(), Clock::system()).unwrap_err().to_string();
     assert!(error.contains("audit.file"), "{error}");

@@ -352,7 +352,7 @@ fn secrets_come_from_files_and_are_not_shown() {
     assert_eq!(meta.config.app_id, "1020304050");
     let secrets: Vec<_> = meta.config.app_secrets.iter().map(Secret::expose).collect();
     assert_eq!(secrets, ["0123abcd", "feedbeef"]);
-    assert_eq!(config.warnings.len(), 1, "only the readable one: {:?}", config.warnings);
+    assert!(config.warnings.is_empty(), "the group may read them: {:?}", config.warnings);
     let shown = format!("{config:?}");
     assert!(!shown.contains("0123abcd") && !shown.contains("feedbeef"), "{shown}");
 }
