@@ -46,9 +46,10 @@ impl Tally {
             Some(_) if self.row.contains(&id) => {}
             Some(_) => self.row.push(id),
         }
-        refusal.is_some_and(Refusal::limits_the_app)
-            || self.row.len() >= IN_A_ROW
-            || self.recent.iter().filter(|refused| **refused).count() >= OF_RECENT
+        let many = || {
+            self.row.len() >= IN_A_ROW || self.recent.iter().filter(|refused| **refused).count() >= OF_RECENT
+        };
+        refusal.is_some_and(|refusal| refusal.limits_the_app() || many())
     }
 }
 
