@@ -110,6 +110,7 @@ impl<'a> Body<'a> {
 pub(super) type Reader<T> = fn(&mut Body<'_>) -> Option<T>;
 
 /// A refusal, and whether the request may be sent again.
+#[derive(Clone)]
 struct Failure {
     refusal: Box<Refusal>,
     /// Whether Meta certainly did not process the request, because it was not reached or because it refused.
@@ -190,7 +191,8 @@ impl Http {
             .with_factor(4.0)
             .with_max_times(pace::retries().unwrap_or(MORE_TRIES))
             .without_max_delay();
-        (|| self.send_in_turn(call, read, deadline))
+        let earlier = Mutex::new(None);
+        (|| self.send_in_turn(call, read, deadline, &earlier))
             .retry(pauses)
             .when(|failure: &Failure| {
                 let transient = matches!(failure.refusal.kind, RefusalKind::Transient { .. });
@@ -205,13 +207,27 @@ impl Http {
             .map_err(|failure| *failure.refusal)
     }
 
-    /// Sends a call at the pace of the job that makes it, if a job does.
-    async fn send_in_turn<T>(&self, call: &Call, read: Reader<T>, deadline: Instant) -> Result<T, Failure> {
+    /// Sends a call at the pace of the job that makes it, if a job does. Where no more calls are to be made, what Meta said
+    /// to an earlier try says more.
+    async fn send_in_turn<T>(
+        &self,
+        call: &Call,
+        read: Reader<T>,
+        deadline: Instant,
+        earlier: &Mutex<Option<Failure>>,
+    ) -> Result<T, Failure> {
         let sent = pace::paced(self.send(call, read, deadline), |failure: &Failure| &*failure.refusal).await;
-        sent.unwrap_or_else(|| {
-            let refusal = self.fault("no further call is made while calls fail".to_owned(), call);
-            Err(Failure { refusal, not_taken: true })
-        })
+        let sent = sent.unwrap_or_else(|| {
+            let unsaid = || Failure {
+                refusal: self.fault("no further call is made while calls fail".to_owned(), call),
+                not_taken: true,
+            };
+            Err(earlier.lock().take().unwrap_or_else(unsaid))
+        });
+        if let Err(failure) = &sent {
+            *earlier.lock() = Some(failure.clone());
+        }
+        sent
     }
 
     async fn send<T>(&self, call: &Call, reader: Reader<T>, deadline: Instant) -> Result<T, Failure> {

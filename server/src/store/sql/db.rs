@@ -122,6 +122,11 @@ impl Pool {
                 Err(error) => Err(error),
             },
         };
+        let connection = connection.map_err(|error| match error {
+            // A server that does not let us in now is away too; at the start, `reach` says what to correct.
+            StoreError::Unexpected(why) => StoreError::Unavailable(why),
+            other => other,
+        });
         let connection = connection.map_err(|error| error.at(&self.address.name()))?;
         Ok(Session { connection, circuit: self.circuit.clone() })
     }
