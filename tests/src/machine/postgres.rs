@@ -12,6 +12,8 @@ use std::sync::OnceLock;
 use rustix::process::{Pid, Signal, kill_process};
 
 const USER: &str = "vault";
+/// How many ports are tried for a new cluster.
+const PORTS: usize = 5;
 
 /// A running cluster. It ends when its owner drops it, or when the test process ends.
 #[derive(Debug)]
@@ -59,12 +61,23 @@ impl Cluster {
         let mut initdb = cluster.command("initdb");
         initdb.arg("-D").arg(&data).args([user.as_str(), &password_file]).args(options);
         run(initdb, "initdb");
-        cluster.up();
+        // A port that was free a moment ago may be taken by now.
+        let tries = (0..PORTS).find_map(|_| {
+            cluster.port = free_port();
+            cluster.try_up().ok()
+        });
+        if tries.is_none() {
+            cluster.up();
+        }
         cluster
     }
 
     /// Starts the cluster, also after a stop. The port stays the same.
     pub fn up(&mut self) {
+        self.try_up().unwrap_or_else(|why| panic!("{why}"));
+    }
+
+    fn try_up(&self) -> Result<(), String> {
         let settings = [
             format!("port={}", self.port),
             "listen_addresses=127.0.0.1".into(),
@@ -77,7 +90,7 @@ impl Cluster {
         let mut start = self.command("pg_ctl");
         start.arg("-D").arg(self.data()).args(["-w", "-t", "60", "-l"]).arg(self.log());
         start.args(["-o", &settings.join(" "), "start"]);
-        run(start, "pg_ctl start");
+        try_run(start, "pg_ctl start")
     }
 
     /// Stops the cluster at once, like a crash.
@@ -181,13 +194,18 @@ fn command(bin: &Path, program: &str, owner: Option<(u32, u32)>) -> Command {
     command
 }
 
-fn run(mut command: Command, what: &str) {
+fn run(command: Command, what: &str) {
+    try_run(command, what).unwrap_or_else(|why| panic!("{why}"));
+}
+
+fn try_run(mut command: Command, what: &str) -> Result<(), String> {
     // The output goes to a file, because a server that keeps a pipe open would never let it end.
     let file = tempfile::NamedTempFile::new().expect("a temp file");
     let output = || file.reopen().expect("a temp file opens again");
     let status = command.stdout(output()).stderr(output()).status();
     let well = status.as_ref().is_ok_and(std::process::ExitStatus::success);
-    assert!(well, "{what}: {status:?}\n{}", fs::read_to_string(file.path()).unwrap_or_default());
+    let said = || format!("{what}: {status:?}\n{}", fs::read_to_string(file.path()).unwrap_or_default());
+    if well { Ok(()) } else { Err(said()) }
 }
 
 fn watchdog(bin: &Path, dir: &Path, owner: Option<(u32, u32)>) -> Child {
