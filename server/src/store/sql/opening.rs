@@ -131,7 +131,10 @@ impl Session {
         struct Row {
             busy: i64,
         }
-        let row: Row = self.query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one().await?;
-        Ok(row.busy == 0)
+        // Nobody can write while it waits for readers, such as a backup. So it waits briefly, and its caller tries again.
+        self.query("PRAGMA busy_timeout = 50").execute().await?;
+        let row: Result<Row, _> = self.query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one().await;
+        self.query("PRAGMA busy_timeout = 5000").execute().await?;
+        Ok(row?.busy == 0)
     }
 }
