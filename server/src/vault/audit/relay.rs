@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc::UnboundedReceiver;
+use parking_lot::Mutex;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -33,53 +34,80 @@ pub struct Relay {
 /// Id in the outbox, body, and the call that waits for it.
 type Record = (Uuid, String, Option<Arc<Origin>>);
 
+/// What the log's side and the database's side of the relay tell each other.
+#[derive(Default)]
+struct Books {
+    /// Records that the log has taken, with their growing numbers there; the outbox still holds them.
+    relayed: Mutex<Vec<(Uuid, u64)>>,
+    /// Ids in the outbox whose commit may or may not have succeeded.
+    doubtful: Mutex<Vec<Uuid>>,
+}
+
+/// What the database has to learn of the log.
+#[derive(Default)]
+struct Anchor {
+    surplus: Vec<Surplus>,
+    anchored: Option<Head>,
+}
+
 impl Relay {
     /// Runs until `stop`, then writes as many of the remaining records as it can, and closes the log.
     pub async fn run(self, mut outgoing: UnboundedReceiver<Outgoing>) {
-        let mut waiting: VecDeque<Record> = VecDeque::new();
-        let (mut relayed, mut doubtful, mut surplus) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut ticks, mut anchored) = (0_u32, None);
-        let mut tick = tokio::time::interval(ANCHOR_EVERY);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (books, mut anchor, mut waiting) = (Books::default(), Anchor::default(), VecDeque::new());
+        let (found, mut comes) = mpsc::unbounded_channel();
+        let over = CancellationToken::new();
+        // Side by side, because calls wait for the log: a slow database must not hold it up.
+        tokio::join!(
+            async {
+                self.forward(&mut outgoing, &mut comes, &mut waiting, &books).await;
+                over.cancel();
+            },
+            self.keep_books(&books, &found, &mut anchor, &over),
+        );
+        while let Ok(came) = outgoing.try_recv() {
+            take(came, &mut waiting, &books);
+        }
+        self.settle(&books, &found).await;
+        while let Ok(records) = comes.try_recv() {
+            waiting.extend(records);
+        }
+        self.pass_on(&mut waiting, &books).await;
+        self.audit.close(&self.clock).await;
+        self.anchor(&books, &mut anchor).await;
+    }
+
+    /// Writes to the log what comes from transactions and what was found in the outbox.
+    async fn forward(
+        &self,
+        outgoing: &mut UnboundedReceiver<Outgoing>,
+        found: &mut UnboundedReceiver<Vec<Record>>,
+        waiting: &mut VecDeque<Record>,
+        books: &Books,
+    ) {
         loop {
-            let mut due = false;
             tokio::select! {
                 biased;
-                () = self.stop.cancelled() => break,
-                _ = tick.tick() => due = true,
+                () = self.stop.cancelled() => return,
                 came = outgoing.recv() => match came {
-                    Some(came) => take(came, &mut waiting, &mut doubtful),
-                    None => break,
+                    Some(came) => take(came, waiting, books),
+                    None => return,
                 },
+                Some(records) = found.recv() => waiting.extend(records),
                 () = tokio::time::sleep(RETRY), if !waiting.is_empty() => {}
             }
             while let Ok(came) = outgoing.try_recv() {
-                take(came, &mut waiting, &mut doubtful);
+                take(came, waiting, books);
             }
-            self.pass_on(&mut waiting, &mut relayed).await;
-            if due {
-                if ticks.is_multiple_of(ADOPT_EVERY) {
-                    self.adopt(&mut waiting, &mut doubtful).await;
-                }
-                ticks = ticks.wrapping_add(1);
-                self.settle(&mut doubtful, &mut waiting).await;
-                self.anchor(&mut relayed, &mut surplus, &mut anchored).await;
-            }
+            self.pass_on(waiting, books).await;
         }
-        while let Ok(came) = outgoing.try_recv() {
-            take(came, &mut waiting, &mut doubtful);
-        }
-        self.settle(&mut doubtful, &mut waiting).await;
-        self.pass_on(&mut waiting, &mut relayed).await;
-        self.audit.close(&self.clock).await;
-        self.anchor(&mut relayed, &mut surplus, &mut anchored).await;
     }
 
-    async fn pass_on(&self, waiting: &mut VecDeque<Record>, relayed: &mut Vec<(Uuid, u64)>) {
+    async fn pass_on(&self, waiting: &mut VecDeque<Record>, books: &Books) {
         while !waiting.is_empty() {
             let batch: Vec<String> = waiting.iter().take(BATCH).map(|(_, body, _)| body.clone()).collect();
             let length = batch.len();
             let Ok(number) = self.audit.append(batch).await else { return };
+            let mut relayed = books.relayed.lock();
             for (id, _, origin) in waiting.drain(..length) {
                 relayed.push((id, number));
                 if let Some(origin) = origin {
@@ -89,8 +117,32 @@ impl Relay {
         }
     }
 
+    /// Looks for records that were left in the outbox, and notes in the database how far the log has come.
+    async fn keep_books(
+        &self,
+        books: &Books,
+        found: &UnboundedSender<Vec<Record>>,
+        anchor: &mut Anchor,
+        over: &CancellationToken,
+    ) {
+        let mut tick = tokio::time::interval(ANCHOR_EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        for ticks in (0..ADOPT_EVERY).cycle() {
+            tokio::select! {
+                biased;
+                () = over.cancelled() => return,
+                _ = tick.tick() => {}
+            }
+            if ticks == 0 {
+                self.adopt(books, found).await;
+            }
+            self.settle(books, found).await;
+            self.anchor(books, anchor).await;
+        }
+    }
+
     /// Takes over the records that dead processes left in the outbox.
-    async fn adopt(&self, waiting: &mut VecDeque<Record>, doubtful: &mut Vec<Uuid>) {
+    async fn adopt(&self, books: &Books, found: &UnboundedSender<Vec<Record>>) {
         let own = self.store.incarnation();
         loop {
             let left = match self.store.read().await {
@@ -112,39 +164,35 @@ impl Relay {
             match adopted {
                 // Another replica was first.
                 Ok(records) if records.is_empty() => return,
-                Ok(records) => waiting.extend(records.into_iter().map(|(id, body)| (id, body, None))),
+                Ok(records) => tell(found, records),
                 // The commit may have succeeded, and then no other replica will take these records.
-                Err(_) => return doubtful.extend(left),
+                Err(_) => return books.doubtful.lock().extend(left),
             }
         }
     }
 
     /// Looks in the outbox for records whose commit may or may not have succeeded.
-    async fn settle(&self, doubtful: &mut Vec<Uuid>, waiting: &mut VecDeque<Record>) {
+    async fn settle(&self, books: &Books, found: &UnboundedSender<Vec<Record>>) {
+        let doubtful = books.doubtful.lock().clone();
         if doubtful.is_empty() {
             return;
         }
-        let found = match self.store.read().await {
-            Ok(mut session) => session.outbox(doubtful).await,
+        let records = match self.store.read().await {
+            Ok(mut session) => session.outbox(&doubtful).await,
             Err(error) => Err(error),
         };
-        if let Ok(records) = found {
-            doubtful.clear();
-            waiting.extend(records.into_iter().map(|(id, body)| (id, body, None)));
+        if let Ok(records) = records {
+            books.doubtful.lock().drain(..doubtful.len());
+            tell(found, records);
         }
     }
 
     /// Notes in the database how much of the log is on disk, and deletes the records that the log holds from the
     /// outbox.
-    async fn anchor(
-        &self,
-        relayed: &mut Vec<(Uuid, u64)>,
-        surplus: &mut Vec<Surplus>,
-        anchored: &mut Option<Head>,
-    ) {
+    async fn anchor(&self, books: &Books, Anchor { surplus, anchored }: &mut Anchor) {
         let flushed = self.audit.flushed();
         surplus.extend(self.audit.take_surplus());
-        if flushed == *anchored && relayed.is_empty() && surplus.is_empty() {
+        if flushed == *anchored && surplus.is_empty() && books.relayed.lock().is_empty() {
             return;
         }
         let Some(head) = flushed else { return };
@@ -157,7 +205,9 @@ impl Relay {
         };
         let chain = state(&head);
         // Records that are not flushed to disk yet stay in the outbox.
-        let ids: Vec<_> = relayed.iter().filter(|(_, n)| *n <= head.number).map(|(id, _)| *id).collect();
+        let ids: Vec<_> =
+            books.relayed.lock().iter().take_while(|(_, n)| *n <= head.number).map(|(id, _)| *id).collect();
+        let forgotten = ids.len();
         let gone: Vec<_> = surplus.iter().flat_map(|file| &file.heads).map(state).collect();
         let now = self.clock.now();
         let done = self
@@ -175,7 +225,7 @@ impl Relay {
             .await;
         if done.is_ok() {
             *anchored = Some(head);
-            relayed.retain(|(_, number)| *number > head.number);
+            books.relayed.lock().drain(..forgotten);
             for Surplus { file, .. } in surplus.drain(..) {
                 // The next rotation of the file reports this file as surplus again.
                 if let Err(error) = tokio::fs::remove_file(&file).await {
@@ -186,9 +236,14 @@ impl Relay {
     }
 }
 
-fn take(came: Outgoing, waiting: &mut VecDeque<Record>, doubtful: &mut Vec<Uuid>) {
+fn take(came: Outgoing, waiting: &mut VecDeque<Record>, books: &Books) {
     match came {
         Outgoing::Records(records) => waiting.extend(records),
-        Outgoing::Doubtful(ids) => doubtful.extend(ids),
+        Outgoing::Doubtful(ids) => books.doubtful.lock().extend(ids),
     }
+}
+
+fn tell(found: &UnboundedSender<Vec<Record>>, records: Vec<(Uuid, String)>) {
+    // The receiver lives as long as the relay.
+    let _ = found.send(records.into_iter().map(|(id, body)| (id, body, None)).collect());
 }
