@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::time::Duration;
 
+use futures::future::select_all;
 use pb::check::Result;
 use pb::intake_result::Outcome;
 use pb::report_token_error_response::Verdict;
@@ -322,6 +323,42 @@ on_both_databases! {
         assert_eq!((stored.len(), stored[0].token_version), (1, 1));
         assert_eq!(world.sandbox.count(Endpoint::OauthAccessToken), 1, "and was exchanged once");
     }
+}
+
+/// Stores that began at the provider must end, whether or not their callers wait, so each workspace may have 64 of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stores_that_one_workspace_began_and_left_are_bounded_and_cost_no_other_workspace() {
+    const BEGUN: usize = 64;
+    let world = World::builder(Backend::Sqlite).config("providers.meta.request_timeout", "20s").start().await;
+    let busy = world.key_of("busy", Role::Admin).await;
+    let exchanges = || world.sandbox.unanswered(Endpoint::OauthAccessToken);
+    let store = |name: String| {
+        let (busy, token) = (busy.clone(), world.person(&name).short_lived_token());
+        let fault = Fault::on(Endpoint::OauthAccessToken).token(&token).always();
+        world.sandbox.fault(fault.with(FaultKind::Hang));
+        tokio::spawn(async move { busy.store(ACME, &token).await.map(drop) })
+    };
+    // An exchange that hangs is given up after 20 s. A machine that is too slow to begin 65 in that time tries again.
+    let mut left = Vec::new();
+    for attempt in 0.. {
+        assert!(attempt < 5, "it is never full");
+        let stores: Vec<_> = (0..=BEGUN).map(|n| store(format!("ana {attempt} {n}"))).collect();
+        let (first, _, others) = select_all(stores).await;
+        left.extend(others);
+        let no = first.expect("no panic").expect_err("every exchange hangs");
+        if no.reason() == Reason::RateLimited.reason() && exchanges() == BEGUN {
+            no.is(Code::ResourceExhausted, Reason::RateLimited).has_retry();
+            break;
+        }
+    }
+    for store in left {
+        hang_up(store).await;
+    }
+    busy.connect("beta", &world.person("bob").short_lived_token()).await;
+    assert!(exchanges() > 0, "they go on");
+    world.sandbox.clear_faults();
+    let token = world.person("carl").short_lived_token();
+    eventually_async("the workspace stores again", LIMIT, async || busy.store(ACME, &token).await.ok()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -47,7 +47,7 @@ async fn is_refused_while_away(world: &World, about: &Stalled) {
         .await;
     for rpc in &rpcs {
         all_are_refused(world, about, 1, &[rpc]).await;
-        all_are_refused(world, about, 40, &[rpc]).await;
+        all_are_refused(world, about, 400, &[rpc]).await;
     }
     all_are_refused(world, about, 400usize.div_ceil(rpcs.len()), &rpcs).await;
     eventually_async("it is not ready", LIMIT, async || {
