@@ -188,18 +188,28 @@ struct Row {
 }
 
 impl Session {
-    /// Those of `records` that are in the outbox.
-    pub async fn outbox(&mut self, records: &[Uuid]) -> Result<Vec<(Uuid, String)>, StoreError> {
-        let mut found = Vec::new();
-        for id in records {
-            let row: Option<Row> = self
-                .query("SELECT record_id, body FROM audit_outbox WHERE record_id = $1")
-                .bind(*id)
-                .fetch_optional()
-                .await?;
-            found.extend(row.map(|row| (row.record_id, row.body)));
-        }
-        Ok(found)
+    /// Those of `records` that are in the outbox and belong to `own`, in order.
+    pub async fn outbox(
+        &mut self,
+        own: Incarnation,
+        records: &[Uuid],
+    ) -> Result<Vec<(Uuid, String)>, StoreError> {
+        let hex: Vec<String> = records.iter().map(|id| id.simple().to_string()).collect();
+        let rows: Vec<Row> = self
+            .query_for(
+                "SELECT record_id, body FROM audit_outbox
+                  WHERE incarnation = $2 AND record_id IN (SELECT unhex(value) FROM json_each($1))
+                  ORDER BY number",
+                "SELECT record_id, body FROM audit_outbox
+                  WHERE incarnation = $2
+                    AND record_id IN (SELECT r::uuid FROM jsonb_array_elements_text($1) AS ids (r))
+                  ORDER BY number",
+            )
+            .bind(Json(hex))
+            .bind(own.as_uuid())
+            .fetch_all()
+            .await?;
+        Ok(rows.into_iter().map(|row| (row.record_id, row.body)).collect())
     }
 
     /// Up to 500 records of processes that have ended, in the order in which each process wrote them.

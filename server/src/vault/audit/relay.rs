@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -21,6 +22,9 @@ const ANCHOR_EVERY: Duration = Duration::from_secs(1);
 const ADOPT_EVERY: u32 = 5;
 /// Pause before a failed write is retried.
 const RETRY: Duration = Duration::from_millis(200);
+/// How long a COMMIT in doubt may still succeed: while PostgreSQL's standby is away, it waits at the server. After this
+/// long, the records follow when this process ends.
+const DOUBT: Duration = Duration::from_secs(24 * 3_600);
 /// The most records in one write to the log.
 const BATCH: usize = 500;
 
@@ -39,8 +43,27 @@ type Record = (Uuid, String, Option<Arc<Origin>>);
 struct Books {
     /// Records that the log has taken, with their growing numbers there; the outbox still holds them.
     relayed: Mutex<Vec<(Uuid, u64)>>,
-    /// Ids in the outbox whose commit may or may not have succeeded.
-    doubtful: Mutex<Vec<Uuid>>,
+    /// Ids whose commit may or may not have succeeded, and may yet succeed, with the time since when that is so.
+    doubtful: Mutex<Vec<(Uuid, Instant)>>,
+}
+
+impl Books {
+    fn doubt(&self, ids: Vec<Uuid>) {
+        let now = Instant::now();
+        self.doubtful.lock().extend(ids.into_iter().map(|id| (id, now)));
+    }
+
+    fn doubtful(&self) -> Vec<Uuid> {
+        self.doubtful.lock().iter().map(|(id, _)| *id).collect()
+    }
+
+    /// Forgets doubts about records that were found, and doubts that are too old.
+    fn believe(&self, found: &[(Uuid, String)]) {
+        let open = |id: &Uuid, since: &Instant| {
+            since.elapsed() < DOUBT && !found.iter().any(|(found, _)| found == id)
+        };
+        self.doubtful.lock().retain(|(id, since)| open(id, since));
+    }
 }
 
 /// What the database has to learn of the log.
@@ -134,7 +157,7 @@ impl Relay {
                 _ = tick.tick() => {}
             }
             if ticks == 0 {
-                self.adopt(books, found).await;
+                self.adopt(books, found, over).await;
             }
             self.settle(books, found).await;
             self.anchor(books, anchor).await;
@@ -142,9 +165,9 @@ impl Relay {
     }
 
     /// Takes over the records that dead processes left in the outbox.
-    async fn adopt(&self, books: &Books, found: &UnboundedSender<Vec<Record>>) {
+    async fn adopt(&self, books: &Books, found: &UnboundedSender<Vec<Record>>, over: &CancellationToken) {
         let own = self.store.incarnation();
-        loop {
+        while !over.is_cancelled() {
             let left = match self.store.read().await {
                 Ok(mut session) => session.left_in_outbox(own).await,
                 Err(error) => Err(error),
@@ -164,25 +187,29 @@ impl Relay {
             match adopted {
                 // Another replica was first.
                 Ok(records) if records.is_empty() => return,
-                Ok(records) => tell(found, records),
+                Ok(records) => {
+                    // An earlier attempt may have left doubts.
+                    books.believe(&records);
+                    tell(found, records);
+                }
                 // The commit may have succeeded, and then no other replica will take these records.
-                Err(_) => return books.doubtful.lock().extend(left),
+                Err(_) => return books.doubt(left),
             }
         }
     }
 
     /// Looks in the outbox for records whose commit may or may not have succeeded.
     async fn settle(&self, books: &Books, found: &UnboundedSender<Vec<Record>>) {
-        let doubtful = books.doubtful.lock().clone();
+        let doubtful = books.doubtful();
         if doubtful.is_empty() {
             return;
         }
         let records = match self.store.read().await {
-            Ok(mut session) => session.outbox(&doubtful).await,
+            Ok(mut session) => session.outbox(self.store.incarnation(), &doubtful).await,
             Err(error) => Err(error),
         };
         if let Ok(records) = records {
-            books.doubtful.lock().drain(..doubtful.len());
+            books.believe(&records);
             tell(found, records);
         }
     }
@@ -239,7 +266,7 @@ impl Relay {
 fn take(came: Outgoing, waiting: &mut VecDeque<Record>, books: &Books) {
     match came {
         Outgoing::Records(records) => waiting.extend(records),
-        Outgoing::Doubtful(ids) => books.doubtful.lock().extend(ids),
+        Outgoing::Doubtful(ids) => books.doubt(ids),
     }
 }
 
