@@ -103,12 +103,13 @@ impl Store {
         let (health, healthy) = watch::channel(true);
         let circuit = Circuit::new(healthy.clone());
         let pool = |size| Pool::new(&address, size).behind(&circuit);
-        let (readers, hot, writers) = (pool(4), pool(2), pool(1));
+        let (readers, hot) = (pool(4), pool(2));
+        let writers = Pool::new(&address.for_writes(), 1).behind(&circuit);
         let (pulse, beat) = (Pool::new(&address, 1), Pool::new(&address, 1));
         // The feed's reader; on PostgreSQL also one connection that listens and one that notifies.
         let (tail, wake) = (Pool::new(&address, 1), Pool::new(&address, 2));
         sql::reach(&writers).await?;
-        sql::migrate(&writers, config.migrate).await?;
+        sql::migrate(&readers, config.migrate).await?;
         sql::check_schema(&writers).await?;
         sql::check_settings(&readers).await?;
         engine::check_wake(&wake).await?;
@@ -209,8 +210,8 @@ impl Store {
         self.circuit.check()
     }
 
-    /// False while writes fail, for instance because the disk is full. Each beat is a write, so this follows within a
-    /// second or two.
+    /// False while writes fail or stall, for instance because the disk is full. Each beat is a write, so this follows
+    /// within a few seconds.
     pub fn writes(&self) -> watch::Receiver<bool> {
         self.writable.clone()
     }

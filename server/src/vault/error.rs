@@ -262,7 +262,10 @@ pub enum VaultError {
 impl From<StoreError> for VaultError {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unavailable(_) | StoreError::Race(_) => {
+            StoreError::Unavailable(_)
+            | StoreError::Race(_)
+            | StoreError::Locked(_)
+            | StoreError::Slow(_) => {
                 tracing::warn!(%error, "storage did not answer a call");
                 Self::StorageUnavailable
             }

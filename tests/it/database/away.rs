@@ -12,10 +12,10 @@ use crate::process::lifecycle::probe;
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// The vault refuses within three seconds of its own time. This many are never reached, even on a busy machine.
-const FAR: Duration = Duration::from_secs(25);
+pub(super) const FAR: Duration = Duration::from_secs(25);
 
 /// So many calls of each RPC at once, none of which gets anything else than a clear refusal.
-async fn all_are_refused(world: &World, about: &Stalled, of_each: usize, rpcs: &[&str]) {
+pub(super) async fn all_are_refused(world: &World, about: &Stalled, of_each: usize, rpcs: &[&str]) {
     // Everybody has a key of the same principal.
     let caller = world.admin().within(FAR);
     let calls = rpcs.iter().flat_map(|rpc| (0..of_each).map(move |nth| (*rpc, nth)));

@@ -5,4 +5,5 @@ mod clean_stop;
 mod durability;
 mod earlier_version;
 mod migrations;
+mod stalled;
 mod tampering;

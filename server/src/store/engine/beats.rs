@@ -13,7 +13,8 @@ use uuid::Uuid;
 
 use super::cache::Coherence;
 use super::clock_guard::ClockGuard;
-use super::writer::{Abort, Writer};
+use super::unit::Abort;
+use super::writer::Writer;
 use crate::model::{Clock, Incarnation, Timestamp};
 use crate::store::sql::{Pool, StoreError};
 use crate::store::work::{Beat, BeatRow, Registration};
@@ -146,7 +147,7 @@ impl Beats {
         pool.close().await;
     }
 
-    /// Beats once, and ends replicas that fell silent. After a failure, the next beat tries again. `false`: another
+    /// Beats once, and ends replicas that fell silent. A beat also finds out whether a stuck writer writes again. After a failure, the next beat tries again. `false`: another
     /// replica has ended this one.
     async fn beat(&self, pool: &Pool) -> bool {
         let beats = match pool.session().await {
@@ -162,7 +163,7 @@ impl Beats {
         };
         let outcome: Result<bool, Abort<Infallible>> = self
             .writer
-            .write(move |tx| {
+            .probe(move |tx| {
                 let (silent, beat) = (silent.clone(), beat.clone());
                 Box::pin(async move {
                     let known = tx.beat(own, &beat).await?;

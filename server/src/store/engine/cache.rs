@@ -5,7 +5,6 @@
 //! read goes to the database: coherence wins over availability. moka stores the entries; this file keeps them coherent.
 
 use std::collections::HashSet;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -13,9 +12,9 @@ use std::time::{Duration, Instant};
 use moka::sync::Cache;
 use parking_lot::RwLock;
 use tokio::sync::watch;
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::patience::Patience;
 use crate::model::{ApiKeyId, ConnectionId, Timestamp, WorkspaceId};
 use crate::store::access::ApiKeyRecord;
 use crate::store::connections::HeldToken;
@@ -24,11 +23,6 @@ use crate::store::sql::{Change, Pool, Session, StoreError, Tx};
 
 /// How often the table of changes is polled.
 const POLL: Duration = Duration::from_millis(200);
-/// How long a poll may take before the database counts as unavailable. With the time between two polls, and some for
-/// the response, this is less than three seconds, within which every call is refused.
-const PATIENCE: Duration = Duration::from_millis(2_400);
-/// Patience is counted in steps: while this process itself is too busy to poll, they take longer.
-const STEP: Duration = Duration::from_millis(100);
 /// How long after the start of a poll a hit counts.
 const FRESH: Duration = Duration::from_millis(800);
 /// How long changes are kept: far longer than a living replica can fall behind.
@@ -283,29 +277,10 @@ async fn last_change(session: &mut Session) -> Result<ChangeMark, StoreError> {
     Ok(last.unwrap_or_default())
 }
 
-/// How long a poll may still take. A process that is short of processor time must not blame the database for it: a
-/// thousand watchers would lose their streams at once. So what counts is how often this task got to wait, not the time.
-struct Patience(Duration);
-
-impl Patience {
-    /// Waits for work. `None`: no patience is left.
-    async fn wait<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
-        let mut work = pin!(work);
-        while !self.0.is_zero() {
-            tokio::select! {
-                biased;
-                outcome = &mut work => return Some(outcome),
-                () = sleep(STEP) => self.0 = self.0.saturating_sub(STEP),
-            }
-        }
-        None
-    }
-}
-
 /// Polls once. A connection on which no reply comes is of no more use.
 async fn poll_once(coherence: &Coherence, pool: &Pool) -> Result<(), StoreError> {
     let silent = || StoreError::Unavailable(format!("{}: no reply in time", pool.address().name()));
-    let mut patience = Patience(PATIENCE);
+    let mut patience = Patience::new();
     let mut session = patience.wait(pool.session()).await.ok_or_else(silent)??;
     if let Some(polled) = patience.wait(coherence.poll_on(&mut session)).await {
         return polled;
@@ -348,21 +323,4 @@ pub(in crate::store) async fn watch_changes(
         }
     }
     pool.close().await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn patience_ends_but_not_while_this_process_is_what_is_slow() {
-        let mut patience = Patience(2 * STEP);
-        let slow = async {
-            std::thread::sleep(5 * STEP);
-            tokio::task::yield_now().await;
-        };
-        assert_eq!(patience.wait(slow).await, Some(()));
-        assert_eq!(patience.wait(std::future::pending::<()>()).await, None);
-        assert_eq!(patience.wait(async {}).await, None, "none is left");
-    }
 }

@@ -7,8 +7,10 @@ mod cache;
 mod clock_guard;
 mod flight;
 mod live_feed;
+mod patience;
 mod room;
 mod scrub;
+mod unit;
 mod wake;
 mod writer;
 
@@ -20,6 +22,6 @@ pub(in crate::store) use flight::Flights;
 pub use live_feed::{Feed, Live, Recent};
 pub(in crate::store) use room::watch_room;
 pub(in crate::store) use scrub::{scrub, scrub_after};
+pub use unit::{Abort, Needs, Numbered};
 pub(in crate::store) use wake::{check as check_wake, run as run_wake};
-pub use writer::{Abort, Needs, Numbered};
 pub(in crate::store) use writer::{Aftermath, Writer};

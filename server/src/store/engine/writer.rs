@@ -5,176 +5,41 @@
 //! one transaction with a savepoint each, numbers their events under a lock, and drops cached rows before it replies.
 
 use std::collections::VecDeque;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::cache::Coherence;
 use super::live_feed::Feed;
+use super::patience::Patience;
+use super::unit::{Abort, Ended, Job, Needs, Numbered, Unit, Written};
 use crate::model::{Clock, ConnectionId, FeedPosition};
 use crate::store::audit::Outbox;
-use crate::store::origin::Origin;
 use crate::store::sql::{Pending, Pool, Session, StoreError, Tx};
 
 /// Most units that share one commit.
 const BATCH: usize = 48;
 /// Most units that wait; more are refused at once.
 const QUEUE: usize = 4_096;
-/// The most times that a unit runs if it keeps losing races.
-const ATTEMPTS: u32 = 3;
-/// Longest time for a batch, and again for its COMMIT.
+/// The longest time for the units of a batch. PostgreSQL ends a slow statement of one unit sooner.
 const TIME: Duration = Duration::from_secs(15);
+/// A batch that is lost after this long has stalled: the next one would stall too.
+const STALLED: Duration = Duration::from_millis(500);
 
-/// Why a unit of work did not commit.
-#[derive(Debug)]
-pub enum Abort<E> {
-    /// Storage failed.
-    Store(StoreError),
-    /// The work itself failed, and was rolled back.
-    Work(E),
-}
-
-impl<E> From<StoreError> for Abort<E> {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-impl Abort<std::convert::Infallible> {
-    /// The storage error of a unit whose own work can't fail.
-    pub(in crate::store) fn into_store(self) -> StoreError {
-        match self {
-            Self::Store(error) => error,
-            Self::Work(never) => match never {},
-        }
-    }
-}
-
-/// How a unit's part of the transaction ended.
-enum Ended {
-    Done,
-    /// Only its own savepoint is rolled back.
-    RolledBack,
-    /// It lost a race and may run again.
-    Race,
-    TransactionLost(StoreError),
-}
-
-/// A unit with its types erased. It keeps its own result until the outcome of the commit is known.
-trait Unit: Send {
-    fn run<'t>(&'t mut self, tx: &'t mut Tx) -> BoxFuture<'t, Ended>;
-    /// Replaces its result by an error.
-    fn fail(&mut self, error: StoreError);
-    /// Whether it may run once more after a lost race; counts the attempts.
-    fn may_run_again(&mut self) -> bool;
-    /// The connections that it will change; all of a batch are locked at once, in order.
-    fn connections(&self) -> &[ConnectionId];
-    /// Whether it needs a transaction of its own.
-    fn is_alone(&self) -> bool;
-    fn reply(self: Box<Self>, lost: Option<StoreError>, numbered: Numbered);
-}
-
-/// What a unit needs of its transaction.
-#[derive(Debug, Clone, Default)]
-pub struct Needs {
-    /// The connections that it will change. They are locked before it runs, in the same order everywhere.
-    pub connections: Vec<ConnectionId>,
-    /// It needs a transaction of its own, because it locks many rows or rows that it has yet to find.
-    pub alone: bool,
-}
-
-/// How the events of a transaction were numbered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Numbered(i64);
-
-impl Numbered {
-    /// The final number of an event whose number within the transaction was the (negative) `sequence`.
-    pub const fn resolve(self, sequence: i64) -> i64 {
-        if sequence < 0 { self.0 - sequence } else { sequence }
-    }
-}
-
-/// A unit's result, and how the unit's events were numbered.
-type Written<T, E> = Result<(T, Numbered), Abort<E>>;
-
-struct Job<F, T, E> {
-    work: F,
-    needs: Needs,
-    result: Option<Result<T, Abort<E>>>,
-    attempts: u32,
-    origin: Option<Arc<Origin>>,
-    caller: oneshot::Sender<Written<T, E>>,
-}
-
-impl<F, T, E> Unit for Job<F, T, E>
-where
-    F: for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, Result<T, Abort<E>>> + Send,
-    T: Send,
-    E: Send,
-{
-    fn run<'t>(&'t mut self, tx: &'t mut Tx) -> BoxFuture<'t, Ended> {
-        tx.begin_unit(self.origin.clone());
-        // Both creating and running the future may panic; neither may end the writer.
-        let mut tx = Some(tx);
-        let started = std::panic::catch_unwind(AssertUnwindSafe(|| tx.take().map(&self.work))).ok().flatten();
-        let result = &mut self.result;
-        Box::pin(async move {
-            let outcome = match started {
-                Some(work) => AssertUnwindSafe(work).catch_unwind().await.ok(),
-                None => None,
-            };
-            let outcome = outcome.unwrap_or_else(|| {
-                Err(Abort::Store(StoreError::Unexpected("a unit of work panicked; see the log".into())))
-            });
-            let ended = match &outcome {
-                Ok(_) => Ended::Done,
-                Err(Abort::Work(_)) => Ended::RolledBack,
-                Err(Abort::Store(StoreError::Race(_))) => Ended::Race,
-                Err(Abort::Store(error)) if error.ends_transaction() => Ended::TransactionLost(error.clone()),
-                Err(Abort::Store(_)) => Ended::RolledBack,
-            };
-            *result = Some(outcome);
-            ended
-        })
-    }
-
-    fn fail(&mut self, error: StoreError) {
-        self.result = Some(Err(Abort::Store(error)));
-    }
-
-    fn may_run_again(&mut self) -> bool {
-        self.attempts += 1;
-        self.attempts < ATTEMPTS
-    }
-
-    fn connections(&self) -> &[ConnectionId] {
-        &self.needs.connections
-    }
-
-    fn is_alone(&self) -> bool {
-        self.needs.alone
-    }
-
-    fn reply(self: Box<Self>, lost: Option<StoreError>, numbered: Numbered) {
-        let result = match (lost, self.result) {
-            (Some(error), Some(Ok(_)) | None) => Err(Abort::Store(error)),
-            (_, Some(result)) => result.map(|done| (done, numbered)),
-            (None, None) => Err(Abort::Store(StoreError::Unavailable("the writer stopped".into()))),
-        };
-        // A caller that hung up gets no reply, but its work stays.
-        let _ = self.caller.send(result);
-    }
-}
+/// Asks for one truncation of SQLite's log. The reply is false if somebody else reads or writes just then.
+type Truncation = oneshot::Sender<Result<bool, StoreError>>;
 
 /// Hands units to the one writer.
 #[derive(Clone)]
 pub(in crate::store) struct Writer {
     queue: mpsc::Sender<Box<dyn Unit>>,
+    truncations: mpsc::Sender<Truncation>,
+    /// Whether the last batch stalled. Nobody waits then, except a probe.
+    stuck: Arc<AtomicBool>,
     closing: CancellationToken,
 }
 
@@ -182,9 +47,11 @@ impl Writer {
     /// Starts the writer. It ends once it is told to, and the last unit has its reply.
     pub(in crate::store) fn start(pool: Pool, after: Aftermath) -> (Self, tokio::task::JoinHandle<()>) {
         let (queue, units) = mpsc::channel(QUEUE);
-        let closing = CancellationToken::new();
-        let task = tokio::spawn(drain(pool, after, units, closing.clone()));
-        (Self { queue, closing }, task)
+        let (truncations, asked) = mpsc::channel(QUEUE);
+        let (stuck, closing) = (Arc::new(AtomicBool::new(false)), CancellationToken::new());
+        let queues = Queues { units, asked, waiting: VecDeque::with_capacity(BATCH), again: Vec::new() };
+        let task = tokio::spawn(drain(pool, after, queues, Arc::clone(&stuck), closing.clone()));
+        (Self { queue, truncations, stuck, closing }, task)
     }
 
     /// Accepts no more units. Those that wait are still run.
@@ -210,16 +77,48 @@ impl Writer {
         T: Send + 'static,
         E: Send + 'static,
     {
+        if self.stuck.load(Ordering::Acquire) {
+            return Err(Abort::Store(StoreError::Unavailable(
+                "writes have stalled; nobody waits until one succeeds".into(),
+            )));
+        }
+        self.join_queue(needs, work).await
+    }
+
+    /// [`Self::write`] for work that is tried even while writes stall, and so finds out when they succeed again.
+    pub(in crate::store) async fn probe<F, T, E>(&self, work: F) -> Result<T, Abort<E>>
+    where
+        F: for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, Result<T, Abort<E>>> + Send + 'static,
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        self.join_queue(Needs::default(), work).await.map(|(done, _)| done)
+    }
+
+    async fn join_queue<F, T, E>(&self, needs: Needs, work: F) -> Written<T, E>
+    where
+        F: for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, Result<T, Abort<E>>> + Send + 'static,
+        T: Send + 'static,
+        E: Send + 'static,
+    {
         let (caller, reply) = oneshot::channel();
-        let unit: Box<dyn Unit> =
-            Box::new(Job { work, needs, result: None, attempts: 0, origin: Origin::current(), caller });
-        if self.queue.try_send(unit).is_err() {
+        if self.queue.try_send(Box::new(Job::new(needs, work, caller))).is_err() {
             return Err(Abort::Store(StoreError::Unavailable("too many writes are waiting".into())));
         }
-        reply
-            .await
-            .unwrap_or_else(|_| Err(Abort::Store(StoreError::Unavailable("the writer stopped".into()))))
+        reply.await.unwrap_or_else(|_| Err(Abort::Store(stopped())))
     }
+
+    /// Tries once to write SQLite's log back and to truncate it, between two batches and on the writer's own
+    /// connection: then no write of this process is in the way. `false`: somebody else reads or writes.
+    pub(in crate::store) async fn truncate_log(&self) -> Result<bool, StoreError> {
+        let (caller, reply) = oneshot::channel();
+        self.truncations.send(caller).await.map_err(|_| stopped())?;
+        reply.await.unwrap_or_else(|_| Err(stopped()))
+    }
+}
+
+fn stopped() -> StoreError {
+    StoreError::Unavailable("the writer stopped".into())
 }
 
 /// Everything that must learn of a commit.
@@ -228,7 +127,7 @@ pub(in crate::store) struct Aftermath {
     pub(in crate::store) feed: Arc<Feed>,
     pub(in crate::store) outbox: Outbox,
     pub(in crate::store) clock: Clock,
-    /// Whether the last batch could be written.
+    /// Whether the last batch that wrote something could be written.
     pub(in crate::store) writable: watch::Sender<bool>,
     /// Told when something secret was deleted or overwritten.
     pub(in crate::store) destroyed: Arc<Notify>,
@@ -241,57 +140,132 @@ struct Outcome {
     numbered: Numbered,
     /// Which of its units lost a race and may run again.
     raced: Vec<bool>,
+    /// Whether one of its units is durable.
+    done: bool,
+}
+
+impl Outcome {
+    const fn lost(error: StoreError) -> Self {
+        Self { lost: Some(error), numbered: Numbered(0), raced: Vec::new(), done: false }
+    }
+}
+
+/// What waits for the writer.
+struct Queues {
+    units: mpsc::Receiver<Box<dyn Unit>>,
+    asked: mpsc::Receiver<Truncation>,
+    /// Units that have arrived, in order.
+    waiting: VecDeque<Box<dyn Unit>>,
+    /// Units that lost a race. Each runs alone, after its batch has released its locks: in place it would run into the
+    /// same deadlock again.
+    again: Vec<Box<dyn Unit>>,
+}
+
+impl Queues {
+    /// The next batch. Waits for one, and truncates the log meanwhile if asked. `None`: the writer is closed.
+    async fn next(&mut self, pool: &Pool, closing: &CancellationToken) -> Option<Vec<Box<dyn Unit>>> {
+        let mut arrived = Vec::with_capacity(BATCH);
+        loop {
+            while let Ok(caller) = self.asked.try_recv() {
+                truncate_log(pool, caller, &mut self.asked).await;
+            }
+            if let Some(unit) = self.again.pop() {
+                return Some(vec![unit]);
+            }
+            if !self.waiting.is_empty() {
+                return Some(next_batch(&mut self.waiting));
+            }
+            let arrival = tokio::select! {
+                biased;
+                arrival = self.units.recv_many(&mut arrived, BATCH) => arrival,
+                Some(caller) = self.asked.recv() => {
+                    truncate_log(pool, caller, &mut self.asked).await;
+                    continue;
+                }
+                () = closing.cancelled(), if !self.units.is_closed() => {
+                    self.units.close();
+                    continue;
+                }
+            };
+            if arrival == 0 {
+                return None;
+            }
+            self.waiting.extend(arrived.drain(..));
+        }
+    }
+
+    /// Refuses everybody who waits.
+    fn refuse(&mut self, error: &StoreError) {
+        let arrived = std::iter::from_fn(|| self.units.try_recv().ok());
+        for unit in self.again.drain(..).chain(self.waiting.drain(..)).chain(arrived) {
+            unit.reply(Some(error.clone()), Numbered::default());
+        }
+    }
+}
+
+/// One truncation for all who ask for one.
+async fn truncate_log(pool: &Pool, first: Truncation, more: &mut mpsc::Receiver<Truncation>) {
+    let callers: Vec<_> = std::iter::once(first).chain(std::iter::from_fn(|| more.try_recv().ok())).collect();
+    let truncated = match pool.session().await {
+        Ok(mut session) => {
+            let truncated = session.truncate_log().await;
+            if truncated.is_err() {
+                session.abandon();
+            }
+            truncated
+        }
+        Err(error) => Err(error),
+    };
+    for caller in callers {
+        let _ = caller.send(truncated.clone());
+    }
 }
 
 async fn drain(
     pool: Pool,
     after: Aftermath,
-    mut units: mpsc::Receiver<Box<dyn Unit>>,
+    mut queues: Queues,
+    stuck: Arc<AtomicBool>,
     closing: CancellationToken,
 ) {
-    let mut waiting: VecDeque<Box<dyn Unit>> = VecDeque::with_capacity(BATCH);
-    let mut arrived = Vec::with_capacity(BATCH);
-    let mut again: Vec<Box<dyn Unit>> = Vec::new();
-    loop {
-        if again.is_empty() && waiting.is_empty() {
-            let arrival = tokio::select! {
-                biased;
-                arrival = units.recv_many(&mut arrived, BATCH) => arrival,
-                () = closing.cancelled(), if !units.is_closed() => {
-                    units.close();
-                    continue;
-                }
-            };
-            if arrival == 0 {
-                pool.close().await;
-                return;
-            }
-        }
-        waiting.extend(arrived.drain(..));
-        // A unit that lost a race runs alone, after its batch has released its locks: in place it would run into the
-        // same deadlock again.
-        let mut batch = match again.pop() {
-            Some(unit) => vec![unit],
-            None => next_batch(&mut waiting),
-        };
+    while let Some(mut batch) = queues.next(&pool, &closing).await {
+        let began = Instant::now();
         let outcome = match pool.session().await {
             Ok(session) => run_batch(session, &after, &mut batch).await,
-            Err(error) => Outcome { lost: Some(error), numbered: Numbered::default(), raced: Vec::new() },
+            Err(error) => Outcome::lost(error),
         };
         if let Some(error) = &outcome.lost {
             tracing::warn!(%error, units = batch.len(), "writes were not committed");
         }
-        let writable = !matches!(outcome.lost, Some(StoreError::Unavailable(_)));
-        after.writable.send_if_modified(|was| std::mem::replace(was, writable) != writable);
+        let away = match &outcome.lost {
+            Some(error @ (StoreError::Unavailable(_) | StoreError::Locked(_))) => Some(error),
+            _ => None,
+        };
+        // While the database does not reply at all, the circuit refuses everybody, and closes sooner than a probe comes.
+        let stalled = away.is_some() && began.elapsed() >= STALLED && !pool.is_away();
+        if stalled && !stuck.swap(true, Ordering::AcqRel) {
+            tracing::error!("writes stall: they are refused until one succeeds");
+        }
+        if outcome.done && stuck.swap(false, Ordering::AcqRel) {
+            tracing::info!("writes succeed again");
+        }
+        // Those who wait have waited for this batch, and one that ended at once may have broken its own connection only.
+        if let Some(error) = away.filter(|_| stalled || !*after.writable.borrow()) {
+            queues.refuse(error);
+        }
+        if away.is_some() || outcome.done {
+            after.writable.send_if_modified(|was| std::mem::replace(was, outcome.done) != outcome.done);
+        }
         let mut raced = outcome.raced.into_iter().chain(std::iter::repeat(false));
         for mut unit in batch {
             if raced.next() == Some(true) && unit.may_run_again() {
-                again.push(unit);
+                queues.again.push(unit);
             } else {
                 unit.reply(outcome.lost.clone(), outcome.numbered);
             }
         }
     }
+    pool.close().await;
 }
 
 /// The units that go into one transaction: all that wait, up to one that needs a transaction of its own.
@@ -309,9 +283,10 @@ async fn run_batch(session: Session, after: &Aftermath, batch: &mut [Box<dyn Uni
     let (mut session, Pending { changes, audited, destroyed, .. }) = tx.into_parts();
     let begun = matches!(filled, Ok(Ok(_)));
     let outcome = match filled {
-        Ok(Ok(numbers)) => match tokio::time::timeout(TIME, session.query("COMMIT").execute()).await {
-            Ok(committed) => committed.map(|_| numbers),
-            Err(_) => Err(StoreError::Unavailable("COMMIT did not return in time".into())),
+        // All of them wait for it, so it has no more time than they have.
+        Ok(Ok(filled)) => match Patience::new().wait(session.query("COMMIT").execute()).await {
+            Some(committed) => committed.map(|_| filled),
+            None => Err(StoreError::Unavailable("COMMIT did not return in time".into())),
         },
         Ok(Err(error)) => Err(error),
         Err(_) => Err(StoreError::Unavailable("a batch of writes did not return in time".into())),
@@ -319,7 +294,7 @@ async fn run_batch(session: Session, after: &Aftermath, batch: &mut [Box<dyn Uni
     // Before any reply, and also when it is unknown whether COMMIT succeeded: no reader may get old rows from a cache.
     after.coherence.drop_changed(&changes);
     match outcome {
-        Ok((numbered, head)) => {
+        Ok(Filled { done, numbered, head }) => {
             if let Some(head) = head {
                 after.feed.committed(head);
             }
@@ -327,7 +302,7 @@ async fn run_batch(session: Session, after: &Aftermath, batch: &mut [Box<dyn Uni
             if destroyed {
                 after.destroyed.notify_one();
             }
-            Outcome { lost: None, numbered, raced }
+            Outcome { lost: None, numbered, raced, done }
         }
         Err(error) => {
             session.abandon();
@@ -335,22 +310,29 @@ async fn run_batch(session: Session, after: &Aftermath, batch: &mut [Box<dyn Uni
                 // COMMIT may have succeeded although its reply was lost.
                 after.outbox.doubtful(audited);
             }
-            // The batch lost a race for a lock that every unit needs, so every unit may run again.
+            // The batch was the victim of a deadlock, so every unit may run again.
             let all = matches!(error, StoreError::Race(_));
-            Outcome { lost: Some(error), numbered: Numbered::default(), raced: vec![all; batch.len()] }
+            Outcome { raced: vec![all; batch.len()], ..Outcome::lost(error) }
         }
     }
 }
 
-/// How the events were numbered, and where the feed ends now if there were any.
-type Numbers = (Numbered, Option<FeedPosition>);
+/// A batch before its COMMIT.
+#[derive(Default)]
+struct Filled {
+    /// Whether a unit succeeded.
+    done: bool,
+    numbered: Numbered,
+    /// Where the feed ends now, if there were events.
+    head: Option<FeedPosition>,
+}
 
 async fn fill(
     tx: &mut Tx,
     batch: &mut [Box<dyn Unit>],
     raced: &mut [bool],
     after: &Aftermath,
-) -> Result<Numbers, StoreError> {
+) -> Result<Filled, StoreError> {
     tx.query_for("BEGIN IMMEDIATE", "BEGIN").execute().await?;
     let mut connections: Vec<ConnectionId> =
         batch.iter().flat_map(|unit| unit.connections()).copied().collect();
@@ -359,6 +341,7 @@ async fn fill(
         connections.dedup();
         tx.lock_connections(&connections).await?;
     }
+    let (mut filled, mut locked) = (Filled::default(), false);
     for (unit, raced) in batch.iter_mut().zip(raced) {
         let mark = tx.pending().mark();
         tx.query("SAVEPOINT unit").execute().await?;
@@ -373,29 +356,36 @@ async fn fill(
         }
         match ended {
             Ended::Done => {
+                filled.done = true;
                 tx.query("RELEASE SAVEPOINT unit").execute().await?;
             }
             Ended::TransactionLost(error) => return Err(error),
-            ended @ (Ended::RolledBack | Ended::Race) => {
+            // One unit may wait for a lock of its own. If a second one does too, everybody would wait for each.
+            Ended::Locked(error) if locked => return Err(error),
+            ended => {
                 tx.pending_mut().truncate(&mark);
                 tx.query("ROLLBACK TO SAVEPOINT unit").execute().await?;
                 tx.query("RELEASE SAVEPOINT unit").execute().await?;
                 *raced = matches!(ended, Ended::Race);
+                if matches!(ended, Ended::Locked(_)) {
+                    locked = true;
+                    tx.query_for("SELECT 1", "SET LOCAL lock_timeout = '800ms'").execute().await?;
+                }
             }
         }
     }
     after.outbox.write(tx).await?;
     if tx.pending().changes.is_empty() && tx.pending().events.is_empty() {
-        return Ok(Numbers::default());
+        return Ok(filled);
     }
     // Under this lock, the transaction writes only rows that get their numbers from it, and COMMIT follows at once.
     tx.lock_feed().await?;
     number_changes(tx, &after.clock).await?;
     if tx.pending().events.is_empty() {
-        return Ok(Numbers::default());
+        return Ok(filled);
     }
     let (base, head) = tx.number_events(after.clock.now()).await?;
-    Ok((Numbered(base), Some(head)))
+    Ok(Filled { numbered: Numbered(base), head: Some(head), ..filled })
 }
 
 /// Numbers what caches must drop: the order of numbers is the order of commits, across replicas.

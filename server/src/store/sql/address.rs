@@ -14,6 +14,10 @@ use super::StoreError;
 
 /// How many bytes of its write-ahead log SQLite keeps for later use after it has written them back.
 const LOG_KEPT: &str = "4194304";
+/// How long SQLite waits while another process locks its file: every call is refused within three seconds.
+pub(super) const BUSY: Duration = Duration::from_secs(2);
+/// How long PostgreSQL lets a write wait for a lock: less than other sessions wait, because all writes wait with it.
+const WRITE_LOCK: &str = "2s";
 /// How long finding out why a database can't be reached may take.
 const PROBE: Duration = Duration::from_secs(2);
 
@@ -39,7 +43,7 @@ impl Address {
                 .journal_mode(SqliteJournalMode::Wal)
                 .synchronous(SqliteSynchronous::Full)
                 .foreign_keys(true)
-                .busy_timeout(Duration::from_secs(5))
+                .busy_timeout(BUSY)
                 .pragma("secure_delete", "ON")
                 .pragma("journal_size_limit", LOG_KEPT)
                 .disable_statement_logging();
@@ -62,6 +66,17 @@ impl Address {
             return Ok(Arc::new(Self::Postgres { options: Box::new(options) }));
         }
         Err(StoreError::Config("storage.url: must start with sqlite: or postgres://".into()))
+    }
+
+    /// The same database for those connections over which everything is written.
+    pub(in crate::store) fn for_writes(&self) -> Arc<Self> {
+        Arc::new(match self {
+            Self::Sqlite { path, options } => Self::Sqlite { path: path.clone(), options: options.clone() },
+            Self::Postgres { options } => {
+                let options = (**options).clone().options([("lock_timeout", WRITE_LOCK)]);
+                Self::Postgres { options: Box::new(options) }
+            }
+        })
     }
 
     /// The folder of SQLite's file.

@@ -108,6 +108,11 @@ impl Pool {
         &self.address
     }
 
+    /// Whether the database is known to be away.
+    pub(in crate::store) fn is_away(&self) -> bool {
+        self.circuit.as_ref().is_some_and(Circuit::is_open)
+    }
+
     pub(in crate::store) async fn session(&self) -> Result<Session, StoreError> {
         let connection = async {
             match &self.driver {

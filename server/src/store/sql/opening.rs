@@ -1,5 +1,6 @@
 //! What happens when the database is opened: reaching it, migrating it, and checking its settings.
 
+use super::address::BUSY;
 use super::db::{Driver, Pool};
 use super::schema::check_migrations;
 use super::{Address, Backend, Session, StoreError};
@@ -124,6 +125,10 @@ pub(in crate::store) async fn check_settings(pool: &Pool) -> Result<(), StoreErr
     Ok(())
 }
 
+/// Takes back the short time-out of a truncation.
+const BUSY_AGAIN: &str = "PRAGMA busy_timeout = 2000";
+const _: () = assert!(BUSY.as_millis() == 2_000, "both say the same");
+
 impl Session {
     /// Writes SQLite's write-ahead log back and truncates it. `false`: another connection was reading or writing.
     pub(in crate::store) async fn truncate_log(&mut self) -> Result<bool, StoreError> {
@@ -134,7 +139,7 @@ impl Session {
         // Nobody can write while it waits for readers, such as a backup. So it waits briefly, and its caller tries again.
         self.query("PRAGMA busy_timeout = 50").execute().await?;
         let row: Result<Row, _> = self.query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one().await;
-        self.query("PRAGMA busy_timeout = 5000").execute().await?;
+        self.query(BUSY_AGAIN).execute().await?;
         Ok(row?.busy == 0)
     }
 }
