@@ -139,7 +139,7 @@ impl Store {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         tasks.spawn(drained);
         if readers.backend() == Backend::Sqlite {
-            tasks.spawn(engine::scrub_after(destroyed, Pool::new(&address, 1), stop.clone()));
+            tasks.spawn(engine::scrub_after(destroyed, writer.clone(), stop.clone()));
         }
         let (room, has_room) = watch::channel(true);
         match address.folder() {
@@ -340,7 +340,7 @@ impl Store {
     pub async fn scrub(&self) -> Result<(), StoreError> {
         match self.backend() {
             Backend::Postgres => Ok(()),
-            Backend::Sqlite => engine::scrub(&self.readers).await,
+            Backend::Sqlite => engine::scrub(&self.writer).await,
         }
     }
 

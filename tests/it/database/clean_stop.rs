@@ -3,11 +3,14 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::future::join_all;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, Row};
+use token_vault_proto::v1::create_api_key_request::Workspaces;
 use token_vault_tests::prelude::*;
 use token_vault_tests::{eventually, eventually_async};
 
@@ -86,6 +89,55 @@ async fn after_a_clean_stop_under_load_the_file_alone_is_the_whole_database() {
     }
 }
 
+/// Whether the database's file or its log holds these bytes, given in hexadecimal.
+fn is_in_files(world: &World, secret: &str) -> bool {
+    let secret = hex::decode(secret.to_lowercase()).expect("hexadecimal");
+    let file = world.database.file();
+    [log_of(&file), file]
+        .iter()
+        .any(|file| fs::read(file).unwrap_or_default().windows(secret.len()).any(|window| window == secret))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_secret_is_gone_when_the_call_is_answered_however_many_others_write() {
+    let world = World::start(Backend::Sqlite).await;
+    let (admin, connector) = (world.admin(), world.connector().await);
+    let over = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> = (0..24)
+        .map(|writer| {
+            let (admin, over) = (admin.clone(), Arc::clone(&over));
+            tokio::spawn(async move {
+                for nth in 0.. {
+                    if over.load(Ordering::Relaxed) {
+                        return nth;
+                    }
+                    let key = pb::CreateApiKeyRequest {
+                        principal: format!("writer-{writer}-{nth}"),
+                        role: Role::Viewer.into(),
+                        workspaces: Some(Workspaces::AllWorkspaces(true)),
+                        ..Default::default()
+                    };
+                    admin.create_api_key(key).await.expect("it is made");
+                }
+                0
+            })
+        })
+        .collect();
+    for n in 0..20 {
+        let id = connector.connect(ACME, &world.person(&format!("person {n}")).long_lived_token()).await;
+        let sealed = "SELECT hex(sealed) FROM connection_secrets";
+        let sealed = format!("{sealed} WHERE connection_id = {}", world.database.uuid(&id));
+        let secret = world.database.texts(sealed).await.remove(0);
+        assert!(is_in_files(&world, &secret), "it is there before");
+        admin.revoke(&id).await.expect("it is revoked");
+        assert!(!is_in_files(&world, &secret), "token {n} is still there\n{}", world.logs());
+    }
+    over.store(true, Ordering::Relaxed);
+    for written in join_all(writers).await {
+        assert!(written.expect("no panic") > 0, "others wrote meanwhile");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_log_shrinks_after_its_peak_and_holds_no_destroyed_secret() {
     let world = World::start(Backend::Sqlite).await;
@@ -115,12 +167,7 @@ async fn the_log_shrinks_after_its_peak_and_holds_no_destroyed_secret() {
     eventually("the log shrinks", LIMIT, || size(&log) < KEPT);
 
     // A token that takes the place of another, and one that is revoked.
-    let holds = |secret: &str| {
-        let secret = hex::decode(secret.to_lowercase()).expect("hexadecimal");
-        [world.database.file(), log.clone()].iter().any(|file| {
-            fs::read(file).unwrap_or_default().windows(secret.len()).any(|window| window == secret)
-        })
-    };
+    let holds = |secret: &str| is_in_files(&world, secret);
     assert!(holds(&old), "it is there before");
     connector.store(ACME, &ana.long_lived_token()).await.unwrap();
     let new = eventually_async("the new secret is stored", LIMIT, async || {

@@ -8,7 +8,8 @@ use backon::{ConstantBuilder, Retryable};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::store::sql::{Pool, StoreError};
+use super::writer::Writer;
+use crate::store::sql::StoreError;
 
 /// The pause before the log is truncated again, if it was busy.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -17,12 +18,12 @@ const MORE_TRIES: usize = 20;
 const PACE: Duration = Duration::from_secs(1);
 
 /// Writes the log back and truncates it. It waits for those who read just now.
-pub(in crate::store) async fn scrub(pool: &Pool) -> Result<(), StoreError> {
+pub(in crate::store) async fn scrub(writer: &Writer) -> Result<(), StoreError> {
     let truncate = || async {
-        if pool.session().await?.truncate_log().await? {
+        if writer.truncate_log().await? {
             return Ok(());
         }
-        Err(StoreError::Race("the database is busy".into()))
+        Err(StoreError::Race("another process, or a long read, uses it".into()))
     };
     let truncated = truncate
         .retry(ConstantBuilder::default().with_delay(PAUSE).with_max_times(MORE_TRIES))
@@ -37,14 +38,18 @@ pub(in crate::store) async fn scrub(pool: &Pool) -> Result<(), StoreError> {
 }
 
 /// Truncates the log whenever something secret was destroyed, until stopped.
-pub(in crate::store) async fn scrub_after(destroyed: Arc<Notify>, pool: Pool, stop: CancellationToken) {
+pub(in crate::store) async fn scrub_after(destroyed: Arc<Notify>, writer: Writer, stop: CancellationToken) {
     loop {
-        tokio::select! { () = stop.cancelled() => break, () = destroyed.notified() => {} }
-        if let Err(error) = scrub(&pool).await {
+        tokio::select! { () = stop.cancelled() => return, () = destroyed.notified() => {} }
+        let scrubbed = tokio::select! {
+            // The store truncates the log once more when it closes.
+            () = stop.cancelled() => return,
+            scrubbed = scrub(&writer) => scrubbed,
+        };
+        if let Err(error) = scrubbed {
             tracing::warn!(%error, "the database's log still holds what was deleted; it is truncated again later");
             destroyed.notify_one();
         }
-        tokio::select! { () = stop.cancelled() => break, () = tokio::time::sleep(PACE) => {} }
+        tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(PACE) => {} }
     }
-    pool.close().await;
 }
