@@ -18,11 +18,11 @@ use crate::config::{Config, ConfigError};
 use crate::jobs;
 use crate::model::Clock;
 use crate::provider::follow_sandbox_clock;
-use crate::vault::{KeyServiceWait, Vault};
+use crate::vault::{StartWait, Vault};
 
 /// How long calls in flight and work in progress may take to end at shutdown. With [`LAST_WORDS`], [`CLOSE`] and the
-/// second that the runtime gives its threads (`cli::run`), a stop takes 7.5 s at most: less than the 8 s that are promised,
-/// because Docker kills after 10 s.
+/// second that the runtime gives its threads (`cli::run`), a stop takes 7.5 s at most: less than the 8 s that are
+/// promised, because Docker kills after 10 s.
 const DRAIN: Duration = Duration::from_millis(3_500);
 /// How long the responses may then take that tell callers of the stop.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -59,24 +59,41 @@ pub async fn run(config: Config, program: &str) -> anyhow::Result<()> {
         let following = follow_sandbox_clock(clock.clone(), url, stop.clone());
         tokio::select! {
             followed = following => followed.map(drop).context(key)?,
-            () = signals.next() => bail!("stopped while asking the sandbox for its time"),
+            () = signals.next() => {
+                tracing::info!("stopped while asking the sandbox for its time");
+                return Ok(());
+            }
         }
     }
     let providers = provider_configs.connect(&clock)?;
     // The probes tell from the start on that the process lives, and is not ready.
     let (tell_health, health) = watch::channel(false);
     let mut admin = tokio::spawn(api::serve_admin_http(admin_listener, health, stop.clone()));
-    let waits = CancellationToken::new();
-    let wait = KeyServiceWait::UntilItIsBack(waits.clone());
+    let (tell, missing) = watch::channel(None);
+    let give_up = CancellationToken::new();
+    let wait = StartWait::UntilItIsBack { tell, give_up: give_up.clone() };
     let told = async {
-        waits.cancelled().await;
-        api::serve_before_opening(&grpc_listener, tls.clone(), limits.clone()).await;
+        let mut missing = missing;
+        // An error: the start is over, and this future with it.
+        let _ = missing.wait_for(Option::is_some).await;
+        api::serve_before_opening(&grpc_listener, tls.clone(), limits.clone(), missing).await;
     };
-    let (vault, first) = tokio::select! {
-        opened = Vault::open(vault_config, providers, clock, &wait) => opened?,
+    let mut opening = Box::pin(Vault::open(vault_config, providers, clock, &wait));
+    let opened = tokio::select! {
+        opened = &mut opening => opened,
         () = told => bail!("the gRPC server ended without being told to"),
-        () = signals.next() => bail!("stopped while opening the vault"),
+        () = signals.next() => {
+            give_up.cancel();
+            // It closes what it has opened.
+            if let Ok(Ok((vault, _))) = timeout(CLOSE, opening).await {
+                let _ = timeout(CLOSE, vault.close()).await;
+            }
+            tracing::info!("stopped while opening the vault");
+            return Ok(());
+        }
     };
+    drop(opening);
+    let (vault, first) = opened?;
     tell_health.send_replace(*vault.health().borrow());
     tokio::spawn(pass_on(vault.health(), tell_health));
     if let Some(file) = &first.master_key_file {

@@ -42,7 +42,7 @@ pub use admin_http::serve as serve_admin_http;
 pub use limits::Limits;
 pub use listener::tls::{ClientAuth, Tls, TlsFiles};
 
-use crate::vault::Vault;
+use crate::vault::{Missing, Vault};
 use layers::{
     Admission, Authenticator, admit, around, audit, authenticate, catch_panic, deadline, not_open, observe,
     translate,
@@ -117,13 +117,19 @@ pub async fn serve(
     Ok(())
 }
 
-/// Tells callers that the vault waits for its key service, until this future is dropped: they must not be left waiting.
-pub async fn serve_before_opening(listener: &TcpListener, tls: Option<Arc<Tls>>, limits: Limits) {
+/// Tells callers what the vault waits for before it opens, until this future is dropped: they must not be left waiting.
+pub async fn serve_before_opening(
+    listener: &TcpListener,
+    tls: Option<Arc<Tls>>,
+    limits: Limits,
+    missing: watch::Receiver<Option<Missing>>,
+) {
     let (reporter, health) = tonic_health::server::health_reporter();
     for service in SERVICES {
         reporter.set_service_status(service, ServingStatus::NotServing).await;
     }
-    let layers = ServiceBuilder::new().layer(around((), observe)).layer(around((), not_open)).into_inner();
+    let layers =
+        ServiceBuilder::new().layer(around((), observe)).layer(around(missing, not_open)).into_inner();
     let services = layers.layer(Routes::new(health).prepare());
     listener::serve(listener, services, tls, limits, CancellationToken::new()).await;
 }

@@ -41,7 +41,7 @@ pub use keys::{
     VaultRecord, WorkspaceKeyRows, WrappedKey,
 };
 pub use origin::Origin;
-pub use sql::{Backend, Session, StoreError, Tx, migrate_only, open_for_reading};
+pub use sql::{Backend, Session, StoreError, Tx, full_disk, migrate_only, open_for_reading};
 pub use work::{
     Claim, Claimed, JobRun, ProviderHealth, Registration, RequestOutcome, RunCause, RunState, Spread,
 };

@@ -1,6 +1,7 @@
 //! While the database is away, every call is refused soon, however many call at once, and the vault serves again by
 //! itself as soon as the database does.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -130,6 +131,52 @@ async fn a_store_that_is_at_the_provider_when_the_database_hangs_is_refused_too(
     no.is(Code::Unavailable, Reason::StorageUnavailable).has_retry();
     drop(frozen);
     eventually_async("it is stored in the end", LIMIT, async || admin.store(ACME, &token).await.ok()).await;
+}
+
+/// The database and the audit log on one disk, as in the default layout.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_on_a_full_disk_waits_for_room() {
+    if SmallDisk::rerun(module_path!(), "a_start_on_a_full_disk_waits_for_room") {
+        return;
+    }
+    let world = World::builder(Backend::Sqlite).prepare().await;
+    let disk = SmallDisk::at(&world.data(), 8 * 1_024);
+    let (grpc, probes) = (free_address(), free_address());
+    let launch = world
+        .launch()
+        .env("TOKEN_VAULT__SERVER__LISTEN", grpc.as_str())
+        .env("TOKEN_VAULT__SERVER__ADMIN_LISTEN", probes.as_str());
+    world.try_start_as(&launch).expect("there is room");
+    let admin = world.admin();
+    let id = admin.connect(ACME, &world.person("ana").long_lived_token()).await;
+    world.stop();
+    disk.fill();
+    let refused = launch.clone().instead(["migrate"]).run();
+    assert!(refused.code == Some(1) && refused.stderr.contains("make room"), "{refused:?}");
+
+    let world = Arc::new(world);
+    let starting = tokio::task::spawn_blocking({
+        let (world, launch) = (Arc::clone(&world), launch.clone());
+        move || world.try_start_as(&launch)
+    });
+    let early = admin.through(World::channel_to(&format!("http://{grpc}")));
+    let told = eventually_async("callers are told", LIMIT, async || {
+        early.list().await.err().filter(|no| no.reason() == Reason::StorageUnavailable.reason())
+    });
+    told.await.is(Code::Unavailable, Reason::StorageUnavailable).has_retry();
+    let check = |word: &str| launch.clone().instead(["healthcheck", word]).run();
+    assert_eq!(check("--live").code, Some(0), "a restart would mend nothing");
+    assert_eq!(check("--ready").code, Some(1));
+    disk.free();
+    starting.await.unwrap().expect("it starts by itself");
+    assert_eq!(check("--ready").code, Some(0));
+    world.admin().fetch(&id).await.expect("nothing is lost");
+    world.stop();
+}
+
+fn free_address() -> String {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    socket.local_addr().expect("it is bound").to_string()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -15,7 +15,7 @@ use token_vault_proto::v1::rotate_key_request::Key;
 use token_vault_tests::certificates::replace;
 use token_vault_tests::prelude::*;
 use token_vault_tests::tools::bao;
-use token_vault_tests::{Launch, eventually, eventually_async, request_id};
+use token_vault_tests::{Cluster, Launch, eventually, eventually_async, request_id};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// The permissions of the vault in OpenBao, and no others.
@@ -288,13 +288,14 @@ async fn a_master_key_in_the_key_service_wraps_rotates_and_may_be_away_for_a_whi
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_vault_moves_from_a_key_file_to_the_key_service_and_logs_in_anew_when_it_has_to() {
-    let world = World::start(Backend::Postgres).await;
+    let world = World::builder(Backend::Postgres).own_cluster(Cluster::start()).start().await;
+    let world = Arc::new(world);
     let admin = world.admin();
     let ana = admin.connect(ACME, &world.person("ana").long_lived_token()).await;
     let secret = admin.secret(&ana).await;
     world.stop();
 
-    let bao = Bao::start(&world);
+    let mut bao = Bao::start(&world);
     bao.run(&["auth", "enable", "approle"]);
     bao.run(&[
         "write",
@@ -339,6 +340,20 @@ async fn a_vault_moves_from_a_key_file_to_the_key_service_and_logs_in_anew_when_
     world.try_start_as(&without).unwrap();
     let admin = world.admin();
     assert_eq!(admin.secret(&ana).await, secret);
+    world.stop();
+
+    // While a start waits for the key service, the database may restart.
+    bao.down();
+    let starting = tokio::task::spawn_blocking({
+        let (world, launch) = (Arc::clone(&world), without.clone());
+        move || world.try_start_as(&launch)
+    });
+    eventually("it waits", LIMIT, || world.all_logs().contains("waiting for the key service"));
+    world.cluster().down();
+    world.cluster().up();
+    bao.up();
+    starting.await.unwrap().expect("it starts");
+    assert_eq!(world.admin().secret(&ana).await, secret);
     world.stop();
 
     // An invalid token is refused at start, and the message does not repeat it.

@@ -115,6 +115,23 @@ async fn a_stop_waits_for_no_database_that_hangs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_while_the_vault_waits_for_its_key_service_is_clean() {
+    let world = World::builder(Backend::Sqlite).prepare().await;
+    let token = world.folder().join("transit.token");
+    std::fs::write(&token, "s.token").unwrap();
+    std::fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let launch = world
+        .launch()
+        .env("TOKEN_VAULT__KEYS__TRANSIT__ADDRESS", "http://127.0.0.1:1")
+        .env("TOKEN_VAULT__KEYS__TRANSIT__TOKEN_FILE", token.display().to_string());
+    let ended = launch.run_until_it_logs(|line| line.contains("waiting for the key service"));
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let file = world.database.file();
+    assert!(file.exists(), "it opened the database before");
+    assert!(!file.with_extension("db-wal").exists(), "and closed it:\n{}", ended.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_probes_tell_of_the_stop_until_it_is_over() {
     let world = World::start(Backend::Sqlite).await;
     hang(&world, Endpoint::DebugToken);

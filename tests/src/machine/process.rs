@@ -106,26 +106,21 @@ impl Launch {
     pub fn run_until(&self, wanted: impl Fn(&str) -> bool) -> Ended {
         let mut child =
             self.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
-        let pid =
-            Pid::from_raw(i32::try_from(child.id()).expect("a pid is small")).expect("a pid is not zero");
-        // A command that writes nothing then fails its own test, and does not block the whole test run.
-        let overdue = std::thread::spawn(move || {
-            std::thread::park_timeout(LIMIT);
-            let _ = kill_process(pid, Signal::INT);
-        });
-        let mut stdout = String::new();
-        let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped"));
-        while lines.read_line(&mut stdout).expect("stdout is text") > 0 {
-            if stdout.lines().last().is_some_and(&wanted) {
-                break;
-            }
-        }
-        overdue.thread().unpark();
-        overdue.join().expect("it only sends a signal");
-        let _ = lines.read_to_string(&mut stdout);
+        let stdout = child.stdout.take().expect("stdout is piped");
+        let stdout = read_until(&child, stdout, wanted);
         let done = child.wait_with_output().expect("a child can be waited for");
         let stderr = String::from_utf8_lossy(&done.stderr).into_owned();
         Ended { code: done.status.code(), stdout, stderr }
+    }
+
+    /// Runs the command until it has logged a wanted line, and then ends it by SIGINT. Its standard output is dropped.
+    pub fn run_until_it_logs(&self, wanted: impl Fn(&str) -> bool) -> Ended {
+        let mut child =
+            self.command().stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary runs");
+        let stderr = child.stderr.take().expect("stderr is piped");
+        let stderr = read_until(&child, stderr, wanted);
+        let status = child.wait().expect("a child can be waited for");
+        Ended { code: status.code(), stdout: String::new(), stderr }
     }
 
     /// Starts a server and waits until it is ready; its output goes to files in `folder`.
@@ -161,6 +156,26 @@ fn ready(stdout: &str) -> Option<(SocketAddr, SocketAddr)> {
     let line = complete.map(str::trim_end).find_map(|line| line.strip_prefix("token-vault ready: "))?;
     let (grpc, admin) = line.split_once(' ')?;
     Some((grpc.strip_prefix("grpc=")?.parse().ok()?, admin.strip_prefix("admin=")?.parse().ok()?))
+}
+
+/// Reads what a command writes until a wanted line comes, then ends it by SIGINT, and reads the rest.
+fn read_until(child: &Child, output: impl Read, wanted: impl Fn(&str) -> bool) -> String {
+    let pid = Pid::from_child(child);
+    // A command that writes nothing then fails its own test, and does not block the whole test run.
+    let overdue = std::thread::spawn(move || {
+        std::thread::park_timeout(LIMIT);
+        let _ = kill_process(pid, Signal::INT);
+    });
+    let (mut text, mut lines) = (String::new(), BufReader::new(output));
+    while lines.read_line(&mut text).expect("it writes text") > 0 {
+        if text.lines().last().is_some_and(&wanted) {
+            break;
+        }
+    }
+    overdue.thread().unpark();
+    overdue.join().expect("it only sends a signal");
+    let _ = lines.read_to_string(&mut text);
+    text
 }
 
 impl Process {

@@ -186,6 +186,14 @@ impl World {
         all
     }
 
+    /// What every process of this world has logged, also one that is not ready yet.
+    pub fn all_logs(&self) -> String {
+        let files =
+            fs::read_dir(self.folder()).expect("the test's folder").flatten().map(|entry| entry.path());
+        let logs = files.filter(|file| file.extension().is_some_and(|end| end == "err"));
+        logs.map(|log| fs::read_to_string(log).unwrap_or_default()).collect()
+    }
+
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.process(|process| process.grpc()))
     }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// Fewer free bytes count as a full disk. A transaction of many callers needs about as much.
-const ROOM: u64 = 1024 * 1024;
+use crate::store::sql::has_room;
+
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Tells `room` whether the disk of `folder` has room, until `stop`.
@@ -30,9 +30,4 @@ pub(in crate::store) async fn watch_room(
         }
         tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(EVERY) => {} }
     }
-}
-
-/// What can't be found out counts as room: the next write shows whether there is some.
-fn has_room(folder: &std::path::Path) -> bool {
-    rustix::fs::statvfs(folder).map_or(true, |disk| disk.f_bavail.saturating_mul(disk.f_frsize) >= ROOM)
 }

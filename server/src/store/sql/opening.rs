@@ -3,14 +3,16 @@
 use super::address::BUSY;
 use super::db::{Driver, Pool};
 use super::schema::check_migrations;
-use super::{Address, Backend, Session, StoreError};
+use super::{Address, Backend, Session, StoreError, has_room};
 
 /// Fails if the database can't be reached, and says why and what helps.
 pub(in crate::store) async fn reach(pool: &Pool) -> Result<(), StoreError> {
     let Err(error) = pool.session().await else { return Ok(()) };
     Err(match pool.address().probe().await.err().unwrap_or(error) {
         StoreError::Unavailable(why) => {
+            let full = pool.address().folder().is_some_and(|folder| !has_room(&folder));
             let remedy = match pool.backend() {
+                Backend::Sqlite if full => "its disk is full: make room",
                 Backend::Sqlite => "see that its folder exists and can be written",
                 Backend::Postgres => "start it",
             };

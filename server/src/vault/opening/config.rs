@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use tokio_util::sync::CancellationToken;
-
 use crate::audit::AuditConfig;
 use crate::crypto::{BreakGlassSealingKey, TransitConfig};
 use crate::model::{CertificateRule, Policy, Secret};
@@ -42,15 +40,6 @@ pub struct CallerPolicy {
     /// The issuer whose tokens are accepted.
     pub oidc: Option<OidcConfig>,
     pub watches: WatchLimits,
-}
-
-/// What a start does while the key service that it needs can't be reached.
-#[derive(Debug, Clone)]
-pub enum KeyServiceWait {
-    /// It waits until the service is back. The token is cancelled as soon as it has to.
-    UntilItIsBack(CancellationToken),
-    /// It gives up soon, as a command should.
-    Briefly,
 }
 
 /// The files that a first start has written for the operator.

@@ -12,7 +12,8 @@ use crate::crypto::{MasterKeys, Transit, WrapError};
 use crate::model::Secret;
 use crate::store::{Session, VaultRecord};
 use crate::vault::error::OpenError;
-use crate::vault::opening::config::{KeyServiceWait, VaultConfig};
+use crate::vault::opening::config::VaultConfig;
+use crate::vault::opening::waiting::{Missing, StartWait};
 use crate::vault::state::keyring::KeySource;
 
 /// How long a start waits for a key service that does not let it in, and a command for one that is away.
@@ -87,7 +88,7 @@ pub fn key_source(config: &VaultConfig) -> Result<KeySource, OpenError> {
 pub async fn find_key_service(
     master: &MasterKeys,
     needed: &[String],
-    wait: &KeyServiceWait,
+    wait: &StartWait,
 ) -> Result<(), OpenError> {
     if !master.has_transit() {
         return Ok(());
@@ -101,16 +102,14 @@ pub async fn find_key_service(
             if tries.fetch_add(1, Ordering::Relaxed).is_multiple_of(TRIES_PER_LINE) {
                 tracing::warn!(%error, "waiting for the key service");
             }
-            if let KeyServiceWait::UntilItIsBack(waits) = wait {
-                waits.cancel();
-            }
+            wait.tell(Missing::KeyService);
         })
         .adjust(|error, pause| {
             let endless =
-                matches!((wait, error), (KeyServiceWait::UntilItIsBack(_), WrapError::Unavailable(_)));
+                matches!((wait, error), (StartWait::UntilItIsBack { .. }, WrapError::Unavailable(_)));
             pause.filter(|_| endless || began.elapsed() <= KEY_SERVICE_WAIT)
-        })
-        .await;
+        });
+    let found = wait.unless_given_up(async { Ok(found.await) }).await?;
     match found {
         Ok(_) => Ok(()),
         Err(error) if is_spare() => {

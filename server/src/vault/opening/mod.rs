@@ -6,3 +6,4 @@ pub(super) mod first_start;
 pub(super) mod master_keys;
 pub(super) mod recover;
 pub(super) mod start;
+pub(super) mod waiting;

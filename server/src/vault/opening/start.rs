@@ -2,6 +2,7 @@
 //! that need no server.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -13,9 +14,10 @@ use crate::store::{Abort, Registration, Store, StoreConfig, StoreError, migrate_
 use crate::vault::access::api_keys::{CreateApiKey, NewApiKey};
 use crate::vault::audit::relay::Relay;
 use crate::vault::error::{OpenError, VaultError};
-use crate::vault::opening::config::{FirstStart, KeyServiceWait, VaultConfig};
+use crate::vault::opening::config::{FirstStart, VaultConfig};
 use crate::vault::opening::first_start::{create_master_key, set_up};
 use crate::vault::opening::master_keys::{check_master_keys, find_key_service, key_source, no_key};
+use crate::vault::opening::waiting::StartWait;
 use crate::vault::state::Vault;
 use crate::vault::state::access::{Access, KeyUses};
 use crate::vault::state::audit::AuditTrail;
@@ -24,9 +26,12 @@ use crate::vault::state::in_flight::InFlight;
 use crate::vault::state::inspections::Inspections;
 use crate::vault::state::jobs::Jobs;
 use crate::vault::state::key_changes::KeyChanges;
-use crate::vault::state::keyring::Keys;
+use crate::vault::state::keyring::{KeySource, Keys};
 use crate::vault::state::policy::PolicyInForce;
 use crate::vault::state::work::Work;
+
+/// How long a start that fails may take to close the database.
+const CLOSE: Duration = Duration::from_secs(2);
 
 impl From<StoreError> for OpenError {
     fn from(error: StoreError) -> Self {
@@ -53,7 +58,7 @@ impl Vault {
         config: VaultConfig,
         providers: Providers,
         clock: Clock,
-        wait: &KeyServiceWait,
+        wait: &StartWait,
     ) -> Result<(Arc<Self>, FirstStart), OpenError> {
         let issuer = match config.callers.oidc.clone().map(Issuer::new).transpose() {
             Ok(issuer) => issuer.map(Arc::new),
@@ -61,6 +66,7 @@ impl Vault {
         };
         make_data_folder(&config)?;
         let source = key_source(&config)?;
+        wait.for_room(config.database_url.expose()).await?;
         let incarnation = Incarnation::generate();
         let store = Store::open(StoreConfig {
             url: config.database_url.expose(),
@@ -70,7 +76,23 @@ impl Vault {
             clock: clock.clone(),
         })
         .await?;
+        let store = Arc::new(store);
+        let opened = Self::open_on(Arc::clone(&store), config, source, issuer, providers, clock, wait).await;
+        if opened.is_err() && tokio::time::timeout(CLOSE, store.close()).await.is_err() {
+            tracing::warn!("the database did not close in time");
+        }
+        opened
+    }
 
+    async fn open_on(
+        store: Arc<Store>,
+        config: VaultConfig,
+        source: KeySource,
+        issuer: Option<Arc<Issuer>>,
+        providers: Providers,
+        clock: Clock,
+        wait: &StartWait,
+    ) -> Result<(Arc<Self>, FirstStart), OpenError> {
         let mut first = FirstStart::default();
         let mut session = store.read().await?;
         let known = session.vault().await.map_err(|error| match error {
@@ -86,7 +108,10 @@ impl Vault {
         })?;
         if let Some(master) = &local {
             let needed = session.needed_master_keys().await.unwrap_or_default();
+            // The wait may be long, and meanwhile the database may restart.
+            drop(session);
             find_key_service(master, &needed, wait).await?;
+            session = store.read().await?;
         }
         let (master, record) = match known {
             Some(record) => (local.ok_or_else(|| no_key(&record))?, record),
@@ -107,11 +132,10 @@ impl Vault {
             .map_err(|error| OpenError(error.to_string()))?;
         let audit = Arc::new(audit);
 
-        let name = format!("{}-{}", std::process::id(), incarnation);
+        let name = format!("{}-{}", std::process::id(), store.incarnation());
         let ids = keys.ring().master.ids();
         let registration = Registration { name: name.clone(), master_keys: ids };
         store.register(registration, clock.now()).await?;
-        let store = Arc::new(store);
         let vault = Self {
             healthy: both_healthy(
                 both_healthy(store.health(), store.writes()),
@@ -176,7 +200,7 @@ impl Vault {
         command: CreateApiKey,
     ) -> Result<NewApiKey, OpenError> {
         let (vault, _) =
-            Self::open(config, Providers::default(), Clock::system(), &KeyServiceWait::Briefly).await?;
+            Self::open(config, Providers::default(), Clock::system(), &StartWait::Briefly).await?;
         let made = vault.as_system("offline", vault.create_api_key_for_operator(&command)).await;
         let key = made.map_err(|error| OpenError(error.to_string()));
         vault.finish_work().await;

@@ -8,7 +8,7 @@ use token_vault::audit::{AuditConfig, SinkConfig, SyncMode};
 use token_vault::model::{Cron, Event, Policy, RenewalPolicy, Secret};
 use token_vault::provider::{GUIDE, Meta, MetaConfig, Provider, Providers};
 use token_vault::vault::{
-    CallerPolicy, KeyServiceWait, Origin, Timetable, Vault, VaultConfig, WatchEvents, WatchItem, WatchLimits,
+    CallerPolicy, Origin, StartWait, Timetable, Vault, VaultConfig, WatchEvents, WatchItem, WatchLimits,
     WatchStart,
 };
 use token_vault_tests::eventually_async;
@@ -131,7 +131,7 @@ impl World {
         let vault = eventually_async("the vault opens", LIMIT, async || {
             let (config, providers, clock) = (self.config(), self.providers(), self.clock.clone());
             let opened = runtime
-                .spawn(async move { Vault::open(config, providers, clock, &KeyServiceWait::Briefly).await })
+                .spawn(async move { Vault::open(config, providers, clock, &StartWait::Briefly).await })
                 .await
                 .expect("no panic");
             match opened {
