@@ -147,8 +147,8 @@ impl Beats {
         pool.close().await;
     }
 
-    /// Beats once, and ends replicas that fell silent. A beat also finds out whether a stuck writer writes again. After a failure, the next beat tries again. `false`: another
-    /// replica has ended this one.
+    /// Beats once, and ends replicas that fell silent. A beat also finds out whether a writer that was stuck writes
+    /// again. After a failure, the next beat tries again. `false`: another replica has ended this one.
     async fn beat(&self, pool: &Pool) -> bool {
         let beats = match pool.session().await {
             Ok(mut session) => session.beats().await,
