@@ -32,6 +32,8 @@ pub struct Pace {
     retries: usize,
     /// The calls since the first of a row of refusals; `None` while calls succeed.
     failing: Mutex<Option<u32>>,
+    /// The last refusal that counted. One with a code says more than a later one without.
+    refusal: Mutex<Option<Refusal>>,
 }
 
 impl Pace {
@@ -47,7 +49,7 @@ impl Pace {
 
     fn with(at_once: u32, retries: usize) -> Arc<Self> {
         let turns = Semaphore::new(usize::try_from(at_once).unwrap_or(1));
-        Arc::new(Self { at_once, turns, retries, failing: Mutex::new(None) })
+        Arc::new(Self { at_once, turns, retries, failing: Mutex::new(None), refusal: Mutex::new(None) })
     }
 
     /// How many connections to work on at once.
@@ -92,29 +94,53 @@ impl Pace {
             Some(refusal) if refusal.is_not_about_the_token() => {
                 // The others in flight may be refused too, and count.
                 failing.get_or_insert(self.at_once - 1);
+                let mut last = self.refusal.lock();
+                if last.is_none() || !refusal.provider_code().is_empty() {
+                    *last = Some(refusal.clone());
+                }
             }
             // A reply to a call from before the first refusal says nothing about the time after it.
-            _ if !alone || failing.is_some_and(|calls| calls >= PROBES) => {}
-            _ => *failing = None,
+            _ if !alone || self.turns.is_closed() => {}
+            _ => {
+                *failing = None;
+                *self.refusal.lock() = None;
+            }
         }
     }
 }
 
-/// Makes a call when it is its turn, and notes how it went. `None`: no more calls are to be made.
+/// Makes a call when it is its turn, and notes how it went. `refusal` gives the refusal that counts, if one does. `None`:
+/// no more calls are to be made.
 pub(super) async fn paced<T, E>(
     call: impl Future<Output = Result<T, E>>,
-    refusal: impl FnOnce(&E) -> &Refusal,
+    refusal: impl FnOnce(&E) -> Option<&Refusal>,
 ) -> Option<Result<T, E>> {
     let Ok(pace) = PACE.try_with(Arc::clone) else { return Some(call.await) };
     let (_turn, alone) = pace.turn().await?;
     let outcome = call.await;
-    pace.note(outcome.as_ref().err().map(refusal), alone);
+    match outcome.as_ref().map_err(refusal) {
+        Ok(_) => pace.note(None, alone),
+        Err(Some(refusal)) => pace.note(Some(refusal), alone),
+        // Who made the call goes on from it.
+        Err(None) => {}
+    }
     Some(outcome)
 }
 
 /// How often a call of this task that failed may be repeated, if its pace says so.
 pub(super) fn retries() -> Option<usize> {
     PACE.try_with(|pace| pace.retries).ok()
+}
+
+/// Why no more calls of this task are to be made: what the provider said to those that failed, whoever made them.
+pub(super) fn refusal() -> Option<Refusal> {
+    PACE.try_with(|pace| pace.refusal.lock().clone()).ok().flatten()
+}
+
+/// Whether a call of this task that failed may be repeated now. While calls fail, the few that are left are for others:
+/// one odd connection must not use them up.
+pub(super) fn repeats() -> bool {
+    PACE.try_with(|pace| pace.failing.lock().is_none_or(|calls| calls < pace.at_once)).unwrap_or(true)
 }
 
 #[cfg(test)]
@@ -134,6 +160,11 @@ mod tests {
         refused(RefusalKind::Transient { retry_after: None })
     }
 
+    /// Every refusal counts.
+    fn itself(refusal: &Refusal) -> Option<&Refusal> {
+        Some(refusal)
+    }
+
     /// Makes `calls` calls, of which those are answered by `reply`, and returns how many were made.
     async fn made(pace: &Arc<Pace>, calls: u32, reply: impl Fn(u32) -> Result<(), Refusal>) -> u32 {
         let (made, reply) = (&AtomicU32::new(0), &reply);
@@ -142,7 +173,7 @@ mod tests {
             tokio::task::yield_now().await;
             reply(n)
         };
-        let paced = |n| pace.keep(async move { paced(call(n), |refusal| refusal).await });
+        let paced = |n| pace.keep(async move { paced(call(n), itself).await });
         join_all((0..calls).map(paced)).await;
         made.load(Ordering::SeqCst)
     }
@@ -154,6 +185,8 @@ mod tests {
             let all = made(&pace, 500, |n| if n < 100 { Ok(()) } else { fault() }).await;
             assert!((101..=120).contains(&all), "{at_once}: {all}");
             assert_eq!(made(&pace, 5, |_| Ok(())).await, 0, "{at_once}: it has ended");
+            let said = pace.keep(async { refusal() }).await;
+            assert_eq!(said, fault().err(), "{at_once}: it says what the provider said");
         }
     }
 
@@ -166,8 +199,45 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_success_of_the_last_call_allowed_ends_the_count_too() {
+        let last = PROBES;
+        assert_eq!(made(&Pace::new(1), 40, |n| if n < last { fault() } else { Ok(()) }).await, 40);
+        assert_eq!(made(&Pace::new(1), 40, |n| if n <= last { fault() } else { Ok(()) }).await, last + 1);
+    }
+
+    #[tokio::test]
+    async fn what_its_maker_goes_on_from_counts_neither_way() {
+        let pace = Pace::new(8);
+        let expected = || pace.keep(paced(async { fault() }, |_: &Refusal| None));
+        for _ in 0..100 {
+            assert_eq!(expected().await, Some(fault()));
+        }
+        assert_eq!(*pace.failing.lock(), None);
+        made(&pace, 1, |_| fault()).await;
+        expected().await;
+        assert!(pace.failing.lock().is_some());
+    }
+
+    #[tokio::test]
+    async fn while_calls_fail_none_is_repeated_but_the_first() {
+        for at_once in [1, 8] {
+            let pace = Pace::new(at_once);
+            let next = |reply| {
+                pace.keep(async move {
+                    let _ = paced(async { reply }, itself).await;
+                    repeats()
+                })
+            };
+            assert!(next(fault()).await, "the first");
+            assert!(!next(fault()).await && !next(fault()).await, "those that follow");
+            assert!(next(Ok(())).await, "it works again");
+        }
+        assert!(repeats(), "without a pace");
+    }
+
+    #[tokio::test]
     async fn calls_without_a_pace_are_simply_made_and_a_stopped_pace_makes_none() {
-        assert_eq!(paced(async { fault() }, |refusal| refusal).await, Some(fault()));
+        assert_eq!(paced(async { fault() }, itself).await, Some(fault()));
         let pace = Pace::new(4);
         pace.stop();
         assert_eq!(made(&pace, 3, |_| Ok(())).await, 0);

@@ -45,6 +45,8 @@ pub(super) struct Call {
     bearer: Option<Secret>,
     /// Whether it may be sent again although Meta may have processed it already.
     repeatable: bool,
+    /// Refusals from which whoever makes the call goes on. They are no failures.
+    expected: Vec<fn(&Refusal) -> bool>,
 }
 
 impl Call {
@@ -60,6 +62,7 @@ impl Call {
             form: Pairs::new(),
             bearer: None,
             repeatable: true,
+            expected: Vec::new(),
         }
     }
 
@@ -79,6 +82,12 @@ impl Call {
 
     pub(super) fn about(self, ad_account: &str) -> Self {
         Self { ad_account: Some(ad_account.to_owned()), ..self }
+    }
+
+    /// Whoever makes the call goes on from such a refusal.
+    pub(super) fn expecting(mut self, refusal: fn(&Refusal) -> bool) -> Self {
+        self.expected.push(refusal);
+        self
     }
 
     /// Sends the request again only if Meta certainly has not processed it.
@@ -196,7 +205,7 @@ impl Http {
             .retry(pauses)
             .when(|failure: &Failure| {
                 let transient = matches!(failure.refusal.kind, RefusalKind::Transient { .. });
-                transient && (call.repeatable || failure.not_taken)
+                transient && (call.repeatable || failure.not_taken) && pace::repeats()
             })
             .adjust(|failure: &Failure, pause| {
                 let RefusalKind::Transient { retry_after } = failure.refusal.kind else { return None };
@@ -207,8 +216,8 @@ impl Http {
             .map_err(|failure| *failure.refusal)
     }
 
-    /// Sends a call at the pace of the job that makes it, if a job does. Where no more calls are to be made, what Meta said
-    /// to an earlier try says more.
+    /// Sends a call at the pace of the job that makes it, if a job does. Where no more calls are to be made, the refusal is
+    /// what Meta said to an earlier try, or to the job's other calls.
     async fn send_in_turn<T>(
         &self,
         call: &Call,
@@ -216,13 +225,18 @@ impl Http {
         deadline: Instant,
         earlier: &Mutex<Option<Failure>>,
     ) -> Result<T, Failure> {
-        let sent = pace::paced(self.send(call, read, deadline), |failure: &Failure| &*failure.refusal).await;
+        let sent = pace::paced(self.send(call, read, deadline), |failure: &Failure| {
+            Some(&*failure.refusal).filter(|refusal| !call.expected.iter().any(|is| is(refusal)))
+        })
+        .await;
         let sent = sent.unwrap_or_else(|| {
             let unsaid = || Failure {
                 refusal: self.fault("no further call is made while calls fail".to_owned(), call),
                 not_taken: true,
             };
-            Err(earlier.lock().take().unwrap_or_else(unsaid))
+            let of_others =
+                || pace::refusal().map(|refusal| Failure { refusal: Box::new(refusal), not_taken: true });
+            Err(earlier.lock().take().or_else(of_others).unwrap_or_else(unsaid))
         });
         if let Err(failure) = &sent {
             *earlier.lock() = Some(failure.clone());

@@ -184,6 +184,11 @@ pub(super) fn may_be_about_a_field(refusal: &Refusal) -> bool {
     ) && matches!(refusal.code, Some(10 | 100 | 200..=299))
 }
 
+/// Whether the person may not see what was asked for, which other calls may show.
+pub(super) fn is_not_shown(refusal: &Refusal) -> bool {
+    matches!(refusal.kind, RefusalKind::Permission { .. } | RefusalKind::Ours(Misconfiguration::Request))
+}
+
 /// Mistakes of our configuration, which the operator must fix.
 fn ours(asked: Asked, code: i64, message: &str) -> Option<Misconfiguration> {
     let says = |fragment: &str| message.contains(fragment);

@@ -6,10 +6,11 @@ use std::collections::HashMap;
 use super::ad_account;
 use super::lists::{Lister, Named, page_of_named};
 use crate::model::{
-    AdAccount, AdAccountList, AdAccountOwner, Listing, Misconfiguration, Refusal, RefusalKind, Secret,
-    Timestamp, Unread, UnreadPart,
+    AdAccount, AdAccountList, AdAccountOwner, Listing, Refusal, RefusalKind, Secret, Timestamp, Unread,
+    UnreadPart,
 };
 use crate::provider::meta::Meta;
+use crate::provider::meta::refusal::is_not_shown;
 use crate::provider::meta::wire::{Doubts, Json, Object};
 
 /// At most this many ad accounts are listed.
@@ -114,11 +115,12 @@ impl Reading<'_> {
         }
     }
 
-    /// Adds the accounts that only a business lists. What a business does not show is left out and said.
+    /// Adds the accounts that only a business lists. What a business does not show, or not in time, is left out and said.
+    /// A limit of calls and a refusal of the token end the whole list.
     async fn businesses(&mut self, lister: &mut Lister<'_>) -> Result<(), Refusal> {
         lister.allow(MOST_BUSINESS_REQUESTS);
         let businesses = match lister.list(&["me", "businesses"], "id,name", None, MOST_BUSINESSES).await {
-            Err(refusal) if is_not_shown(&refusal) => {
+            Err(refusal) if is_not_shown(&refusal) || is_cut_off(&refusal) => {
                 self.unread.add(UnreadPart::Businesses);
                 return Ok(());
             }
@@ -133,6 +135,11 @@ impl Reading<'_> {
                 match self.list(lister, &[business.id.as_str(), edge], owner).await {
                     // One business that may not be read says nothing about the next one.
                     Err(refusal) if is_not_shown(&refusal) => self.unread.add(UnreadPart::BusinessAccounts),
+                    // What was read is true all the same. Another call would have no better luck.
+                    Err(refusal) if is_cut_off(&refusal) => {
+                        self.unread.add(UnreadPart::BusinessAccounts);
+                        return Ok(());
+                    }
                     list => list?,
                 }
             }
@@ -141,7 +148,7 @@ impl Reading<'_> {
     }
 }
 
-/// Whether this person may not see it. Any other refusal is about the token or the provider, and ends the list.
-fn is_not_shown(refusal: &Refusal) -> bool {
-    matches!(refusal.kind, RefusalKind::Permission { .. } | RefusalKind::Ours(Misconfiguration::Request))
+/// Whether no reply came, in the time or with the calls that are left.
+fn is_cut_off(refusal: &Refusal) -> bool {
+    matches!(refusal.kind, RefusalKind::Transient { .. })
 }

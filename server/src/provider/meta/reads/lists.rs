@@ -37,8 +37,9 @@ pub(super) struct Lister<'a> {
     deadline: Instant,
     rows: u32,
     requests_left: usize,
-    /// Whether a list that needs more requests is cut. Otherwise it counts as one without an end.
-    cut: bool,
+    /// Whether the lists may stay unfinished: one that needs more requests is cut, and one that is not shown is left out.
+    /// Otherwise the first counts as one without an end, and the other as a failure.
+    spare: bool,
 }
 
 impl<'a> Lister<'a> {
@@ -46,13 +47,13 @@ impl<'a> Lister<'a> {
     pub(super) fn new(meta: &'a Meta, token: &'a Secret, rows: Option<u32>) -> Self {
         let rows = rows.unwrap_or(ROWS).clamp(FEWEST_ROWS, ROWS);
         let requests_left = if rows == ROWS { MOST_REQUESTS } else { MOST_SMALL_PAGES };
-        Self { meta, token, deadline: meta.http.deadline(), rows, requests_left, cut: false }
+        Self { meta, token, deadline: meta.http.deadline(), rows, requests_left, spare: false }
     }
 
-    /// Cuts the lists that follow once all of them together have made this many requests.
+    /// The lists that follow may stay unfinished: they are cut once all of them together have made this many requests.
     pub(super) const fn allow(&mut self, requests: usize) {
         self.requests_left = requests;
-        self.cut = true;
+        self.spare = true;
     }
 
     /// The page size to begin with next time; `None` for the usual one.
@@ -76,9 +77,13 @@ impl<'a> Lister<'a> {
             self.requests_left -= 1;
             let (rows, token) = (self.rows.to_string(), self.token);
             let wanted = optional.map_or_else(|| fields.to_owned(), |field| format!("{fields},{field}"));
+            let (spare, is_optional) = (self.spare, optional.is_some());
             let make = |app_secret: &Secret| {
                 let call = Meta::call_with_token(Method::GET, path, token, app_secret);
                 let call = call.query("fields", &wanted).query("limit", &rows);
+                let call = call.expecting(refusal::asks_for_less);
+                let call = if spare { call.expecting(refusal::is_not_shown) } else { call };
+                let call = if is_optional { call.expecting(refusal::may_be_about_a_field) } else { call };
                 after.iter().fold(call, |call, after| call.query("after", after))
             };
             let page = match self.meta.ask(make, page, self.deadline).await {
@@ -91,7 +96,7 @@ impl<'a> Lister<'a> {
                         );
                         return Ok(list);
                     }
-                    if self.rows == ROWS && !self.cut {
+                    if self.rows == ROWS && !self.spare {
                         self.requests_left = MOST_SMALL_PAGES;
                     }
                     self.rows = (self.rows / 2).max(FEWEST_ROWS);
@@ -121,7 +126,7 @@ impl<'a> Lister<'a> {
                 Some(cursor) => after = Some(cursor),
             }
         }
-        if self.cut { Ok(list) } else { Err(endless()) }
+        if self.spare { Ok(list) } else { Err(endless()) }
     }
 }
 
