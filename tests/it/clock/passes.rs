@@ -114,6 +114,8 @@ async fn told(feed: &Feed, kind: Kind, after: i64) -> pb::ExpiryEvent {
 
 /// The provider breaks down during a daily pass, and recovers.
 async fn breaks_down(world: &World, (trouble, kind, fixer, shown): &Row, after: u32) {
+    // Only a fault waits for its turn. The others refuse everything from now on.
+    let after = if matches!(trouble, Trouble::Fault(_)) { after } else { 0 };
     let secrets = world.sandbox.app().secrets;
     let (admin, feed) = (world.admin(), world.viewer().await.watch_all().await);
     let (count, known) = (validated(world).await.len() as i64, admin.runs(DAILY).await);
@@ -202,6 +204,67 @@ on_both_databases! {
             cut,
         ];
         each_breaks_down(&world, &rows).await;
+    }
+
+    async fn refusals_of_data_calls_alone_end_a_pass_too(world: World) {
+        connect_many(&world, "person", 12).await;
+        let (admin, feed) = (world.admin(), world.viewer().await.watch_all().await);
+        let blocked = FaultKind::GraphError {
+            http: 403,
+            code: 200,
+            subcode: None,
+            transient: None,
+            message: Some("API access blocked.".into()),
+            kind: None,
+        };
+        for (fault, kind, shown) in [
+            (blocked, Kind::ProviderAlarm, "200"),
+            (FaultKind::error(400, 4), Kind::Throttled, "4"),
+            (FaultKind::error(400, 100), Kind::ProviderAlarm, "100"),
+            (FaultKind::error(400, 987_654), Kind::ProviderAlarm, "987654"),
+            (FaultKind::error(503, 2), Kind::ProviderAlarm, "2"),
+        ] {
+            let (known, start) = (admin.runs(DAILY).await, head(&admin).await);
+            // The inspector goes on calling every token valid.
+            for endpoint in [Endpoint::AdAccounts, Endpoint::Me, Endpoint::Permissions] {
+                world.sandbox.fault(Fault::on(endpoint).always().with(fault.clone()));
+            }
+            world.advance(DAY).await;
+            let since = world.sandbox.clock().now() - 60;
+            let run = next_run(&admin, DAILY, &known, State::Incomplete).await;
+            assert_eq!((run.done - run.failed, run.remaining), (0, 12), "{shown}: {run:?}");
+            assert!(run.error.contains(shown), "{shown}: {run:?}");
+            let alarm = told(&feed, kind, start).await;
+            assert_eq!((alarm.connection_id.as_str(), alarm.provider_code.as_str()), ("", shown));
+            world.sandbox.clear_faults();
+            let recovered = told(&feed, Kind::ProviderRecovered, start).await;
+            assert_eq!(recovered.closes, [alarm.sequence], "{shown}");
+            eventually_async("every token is validated", LIMIT, async || {
+                validated(&world).await.values().all(|at| *at >= since).then_some(())
+            })
+            .await;
+            world.nothing_is_due().await;
+        }
+        let blamed: Vec<_> = feed.caught_up().await.into_iter().filter(|event| {
+            !event.connection_id.is_empty() && event.kind() != Kind::Connected
+        }).collect();
+        assert!(blamed.is_empty(), "{blamed:?}");
+    }
+
+    async fn one_token_whose_data_calls_fail_ends_nothing(world: World) {
+        let odd = world.person("odd").long_lived_token();
+        world.connector().await.connect(ACME, &odd).await;
+        connect_many(&world, "person", 12).await;
+        let (admin, feed) = (world.admin(), world.viewer().await.watch_all().await);
+        let known = admin.runs(DAILY).await;
+        for endpoint in [Endpoint::AdAccounts, Endpoint::Me, Endpoint::Permissions] {
+            world.sandbox.fault(Fault::on(endpoint).token(&odd).always().with(FaultKind::error(503, 2)));
+        }
+        world.advance(DAY).await;
+        let run = next_run(&admin, DAILY, &known, State::Incomplete).await;
+        assert_eq!((run.done, run.failed, run.remaining), (13, 1, 1), "{run:?}");
+        let all = feed.caught_up().await;
+        assert!(all.iter().all(|event| event.kind() == Kind::Connected), "neither an alarm nor a death");
     }
 
     async fn cut_connections_open_the_circuit_for_fifty_tokens_too(world: World) {

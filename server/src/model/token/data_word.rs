@@ -27,7 +27,7 @@ pub enum DataWord {
     /// The provider refuses it for the token's or the person's sake.
     Refused { reason: RefusalReason, provider_code: String },
     /// Nothing: the refusal is about our app, the provider, or the number of calls.
-    Silent(RefusalKind),
+    Silent(Refusal),
 }
 
 impl DataWord {
@@ -36,8 +36,20 @@ impl DataWord {
             Ok(_) => Self::Works,
             Err(refusal) => match refusal.of_token() {
                 Some(reason) => Self::Refused { reason, provider_code: refusal.provider_code() },
-                None => Self::Silent(refusal.kind.clone()),
+                None => Self::Silent(refusal.clone()),
             },
+        }
+    }
+
+    /// The refusal, if it would be the same for every token, or no time was left: the data call has yet to be made.
+    pub fn unanswered(&self) -> Option<&Refusal> {
+        match self {
+            Self::Silent(refusal)
+                if refusal.is_not_about_the_token() || refusal.kind == RefusalKind::OutOfTime =>
+            {
+                Some(refusal)
+            }
+            _ => None,
         }
     }
 }
@@ -73,24 +85,26 @@ impl Connection {
 
     /// When both judges must be asked again after a data call said this, if that is sooner than a day later.
     pub fn next_hearing(&self, data: &DataWord, now: Timestamp) -> Option<Timestamp> {
-        let wait = match data {
-            DataWord::Silent(RefusalKind::Throttled { retry_after, .. }) => *retry_after,
-            DataWord::Silent(RefusalKind::Transient { retry_after }) => retry_after.unwrap_or_default(),
+        let silent = match data {
+            DataWord::Silent(refusal) => Some(&refusal.kind),
+            _ => None,
+        };
+        let wait = match silent {
+            Some(RefusalKind::Throttled { retry_after, .. }) => *retry_after,
+            Some(RefusalKind::Transient { retry_after }) => retry_after.unwrap_or_default(),
             _ => Duration::ZERO,
         };
-        match (self.seen.data_refusal, &self.standing, data) {
+        match (self.seen.data_refusal, &self.standing, silent) {
             (_, Standing::Revoked { .. }, _) => None,
             (Some(_), Standing::Invalid { since, .. }, _) => {
                 (now.since(*since) < OFTEN_FOR).then(|| now + wait.max(OFTEN))
             }
-            (Some(_), Standing::Live, DataWord::Silent(_)) => Some(now + wait.max(IN_DOUBT)),
+            (Some(_), Standing::Live, Some(_)) => Some(now + wait.max(IN_DOUBT)),
             (Some(first), Standing::Live, _) => Some(now.max(first.at + APART)),
             (
                 None,
                 _,
-                DataWord::Silent(
-                    RefusalKind::Transient { .. } | RefusalKind::Throttled { .. } | RefusalKind::OutOfTime,
-                ),
+                Some(RefusalKind::Transient { .. } | RefusalKind::Throttled { .. } | RefusalKind::OutOfTime),
             ) => Some(now + wait.max(UNANSWERED)),
             (None, ..) => None,
         }
@@ -115,7 +129,7 @@ mod tests {
             RefusalKind::Ours(Misconfiguration::AppSecretProof),
         ];
         let mut all = vec![DataWord::NotAsked, DataWord::Works, refused(RefusalReason::Checkpoint)];
-        all.extend(silent.map(DataWord::Silent));
+        all.extend(silent.map(|kind| DataWord::Silent(Refusal::new(kind, "no"))));
         all
     }
 
@@ -177,7 +191,7 @@ mod tests {
             "another refusal too soon changes nothing"
         );
         assert_eq!(it.next_hearing(&DataWord::NotAsked, NOW + DAY), Some(NOW + DAY), "it waits for nothing");
-        let away = DataWord::Silent(RefusalKind::Transient { retry_after: None });
+        let away = DataWord::Silent(Refusal::new(RefusalKind::Transient { retry_after: None }, "away"));
         assert_eq!(it.next_hearing(&away, NOW), Some(NOW + IN_DOUBT));
         it.weigh(&word, NOW + APART);
         assert!(matches!(it.standing, Standing::Invalid { .. }));

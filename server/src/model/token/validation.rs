@@ -12,7 +12,16 @@ const FIRST_WAIT: Duration = Duration::from_secs(60);
 const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
 
 impl Connection {
-    /// Notes that the provider was asked about the token and replied.
+    /// Notes that the inspector replied about the token, and that nothing else was asked. What is due for more than that
+    /// stays due.
+    pub fn note_inspected(&mut self, now: Timestamp) {
+        self.seen.last_validated_at = Some(now);
+        let latest = now + VALIDATED_EVERY;
+        let due = self.schedule.next_validation_at;
+        self.schedule.next_validation_at = Some(due.map_or(latest, |due| due.min(latest)));
+    }
+
+    /// Notes that the provider replied to everything that a validation asks.
     pub fn note_validated(&mut self, now: Timestamp) {
         self.seen.last_validated_at = Some(now);
         self.schedule.next_validation_at = Some(now + VALIDATED_EVERY);
@@ -32,6 +41,29 @@ mod tests {
     use super::*;
     use crate::model::token::fixture::{NOW, connection};
     use crate::model::{Expiry, Standing};
+
+    #[test]
+    fn an_inspection_alone_settles_nothing_that_is_due() {
+        let hour = Duration::from_secs(60 * 60);
+        for (due, expected) in [
+            (None, NOW + VALIDATED_EVERY),
+            (Some(NOW - hour), NOW - hour),
+            (Some(NOW + hour), NOW + hour),
+            (Some(NOW + 9 * VALIDATED_EVERY), NOW + VALIDATED_EVERY),
+        ] {
+            let mut connection = connection(Expiry::Never, Standing::Live);
+            connection.schedule.next_validation_at = due;
+            connection.schedule.failed_validations = 2;
+            connection.note_inspected(NOW);
+            let schedule = &connection.schedule;
+            assert_eq!(
+                (schedule.next_validation_at, schedule.failed_validations),
+                (Some(expected), 2),
+                "{due:?}"
+            );
+            assert_eq!(connection.seen.last_validated_at, Some(NOW));
+        }
+    }
 
     #[test]
     fn what_failed_is_due_after_a_minute_that_doubles_to_an_hour_and_what_succeeded_a_day_later() {

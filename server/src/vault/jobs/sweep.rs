@@ -278,18 +278,24 @@ impl Vault {
                 let refusal = refusal.clone();
                 return Ok(Swept::new(held.connection, Outcome::Refused(refusal)));
             }
-            hearing.replied();
             let findings = match &word {
                 Ok(inspected) => {
                     let (facts, known) =
                         (inspected.facts.onto(&held.connection.facts), held.connection.seen.listing);
-                    let (listed, data) = judges::list_or_try(&*provider, &secret, &facts, known).await;
-                    Findings { accounts: listed.ok(), data, ..Findings::default() }
+                    Findings::of_all(judges::list_or_try(&*provider, &secret, &facts, known).await)
                 }
                 Err(_) => Findings::default(),
             };
+            // The inspector alone may answer while nobody's data can be read.
+            let unanswered = findings.data.unanswered().cloned();
+            if unanswered.is_none() {
+                hearing.replied();
+            }
             match self.apply_inspection(&held.connection, word, findings).await {
-                Ok(Applied::Updated(connection)) => return Ok(Swept::new(*connection, Outcome::Asked)),
+                Ok(Applied::Updated(connection)) => {
+                    let outcome = unanswered.map_or(Outcome::Asked, Outcome::Refused);
+                    return Ok(Swept::new(*connection, outcome));
+                }
                 Ok(Applied::Doubted) => return Ok(Swept::new(held.connection, Outcome::Doubted)),
                 // The connection changed meanwhile, so the reply is about an old token: ask again, once.
                 Ok(Applied::Superseded) => {}

@@ -13,7 +13,7 @@ use crate::store::{Abort, HeldToken, Needs, Origin, Tx};
 use crate::vault::error::VaultError;
 use crate::vault::provider_health::believes_death;
 use crate::vault::state::Vault;
-use crate::vault::token::change;
+use crate::vault::token::{change, judges};
 
 /// Deaths of one subject within this time have one cause.
 const TOGETHER: Duration = Duration::from_secs(10 * 60);
@@ -34,6 +34,8 @@ pub(in crate::vault) struct Findings {
     pub(in crate::vault) accounts: Option<AdAccountList>,
     /// What a data call of the vault's own said, if the inspector calls the token valid.
     pub(in crate::vault) data: DataWord,
+    /// Whether everything was asked that a validation asks: the data call, and the list of the ad accounts.
+    pub(in crate::vault) whole: bool,
     /// The subject's name, if it was not known and was asked for.
     pub(in crate::vault) name: Option<String>,
     /// When a caller last saw the token work.
@@ -43,20 +45,36 @@ pub(in crate::vault) struct Findings {
     pub(in crate::vault) better_cause: Option<Refusal>,
 }
 
-/// Writes into a connection what both judges of its token said.
+impl Findings {
+    /// What [`judges::list_or_try`] found.
+    pub(in crate::vault) fn of_all((listed, data): (Result<AdAccountList, Refusal>, DataWord)) -> Self {
+        Self { accounts: listed.ok(), data, whole: true, ..Self::default() }
+    }
+}
+
+/// Writes into a connection what both judges of its token said. `whole`: they were asked everything that a validation
+/// asks. Otherwise what is due stays due, since it may be due for what was not asked.
 pub(in crate::vault) fn learn(
     connection: &mut Connection,
     inspection: &Result<Inspected, Refusal>,
-    data: &DataWord,
+    (data, whole): (&DataWord, bool),
     now: Timestamp,
 ) {
     match inspection {
         Ok(inspected) => {
             connection.facts = inspected.facts.onto(&connection.facts);
             connection.weigh(data, now);
-            connection.note_validated(now);
-            if let Some(soon) = connection.next_hearing(data, now) {
-                connection.schedule.next_validation_at = Some(soon);
+            // Of a dead token there is nothing to list.
+            let condemned =
+                matches!((&connection.standing, data), (Standing::Invalid { .. }, DataWord::Refused { .. }));
+            let soon = connection.next_hearing(data, now);
+            if condemned || (whole && data.unanswered().is_none()) {
+                connection.note_validated(now);
+                connection.schedule.next_validation_at = soon.or(connection.schedule.next_validation_at);
+            } else {
+                connection.note_inspected(now);
+                let due = connection.schedule.next_validation_at;
+                connection.schedule.next_validation_at = due.into_iter().chain(soon).min();
             }
         }
         Err(refusal) if is_death(refusal) => {
@@ -154,7 +172,7 @@ impl Vault {
                         return Ok(Applied::Superseded);
                     }
                     let mut after = before.clone();
-                    learn(&mut after, inspection, &findings.data, now);
+                    learn(&mut after, inspection, (&findings.data, findings.whole), now);
                     // It was made due during the inspection, for something that the inspection may not have seen.
                     if before.schedule.next_validation_at != was_due {
                         after.schedule.next_validation_at = before.schedule.next_validation_at;
@@ -256,13 +274,20 @@ impl Vault {
         Ok(())
     }
 
-    /// `false`: the provider could not be asked.
+    /// Asks both judges, because either may have condemned the other token. `false`: the provider could not be asked.
     async fn inspect_sibling(&self, held: &HeldToken) -> Result<bool, VaultError> {
-        let provider = self.provider_of(&held.connection)?;
+        let (provider, connection) = (self.provider_of(&held.connection)?, &held.connection);
         let secret = self.open_secret(held).await?;
         let inspection = provider.inspect(&secret).await;
-        let asked = inspection.as_ref().err().is_none_or(is_death);
-        self.write_inspection(&held.connection, inspection, Findings::default()).await?;
+        let (asked, findings) = match &inspection {
+            Ok(inspected) => {
+                let (facts, known) = (inspected.facts.onto(&connection.facts), connection.seen.listing);
+                let heard = judges::list_or_try(&*provider, &secret, &facts, known).await;
+                (heard.1.unanswered().is_none(), Findings::of_all(heard))
+            }
+            Err(refusal) => (is_death(refusal), Findings::default()),
+        };
+        self.write_inspection(connection, inspection, findings).await?;
         Ok(asked)
     }
 }

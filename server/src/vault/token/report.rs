@@ -256,18 +256,22 @@ impl Vault {
         let (inspection, data) = judges::hear(&*provider, &secret, &connection.facts).await;
         let (found, least) = match (&inspection, &data) {
             (Ok(_), DataWord::Refused { .. }) => (Found::Doubt, SECOND_CALL),
-            (Ok(_), DataWord::Silent(kind)) if connection.seen.data_refusal.is_some() => {
-                (Found::NoAnswer, wait_of(kind))
+            (Ok(_), DataWord::Silent(refusal)) if connection.seen.data_refusal.is_some() => {
+                (Found::NoAnswer, wait_of(&refusal.kind))
             }
-            (
-                Ok(_),
-                DataWord::Silent(kind @ (RefusalKind::Throttled { .. } | RefusalKind::Transient { .. })),
-            ) => (Found::Nothing, wait_of(kind)),
+            (Ok(_), DataWord::Silent(refusal)) => match &refusal.kind {
+                kind @ (RefusalKind::Throttled { .. } | RefusalKind::Transient { .. }) => {
+                    (Found::Nothing, wait_of(kind))
+                }
+                _ => (Found::Nothing, Duration::ZERO),
+            },
             (Ok(_), _) => (Found::Nothing, Duration::ZERO),
             (Err(refusal), _) => (Found::NoAnswer, wait_of(&refusal.kind)),
         };
-        let out_of_time = data == DataWord::Silent(RefusalKind::OutOfTime)
-            || inspection.as_ref().is_err_and(|refusal| refusal.kind == RefusalKind::OutOfTime);
+        let cut_off = |refusal: &Refusal| refusal.kind == RefusalKind::OutOfTime;
+        let out_of_time = inspection.as_ref().is_err_and(cut_off)
+            || matches!(&data, DataWord::Silent(refusal) if cut_off(refusal));
+        let said = reported.detail.clone();
         // The refusal that the caller met often names the cause better than the inspection does.
         let better_cause = match &inspection {
             Err(confirmed)

@@ -1,6 +1,7 @@
 //! Two judges of a token: the provider's inspector, and a data call of the vault's own.
 
 mod app_wide;
+mod due;
 mod examples;
 mod no_pause_without_end;
 mod second_call;

@@ -176,7 +176,7 @@ impl Vault {
                             (Cause::Exchange, Some(*outcome))
                         }
                         Decided::Keep { inspection, offer, outcome } => {
-                            learn(&mut after, inspection, &DataWord::NotAsked, now);
+                            learn(&mut after, inspection, (&DataWord::NotAsked, false), now);
                             offer.write(tx, seen.id).await?;
                             (Cause::Observation, *outcome)
                         }
@@ -208,7 +208,7 @@ async fn replace(
     now: Timestamp,
 ) -> Result<(), Abort<VaultError>> {
     let told = &new.inspected.facts;
-    connection.note_validated(now);
+    connection.note_inspected(now);
     connection.seen.last_rotated_at = Some(now);
     let fingerprint = keys.index.fingerprint(&connection.provider, &new.secret);
     let same = connection.fingerprint == Some(fingerprint);

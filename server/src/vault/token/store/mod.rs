@@ -15,8 +15,8 @@ pub(in crate::vault) mod take_in;
 use std::sync::Arc;
 
 use crate::model::{
-    Check, CheckResult, ConnectionId, Listing, Principal, ProviderId, RequestId, Secret, TokenFacts,
-    TokenVersion, WorkspaceId,
+    Check, CheckResult, ConnectionId, DataWord, Listing, Principal, ProviderId, RequestId, Secret,
+    TokenFacts, TokenVersion, WorkspaceId,
 };
 use crate::provider::Provider;
 use crate::store::Origin;
@@ -182,7 +182,8 @@ impl Vault {
         let provider = self.provider(&command.provider)?;
         let found =
             self.examine(&*provider, &accepted, Some(&connection.facts), connection.seen.listing).await;
-        let findings = Findings { accounts: found.accounts, data: found.data, ..Findings::default() };
+        let whole = found.data != DataWord::NotAsked;
+        let findings = Findings { accounts: found.accounts, data: found.data, whole, ..Findings::default() };
         let connection = match self.apply_inspection(&connection, found.inspection, findings).await {
             Ok(Applied::Updated(connection)) => *connection,
             Ok(Applied::Superseded | Applied::Doubted) => connection,

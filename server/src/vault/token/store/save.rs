@@ -151,7 +151,7 @@ impl Saving {
                     seen: Observations { last_known_good: Some(self.now), ..held.seen },
                     ..held.clone()
                 };
-                next.note_validated(self.now);
+                next.note_inspected(self.now);
                 if next.subject.id == held.subject.id {
                     next.subject.learn(&held.subject);
                 }

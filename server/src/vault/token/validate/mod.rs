@@ -120,6 +120,8 @@ impl Vault {
             listing: connection.seen.listing,
         };
         let mut found = patient.examine(None).await;
+        // The checks that make data calls list the ad accounts too.
+        let whole = found.data != DataWord::NotAsked;
         // A token that a data call refused is not believed before one works.
         if let (Some(_), Ok(inspected), DataWord::NotAsked) =
             (connection.seen.data_refusal, &found.inspection, &found.data)
@@ -127,8 +129,12 @@ impl Vault {
             found.data =
                 DataWord::of(&provider.try_data(&secret, &inspected.facts.onto(&connection.facts)).await);
         }
-        let findings =
-            Findings { accounts: found.accounts.take(), data: found.data.clone(), ..Findings::default() };
+        let findings = Findings {
+            accounts: found.accounts.take(),
+            data: found.data.clone(),
+            whole,
+            ..Findings::default()
+        };
         let connection = match self.apply_inspection(connection, found.inspection.clone(), findings).await? {
             Applied::Updated(connection) => *connection,
             Applied::Doubted => connection.clone(),
