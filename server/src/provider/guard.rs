@@ -1,7 +1,7 @@
 //! The circuit breaker in front of a provider. Errors of the provider open it; throttling, dead tokens and our own
 //! mistakes do not. While it is open, calls fail here at once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -71,7 +71,8 @@ struct Ongoing {
 pub struct Gate {
     open: AtomicBool,
     streak: Mutex<Option<Streak>>,
-    found: Mutex<Option<Found>>,
+    /// What is to be announced: one trouble for each kind of work that met one, and one for single calls.
+    found: Mutex<BTreeMap<Option<Work>, Found>>,
     ongoing: Mutex<Option<Ongoing>>,
     /// The last misconfiguration that a call met, and when.
     met: Mutex<Option<(Misconfiguration, Instant)>>,
@@ -86,24 +87,33 @@ impl Gate {
     pub fn set_open(&self, open: bool) {
         if self.open.swap(open, Ordering::AcqRel) != open {
             *self.streak.lock() = None;
-            self.found.lock().take_if(|found| found.work.is_none());
+            self.found.lock().remove(&None);
         }
     }
 
-    /// The last trouble that this process found since the last call of this function.
-    pub fn take_found(&self) -> Option<Found> {
-        self.found.lock().take()
+    /// A trouble that this process found and that is not yet announced. What work on many connections met says more,
+    /// and comes first.
+    pub fn found(&self) -> Option<Found> {
+        self.found.lock().values().next_back().cloned()
+    }
+
+    /// Takes note that a trouble is announced. A newer one remains.
+    pub fn has_noted(&self, noted: &Found) {
+        let mut found = self.found.lock();
+        if found.get(&noted.work) == Some(noted) {
+            found.remove(&noted.work);
+        }
     }
 
     /// Work on many connections met refusals that are not about tokens: it is held until the trouble is over.
     pub fn report(&self, work: Work, trouble: ProviderTrouble, provider_code: String) {
-        *self.found.lock() = Some(Found { trouble, provider_code, work: Some(work) });
+        self.found.lock().insert(Some(work), Found { trouble, provider_code, work: Some(work) });
     }
 
     /// Whether this work waits until the provider works again.
     pub fn holds(&self, work: Work) -> bool {
         self.is_open()
-            || self.found.lock().as_ref().is_some_and(|found| found.work == Some(work))
+            || self.found.lock().contains_key(&Some(work))
             || self.ongoing.lock().as_ref().is_some_and(|ongoing| ongoing.held.contains(&work))
     }
 
@@ -188,8 +198,7 @@ impl Gate {
         drop(streak);
         if let (Some(trouble), Err(refusal)) = (trouble, outcome) {
             let found = Found { trouble, provider_code: refusal.provider_code(), work: None };
-            // What work on many connections met says more.
-            self.found.lock().get_or_insert(found);
+            self.found.lock().entry(None).or_insert(found);
         }
     }
 }
@@ -347,6 +356,13 @@ mod tests {
         Err(Refusal::new(kind, "no"))
     }
 
+    /// The trouble that is announced next.
+    fn announced(gate: &Gate) -> Option<ProviderTrouble> {
+        let found = gate.found()?;
+        gate.has_noted(&found);
+        Some(found.trouble)
+    }
+
     fn fault() -> Result<(), Refusal> {
         refused(RefusalKind::Transient { retry_after: None })
     }
@@ -357,11 +373,32 @@ mod tests {
         for _ in 0..20 {
             gate.observe(&fault());
         }
-        assert_eq!(gate.take_found().map(|found| found.trouble), None);
+        assert_eq!(announced(&gate), None);
         gate.streak.lock().as_mut().unwrap().since = Instant::now() - SPAN;
         gate.observe(&fault());
-        assert_eq!(gate.take_found().map(|found| found.trouble), Some(ProviderTrouble::Unreachable));
-        assert_eq!(gate.take_found().map(|found| found.trouble), None, "reported once");
+        assert_eq!(announced(&gate), Some(ProviderTrouble::Unreachable));
+        assert_eq!(announced(&gate), None, "reported once");
+    }
+
+    #[test]
+    fn what_was_found_stays_until_it_is_announced_and_each_work_has_its_own() {
+        use ProviderTrouble::{Misconfigured, Throttled, Unreachable};
+        let gate = Gate::default();
+        gate.observe(&refused(RefusalKind::Ours(Misconfiguration::AppSecret)));
+        gate.report(Work::Validation, Unreachable, String::new());
+        gate.report(Work::Renewal, Throttled, "4".into());
+        let renewal = gate.found().unwrap();
+        assert_eq!(
+            (renewal.work, gate.found()),
+            (Some(Work::Renewal), Some(renewal.clone())),
+            "it was not taken"
+        );
+        gate.report(Work::Renewal, Unreachable, "2".into());
+        gate.has_noted(&renewal);
+        assert!(gate.holds(Work::Renewal) && gate.holds(Work::Validation));
+        let rest: Vec<_> = std::iter::from_fn(|| announced(&gate)).collect();
+        assert_eq!(rest, [Unreachable, Unreachable, Misconfigured(Misconfiguration::AppSecret)]);
+        assert!(!gate.holds(Work::Renewal) && !gate.holds(Work::Validation));
     }
 
     #[test]
@@ -375,18 +412,15 @@ mod tests {
             gate.observe(&answer);
             assert!(gate.streak.lock().is_none(), "{answer:?}");
         }
-        assert_eq!(gate.take_found().map(|found| found.trouble), None);
+        assert_eq!(announced(&gate), None);
     }
 
     #[test]
     fn a_wrong_app_secret_is_reported_at_once() {
         let gate = Gate::default();
         gate.observe(&refused(RefusalKind::Ours(Misconfiguration::AppSecret)));
-        assert_eq!(
-            gate.take_found().map(|found| found.trouble),
-            Some(ProviderTrouble::Misconfigured(Misconfiguration::AppSecret))
-        );
+        assert_eq!(announced(&gate), Some(ProviderTrouble::Misconfigured(Misconfiguration::AppSecret)));
         gate.observe(&refused(RefusalKind::Ours(Misconfiguration::Request)));
-        assert_eq!(gate.take_found().map(|found| found.trouble), None);
+        assert_eq!(announced(&gate), None);
     }
 }

@@ -60,6 +60,11 @@ impl Vault {
     }
 }
 
+/// Whether a trouble is to be announced: none is known, or only one that matters less.
+pub(super) fn is_news(health: &ProviderHealth, trouble: ProviderTrouble) -> bool {
+    trouble_of(health).is_none_or(|known| known.severity() < trouble.severity())
+}
+
 /// Asks about our app itself, once.
 pub(super) async fn probe(provider: &dyn Provider) -> Result<(), Refusal> {
     Pace::of_a_probe().keep(provider.probe()).await
@@ -113,7 +118,7 @@ pub(super) async fn believes_death(
     }
     let mut health = tx.lock_provider_health(provider, app_id, now).await?;
     health.held_until = Some(now + DOUBTED_FOR);
-    if health.problem.is_empty() {
+    if is_news(&health, ProviderTrouble::ManyDeaths) {
         raise(tx, provider, app_id, health, (ProviderTrouble::ManyDeaths, ""), now).await?;
     } else {
         tx.put_provider_health(provider, app_id, &health).await?;
@@ -174,6 +179,27 @@ mod tests {
             }
         }
         assert!(held > 100, "{held}");
+    }
+
+    #[test]
+    fn only_what_matters_more_than_what_is_known_is_news() {
+        use ProviderTrouble::{ManyDeaths, Throttled, Unreachable};
+        let known = |problem: &str| ProviderHealth {
+            open: false,
+            problem: problem.to_owned(),
+            changed_at: Timestamp::from_micros(0),
+            held_until: None,
+        };
+        for (problem, trouble, expected) in [
+            ("", ManyDeaths, true),
+            ("", Throttled, true),
+            (Throttled.as_str(), ManyDeaths, true),
+            (Throttled.as_str(), Throttled, false),
+            (Unreachable.as_str(), ManyDeaths, false),
+            (ManyDeaths.as_str(), Throttled, false),
+        ] {
+            assert_eq!(is_news(&known(problem), trouble), expected, "{trouble:?} after {problem:?}");
+        }
     }
 
     #[test]

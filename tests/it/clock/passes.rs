@@ -267,6 +267,34 @@ on_both_databases! {
         assert!(all.iter().all(|event| event.kind() == Kind::Connected), "neither an alarm nor a death");
     }
 
+    async fn renewals_are_held_until_an_exchange_works_whatever_else_does(world: World) {
+        let ids = connect_many(&world, "person", 8).await;
+        world.sandbox.set_mood(ExchangeMood::Extends);
+        let (admin, feed) = (world.admin(), world.viewer().await.watch_all().await);
+        world.sandbox.fault(Fault::on(Endpoint::OauthAccessToken).always().with(FaultKind::error(400, 100)));
+        world.advance(43 * DAY).await;
+        next_run(&admin, RENEWAL, &[], State::Incomplete).await;
+        told(&feed, Kind::ProviderAlarm, 0).await;
+        // The first in line: it needs an inspection, which works.
+        let unknown = "expires_at = NULL, expiry_source = 'UNKNOWN', expires_sort = 0, next_renewal_at = 0";
+        let id = world.database.uuid(&ids[0]);
+        world.database.execute(format!("UPDATE ad_platform_connections SET {unknown} WHERE connection_id = {id}")).await;
+        let asked = world.sandbox.count(Endpoint::OauthAccessToken);
+        eventually_async("it was asked about, and an exchange was tried", LIMIT, async || {
+            let waiting = "SELECT count(*) FROM ad_platform_connections WHERE expiry_source = 'UNKNOWN'";
+            let tried = world.sandbox.count(Endpoint::OauthAccessToken) > asked;
+            (tried && world.database.count(waiting).await == 0).then_some(())
+        })
+        .await;
+        let recovered = |all: &[pb::ExpiryEvent]| all.iter().any(|e| e.kind() == Kind::ProviderRecovered);
+        assert!(!recovered(&feed.caught_up().await), "exchanges are refused still");
+        world.sandbox.clear_faults();
+        for id in &ids {
+            feed.first(id, Kind::Rotated).await;
+        }
+        assert!(recovered(&feed.events()));
+    }
+
     async fn cut_connections_open_the_circuit_for_fifty_tokens_too(world: World) {
         connect_many(&world, "person", 50).await;
         let (admin, known) = (world.admin(), world.admin().runs(DAILY).await);

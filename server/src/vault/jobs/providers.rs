@@ -6,7 +6,8 @@ use crate::model::{ProviderId, ProviderTrouble, Refusal, RefusalKind, Timestamp}
 use crate::provider::{Found, Gate, Pace, Provider, Work};
 use crate::store::{Abort, ProviderHealth, RunCause, Scope};
 use crate::vault::error::VaultError;
-use crate::vault::provider_health::{probe, raise, trouble_of};
+use crate::vault::pass::Tried;
+use crate::vault::provider_health::{is_news, probe, raise, trouble_of};
 use crate::vault::state::Vault;
 use crate::vault::timetable::JobKind;
 
@@ -21,13 +22,16 @@ impl Vault {
     /// `StorageUnavailable`.
     pub async fn tend_providers(self: &Arc<Self>) -> Result<(), VaultError> {
         for (provider, gate) in self.providers.iter() {
-            let found = gate.take_found();
+            let found = gate.found();
             let (id, app_id) = (provider.id(), provider.app_id());
             let health = self.store.read().await?.provider_health(id, app_id).await?;
             gate.set_open(health.as_ref().is_some_and(|health| health.open));
             let known = health.as_ref().and_then(|health| Some((trouble_of(health)?, health.changed_at)));
             match (found, known) {
-                (Some(found), _) => self.note_trouble(provider, gate, found).await?,
+                (Some(found), _) => {
+                    self.note_trouble(provider, gate, &found).await?;
+                    gate.has_noted(&found);
+                }
                 (None, None) => gate.adopt(None, []),
                 (None, Some((ProviderTrouble::ManyDeaths, since))) => {
                     gate.adopt(Some(since), []);
@@ -49,16 +53,16 @@ impl Vault {
         &self,
         provider: &Arc<dyn Provider>,
         gate: &Gate,
-        found: Found,
+        found: &Found,
     ) -> Result<(), VaultError> {
         let (id, app_id) = (provider.id(), provider.app_id());
         let silent = found.trouble == ProviderTrouble::Unreachable
             && (found.work.is_none() || is_outage(&probe(&**provider).await));
         let Found { trouble, provider_code, work } = found;
-        let since = self.alarm(id, app_id, trouble, provider_code, silent).await?;
+        let since = self.alarm(id, app_id, *trouble, provider_code.clone(), silent).await?;
         gate.adopt(Some(since), []);
         if let Some(work) = work {
-            gate.hold(work);
+            gate.hold(*work);
         }
         if silent {
             gate.set_open(true);
@@ -87,41 +91,35 @@ impl Vault {
             self.close_circuit(provider.id(), provider.app_id()).await?;
             gate.set_open(false);
         }
-        let was_tried = !gate.held().is_empty();
-        self.release_what_works(provider, gate).await?;
+        let has_worked = self.release_what_works(provider, gate).await?;
         // A probe can't clear a problem that only calls with a token run into; work that succeeds can.
-        if gate.held().is_empty() && (was_tried || !gate.met_lately(trouble)) {
+        if gate.held().is_empty() && (has_worked || !gate.met_lately(trouble)) {
             self.recover(provider.id(), provider.app_id()).await?;
             gate.adopt(None, []);
         }
         Ok(())
     }
 
-    /// A probe is about the app. Whether work succeeds shows only when it is tried.
+    /// A probe is about the app. Whether work succeeds shows only when it is tried. Work that nothing waits for is not
+    /// held. Returns whether some work has succeeded.
     async fn release_what_works(
         self: &Arc<Self>,
         provider: &Arc<dyn Provider>,
         gate: &Gate,
-    ) -> Result<(), VaultError> {
+    ) -> Result<bool, VaultError> {
+        let mut has_worked = false;
         for work in gate.held() {
-            if self.works_again(provider, work).await? {
+            let pace = Pace::of_a_probe();
+            let tried = match work {
+                Work::Validation => pace.keep(Box::pin(self.try_validation(provider.id()))).await?,
+                Work::Renewal => pace.keep(Box::pin(self.try_renewal(provider.id()))).await?,
+            };
+            if tried != Tried::Fails {
                 gate.release(work);
             }
+            has_worked |= tried == Tried::Works;
         }
-        Ok(())
-    }
-
-    /// Tries held work on one connection. `true` also if there is none to try it on.
-    async fn works_again(
-        self: &Arc<Self>,
-        provider: &Arc<dyn Provider>,
-        work: Work,
-    ) -> Result<bool, VaultError> {
-        let pace = Pace::of_a_probe();
-        match work {
-            Work::Validation => pace.keep(Box::pin(self.try_validation(provider.id()))).await,
-            Work::Renewal => pace.keep(Box::pin(self.try_renewal(provider.id()))).await,
-        }
+        Ok(has_worked)
     }
 
     /// Ends the time in which too many deaths are not believed.
@@ -136,14 +134,15 @@ impl Vault {
         {
             return Ok(());
         }
-        if over {
+        self.release_what_works(provider, gate).await?;
+        // What the provider still refuses is no matter of deaths: its own trouble lasts.
+        if over && gate.held().is_empty() {
             self.recover(provider.id(), provider.app_id()).await?;
             gate.adopt(None, []);
             // The sweep asks again about the tokens whose verdicts were held back.
             self.begin_run(JobKind::MetaTokenExpiry, self.clock.now(), RunCause::Request).await?;
-            return Ok(());
         }
-        self.release_what_works(provider, gate).await
+        Ok(())
     }
 
     /// Announces a trouble, unless another one is known that matters no less, and opens the circuit where calls are to
@@ -166,8 +165,7 @@ impl Vault {
                     let mut health = tx.lock_provider_health(&provider, &app_id, now).await?;
                     let opens = hold_back && !health.open;
                     health.open |= hold_back;
-                    let is_worse =
-                        trouble_of(&health).is_none_or(|known| known.severity() < trouble.severity());
+                    let is_worse = is_news(&health, trouble);
                     let since = if is_worse { now } else { health.changed_at };
                     if is_worse {
                         raise(tx, &provider, &app_id, health, (trouble, &code), now).await?;

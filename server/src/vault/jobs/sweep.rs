@@ -12,7 +12,7 @@ use crate::provider::{Provider, Work};
 use crate::store::{Abort, DueValidation, JobRun, Needs};
 use crate::vault::error::VaultError;
 use crate::vault::jobs::run::{Progress, RunFailed};
-use crate::vault::pass::{Answer, Hearing, Passes};
+use crate::vault::pass::{Answer, Hearing, Passes, Tried};
 use crate::vault::provider_health::DOUBTED_FOR;
 use crate::vault::state::Vault;
 use crate::vault::token::inspection::{Applied, Findings, is_death};
@@ -152,25 +152,33 @@ impl Vault {
         Ok(Some((self.log_token(&swept), is_put_off)))
     }
 
-    /// Tries to validate one connection that waits after a failure, or is due. `true` also if there is none, or if it
-    /// was not the provider that was in the way.
-    pub(super) async fn try_validation(self: &Arc<Self>, provider: &ProviderId) -> Result<bool, VaultError> {
+    /// Tries to validate one connection that waits after a failure, or is due: the first about which the provider can be
+    /// asked.
+    pub(super) async fn try_validation(self: &Arc<Self>, provider: &ProviderId) -> Result<Tried, VaultError> {
         let now = self.clock.now();
         let others: Vec<_> =
             self.providers.iter().map(|(other, _)| other.id().clone()).filter(|id| id != provider).collect();
-        let due = self.store.read().await?.due_validations(now + LONGEST_WAIT, &others, 1).await?;
         // This must not wait for room: nobody else would look after the providers meanwhile.
         if self.providers.get(provider).is_some_and(|provider| is_busy(&**provider)) {
-            return Ok(false);
+            return Ok(Tried::Fails);
         }
-        let Some(connection) = due.into_iter().next().and_then(|due| due.connection) else { return Ok(true) };
-        let swept = match Box::pin(self.sweep_one(connection, Arc::default())).await {
-            Ok(swept) => swept,
-            Err(RunFailed::Error(error)) => return Err(error),
-            Err(RunFailed::Stopped | RunFailed::Incomplete(_)) => return Ok(false),
-        };
-        self.reschedule(&swept).await?;
-        Ok(!matches!(swept.outcome, Outcome::Refused(_)))
+        let waiting = self.store.read().await?.due_validations(now + LONGEST_WAIT, &others, PAGE).await?;
+        let all = i64::try_from(waiting.len()).is_ok_and(|count| count < PAGE);
+        for connection in waiting.into_iter().filter_map(|due| due.connection) {
+            let swept = match Box::pin(self.sweep_one(connection, Arc::default())).await {
+                Ok(swept) => swept,
+                Err(RunFailed::Error(error)) => return Err(error),
+                Err(RunFailed::Stopped | RunFailed::Incomplete(_)) => return Ok(Tried::Fails),
+            };
+            self.reschedule(&swept).await?;
+            match swept.outcome {
+                Outcome::Asked | Outcome::Doubted => return Ok(Tried::Works),
+                Outcome::Refused(_) => return Ok(Tried::Fails),
+                // Nobody was asked.
+                Outcome::Ended | Outcome::Failed => {}
+            }
+        }
+        Ok(if all { Tried::NothingToTry } else { Tried::Fails })
     }
 
     /// Writes when a connection is due again. The provider's reply has done so already.

@@ -145,6 +145,17 @@ pub(in crate::vault) enum Answer<'a> {
     None,
 }
 
+/// What became of work that was held and is tried on one connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::vault) enum Tried {
+    /// The provider answered a call of this kind of work.
+    Works,
+    /// The provider refuses it still, or something else is in the way.
+    Fails,
+    /// No connection waits for this work.
+    NothingToTry,
+}
+
 /// One job's way through the connections of all providers.
 pub(in crate::vault) struct Passes(BTreeMap<ProviderId, Pass>);
 

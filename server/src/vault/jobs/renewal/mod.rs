@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 
-use crate::model::{ConnectionId, ProviderId, Refusal};
+use crate::model::{ConnectionId, Expiry, ProviderId, Refusal};
 use crate::provider::Work;
 use crate::store::{Abort, JobRun};
 use crate::vault::error::VaultError;
 use crate::vault::jobs::run::{Progress, RunFailed};
-use crate::vault::pass::{Answer, Passes};
+use crate::vault::pass::{Answer, Passes, Tried};
 use crate::vault::state::Vault;
 
 /// Due connections taken in one batch.
@@ -35,6 +35,14 @@ enum Attempt {
     Refused(Refusal),
     /// Another task or replica is renewing the token.
     Busy,
+}
+
+/// The first call of an attempt. That one of them is answered says nothing about the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RenewalCall {
+    Exchange,
+    Pages,
+    Inspection,
 }
 
 impl Attempt {
@@ -119,12 +127,11 @@ impl Vault {
         }
     }
 
-    /// Tries to renew one token that waits after a failure, or is due. `true` also if there is none, or if it was not the
-    /// provider that was in the way.
+    /// Tries to renew tokens that wait after a failure, or are due: one for each kind of call that they need.
     pub(in crate::vault::jobs) async fn try_renewal(
         self: &Arc<Self>,
         provider: &ProviderId,
-    ) -> Result<bool, VaultError> {
+    ) -> Result<Tried, VaultError> {
         let (unit_provider, now) = (provider.clone(), self.clock.now());
         self.store
             .write(move |tx| {
@@ -134,8 +141,48 @@ impl Vault {
                 )
             })
             .await?;
-        let due = self.store.read().await?.due_renewals(self.clock.now(), &[], BATCH).await?;
-        let Some((id, _)) = due.into_iter().find(|(_, other)| other == provider) else { return Ok(true) };
-        Ok(!matches!(self.renew_or_log(id).await, Attempt::Refused(_)))
+        let others: Vec<_> =
+            self.providers.iter().map(|(other, _)| other.id().clone()).filter(|id| id != provider).collect();
+        let due = self.store.read().await?.due_renewals(self.clock.now(), &others, BATCH).await?;
+        let mut works = Vec::new();
+        let mut all = i64::try_from(due.len()).is_ok_and(|count| count < BATCH);
+        for (id, _) in due {
+            let call = self.call_for_renewal(id).await?;
+            if works.contains(&call) {
+                continue;
+            }
+            match (self.renew_or_log(id).await, call) {
+                (Attempt::Refused(_), _) => return Ok(Tried::Fails),
+                (Attempt::Done | Attempt::Failed, Some(_)) => works.push(call),
+                (Attempt::Busy, _) => all = false,
+                (Attempt::Done | Attempt::Failed | Attempt::Broken, _) => {}
+            }
+        }
+        Ok(match (works.is_empty(), all) {
+            (false, _) => Tried::Works,
+            (true, true) => Tried::NothingToTry,
+            (true, false) => Tried::Fails,
+        })
+    }
+
+    /// The call that an attempt to renew a token makes; `None` if it makes none.
+    async fn call_for_renewal(&self, id: ConnectionId) -> Result<Option<RenewalCall>, VaultError> {
+        let mut session = self.store.read().await?;
+        let Some(connection) = session.connection(id).await? else { return Ok(None) };
+        let unfinished = session.pending_secret(id).await?.is_some();
+        drop(session);
+        if self.provider_of(&connection).is_err() {
+            return Ok(None);
+        }
+        if let Some(parent) = connection.parent {
+            let parent = self.store.read().await?.connection(parent).await?;
+            let reads = !unfinished && parent.is_some_and(|parent| self.check_usable(&parent).is_ok());
+            return Ok(Some(if reads { RenewalCall::Pages } else { RenewalCall::Inspection }));
+        }
+        if unfinished || connection.facts.expiry == Expiry::Unknown {
+            return Ok(Some(RenewalCall::Inspection));
+        }
+        let ends_later = connection.renewable_end().is_some_and(|end| end > self.clock.now());
+        Ok(ends_later.then_some(RenewalCall::Exchange))
     }
 }
