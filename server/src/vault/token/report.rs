@@ -248,7 +248,7 @@ impl Vault {
         let connection = &held.connection;
         let is_news = matches!(claim, Claim::Permission { one_account: false });
         if let Some((found, wait)) = self.inspections.recent(connection, is_news, self.clock.now()) {
-            let answer = self.answer(connection, found, claim, wait).await?;
+            let answer = self.answer(connection, found, (claim, &reported.detail), wait).await?;
             return Ok(Some((held.connection, answer)));
         }
         let provider = self.provider_of(connection)?;
@@ -307,16 +307,16 @@ impl Vault {
         if !out_of_time {
             self.inspections.note(&connection, found, wait, asked_at);
         }
-        let answer = self.answer(&connection, found, claim, wait).await?;
+        let answer = self.answer(&connection, found, (claim, &said), wait).await?;
         Ok(Some((connection, answer)))
     }
 
-    /// What a look at a token that it did not find dead means for a report.
+    /// What a look at a token that it did not find dead means for a report, which claims something in these words.
     async fn answer(
         &self,
         connection: &Connection,
         found: Found,
-        claim: Claim,
+        (claim, said): (Claim, &str),
         wait: Duration,
     ) -> Result<Answer, VaultError> {
         let retry = |verdict, least: Duration| (verdict, Advice::RetryAfter, wait.max(least));
@@ -324,7 +324,9 @@ impl Vault {
             (Found::Doubt, _) | (Found::NoAnswer, Claim::Dead | Claim::Blocked) => {
                 retry(Verdict::Unconfirmed, Duration::ZERO)
             }
-            (_, Claim::Permission { .. } | Claim::Capability) if self.lacks_scopes(connection).await? => {
+            (_, Claim::Permission { .. } | Claim::Capability)
+                if self.lacks_scopes(connection, claim, said).await? =>
+            {
                 (Verdict::Permission, Advice::Pause, Duration::ZERO)
             }
             (_, Claim::Permission { one_account: true }) => {
@@ -338,10 +340,22 @@ impl Vault {
         })
     }
 
-    /// Whether scopes are missing whose return will be announced.
-    async fn lacks_scopes(&self, connection: &Connection) -> Result<bool, VaultError> {
-        if !self.policy().missing_required(&connection.facts.scopes).is_empty() {
+    /// Whether scopes are missing that the claim may be about, and whose return will be announced. A refusal of one ad
+    /// account is about a scope that not every caller needs only if it names it.
+    async fn lacks_scopes(
+        &self,
+        connection: &Connection,
+        claim: Claim,
+        said: &str,
+    ) -> Result<bool, VaultError> {
+        let (policy, granted) = (self.policy(), &connection.facts.scopes);
+        if !policy.missing_required(granted).is_empty() {
             return Ok(true);
+        }
+        if claim == (Claim::Permission { one_account: true })
+            && !policy.missing_optional(granted).iter().any(|scope| names(said, scope))
+        {
+            return Ok(false);
         }
         let scope = Scope::Connection(connection.id);
         let known = self.store.read().await?.incidents(&[scope]).await?;
@@ -385,6 +399,11 @@ impl Vault {
     }
 }
 
+/// Whether a text has a scope's name as a word of its own.
+fn names(text: &str, scope: &str) -> bool {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').any(|word| word == scope)
+}
+
 /// How long to wait after a refusal that says nothing about the token.
 fn wait_of(kind: &RefusalKind) -> Duration {
     match kind {
@@ -392,5 +411,23 @@ fn wait_of(kind: &RefusalKind) -> Duration {
         RefusalKind::Transient { retry_after } => retry_after.unwrap_or_default(),
         RefusalKind::OutOfTime => Duration::ZERO,
         _ => LONG_WAIT,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names;
+
+    #[test]
+    fn a_scope_is_named_as_a_whole_word() {
+        for (text, expected) in [
+            ("(#200) Requires ads_read permission", true),
+            ("Missing scopes: ads_read, pages_show_list.", true),
+            ("(#200) Requires ads_read_all permission", false),
+            ("The user may not read ads", false),
+            ("", false),
+        ] {
+            assert_eq!(names(text, "ads_read"), expected, "{text}");
+        }
     }
 }

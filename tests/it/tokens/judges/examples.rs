@@ -121,6 +121,32 @@ on_both_databases! {
         assert_eq!(events, [Kind::Connected, Kind::ScopesChanged, Kind::ScopesChanged]);
     }
 
+    async fn one_ad_account_is_skipped_whatever_scope_that_it_does_not_need_is_gone(world: World) {
+        stand_still(&world).await;
+        let (ana, ingestion) = (world.person("ana"), world.ingestion().await);
+        ana.grants(["business_management"]);
+        let id = world.connector().await.connect(ACME, &ana.long_lived_token()).await;
+        ana.declines(["business_management"]);
+        ingestion.validate(&id).await.unwrap();
+        assert_eq!(kinds(&world, &id).await, [Kind::Connected, Kind::ScopesChanged]);
+        for (message, advice) in [
+            ("(#200) Ad account owner has NOT grant ads_management or ads_read permission", Advice::SkipAdAccount),
+            ("(#200) The user may not read this ad account", Advice::SkipAdAccount),
+            ("(#200) Requires business_management permission to manage the object", Advice::Pause),
+        ] {
+            let request = pb::ReportTokenErrorRequest {
+                connection_id: id.clone(),
+                token_version: Some(1),
+                http_status: 400,
+                body: error(200, None, message).body(),
+                ad_account_id: Some("act_1".into()),
+                ..Default::default()
+            };
+            let answer = ingestion.report_token_error(request).await.unwrap();
+            assert_eq!((answer.verdict(), answer.advice()), (Verdict::Permission, advice), "{message}");
+        }
+    }
+
     async fn a_token_that_lacks_a_permission_by_choice_is_not_condemned_for_it(world: World) {
         stand_still(&world).await;
         let ana = world.person("ana").declines(["ads_read", "ads_management"]);
