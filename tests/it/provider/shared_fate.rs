@@ -3,7 +3,10 @@
 use token_vault_proto::v1::report_token_error_response::Verdict;
 use token_vault_proto::v1::{RefusalReason, Severity};
 use token_vault_sandbox::User;
+use token_vault_tests::eventually_async;
 use token_vault_tests::prelude::*;
+
+const LIMIT: std::time::Duration = std::time::Duration::from_secs(60);
 
 const PASSWORD_CHANGED: &str =
     r#"{"error":{"message":"x","type":"OAuthException","code":190,"error_subcode":460}}"#;
@@ -78,6 +81,39 @@ on_both_databases! {
         assert!(verdicts[20..].iter().all(|verdict| *verdict == Verdict::Unconfirmed), "{verdicts:?}");
         assert!(ingestion.fetch(&people[22].1).await.is_ok(), "it is handed out until it is certain");
         feed.until("the alarm", |all| (alarms(all) == 1).then_some(())).await;
+    }
+
+    async fn a_grant_that_ends_while_a_newer_token_comes_is_examined_everywhere(world: World) {
+        let (connector, feed) = (world.connector().await, world.viewer().await.watch_all().await);
+        let ana = world.person("ana");
+        let first = connector.connect(ACME, &ana.long_lived_token()).await;
+        let other = connector.connect("other", &ana.long_lived_token()).await;
+        world.nothing_is_due().await;
+        // The provider takes its time to end the grant, and then says that it is done.
+        let slow = Fault::on(Endpoint::Permissions).with(FaultKind::BodyTrue).with(FaultKind::Hang);
+        world.sandbox.fault(slow);
+        let (admin, request) = (world.admin(), pb::RevokeTokenRequest {
+            connection_id: first.clone(),
+            revoke_at_provider: true,
+            allow_shared: true,
+            if_token_version: Some(1),
+            ..Default::default()
+        });
+        let revoking = tokio::spawn(async move { admin.revoke_token(request).await });
+        eventually_async("the provider is asked", LIMIT, async || {
+            world.sandbox.requests().iter().any(|request| request.method == "DELETE").then_some(())
+        })
+        .await;
+        let newer = connector.store(ACME, &ana.long_lived_token()).await.unwrap().token.unwrap();
+        assert_eq!((newer.connection_id.as_str(), newer.token_version), (first.as_str(), 2));
+        world.nothing_is_due().await;
+        ana.removes_app();
+        world.sandbox.clear_faults();
+        let refused = revoking.await.unwrap().unwrap_err();
+        refused.is(Code::Aborted, Reason::TokenVersionMismatch);
+        for id in [first, other] {
+            feed.first(&id, Kind::Invalidated).await;
+        }
     }
 
     async fn a_second_brand_without_the_first_is_told_to_the_first_at_once(world: World) {

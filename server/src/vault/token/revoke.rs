@@ -134,7 +134,8 @@ impl Vault {
         // What one call ends at a provider, it ends for all that share the grant.
         let shared_end = held.sealed.is_some()
             && matches!(provider_outcome, ProviderOutcome::Revoked | ProviderOutcome::AlreadyGone);
-        self.store
+        let written = self
+            .store
             .write_with(Needs { connections: vec![id], alone: shared_end }, move |tx| {
                 let (by, claim, policy) = (by.clone(), claim.clone(), Arc::clone(&policy));
                 Box::pin(async move {
@@ -170,7 +171,15 @@ impl Vault {
                     claim.finish(tx, &RevokedBefore { provider: provider_outcome }).await
                 })
             })
-            .await?;
+            .await;
+        // The provider has ended them all the same, the token that came meanwhile included.
+        if written.is_err()
+            && shared_end
+            && let Err(error) = self.examine_grant(&held.connection).await
+        {
+            tracing::error!(connection = %id, %error, "the tokens that a revocation at the provider ended are examined only with the next daily pass");
+        }
+        written?;
         // Nothing fails after the commit: the log is truncated again later.
         if let Err(error) = self.store.scrub().await {
             tracing::warn!(%error, "the database's log still holds a destroyed secret");
