@@ -295,6 +295,17 @@ on_both_databases! {
         assert!(recovered(&feed.events()));
     }
 
+    async fn what_is_dead_is_not_due_for_renewal_whatever_its_row_says(world: World) {
+        let ids = connect_many(&world, "person", 2).await;
+        world.admin().revoke(&ids[0]).await.unwrap();
+        // As an early release left it.
+        let id = world.database.uuid(&ids[0]);
+        let sql = format!("UPDATE ad_platform_connections SET next_renewal_at = 0 WHERE connection_id = {id}");
+        assert_eq!(world.database.execute(sql).await, 1);
+        let run = world.admin().run(RENEWAL).await;
+        assert_eq!((run.state(), run.done, run.remaining), (State::Succeeded, 0, 0), "{run:?}");
+    }
+
     async fn cut_connections_open_the_circuit_for_fifty_tokens_too(world: World) {
         connect_many(&world, "person", 50).await;
         let (admin, known) = (world.admin(), world.admin().runs(DAILY).await);

@@ -52,7 +52,7 @@ impl Session {
     }
 
     /// Connections whose renewal is due, or where an exchange waits to be finished, with their providers, the longest
-    /// waiting first. One that is due for both is named twice. None of the providers `held`.
+    /// waiting first. Of dead tokens only those of pages, which may come back with their person's token. One that is due for both is named twice. None of the providers `held`.
     pub async fn due_renewals(
         &mut self,
         now: Timestamp,
@@ -69,6 +69,7 @@ impl Session {
                 "SELECT connection_id, provider, due_at FROM (
                      SELECT connection_id, provider, next_renewal_at AS due_at FROM ad_platform_connections
                       WHERE next_renewal_at <= $1
+                        AND (standing = 'LIVE' OR standing = 'INVALID' AND parent_connection_id IS NOT NULL)
                       UNION ALL
                      SELECT s.connection_id, c.provider, s.due_at FROM connection_secrets s
                        JOIN ad_platform_connections c ON c.connection_id = s.connection_id
@@ -77,6 +78,7 @@ impl Session {
                 "SELECT connection_id, provider, due_at FROM (
                      SELECT connection_id, provider, next_renewal_at AS due_at FROM ad_platform_connections
                       WHERE next_renewal_at <= $1
+                        AND (standing = 'LIVE' OR standing = 'INVALID' AND parent_connection_id IS NOT NULL)
                       UNION ALL
                      SELECT s.connection_id, c.provider, s.due_at FROM connection_secrets s
                        JOIN ad_platform_connections c ON c.connection_id = s.connection_id
@@ -99,7 +101,9 @@ impl Session {
         let row: Count = self
             .query(
                 "SELECT count(*) AS n FROM (
-                     SELECT connection_id FROM ad_platform_connections WHERE next_renewal_at <= $1
+                     SELECT connection_id FROM ad_platform_connections
+                      WHERE next_renewal_at <= $1
+                        AND (standing = 'LIVE' OR standing = 'INVALID' AND parent_connection_id IS NOT NULL)
                       UNION
                      SELECT connection_id FROM connection_secrets WHERE state = 'PENDING' AND due_at <= $1) AS due",
             )
@@ -121,6 +125,7 @@ impl Session {
             .query(
                 "SELECT connection_id, next_renewal_at AS due_at FROM ad_platform_connections
                   WHERE next_renewal_at <= $1
+                    AND (standing = 'LIVE' OR standing = 'INVALID' AND parent_connection_id IS NOT NULL)
                   UNION ALL
                  SELECT connection_id, next_deadline_at AS due_at FROM ad_platform_connections
                   WHERE next_deadline_at <= $1
