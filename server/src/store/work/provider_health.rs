@@ -181,9 +181,15 @@ impl Tx {
         provider: &ProviderId,
         now: Timestamp,
     ) -> Result<u64, StoreError> {
-        self.query(
+        // The rows are locked in the order that every transaction uses.
+        self.query_for(
             "UPDATE ad_platform_connections SET next_validation_at = $2
               WHERE provider = $1 AND failed_validations > 0 AND next_validation_at > $2",
+            "UPDATE ad_platform_connections SET next_validation_at = $2
+              WHERE connection_id IN (
+                    SELECT connection_id FROM ad_platform_connections
+                     WHERE provider = $1 AND failed_validations > 0 AND next_validation_at > $2
+                     ORDER BY connection_id FOR UPDATE)",
         )
         .bind(provider.as_str().to_owned())
         .bind(now.as_micros())

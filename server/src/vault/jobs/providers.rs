@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::model::{ProviderId, ProviderTrouble, Refusal, RefusalKind, Timestamp};
 use crate::provider::{Found, Gate, Pace, Provider, Work};
-use crate::store::{Abort, ProviderHealth, RunCause, Scope};
+use crate::store::{Abort, Needs, ProviderHealth, RunCause, Scope};
 use crate::vault::error::VaultError;
 use crate::vault::pass::Tried;
 use crate::vault::provider_health::{is_news, probe, raise, trouble_of};
@@ -201,14 +201,14 @@ impl Vault {
 
     async fn recover(&self, provider: &ProviderId, app_id: &str) -> Result<(), VaultError> {
         let (unit_provider, app_id, now) = (provider.clone(), app_id.to_owned(), self.clock.now());
-        let rearmed = self
+        let recovered = self
             .store
             .write(move |tx| {
                 let (provider, app_id) = (unit_provider.clone(), app_id.clone());
                 Box::pin(async move {
                     let mut health = tx.lock_provider_health(&provider, &app_id, now).await?;
                     if health.problem.is_empty() {
-                        return Ok(0);
+                        return Ok(false);
                     }
                     health.open = false;
                     health.problem.clear();
@@ -218,11 +218,11 @@ impl Vault {
                     let mut announced = tx.announced(&scope).await?;
                     announced.provider_recovered(&provider, now);
                     tx.announce(vec![(scope, announced.into_drafts())]).await?;
-                    tx.rearm_validations(&provider, now).await?;
-                    Ok::<_, Abort<VaultError>>(tx.rearm_renewals(&provider, now, REARMED).await?)
+                    Ok::<_, Abort<VaultError>>(true)
                 })
             })
             .await?;
+        let rearmed = if recovered { self.rearm(provider, now).await? } else { 0 };
         tracing::info!(%provider, rearmed, "the provider works again");
         // Validations go on by themselves. Renewals would wait for their next slot.
         if self.jobs.timetable.rotation.is_some()
@@ -231,6 +231,30 @@ impl Vault {
             self.begin_run(JobKind::Rotation, now, RunCause::Request).await?;
         }
         Ok(())
+    }
+
+    /// Lets work that waits after failures be tried again; returns for how many renewals. These lock many connections,
+    /// which whoever believes a death locks before the provider's health: so each is a transaction of its own.
+    async fn rearm(&self, provider: &ProviderId, now: Timestamp) -> Result<u64, VaultError> {
+        let alone = || Needs { alone: true, ..Needs::default() };
+        let of = provider.clone();
+        self.store
+            .write_with(alone(), move |tx| {
+                let of = of.clone();
+                Box::pin(async move { Ok::<_, Abort<VaultError>>(tx.rearm_validations(&of, now).await?) })
+            })
+            .await?;
+        let of = provider.clone();
+        let (renewals, _) = self
+            .store
+            .write_with(alone(), move |tx| {
+                let of = of.clone();
+                Box::pin(
+                    async move { Ok::<_, Abort<VaultError>>(tx.rearm_renewals(&of, now, REARMED).await?) },
+                )
+            })
+            .await?;
+        Ok(renewals)
     }
 }
 
