@@ -208,15 +208,8 @@ impl<'q> Plan<'q> {
         for (drive, range) in &self.scans {
             let part = session.list_connections(drive, order, *range, after, rows).await?;
             exhausted &= part.len() < limit;
-            found.extend(part);
+            exhausted &= merge(&mut found, part, order, limit);
         }
-        match order {
-            ListOrder::ExpiresFirst => found.sort_by_key(|(c, _)| (c.facts.expiry.sort_key(), c.id)),
-            ListOrder::CreatedFirst => found.sort_by_key(|(c, _)| c.id),
-            ListOrder::CreatedLast => found.sort_by_key(|(c, _)| std::cmp::Reverse(c.id)),
-        }
-        exhausted &= found.len() <= limit;
-        found.truncate(limit);
         Ok((found, exhausted))
     }
 
@@ -228,6 +221,25 @@ impl<'q> Plan<'q> {
             self.query.subject_id.as_ref().is_none_or(|subject| *subject == connection.subject.id);
         provider_ok && subject_ok && self.visible.contains(&connection.workspace)
     }
+}
+
+/// Adds a scan's connections to those of the scans before, and keeps the first `limit`, so that memory does not grow with
+/// the number of scans. Returns whether all are kept.
+fn merge(
+    found: &mut Vec<(Connection, u32)>,
+    part: Vec<(Connection, u32)>,
+    order: ListOrder,
+    limit: usize,
+) -> bool {
+    found.extend(part);
+    match order {
+        ListOrder::ExpiresFirst => found.sort_by_key(|(c, _)| (c.facts.expiry.sort_key(), c.id)),
+        ListOrder::CreatedFirst => found.sort_by_key(|(c, _)| c.id),
+        ListOrder::CreatedLast => found.sort_by_key(|(c, _)| std::cmp::Reverse(c.id)),
+    }
+    let all = found.len() <= limit;
+    found.truncate(limit);
+    all
 }
 
 /// The index ranges that hold these statuses. A status is a standing, and bounds on the expiry.
@@ -271,6 +283,8 @@ fn ranges(statuses: &[Status], within: Option<Duration>, now: Timestamp, policy:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::fixture::connection;
+    use crate::model::{ConnectionId, Expiry, Standing};
 
     const NOW: Timestamp = Timestamp::from_unix_seconds(1_800_000_000);
 
@@ -279,6 +293,35 @@ mod tests {
             .into_iter()
             .map(|r| (r.standing, r.low, r.high))
             .collect()
+    }
+
+    #[test]
+    fn no_more_rows_are_held_than_a_page_has_however_many_scans_there_are() {
+        const LIMIT: usize = 5;
+        let rows: Vec<_> = (0..40_u64)
+            .map(|n| {
+                let mut one = connection(Expiry::Never, Standing::Live);
+                one.id = ConnectionId::generate(NOW + Duration::from_secs(n * 7 % 40));
+                (one, 0)
+            })
+            .collect();
+        for order in [ListOrder::ExpiresFirst, ListOrder::CreatedFirst, ListOrder::CreatedLast] {
+            for scans in [1, 4, 20, 40] {
+                let (mut found, mut all) = (Vec::new(), true);
+                for part in rows.chunks(rows.len() / scans) {
+                    all &= merge(&mut found, part.to_vec(), order, LIMIT);
+                    assert!(found.len() <= LIMIT, "{order:?}, {scans} scans");
+                }
+                let mut ids: Vec<_> = rows.iter().map(|(one, _)| one.id).collect();
+                ids.sort_unstable();
+                if order == ListOrder::CreatedLast {
+                    ids.reverse();
+                }
+                let kept: Vec<_> = found.iter().map(|(one, _)| one.id).collect();
+                assert_eq!((kept, all), (ids[..LIMIT].to_vec(), false), "{order:?}, {scans} scans");
+            }
+            assert!(merge(&mut Vec::new(), rows[..LIMIT].to_vec(), order, LIMIT), "{order:?}: they are all");
+        }
     }
 
     #[test]
