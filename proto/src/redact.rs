@@ -5,7 +5,8 @@ use std::fmt::{Debug, Formatter, Result};
 use crate::v1::exchange_token_request::NewToken;
 use crate::v1::store_token_request::Credential;
 use crate::v1::{
-    BearerCredential, CreateApiKeyResponse, Header, OAuth1Credential, ReportTokenErrorRequest, RequestPart,
+    BearerCredential, BeginAuthorizationRequest, BeginAuthorizationResponse, CompleteAuthorizationRequest,
+    CreateApiKeyResponse, Header, OAuth1Credential, ReportTokenErrorRequest, RequestPart,
     RotateApiKeyResponse, StoreTokenRequest,
 };
 
@@ -86,6 +87,53 @@ impl Debug for StoreTokenRequest {
             .field("validate_only", validate_only)
             .field("request_id", request_id)
             .field("if_token_version", if_token_version)
+            .finish()
+    }
+}
+
+impl Debug for BeginAuthorizationRequest {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let Self {
+            workspace_id,
+            provider,
+            redirect_uri,
+            connection_id,
+            extra_scopes,
+            options,
+            session_binding,
+            request_id,
+        } = self;
+        f.debug_struct("BeginAuthorizationRequest")
+            .field("workspace_id", workspace_id)
+            .field("provider", provider)
+            .field("redirect_uri", redirect_uri)
+            .field("connection_id", connection_id)
+            .field("extra_scopes", extra_scopes)
+            .field("options", options)
+            .field("session_binding", &Redacted(session_binding))
+            .field("request_id", request_id)
+            .finish()
+    }
+}
+
+impl Debug for BeginAuthorizationResponse {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let Self { authorization_url, state, expires_at } = self;
+        f.debug_struct("BeginAuthorizationResponse")
+            .field("authorization_url", &Redacted(authorization_url))
+            .field("state", &Redacted(state))
+            .field("expires_at", expires_at)
+            .finish()
+    }
+}
+
+impl Debug for CompleteAuthorizationRequest {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let Self { workspace_id, callback_query, session_binding } = self;
+        f.debug_struct("CompleteAuthorizationRequest")
+            .field("workspace_id", workspace_id)
+            .field("callback_query", &Redacted(callback_query))
+            .field("session_binding", &Redacted(session_binding))
             .finish()
     }
 }

@@ -133,6 +133,8 @@ macro_rules! answers {
 
 answers! {
     store_token(StoreTokenRequest) -> StoreTokenResponse request_id;
+    begin_authorization(BeginAuthorizationRequest) -> BeginAuthorizationResponse request_id;
+    complete_authorization(CompleteAuthorizationRequest) -> CompleteAuthorizationResponse;
     exchange_token(ExchangeTokenRequest) -> ExchangeTokenResponse request_id;
     validate_token(ValidateTokenRequest) -> ValidateTokenResponse;
     fetch_access_token(FetchAccessTokenRequest) -> FetchAccessTokenResponse;

@@ -58,6 +58,8 @@ const TABLE: &[Rpc] = rows! {
     "/tokenvault.v1.TokenVault/ReportTokenError"   Report      changes,
     "/tokenvault.v1.TokenVault/ValidateToken"      Validate    changes,
     "/tokenvault.v1.TokenVault/StoreToken"         Store       changes,
+    "/tokenvault.v1.TokenVault/BeginAuthorization"    Store    changes,
+    "/tokenvault.v1.TokenVault/CompleteAuthorization" Store    changes,
     "/tokenvault.v1.TokenVault/ExchangeToken"      Exchange    changes,
     "/tokenvault.v1.TokenVault/RevokeToken"        Revoke      changes,
     "/tokenvault.v1.TokenVault/AcknowledgeEvents"  Acknowledge changes,

@@ -132,6 +132,21 @@ fn denial(error: VaultError, call: &Call) -> Denial {
         )
         .with("provider", provider)
         .with("configured", app_id),
+        E::AuthorizationOver => Denial::new(
+            Code::InvalidArgument,
+            Reason::AuthorizationStateInvalid,
+            "The authorization can't be completed: it is unknown, used, too old, or of another workspace or browser session; or \
+             the provider no longer takes its code.",
+            "Begin the authorization again.",
+        ),
+        E::AuthorizationDeclined { provider, provider_code } => Denial::new(
+            Code::FailedPrecondition,
+            Reason::AuthorizationDeclined,
+            "The person declined in the provider's consent dialog, or the dialog ended without an answer. Nothing changed.",
+            "Ask the person whether to try again, and begin the authorization again.",
+        )
+        .with("provider", provider)
+        .with("provider_code", provider_code),
         E::ConnectionNotFound(id) => Denial::new(
             Code::NotFound,
             Reason::ConnectionNotFound,

@@ -38,6 +38,27 @@ impl TokenVault for TokenVaultService {
         respond(&call, outcome.await)
     }
 
+    async fn begin_authorization(
+        &self,
+        request: Request<pb::BeginAuthorizationRequest>,
+    ) -> Result<Response<pb::BeginAuthorizationResponse>, Status> {
+        let (call, message) = Call::open(request)?;
+        call.about(message.connection_id());
+        let outcome = async { self.vault.begin_authorization(call.caller()?, message.try_into()?).await };
+        respond(&call, outcome.await)
+    }
+
+    async fn complete_authorization(
+        &self,
+        request: Request<pb::CompleteAuthorizationRequest>,
+    ) -> Result<Response<pb::CompleteAuthorizationResponse>, Status> {
+        let (call, message) = Call::open(request)?;
+        let outcome =
+            Box::pin(async { self.vault.complete_authorization(call.caller()?, message.try_into()?).await });
+        let result = outcome.await.map(|intake| pb::StoreTokenResponse::from(intake).result);
+        respond(&call, result.map(|result| pb::CompleteAuthorizationResponse { result }))
+    }
+
     async fn exchange_token(
         &self,
         request: Request<pb::ExchangeTokenRequest>,

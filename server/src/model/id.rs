@@ -165,6 +165,17 @@ impl SecretId {
 }
 
 uuid_id!(
+    /// Names an authorization, from the consent dialog to the callback. It is no secret.
+    AuthorizationId
+);
+
+impl AuthorizationId {
+    pub fn generate() -> Self {
+        Self(Uuid::new_v4())
+    }
+}
+
+uuid_id!(
     /// One run of a vault process, from start to end.
     Incarnation
 );

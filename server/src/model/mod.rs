@@ -30,8 +30,8 @@ pub use event::{
     FeedPosition, Incident, IncidentKey, ProviderTrouble,
 };
 pub use id::{
-    ApiKeyId, ConnectionId, Incarnation, ProviderId, RequestId, SecretId, SubscriptionName, TokenVersion,
-    WorkspaceId,
+    ApiKeyId, AuthorizationId, ConnectionId, Incarnation, ProviderId, RequestId, SecretId, SubscriptionName,
+    TokenVersion, WorkspaceId,
 };
 pub use policy::{Policy, RenewalPolicy};
 pub use refusal::{Misconfiguration, Refusal, RefusalKind, RefusalReason};

@@ -7,14 +7,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::{
-    Exchanged, Inspected, PageToken, Patience, Provider, ReportedRefusal, RequestPart, Revocation, SmokeTest,
-    Usage,
+    Callback, ConsentRequest, Exchanged, Inspected, PageToken, Patience, Provider, ReportedRefusal,
+    RequestPart, Revocation, SmokeTest, Usage,
 };
 use crate::model::{
     AdAccountList, Listing, Misconfiguration, ProviderId, ProviderTrouble, Refusal, RefusalKind, Secret,
     Subject, Timestamp, TokenFacts, TokenKind,
 };
 use parking_lot::Mutex;
+use url::Url;
 
 /// How many operations in a row must fail before the circuit opens.
 const STREAK: u32 = 5;
@@ -291,6 +292,27 @@ impl Provider for Guarded {
 
     async fn try_data(&self, secret: &Secret, facts: &TokenFacts) -> Result<(), Refusal> {
         self.through(self.inner.try_data(secret, facts)).await
+    }
+
+    fn consent_url(&self, request: &ConsentRequest<'_>) -> Url {
+        self.inner.consent_url(request)
+    }
+
+    fn read_callback(&self, pairs: &[(String, String)]) -> Callback {
+        self.inner.read_callback(pairs)
+    }
+
+    async fn exchange_code(
+        &self,
+        code: &Secret,
+        redirect_uri: &str,
+        verifier: &Secret,
+    ) -> Result<Exchanged, Refusal> {
+        if self.gate.is_open() {
+            let detail = "calls to the provider are held back until it works again";
+            return Err(Refusal::new(RefusalKind::OutOfTime, detail));
+        }
+        self.begin(self.inner.exchange_code(code, redirect_uri, verifier)).await
     }
 
     async fn exchange(&self, secret: &Secret, kind: TokenKind) -> Result<Exchanged, Refusal> {

@@ -52,6 +52,39 @@ pub struct Inspected {
     pub facts: ToldFacts,
 }
 
+/// What a person is asked to consent to, and where the browser goes afterwards.
+#[derive(Debug)]
+pub struct ConsentRequest<'a> {
+    pub redirect_uri: &'a str,
+    /// Comes back in the callback.
+    pub state: &'a Secret,
+    pub scopes: &'a [String],
+    /// The verifier of PKCE (RFC 7636); the dialog gets its hash.
+    pub verifier: &'a Secret,
+    /// What the person must be asked again, though there was an answer before.
+    pub again: AskAgain,
+}
+
+/// What a consent dialog would pass over if it was answered before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AskAgain {
+    /// Scopes that the person declined.
+    Declined,
+    /// Access to the person's data, which has ended or ends soon.
+    DataAccess,
+}
+
+/// What came back through the browser from a consent dialog.
+#[derive(Debug)]
+pub enum Callback {
+    /// To be exchanged for a token, once.
+    Code(Secret),
+    /// There is no code: the person declined, or the dialog ended. `provider_code` is for people: `access_denied`, or empty.
+    Declined { provider_code: String },
+    /// The dialog refuses our request.
+    Misconfigured { provider_code: String },
+}
+
 /// The result of an exchange.
 #[derive(Debug)]
 pub struct Exchanged {
@@ -145,6 +178,21 @@ pub trait Provider: Send + Sync {
     /// Makes the cheapest read that a token with these facts should be able to make: whether the token works, whatever
     /// an inspection says of it.
     async fn try_data(&self, secret: &Secret, facts: &TokenFacts) -> Result<(), Refusal>;
+
+    /// The address of the consent dialog.
+    fn consent_url(&self, request: &ConsentRequest<'_>) -> Url;
+
+    /// Reads what the dialog sent back, as names and values.
+    fn read_callback(&self, pairs: &[(String, String)]) -> Callback;
+
+    /// Exchanges the code of a callback for a token. A code is good for one exchange: if it is used or too old, the refusal
+    /// is `Dead`. It is sent once: where it certainly was not sent, the refusal is `OutOfTime`.
+    async fn exchange_code(
+        &self,
+        code: &Secret,
+        redirect_uri: &str,
+        verifier: &Secret,
+    ) -> Result<Exchanged, Refusal>;
 
     /// Exchanges a token for one that lasts longer. Tries the app's secrets newest first.
     async fn exchange(&self, secret: &Secret, kind: TokenKind) -> Result<Exchanged, Refusal>;

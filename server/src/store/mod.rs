@@ -28,7 +28,9 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use access::{ApiKeyFacts, ApiKeyRecord, Shredding, WorkspaceFacts};
+pub use access::{
+    ApiKeyFacts, ApiKeyRecord, AuthorizationScope, AuthorizationState, Shredding, WorkspaceFacts,
+};
 pub use audit::{ChainState, Outgoing};
 pub use connections::{
     DueValidation, ExchangedToken, HeldToken, ListDrive, ListPosition, ListRange, NewSecret, PendingSecret,

@@ -171,6 +171,17 @@ pub enum VaultError {
         /// The end that the token keeps.
         end: Expiry,
     },
+    /// An authorization that is unknown, used, too old or of another session; or one whose code gave no token. Which of
+    /// these it is, is not told.
+    #[error("the authorization is over")]
+    AuthorizationOver,
+    /// The person declined in the consent dialog, or the dialog ended without a code.
+    #[error("the authorization was declined")]
+    AuthorizationDeclined {
+        provider: ProviderId,
+        /// For people: `access_denied/200`, or empty.
+        provider_code: String,
+    },
     #[error("the workspace {0} was shredded")]
     WorkspaceShredded(WorkspaceId),
     /// The vault's own configuration is wrong.

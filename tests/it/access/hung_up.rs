@@ -2,38 +2,21 @@
 //! calls of the same principal.
 
 use std::collections::BTreeSet;
-use std::pin::Pin;
 use std::time::Duration;
 
 use futures::future::select_all;
 use pb::check::Result;
 use pb::intake_result::Outcome;
 use pb::report_token_error_response::Verdict;
-use token_vault_proto::v1::create_api_key_request::Workspaces;
 use token_vault_tests::prelude::*;
 use token_vault_tests::{eventually, eventually_async, request_id};
 use tokio::task::JoinHandle;
 
 use super::matrix::methods;
+use super::rpcs::InProvider::{Cut, GoesOn, Never};
+use super::rpcs::{DEAD, RPCS, Stalled, call, connected};
 
 const LIMIT: Duration = Duration::from_secs(60);
-/// The refusal of a dead token.
-const DEAD: &str = r#"{"error":{"code":190,"error_subcode":460,"message":"x","type":"OAuthException"}}"#;
-
-/// A connection whose tokens can be made to stall at the provider.
-pub(crate) struct Stalled {
-    pub(crate) connection: String,
-    /// The token that it holds, and another of the same person.
-    tokens: [String; 2],
-}
-
-pub(crate) async fn connected(world: &World, name: &str) -> Stalled {
-    let person = world.person(name);
-    let tokens = [person.long_lived_token(), person.long_lived_token()];
-    let connection = world.admin().connect(ACME, &tokens[0]).await;
-    Stalled { connection, tokens }
-}
-
 /// From now on, the provider does not reply to requests with these tokens, until the faults are cleared.
 fn hang(world: &World, stalled: &Stalled) {
     for token in &stalled.tokens {
@@ -61,121 +44,6 @@ async fn works_elsewhere(world: &World, caller: &Caller, name: &str) {
     caller.validate(&id).await.expect("a validation elsewhere");
     let verdict = caller.report(&id, 1, 400, DEAD).await.expect("a report elsewhere").verdict();
     assert_eq!(verdict, Verdict::StillValid);
-}
-
-/// What becomes of a provider call whose caller hangs up.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum InProvider {
-    /// The RPC asks no provider.
-    Never,
-    /// It is cut off.
-    Cut,
-    /// It changes something at the provider, so it goes on.
-    GoesOn,
-}
-
-use InProvider::{Cut, GoesOn, Never};
-
-/// Every RPC.
-pub(crate) const RPCS: [(&str, InProvider); 25] = [
-    ("TokenVault/StoreToken", Cut),
-    ("TokenVault/ExchangeToken", GoesOn),
-    ("TokenVault/ValidateToken", Cut),
-    ("TokenVault/FetchAccessToken", Never),
-    ("TokenVault/GetToken", Never),
-    ("TokenVault/ListTokens", Never),
-    ("TokenVault/ReportTokenError", Cut),
-    ("TokenVault/RevokeToken", GoesOn),
-    ("TokenVault/WatchExpiryEvents", Never),
-    ("TokenVault/ListExpiryEvents", Never),
-    ("TokenVault/AcknowledgeEvents", Never),
-    ("VaultAdmin/CreateApiKey", Never),
-    ("VaultAdmin/ListApiKeys", Never),
-    ("VaultAdmin/RevokeApiKey", Never),
-    ("VaultAdmin/RotateApiKey", Never),
-    ("VaultAdmin/ListJobs", Never),
-    ("VaultAdmin/RunJob", Never),
-    ("VaultAdmin/ListJobRuns", Never),
-    ("VaultAdmin/ListSubscriptions", Never),
-    ("VaultAdmin/DeleteSubscription", Never),
-    ("VaultAdmin/RotateKey", Never),
-    ("VaultAdmin/GetWorkspace", Never),
-    ("VaultAdmin/ListWorkspaces", Never),
-    ("VaultAdmin/ShredWorkspace", Never),
-    ("VaultAdmin/GetVaultStatus", Never),
-];
-
-pub(crate) type Called = Pin<Box<dyn Future<Output = core::result::Result<(), Denial>> + Send>>;
-
-/// A call of this RPC about the connection. `nth` makes it another question than an earlier one.
-pub(crate) fn call(caller: &Caller, rpc: &str, about: &Stalled, nth: usize) -> Called {
-    let (caller, id) = (caller.clone(), about.connection.clone());
-    let token = about.tokens[nth % 2].clone();
-    let checks = ["token_accepted", "ad_accounts"][nth % 2].to_owned();
-    macro_rules! called {
-        ($verb:ident, $message:expr) => {
-            Box::pin(async move { caller.$verb($message).await.map(drop) })
-        };
-    }
-    match rpc.split('/').nth(1).expect("a method") {
-        "StoreToken" => called!(
-            store_token,
-            pb::StoreTokenRequest {
-                workspace_id: ACME.into(),
-                provider: "meta".into(),
-                connection_id: Some(id),
-                credential: Some(pb::store_token_request::Credential::AccessToken(token)),
-                ..Default::default()
-            }
-        ),
-        "ExchangeToken" => Box::pin(async move { caller.exchange(&id).await.map(drop) }),
-        "ValidateToken" => called!(
-            validate_token,
-            pb::ValidateTokenRequest { connection_id: id, checks: vec![checks], ..Default::default() }
-        ),
-        "ReportTokenError" => Box::pin(async move { caller.report(&id, 1, 400, DEAD).await.map(drop) }),
-        "RevokeToken" => called!(
-            revoke_token,
-            pb::RevokeTokenRequest { connection_id: id, revoke_at_provider: true, ..Default::default() }
-        ),
-        "FetchAccessToken" => Box::pin(async move { caller.fetch(&id).await.map(drop) }),
-        "GetToken" => Box::pin(async move { caller.get(&id).await.map(drop) }),
-        "ShredWorkspace" => called!(
-            shred_workspace,
-            pb::ShredWorkspaceRequest {
-                workspace_id: "nowhere".into(),
-                confirm_workspace_id: "nowhere".into(),
-                ..Default::default()
-            }
-        ),
-        "GetWorkspace" => called!(get_workspace, pb::GetWorkspaceRequest { workspace_id: ACME.into() }),
-        "RotateKey" => called!(
-            rotate_key,
-            pb::RotateKeyRequest {
-                key: Some(pb::rotate_key_request::Key::WorkspaceId(ACME.into())),
-                ..Default::default()
-            }
-        ),
-        "CreateApiKey" => called!(
-            create_api_key,
-            pb::CreateApiKeyRequest {
-                principal: format!("another-{nth}"),
-                role: Role::Viewer.into(),
-                workspaces: Some(Workspaces::AllWorkspaces(true)),
-                ..Default::default()
-            }
-        ),
-        // The others are called without a message, which names nothing or is refused; they hold a place all the same.
-        _ => {
-            let path = format!("/tokenvault.v1.{rpc}");
-            Box::pin(async move {
-                match caller.call_empty(&path).await {
-                    Err(no) if no.code() == Code::InvalidArgument => Ok(()),
-                    outcome => outcome,
-                }
-            })
-        }
-    }
 }
 
 /// Hangs up on a call that is under way.

@@ -11,8 +11,9 @@ use token_vault_proto::v1::create_api_key_request::Workspaces;
 use token_vault_tests::certificates::{Authority, Secured};
 use token_vault_tests::issuer::{Issuer, Signer};
 use token_vault_tests::prelude::*;
-use token_vault_tests::{request_id, seconds};
+use token_vault_tests::seconds;
 
+use super::elsewhere::reach_for;
 use super::oidc::{bearer, claims, trusting};
 
 use Elsewhere::{Apart, Hidden, Unseen, Whole};
@@ -56,6 +57,8 @@ const KEY: Elsewhere = Hidden(Reason::ApiKeyNotFound);
 /// Every RPC, the roles that may call it, what an empty message gets, and what a caller of another workspace gets.
 const RPCS: &[(&str, &[Role], Empty, Elsewhere)] = &[
     ("TokenVault/StoreToken", &[Connector, Admin], Told, WORKSPACE),
+    ("TokenVault/BeginAuthorization", &[Connector, Admin], Told, WORKSPACE),
+    ("TokenVault/CompleteAuthorization", &[Connector, Admin], Told, WORKSPACE),
     ("TokenVault/ExchangeToken", &[Connector, Admin], Told, CONNECTION),
     ("TokenVault/ValidateToken", &[Connector, Ingestion, Admin], Told, CONNECTION),
     ("TokenVault/FetchAccessToken", &[Ingestion, Admin], Told, CONNECTION),
@@ -147,7 +150,10 @@ async fn is_unheard(caller: &Caller, who: &str) {
     }
 }
 
-fn new_key(principal: &str, expires_at: Option<prost_types::Timestamp>) -> pb::CreateApiKeyRequest {
+pub(super) fn new_key(
+    principal: &str,
+    expires_at: Option<prost_types::Timestamp>,
+) -> pb::CreateApiKeyRequest {
     pb::CreateApiKeyRequest {
         principal: principal.into(),
         role: Viewer.into(),
@@ -244,71 +250,6 @@ async fn whoever_brings_nothing_good_is_nobody_to_every_rpc(backend: Backend) {
     assert_eq!(world.database.rows("ad_platform_connections").await, before);
     say(&format!("bearer {}", admin.key())).list().await.expect("the scheme knows no case");
     bearer(&world, &signer.token(&good)).list().await.expect("the good token is let in");
-}
-
-/// Calls the RPC with an object of another workspace. `None`: the RPC names no object.
-async fn reach_for(
-    rpc: &str,
-    caller: &Caller,
-    world: &World,
-    id: &str,
-    key_id: &str,
-) -> Option<Result<(), Denial>> {
-    let acme = || Workspaces::Named(pb::WorkspaceList { workspace_ids: vec![ACME.into()] });
-    Some(match rpc {
-        "TokenVault/StoreToken" => {
-            caller.store(ACME, &world.person("eve").short_lived_token()).await.map(drop)
-        }
-        "TokenVault/ExchangeToken" => caller.exchange(id).await.map(drop),
-        "TokenVault/ValidateToken" => caller.validate(id).await.map(drop),
-        "TokenVault/FetchAccessToken" => caller.fetch(id).await.map(drop),
-        "TokenVault/GetToken" => caller.get(id).await.map(drop),
-        "TokenVault/ReportTokenError" => {
-            caller.report(id, 1, 400, r#"{"error":{"code":190}}"#).await.map(drop)
-        }
-        "TokenVault/RevokeToken" => caller.revoke(id).await.map(drop),
-        "VaultAdmin/CreateApiKey" => {
-            let request = pb::CreateApiKeyRequest { workspaces: Some(acme()), ..new_key("sideways", None) };
-            caller.create_api_key(request).await.map(drop)
-        }
-        "VaultAdmin/RevokeApiKey" => {
-            let request = pb::RevokeApiKeyRequest { key_id: key_id.into(), request_id: request_id() };
-            caller.revoke_api_key(request).await.map(drop)
-        }
-        "VaultAdmin/RotateApiKey" => {
-            let request = pb::RotateApiKeyRequest { key_id: key_id.into(), ..Default::default() };
-            caller.rotate_api_key(request).await.map(drop)
-        }
-        "VaultAdmin/RotateKey" => {
-            let key = Some(pb::rotate_key_request::Key::WorkspaceId(ACME.into()));
-            caller.rotate_key(pb::RotateKeyRequest { key, ..Default::default() }).await.map(drop)
-        }
-        "VaultAdmin/RunJob" => {
-            let request = pb::RunJobRequest { job: "housekeeping".into(), ..Default::default() };
-            caller.run_job(request).await.map(drop)
-        }
-        "VaultAdmin/ListSubscriptions" => caller.list_subscriptions(Default::default()).await.map(drop),
-        "VaultAdmin/DeleteSubscription" => {
-            let request = pb::DeleteSubscriptionRequest {
-                principal: "alerting-acme".into(),
-                name: "pager".into(),
-                ..Default::default()
-            };
-            caller.delete_subscription(request).await.map(drop)
-        }
-        "VaultAdmin/GetWorkspace" => {
-            caller.get_workspace(pb::GetWorkspaceRequest { workspace_id: ACME.into() }).await.map(drop)
-        }
-        "VaultAdmin/ShredWorkspace" => {
-            let request = pb::ShredWorkspaceRequest {
-                workspace_id: ACME.into(),
-                confirm_workspace_id: ACME.into(),
-                ..Default::default()
-            };
-            caller.shred_workspace(request).await.map(drop)
-        }
-        _ => return None,
-    })
 }
 
 /// What a list or a watch shows of another workspace.

@@ -2,8 +2,10 @@
 
 mod api_keys;
 mod callers;
-pub(crate) mod hung_up;
+mod elsewhere;
+mod hung_up;
 mod in_flight;
 mod limits;
 mod matrix;
 mod oidc;
+pub(crate) mod rpcs;

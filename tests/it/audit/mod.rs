@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
+use token_vault_sandbox::Decision;
 use token_vault_tests::prelude::*;
 use token_vault_tests::{Ended, eventually};
 

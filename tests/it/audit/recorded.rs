@@ -11,13 +11,15 @@ use super::*;
 
 /// The record that a call of each RPC leaves in the log: its kind and code, or none. An RPC that is missing here fails
 /// the test.
-const EXPECTED: [(&str, Option<(&str, &str)>); 25] = [
+const EXPECTED: [(&str, Option<(&str, &str)>); 27] = [
     ("FetchAccessToken", Some(("handed_out", "OK"))),
     ("GetToken", None),
     ("ListTokens", None),
     ("ReportTokenError", Some(("unchanged", "OK"))),
     ("ValidateToken", Some(("changed", "OK"))),
     ("StoreToken", Some(("changed", "OK"))),
+    ("BeginAuthorization", Some(("changed", "OK"))),
+    ("CompleteAuthorization", Some(("changed", "OK"))),
     ("ExchangeToken", Some(("changed", "OK"))),
     ("RevokeToken", Some(("changed", "OK"))),
     ("AcknowledgeEvents", Some(("changed", "OK"))),
@@ -45,6 +47,17 @@ fn served() -> Vec<String> {
     services.flat_map(|service| &service.method).map(|method| method.name().to_owned()).collect()
 }
 
+async fn begin(admin: &Caller) -> pb::BeginAuthorizationResponse {
+    let request = pb::BeginAuthorizationRequest {
+        workspace_id: ACME.into(),
+        provider: "meta".into(),
+        redirect_uri: "https://app.example/".into(),
+        session_binding: "a session".into(),
+        ..Default::default()
+    };
+    admin.begin_authorization(request).await.expect("an authorization begins")
+}
+
 /// Calls one RPC once, and says which connection it was about.
 async fn call(world: &World, rpc: &str, admin: &Caller, connection: &str, key: &str) {
     let request_id = request_id();
@@ -55,6 +68,17 @@ async fn call(world: &World, rpc: &str, admin: &Caller, connection: &str, key: &
         "ReportTokenError" => drop(admin.report(connection, 1, 500, "{}").await.expect(rpc)),
         "ValidateToken" => drop(admin.validate(connection).await.expect(rpc)),
         "StoreToken" => drop(admin.store(ACME, &world.person("zoe").long_lived_token()).await.expect(rpc)),
+        "BeginAuthorization" => drop(begin(admin).await),
+        "CompleteAuthorization" => {
+            let url = begin(admin).await.authorization_url;
+            let callback = world.sandbox.consent(&url, "yan", Decision::Allow).expect("the dialog is shown");
+            let request = pb::CompleteAuthorizationRequest {
+                workspace_id: ACME.into(),
+                callback_query: callback,
+                session_binding: "a session".into(),
+            };
+            drop(admin.complete_authorization(request).await.expect(rpc));
+        }
         "ExchangeToken" => drop(admin.exchange(connection).await.expect(rpc)),
         "RevokeToken" => drop(admin.revoke(connection).await.expect(rpc)),
         "AcknowledgeEvents" => {
@@ -142,7 +166,11 @@ on_both_databases! {
             all_is_relayed(&world).await;
             let after = records_in(&log_of(&world));
             let fresh: Vec<_> = after[before.len()..].to_vec();
-            let by_calls: Vec<_> = fresh.iter().filter(|record| record["call_id"].is_string()).collect();
+            let mut by_calls: Vec<_> = fresh.iter().filter(|record| record["call_id"].is_string()).collect();
+            if rpc == "CompleteAuthorization" {
+                // What is completed was begun before.
+                assert!(by_calls.remove(0)["rpc"].as_str().unwrap().ends_with("/BeginAuthorization"), "{fresh:#?}");
+            }
             let Some((kind, code)) = expected else {
                 assert!(by_calls.is_empty(), "{rpc} is a read: {by_calls:#?}");
                 continue;
@@ -164,7 +192,7 @@ on_both_databases! {
                     assert_eq!(record["workspace"], ACME, "{record:#}");
                     assert!(record["version"].as_i64().is_some_and(|version| version >= 1), "{record:#}");
                 }
-                "StoreToken" => assert!(record["connection"].is_string(), "{record:#}"),
+                "StoreToken" | "CompleteAuthorization" => assert!(record["connection"].is_string(), "{record:#}"),
                 "RevokeApiKey" => {
                     assert_eq!(record["object"], format!("api_key:{}", viewer.key_id()), "{record:#}");
                 }

@@ -8,7 +8,7 @@ use futures::future::join_all;
 use token_vault_tests::prelude::*;
 use token_vault_tests::{Cluster, SmallDisk, eventually_async};
 
-use crate::access::hung_up::{RPCS, Stalled, call, connected};
+use crate::access::rpcs::{RPCS, Stalled, call, connected};
 use crate::process::lifecycle::probe;
 
 const LIMIT: Duration = Duration::from_secs(60);

@@ -12,7 +12,7 @@ use token_vault_tests::prelude::*;
 use token_vault_tests::{Cluster, eventually, eventually_async};
 
 use super::away::{FAR, all_are_refused};
-use crate::access::hung_up::{Stalled, call, connected};
+use crate::access::rpcs::{Stalled, call, connected};
 use crate::process::lifecycle::probe;
 
 const LIMIT: Duration = Duration::from_secs(60);

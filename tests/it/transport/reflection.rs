@@ -7,6 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use token_vault_sandbox::Decision;
 use token_vault_tests::prelude::*;
 use token_vault_tests::request_id;
 use token_vault_tests::tools::{buf, grpcurl};
@@ -15,7 +16,7 @@ use token_vault_tests::tools::{buf, grpcurl};
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Every RPC, in the order in which the story calls them.
-const RPCS: [&str; 25] = [
+const RPCS: [&str; 27] = [
     "VaultAdmin/CreateApiKey",
     "VaultAdmin/ListApiKeys",
     "VaultAdmin/RotateApiKey",
@@ -27,6 +28,8 @@ const RPCS: [&str; 25] = [
     "TokenVault/ListTokens",
     "TokenVault/ValidateToken",
     "TokenVault/FetchAccessToken",
+    "TokenVault/BeginAuthorization",
+    "TokenVault/CompleteAuthorization",
     "TokenVault/ExchangeToken",
     "TokenVault/ReportTokenError",
     "TokenVault/RevokeToken",
@@ -206,6 +209,15 @@ impl Tool<'_> {
         self.world.know("a fetched token", secret);
         assert!(secret.starts_with("EAA") && secret != short);
         assert_eq!(fetched["sendWith"][0]["name"], "appsecret_proof");
+        let consent = json!({"workspace_id": ACME, "provider": "meta", "redirect_uri": "https://app.example/", "connection_id": id, "session_binding": "5f3a"});
+        let begun = ask("TokenVault/BeginAuthorization", consent);
+        self.world.know("state", begun["state"].as_str().expect("a state"));
+        let url = begun["authorizationUrl"].as_str().expect("an address");
+        let callback =
+            self.world.sandbox.consent(url, &ana.name(), Decision::Allow).expect("the dialog is shown");
+        let callback = json!({"workspace_id": ACME, "callback_query": callback, "session_binding": "5f3a"});
+        let completed = ask("TokenVault/CompleteAuthorization", callback);
+        assert_eq!(completed["result"]["outcome"], "OUTCOME_REPLACED", "{completed}");
         let exchanged = ask("TokenVault/ExchangeToken", json!({"connection_id": id}));
         assert!(exchanged["outcome"].is_string(), "{exchanged}");
         ana.changes_password();

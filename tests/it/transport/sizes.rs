@@ -32,8 +32,15 @@ const LISTS: [&str; 7] = [
     "WatchExpiryEvents",
 ];
 /// Every other RPC whose response holds a token.
-const WITH_A_TOKEN: [&str; 6] =
-    ["ExchangeToken", "GetToken", "ReportTokenError", "RevokeToken", "StoreToken", "ValidateToken"];
+const WITH_A_TOKEN: [&str; 7] = [
+    "CompleteAuthorization",
+    "ExchangeToken",
+    "GetToken",
+    "ReportTokenError",
+    "RevokeToken",
+    "StoreToken",
+    "ValidateToken",
+];
 /// Every other RPC whose response repeats something, and why that is short.
 const SHORT: [(&str, &str); 8] = [
     ("CreateApiKey", "one key names at most a thousand workspaces"),

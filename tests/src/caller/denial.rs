@@ -96,6 +96,11 @@ impl Denial {
         self
     }
 
+    /// Everything that stands beside the reason.
+    pub fn facts(&self) -> &HashMap<String, String> {
+        &self.0.metadata
+    }
+
     /// Asserts that the field is among the violations, and returns the denial.
     #[track_caller]
     pub fn field(&self, field: &str) -> &Self {

@@ -118,6 +118,8 @@ impl Caller {
 
     verbs! {
         store_token: TokenVaultClient StoreTokenRequest => StoreTokenResponse;
+        begin_authorization: TokenVaultClient BeginAuthorizationRequest => BeginAuthorizationResponse;
+        complete_authorization: TokenVaultClient CompleteAuthorizationRequest => CompleteAuthorizationResponse;
         exchange_token: TokenVaultClient ExchangeTokenRequest => ExchangeTokenResponse;
         validate_token: TokenVaultClient ValidateTokenRequest => ValidateTokenResponse;
         fetch_access_token: TokenVaultClient FetchAccessTokenRequest => FetchAccessTokenResponse;

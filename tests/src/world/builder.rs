@@ -84,6 +84,7 @@ impl Builder {
             .env("TOKEN_VAULT__PROVIDERS__META__APP_ID", sandbox.app().id)
             .env("TOKEN_VAULT__PROVIDERS__META__APP_SECRET_FILES", format!("[{secret_file:?}]"))
             .env("TOKEN_VAULT__PROVIDERS__META__GRAPH_URL", sandbox.url())
+            .env("TOKEN_VAULT__PROVIDERS__META__DIALOG_URL", sandbox.url())
             .env("TOKEN_VAULT__LOG__LEVEL", "trace")
             .env("TOKEN_VAULT__LOG__FORMAT", "json");
         let database = match (self.backend, &self.cluster) {

@@ -339,6 +339,8 @@ impl World {
             "client_secret",
             "appsecret_proof",
             "revoke_token",
+            "code",
+            "code_verifier",
         ];
         for request in self.sandbox.requests() {
             for (name, value) in request.query.iter().chain(&request.form) {

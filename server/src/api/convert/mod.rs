@@ -2,10 +2,9 @@
 //! command parse themselves (`model::id`), and this module collects their errors under field paths.
 
 mod api_keys;
+mod authorization;
 pub(in crate::api) mod bounds;
 mod events;
-#[cfg(test)]
-mod events_tests;
 mod fields;
 mod jobs;
 mod request;

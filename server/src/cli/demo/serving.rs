@@ -88,6 +88,7 @@ impl Serving {
                 format!("[{:?}]", secret_file.display().to_string()),
             )
             .env("TOKEN_VAULT__PROVIDERS__META__GRAPH_URL", sandbox.url())
+            .env("TOKEN_VAULT__PROVIDERS__META__DIALOG_URL", sandbox.url())
             // The vault's time is the sandbox's, so that the demo can let it run.
             .env("TOKEN_VAULT__PROVIDERS__META__FOLLOW_SANDBOX_CLOCK", "true")
             .stdin(Stdio::piped())

@@ -20,6 +20,13 @@ settings! {
         META_GRAPH_URL: SecureUrl = setting("providers.meta.graph_url", PROVIDER_URL).default("https://graph.facebook.com");
         /// Where people give consent.
         META_DIALOG_URL: SecureUrl = setting("providers.meta.dialog_url", PROVIDER_URL).default("https://www.facebook.com");
+        /// A configuration of Facebook Login for Business, which names what the consent dialog asks for. Without it the
+        /// dialog asks for the scopes below.
+        META_LOGIN_CONFIG_ID: Checked<String> = setting("providers.meta.login_config_id", Checked {
+            allowed: "the configuration's number, 1 to 32 digits, as the app dashboard shows it",
+            such_as: "",
+            parse: app_id,
+        }).unset("the dialog asks for scopes", "\"234567890123456\"");
         /// The version of the Graph API.
         META_API_VERSION: Checked<String> = setting("providers.meta.api_version", Checked {
             allowed: "a version of the Graph API",

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::config::defaults::{
     META_API_VERSION, META_APP_ID, META_APP_SECRET_FILES, META_DIALOG_URL, META_FOLLOW_SANDBOX_CLOCK,
-    META_GRAPH_URL, META_OPTIONAL_SCOPES, META_REQUEST_TIMEOUT, META_REQUIRED_SCOPES,
+    META_GRAPH_URL, META_LOGIN_CONFIG_ID, META_OPTIONAL_SCOPES, META_REQUEST_TIMEOUT, META_REQUIRED_SCOPES,
 };
 use crate::config::reader::Reader;
 use crate::model::Secret;
@@ -20,6 +20,7 @@ pub(in crate::config) fn read(reader: &mut Reader) -> Option<MetaApp> {
     let files = reader.list(&META_APP_SECRET_FILES);
     let graph_url = reader.get(&META_GRAPH_URL);
     let dialog_url = reader.get(&META_DIALOG_URL);
+    let login_config_id = reader.find(&META_LOGIN_CONFIG_ID);
     let api_version = reader.get(&META_API_VERSION);
     let request_timeout = reader.get(&META_REQUEST_TIMEOUT);
     let follow_sandbox_clock = reader.flag(&META_FOLLOW_SANDBOX_CLOCK);
@@ -67,11 +68,13 @@ pub(in crate::config) fn read(reader: &mut Reader) -> Option<MetaApp> {
         app_id,
         app_secrets,
         graph_url,
+        dialog_url,
+        login_config_id,
         api_version,
         request_timeout,
         operation_timeout: OPERATION_TIMEOUT,
         required_scopes,
         optional_scopes,
     };
-    Some(MetaApp { config, dialog_url, follow_sandbox_clock })
+    Some(MetaApp { config, follow_sandbox_clock })
 }

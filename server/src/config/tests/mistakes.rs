@@ -120,6 +120,7 @@ const TABLE: &[Row] = &[
         &["'hunter2hunter2hunter2'", "''", "'my app'"], &["'123456789012345678901234567890123'"]),
     row("providers.meta.app_secret_files", "path", BRACKETS, &[]),
     row("providers.meta.graph_url", HTTPS, URLS, &["'https://h:65536'"]),
+    row("providers.meta.login_config_id", "must be the configuration's number, 1 to 32 digits", &["''", "'ab'", "'1 2'"], &[]),
     row("providers.meta.dialog_url", HTTPS, URLS, &["'https://h:65536'"]),
     row("providers.meta.api_version", "must be a version of the Graph API, such as v26.0",
         &["'hunter2hunter2hunter2'", "''", "26", "'26.0'"], &["'v1000.0'"]),

@@ -30,9 +30,10 @@ pub fn reply(choice: u8, data: &[u8]) {
     let mut read = Body::read(body, &doubts);
     tokens::fuzz(&mut read);
     reads::fuzz(&mut read, Timestamp::from_unix_seconds(1_800_000_000));
-    let asked = match choice % 3 {
+    let asked = match choice % 4 {
         0 => Asked::Inspection,
         1 => Asked::TokenEndpoint,
+        2 => Asked::Code,
         _ => Asked::Data,
     };
     let status = [0, 200, 400, 401, 403, 429, 500, 503].get(usize::from(choice >> 5)).copied().unwrap_or(400);

@@ -213,7 +213,13 @@ impl Http {
                 (Instant::now() + wait < deadline).then_some(wait)
             })
             .await
-            .map_err(|failure| *failure.refusal)
+            .map_err(|failure| match call.asked {
+                // Whether a code was sent decides whether it can be sent again.
+                Asked::Code if failure.not_taken => {
+                    Refusal { kind: RefusalKind::OutOfTime, ..*failure.refusal }
+                }
+                _ => *failure.refusal,
+            })
     }
 
     /// Sends a call at the pace of the job that makes it, if a job does. Where no more calls are to be made, the refusal is
@@ -291,8 +297,8 @@ impl Http {
             token: call.bearer.as_ref(),
         };
         let refusal = Box::new(refusal::classify(&seen, &self.redactor));
-        // An error object of Graph means that the request was refused.
-        let not_taken = refusal.code.is_some();
+        // An error object of Graph means that the request was refused. Of a code it is not documented that it stays good.
+        let not_taken = refusal.code.is_some() && call.asked != Asked::Code;
         Err(Failure { refusal, not_taken })
     }
 

@@ -8,6 +8,7 @@ pub mod fuzzing;
 mod guide;
 mod headers;
 mod http;
+mod login;
 mod reads;
 mod redact;
 mod refusal;
@@ -33,11 +34,12 @@ use url::Url;
 
 pub(super) use self::guide::guide;
 use self::http::{Call, Http, Reader};
+use self::login::Dialog;
 use self::redact::Redactor;
 use self::refusal::{Asked, ErrorObject, Seen};
 use super::{
-    Exchanged, Inspected, PageToken, PartPlacement, Provider, ReportedRefusal, RequestPart, Revocation,
-    SmokeTest, Usage,
+    Callback, ConsentRequest, Exchanged, Inspected, PageToken, PartPlacement, Provider, ReportedRefusal,
+    RequestPart, Revocation, SmokeTest, Usage,
 };
 use crate::model::{
     AdAccountList, BadValue, Clock, Listing, Misconfiguration, ProviderId, Refusal, RefusalKind, Secret,
@@ -54,6 +56,10 @@ pub struct MetaConfig {
     pub app_secrets: Vec<Secret>,
     /// Base of every call.
     pub graph_url: Url,
+    /// Base of the consent dialog, to which browsers go.
+    pub dialog_url: Url,
+    /// The configuration of Facebook Login for Business that the dialog uses, in place of scopes.
+    pub login_config_id: Option<String>,
     /// The version in the path of each call, such as `v26.0`.
     pub api_version: String,
     /// For one request, from connecting to the last byte.
@@ -72,6 +78,8 @@ impl fmt::Debug for MetaConfig {
             .field("app_id", &self.app_id)
             .field("app_secrets", &self.app_secrets.len())
             .field("graph_url", &self.graph_url.as_str())
+            .field("dialog_url", &self.dialog_url.as_str())
+            .field("login_config_id", &self.login_config_id)
             .field("api_version", &self.api_version)
             .field("request_timeout", &self.request_timeout)
             .field("operation_timeout", &self.operation_timeout)
@@ -84,8 +92,6 @@ impl fmt::Debug for MetaConfig {
 /// The configuration of the app, including the parts that calls do not need.
 pub struct MetaApp {
     pub config: MetaConfig,
-    /// Where people give consent.
-    pub dialog_url: Url,
     /// Whether the vault follows the clock of the sandbox, which is then at `graph_url`.
     pub follow_sandbox_clock: bool,
 }
@@ -96,7 +102,7 @@ impl fmt::Debug for MetaApp {
             .field("app_id", &self.config.app_id)
             .field("app_secrets", &self.config.app_secrets.len())
             .field("api_version", &self.config.api_version)
-            .field("dialog_url", &self.dialog_url.as_str())
+            .field("dialog_url", &self.config.dialog_url.as_str())
             .field("follow_sandbox_clock", &self.follow_sandbox_clock)
             .finish_non_exhaustive()
     }
@@ -110,6 +116,7 @@ pub struct Meta {
     /// Index of the secret that worked last.
     working: AtomicUsize,
     http: Http,
+    dialog: Dialog,
     clock: Clock,
 }
 
@@ -129,6 +136,7 @@ impl Meta {
             return Err(BadValue::new("must have an app id and at least one app secret"));
         }
         let secrets: Arc<[Secret]> = config.app_secrets.into();
+        let dialog = Dialog::new(&config.dialog_url, &config.api_version, config.login_config_id)?;
         let http = Http::new(
             config.graph_url,
             config.api_version,
@@ -137,7 +145,7 @@ impl Meta {
             clock.clone(),
         )?;
         let id = ProviderId::parse(NAME)?;
-        Ok(Self { id, app_id: config.app_id, secrets, working: AtomicUsize::new(0), http, clock })
+        Ok(Self { id, app_id: config.app_id, secrets, working: AtomicUsize::new(0), http, dialog, clock })
     }
 
     /// The tightest known use of the limits on one ad account; the app's own limits do not count.
@@ -226,6 +234,23 @@ impl Provider for Meta {
 
     async fn try_data(&self, secret: &Secret, facts: &TokenFacts) -> Result<(), Refusal> {
         self.cheapest_read(secret, facts).await
+    }
+
+    fn consent_url(&self, request: &ConsentRequest<'_>) -> Url {
+        self.dialog.url(&self.app_id, request)
+    }
+
+    fn read_callback(&self, pairs: &[(String, String)]) -> Callback {
+        login::read_callback(pairs)
+    }
+
+    async fn exchange_code(
+        &self,
+        code: &Secret,
+        redirect_uri: &str,
+        verifier: &Secret,
+    ) -> Result<Exchanged, Refusal> {
+        self.token_for_code(code, redirect_uri, verifier).await
     }
 
     async fn exchange(&self, secret: &Secret, kind: TokenKind) -> Result<Exchanged, Refusal> {

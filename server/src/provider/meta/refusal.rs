@@ -60,6 +60,8 @@ pub(super) enum Asked {
     Inspection,
     /// `/oauth/…`: the app's id and secret, and the token in a parameter.
     TokenEndpoint,
+    /// `/oauth/access_token` with a code: the app's id and secret, and the code.
+    Code,
     /// Any other call: the token itself.
     Data,
 }
@@ -146,6 +148,11 @@ fn kind_of(seen: &Seen<'_>, code: i64, subcode: Option<i64>, error: &ErrorObject
     if let Some(problem) = ours(seen.asked, code, &message) {
         return RefusalKind::Ours(problem);
     }
+    if seen.asked == Asked::Code
+        && let Some(kind) = of_a_code(code, subcode, &message)
+    {
+        return kind;
+    }
     match code {
         100 if says("app_id") && says("did not match") => RefusalKind::OtherApp,
         100 | 190 if says("does not belong to this application") => RefusalKind::OtherApp,
@@ -162,6 +169,25 @@ fn kind_of(seen: &Seen<'_>, code: i64, subcode: Option<i64>, error: &ErrorObject
         _ if OUR_REQUEST.contains(&code) => RefusalKind::Ours(Misconfiguration::Request),
         _ if seen.status >= 500 || seen.status == 429 => transient(seen),
         _ => RefusalKind::Ours(Misconfiguration::Request),
+    }
+}
+
+/// Whether a code is used, too old or none, or was issued for another redirect URI.
+fn of_a_code(code: i64, subcode: Option<i64>, message: &str) -> Option<RefusalKind> {
+    match (code, subcode) {
+        (100, Some(36_008)) => Some(RefusalKind::Ours(Misconfiguration::RedirectUri)),
+        (100, Some(36_007 | 36_009)) => Some(RefusalKind::Dead { reason: RefusalReason::Malformed }),
+        (100, _) if message.contains("redirect_uri") => {
+            Some(RefusalKind::Ours(Misconfiguration::RedirectUri))
+        }
+        (100, _)
+            if ["authorization code", "verification code", "code verifier"]
+                .iter()
+                .any(|words| message.contains(words)) =>
+        {
+            Some(RefusalKind::Dead { reason: RefusalReason::Malformed })
+        }
+        _ => None,
     }
 }
 

@@ -337,9 +337,41 @@ fn no_refusal_of_an_inspection_is_about_the_inspected_token_but_one_that_says_so
 }
 
 #[test]
+fn a_code_is_dead_or_the_redirect_uri_is_not_ours() {
+    let used = "This authorization code has been used.";
+    let expired = "This authorization code has expired.";
+    let redirect = "Error validating verification code. Please make sure your redirect_uri is identical to the one you \
+                    used in the OAuth dialog request";
+    for (code, subcode, words, kind) in [
+        (100, Some(36_009), used, dead(Reason::Malformed)),
+        (100, None, used, dead(Reason::Malformed)),
+        (100, None, expired, dead(Reason::Malformed)),
+        (100, Some(36_007), "Invalid verification code format.", dead(Reason::Malformed)),
+        (100, None, "Invalid verification code format.", dead(Reason::Malformed)),
+        (100, Some(36_008), redirect, Kind::Ours(Ours::RedirectUri)),
+        (100, None, redirect, Kind::Ours(Ours::RedirectUri)),
+        (191, None, "", Kind::Ours(Ours::RedirectUri)),
+        (1, None, "Error validating client secret.", Kind::Ours(Ours::AppSecret)),
+        (101, None, "Invalid Client ID", Kind::Ours(Ours::AppId)),
+        (190, None, "Error validating application.", Kind::Ours(Ours::AppId)),
+        (100, None, "Missing client_id parameter.", Kind::Ours(Ours::Request)),
+        (2, None, "", Kind::Transient { retry_after: None }),
+    ] {
+        assert_eq!(
+            see(Asked::Code, None, 400, &[], &error(code, subcode, words)).kind,
+            kind,
+            "{code} {words}"
+        );
+    }
+    // Where no code is exchanged, these words are about something else.
+    let elsewhere = see(Asked::Data, None, 400, &[], &error(100, None, used)).kind;
+    assert_eq!(elsewhere, Kind::Ours(Ours::Request));
+}
+
+#[test]
 fn a_blocked_app_is_the_matter_of_its_administrator_wherever_it_shows() {
     for words in ["API access blocked.", "(#200) API access disrupted. Go to the App Dashboard."] {
-        for asked in [Asked::Inspection, Asked::TokenEndpoint, Asked::Data] {
+        for asked in [Asked::Inspection, Asked::TokenEndpoint, Asked::Code, Asked::Data] {
             for code in [10, 190, 200] {
                 let refusal = see(asked, None, 400, &[], &error(code, None, words));
                 assert_eq!(refusal.kind, Kind::Ours(Ours::AppBlocked), "{code} {words}");

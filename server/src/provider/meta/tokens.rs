@@ -171,6 +171,25 @@ impl Meta {
         self.ask(make, exchanged, self.http.deadline()).await
     }
 
+    /// Sent once: nobody knows whether a lost reply, or an error of Meta's own, used up the code.
+    pub(super) async fn token_for_code(
+        &self,
+        code: &Secret,
+        redirect_uri: &str,
+        verifier: &Secret,
+    ) -> Result<Exchanged, Refusal> {
+        let make = |app_secret: &Secret| {
+            Call::new(Method::POST, &["oauth", "access_token"], Asked::Code)
+                .once()
+                .form("client_id", &self.app_id)
+                .form("client_secret", app_secret.expose())
+                .form("redirect_uri", redirect_uri)
+                .form("code", code.expose())
+                .form("code_verifier", verifier.expose())
+        };
+        self.ask(make, exchanged, self.http.deadline()).await
+    }
+
     /// Ends the token. For a person this removes the app's permissions, which ends all of the person's tokens for the
     /// app.
     pub(super) async fn end_token(

@@ -200,6 +200,7 @@ impl Tx {
         .bind(entry.by.clone())
         .execute()
         .await?;
+        self.forget_authorizations_of(&entry.workspace).await?;
         // The connections end one after the other, but nobody is named from here on.
         self.query_for(
             "UPDATE ad_platform_connections

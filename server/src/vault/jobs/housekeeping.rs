@@ -12,6 +12,8 @@ use crate::vault::state::Vault;
 const RUNS_KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// How long the claim of a process that died is kept.
 const CLAIMS_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long an authorization is kept after it expired. Until then, a callback that comes again gets the first answer.
+const AUTHORIZATIONS_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Events deleted in one transaction.
 const EVENTS_AT_ONCE: i64 = 5_000;
 
@@ -61,7 +63,8 @@ impl Vault {
                     let runs = tx.forget_runs(now - RUNS_KEPT).await?;
                     let exchanged = tx.forget_exchanged(now).await?;
                     let claims = tx.forget_claims(PASTES, now - CLAIMS_KEPT).await?;
-                    Ok::<_, Abort<VaultError>>(requests + runs + exchanged + claims)
+                    let authorizations = tx.forget_authorizations(now - AUTHORIZATIONS_KEPT).await?;
+                    Ok::<_, Abort<VaultError>>(requests + runs + exchanged + claims + authorizations)
                 })
             })
             .await

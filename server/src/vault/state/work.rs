@@ -324,10 +324,19 @@ impl Work {
     ) -> Result<(), VaultError> {
         // Work of the vault's own is bounded by its jobs.
         let Ok(running) = RUNNING.try_with(Arc::clone) else { return Ok(()) };
+        // What has begun goes on: it needs no second place, and gives up for nobody.
+        let has_begun = !running.begun.lock().is_empty();
         if let Some(subject) = subject.filter(|subject| !subject.is_empty()) {
             let line = self.lines.of(&format!("exchange:{workspace}:{subject}"));
-            let turn = self.next_turn(&running, line).await?;
+            let turn = if has_begun {
+                line.acquire_owned().await.map_err(|_| VaultError::ShuttingDown)?
+            } else {
+                self.next_turn(&running, line).await?
+            };
             running.begun.lock().push(turn);
+        }
+        if has_begun {
+            return Ok(());
         }
         let place = self.begun.try_take(workspace.as_str()).ok_or(VaultError::Overloaded)?;
         running.begun.lock().push(place);

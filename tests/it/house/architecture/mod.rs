@@ -178,13 +178,14 @@ fn server() -> &'static Source {
 }
 
 /// The wings of the vault, and the modules that they share, from top to bottom: each uses only those below it.
-const WINGS: [&str; 18] = [
+const WINGS: [&str; 19] = [
     "fuzzing",
     "opening",
     "status",
     "jobs",
     "feed",
     "workspace",
+    "authorization",
     "token",
     "access",
     "keys",

@@ -114,6 +114,8 @@ async fn debug_shows_no_secret() {
         app_id: "1".into(),
         app_secrets: vec![secret("hush-hush")],
         graph_url: "https://graph.facebook.com".parse().unwrap(),
+        dialog_url: "https://www.facebook.com".parse().unwrap(),
+        login_config_id: None,
         api_version: "v26.0".into(),
         request_timeout: Duration::from_secs(1),
         operation_timeout: Duration::from_secs(1),

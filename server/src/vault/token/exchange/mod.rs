@@ -20,7 +20,7 @@ use crate::vault::once::idempotency::RequestClaim;
 use crate::vault::state::Vault;
 use crate::vault::token::store::accept::IntakeOptions;
 use crate::vault::token::store::pasted_text;
-use crate::vault::token::store::save::Destination;
+use crate::vault::token::store::save::{Destination, Settles};
 use crate::vault::token::store::take_in::TakenIn;
 use crate::vault::token::target::Target;
 use crate::vault::token::view::TokenView;
@@ -103,7 +103,7 @@ impl Vault {
                             parent: None,
                             if_version,
                             options: IntakeOptions::default(),
-                            claim,
+                            settles: Settles::Request(claim),
                         };
                         vault.exchange_new(&*adapter, pasted, &destination).await
                     };

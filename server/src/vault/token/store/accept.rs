@@ -29,6 +29,28 @@ pub struct IntakeOptions {
     pub connect_pages: bool,
 }
 
+impl IntakeOptions {
+    const fn flags(&mut self) -> [&mut bool; 4] {
+        let Self { allow_missing_scopes, allow_fewer_scopes, allow_subject_change, connect_pages } = self;
+        [allow_missing_scopes, allow_fewer_scopes, allow_subject_change, connect_pages]
+    }
+
+    /// As the database holds them. A bit never changes its meaning.
+    pub(in crate::vault) fn bits(mut self) -> i64 {
+        let flags = self.flags();
+        flags.into_iter().rev().fold(0, |bits, flag| bits << 1 | i64::from(*flag))
+    }
+
+    /// Bits that a newer release wrote are passed over.
+    pub(in crate::vault) fn from_bits(bits: i64) -> Self {
+        let mut options = Self::default();
+        for (at, flag) in options.flags().into_iter().enumerate() {
+            *flag = bits >> at & 1 == 1;
+        }
+        options
+    }
+}
+
 /// A token that passed every check, and what the provider says about it.
 pub(in crate::vault) struct Accepted {
     pub(in crate::vault) secret: Secret,
@@ -172,4 +194,20 @@ pub(super) async fn make_lasting(
         pasted_expiry: before.facts.expiry,
         exchanged_from: Some(ExchangedFrom { secret: short, ends_at }),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_keep_their_bits() {
+        for bits in 0..16 {
+            assert_eq!(IntakeOptions::from_bits(bits).bits(), bits);
+        }
+        let one = |bits| IntakeOptions::from_bits(bits);
+        assert!(one(1).allow_missing_scopes && one(2).allow_fewer_scopes);
+        assert!(one(4).allow_subject_change && one(8).connect_pages);
+        assert_eq!(one(16), IntakeOptions::default());
+    }
 }

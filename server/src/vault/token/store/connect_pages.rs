@@ -4,11 +4,10 @@
 use std::sync::Arc;
 
 use super::accept::{Accepted, IntakeOptions};
-use super::save::Destination;
+use super::save::{Destination, Settles};
 use crate::model::{Check, CheckResult, Connection, ConnectionId, Fixer, RefusalKind, Remedy, Secret};
 use crate::provider::{PageToken, Provider};
 use crate::vault::error::VaultError;
-use crate::vault::once::idempotency::RequestClaim;
 use crate::vault::state::Vault;
 use crate::vault::token::validate::checks::NO_TIME;
 
@@ -90,7 +89,7 @@ impl Vault {
             parent: Some(parent.id),
             if_version: None,
             options: IntakeOptions::default(),
-            claim: RequestClaim::default(),
+            settles: Settles::default(),
         };
         let accepted = Accepted::new(page.secret, inspected);
         let (connection, _) = self.save(&destination, Arc::new(accepted)).await?;

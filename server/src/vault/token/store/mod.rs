@@ -29,7 +29,7 @@ use crate::vault::token::target::Target;
 use crate::vault::token::validate::checks::{Examination, Patient, worst};
 use crate::vault::token::view::TokenView;
 use accept::{Accepted, IntakeOptions};
-use save::{Destination, IntakeOutcome, StoredBefore, check_replaces, new_connection};
+use save::{Destination, IntakeOutcome, Settles, StoredBefore, check_replaces, new_connection};
 use take_in::TakenIn;
 
 #[derive(Debug)]
@@ -140,7 +140,11 @@ impl Vault {
         Ok(())
     }
 
-    async fn stored_before(&self, caller: &Principal, before: StoredBefore) -> Result<Intake, VaultError> {
+    pub(in crate::vault) async fn stored_before(
+        &self,
+        caller: &Principal,
+        before: StoredBefore,
+    ) -> Result<Intake, VaultError> {
         let cursor = self.cursor();
         let connection = self.seen_again(caller, before.connection).await?;
         Ok(Intake {
@@ -173,13 +177,21 @@ impl Vault {
             parent: None,
             if_version: command.if_version,
             options,
-            claim,
+            settles: Settles::Request(claim),
         };
-        let TakenIn { accepted, connection, outcome } =
-            self.take_in(&*provider, pasted, &destination).await?;
-        // After the commit there are no errors: what can't be checked is reported in the checks. Even if an exchange had
-        // to go on to its end, the checks have only the time that the caller has left.
-        let provider = self.provider(&command.provider)?;
+        let taken = self.take_in(&*provider, pasted, &destination).await?;
+        self.try_out(taken, options).await
+    }
+
+    /// Tries a stored token out. After the commit there are no errors: what can't be checked is reported in the checks.
+    /// Even if an exchange had to go on to its end, the checks have only the time that the caller has left.
+    pub(in crate::vault) async fn try_out(
+        self: &Arc<Self>,
+        taken: TakenIn,
+        options: IntakeOptions,
+    ) -> Result<Intake, VaultError> {
+        let TakenIn { accepted, connection, outcome } = taken;
+        let provider = self.provider(&connection.provider)?;
         let found =
             self.examine(&*provider, &accepted, Some(&connection.facts), connection.seen.listing).await;
         let whole = found.data != DataWord::NotAsked;

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::accept::{Accepted, IntakeOptions};
 use crate::model::{
-    AccountChange, Cause, Connection, ConnectionId, Observations, Policy, ProviderId, Schedule, SecretId,
-    Standing, Timestamp, TokenVersion, Unread, WorkspaceId,
+    AccountChange, AuthorizationId, Cause, Connection, ConnectionId, Incarnation, Observations, Policy,
+    ProviderId, Schedule, SecretId, Standing, Timestamp, TokenVersion, Unread, WorkspaceId,
 };
 use crate::provider::Inspected;
 use crate::store::{Abort, ExchangedToken, Needs, Tx};
@@ -46,14 +46,44 @@ pub(in crate::vault) struct Destination {
     pub(in crate::vault) parent: Option<ConnectionId>,
     pub(in crate::vault) if_version: Option<TokenVersion>,
     pub(in crate::vault) options: IntakeOptions,
-    pub(in crate::vault) claim: RequestClaim,
+    pub(in crate::vault) settles: Settles,
+}
+
+/// What has its outcome written in the transaction that saves a token.
+#[derive(Clone)]
+pub(in crate::vault) enum Settles {
+    Request(RequestClaim),
+    /// An authorization that this process has taken.
+    Authorization(AuthorizationId, Incarnation),
+}
+
+impl Default for Settles {
+    fn default() -> Self {
+        Self::Request(RequestClaim::default())
+    }
+}
+
+impl Settles {
+    async fn finish(&self, tx: &mut Tx, outcome: &StoredBefore) -> Result<(), Abort<VaultError>> {
+        match self {
+            Self::Request(claim) => claim.finish(tx, outcome).await,
+            Self::Authorization(id, by) => {
+                let outcome = serde_json::to_value(outcome).map_err(|_| Abort::Work(VaultError::Internal))?;
+                if tx.store_authorization(*id, *by, &outcome).await? {
+                    Ok(())
+                } else {
+                    Err(Abort::Work(VaultError::AuthorizationOver))
+                }
+            }
+        }
+    }
 }
 
 /// The stored outcome of a request that stored a token. Its names never change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct StoredBefore {
-    pub(super) connection: ConnectionId,
-    pub(super) outcome: IntakeOutcome,
+pub(in crate::vault) struct StoredBefore {
+    pub(in crate::vault) connection: ConnectionId,
+    pub(in crate::vault) outcome: IntakeOutcome,
 }
 
 impl Vault {
@@ -89,7 +119,7 @@ impl Vault {
             parent: destination.parent,
             if_version: destination.if_version,
             options: destination.options,
-            claim: destination.claim.clone(),
+            settles: destination.settles.clone(),
             accepted,
             keys,
             policy: self.policy(),
@@ -114,7 +144,7 @@ struct Saving {
     parent: Option<ConnectionId>,
     if_version: Option<TokenVersion>,
     options: IntakeOptions,
-    claim: RequestClaim,
+    settles: Settles,
     accepted: Arc<Accepted>,
     keys: Arc<WorkspaceKeys>,
     policy: Arc<Policy>,
@@ -195,7 +225,7 @@ impl Saving {
             };
             tx.remember_exchanged(&self.workspace, exchanged).await?;
         }
-        self.claim.finish(tx, &StoredBefore { connection: connection.id, outcome }).await?;
+        self.settles.finish(tx, &StoredBefore { connection: connection.id, outcome }).await?;
         Ok((connection, outcome))
     }
 

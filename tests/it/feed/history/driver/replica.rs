@@ -114,6 +114,8 @@ impl World {
             app_id: app.id,
             app_secrets: app.secrets.into_iter().map(Secret::new).collect(),
             graph_url: self.sandbox.url().parse().expect("the sandbox has a URL"),
+            dialog_url: self.sandbox.url().parse().expect("the sandbox has a URL"),
+            login_config_id: None,
             api_version: "v26.0".into(),
             request_timeout: Duration::from_secs(10),
             operation_timeout: Duration::from_secs(20),

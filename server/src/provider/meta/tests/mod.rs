@@ -28,6 +28,8 @@ fn meta_with(sandbox: &Sandbox, secrets: &[&str], change: impl FnOnce(&mut MetaC
         app_id: DEFAULT_APP_ID.into(),
         app_secrets: secrets.iter().map(|text| secret(*text)).collect(),
         graph_url: sandbox.url().parse().unwrap(),
+        dialog_url: sandbox.url().parse().unwrap(),
+        login_config_id: None,
         api_version: "v26.0".into(),
         request_timeout: Duration::from_secs(5),
         operation_timeout: Duration::from_secs(10),

@@ -10,8 +10,8 @@ use token_vault_proto::v1::expiry_event::{Detail as PbDetail, Kind};
 use token_vault_proto::v1::watch_expiry_events_request::{From as PbFrom, Start};
 use token_vault_proto::v1::watch_expiry_events_response::Item;
 
-use super::events::responses;
-use super::tests::fields;
+use super::super::tests::fields;
+use super::responses;
 use crate::model::{
     Closed, ConnectionId, DeadlineKind, Detail, Event, EventKind, EventWord, Expiry, ExpirySource,
     ProviderId, RefusalReason, Remedy, Severity, Status, Subject, SubjectType, Timestamp, WorkspaceId,
@@ -30,7 +30,7 @@ fn watch(filter: pb::EventFilter) -> Result<WatchEvents, Vec<String>> {
 }
 
 fn wire(at: Timestamp) -> Option<prost_types::Timestamp> {
-    Some(super::time::instant(at))
+    Some(super::super::time::instant(at))
 }
 
 #[test]
@@ -288,7 +288,7 @@ fn every_detail_has_its_message() {
         assert_eq!(
             detail_of(Detail::Expiring { threshold: DAY, deadline: clock }),
             Some(PbDetail::Expiring(Expiring {
-                threshold: Some(super::time::length(DAY)),
+                threshold: Some(super::super::time::length(DAY)),
                 deadline: kind.into()
             }))
         );

@@ -355,3 +355,6 @@ impl From<Subscription> for pb::DeleteSubscriptionResponse {
         Self { subscription: Some(subscription.into()) }
     }
 }
+
+#[cfg(test)]
+mod tests;
