@@ -1,8 +1,8 @@
 //! The file that a log is written to. It holds whole lines even after a failed write; memory holds what is not flushed.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, fallocate};
@@ -48,6 +48,25 @@ impl LogFile {
             self.dirty = false;
         }
         Ok(file)
+    }
+
+    /// Fails if the file was moved or deleted since it was opened, and begins anew: what is written to it would be lost, or
+    /// go where nobody looks.
+    pub(super) fn check_place(&mut self) -> io::Result<()> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let place = |about: Metadata| (about.dev(), about.ino());
+        let (own, there) = (file.metadata().map(place)?, fs::metadata(&self.set.base).map(place));
+        if there.as_ref().is_ok_and(|there| *there == own) {
+            return Ok(());
+        }
+        // A file that was only moved keeps what it has.
+        let _ = flush_file(file);
+        (self.file, self.length, self.dirty) = (None, 0, false);
+        self.unflushed.clear();
+        Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "the file was moved or deleted; the log continues in a new one",
+        ))
     }
 
     /// Fails while a disk that was full has too little room. If room can't be reserved, as on a pipe or an old file

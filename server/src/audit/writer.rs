@@ -137,6 +137,13 @@ impl Writer {
     }
 
     fn write(&mut self, batch: &[Job]) -> io::Result<()> {
+        if let Target::File(log) = &mut self.target
+            && let Err(error) = log.check_place()
+        {
+            let mut progress = self.shared.progress();
+            (progress.written, progress.flushed_length, progress.lost) = (None, 0, false);
+            return Err(error);
+        }
         let failing = self.shared.failing.load(Ordering::Acquire);
         let kept: Vec<&String> =
             batch.iter().filter(|job| !job.reply.is_closed()).flat_map(|job| &job.bodies).collect();

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Instant;
 
-use token_vault_tests::SmallDisk;
+use token_vault_tests::{SmallDisk, eventually_async};
 
 use crate::process::lifecycle::probe;
 
@@ -207,6 +207,47 @@ async fn a_sink_that_hangs_is_given_up_in_bounded_time() {
     admin.revoke(&id).await.unwrap_err().is(Code::Unavailable, Reason::AuditUnavailable);
     admin.get(&id).await.expect("metadata is no secret");
     world.kill();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_is_moved_or_deleted_is_noticed_and_goes_on_in_a_new_file() {
+    let world = World::builder(Backend::Sqlite).start().await;
+    let (admin, log) = (world.admin(), log_of(&world));
+    let id = admin.connect(ACME, &world.person("ana").long_lived_token()).await;
+    let moved = world.data().join("moved.jsonl");
+    for round in ["moved", "deleted"] {
+        all_is_relayed(&world).await;
+        if round == "moved" {
+            fs::rename(&log, &moved).expect("it can be moved");
+        } else {
+            fs::remove_file(&log).expect("it can be deleted");
+        }
+        let written = fs::read(&moved).expect("it can be read");
+        eventually_async("the log goes on", Duration::from_secs(60), async || log.exists().then_some(()))
+            .await;
+        eventually_async("secrets are handed out", Duration::from_secs(60), async || {
+            admin.fetch(&id).await.ok()
+        })
+        .await;
+        let handed_out = |record: &Value| record["kind"] == "handed_out";
+        assert!(records_in(&log).iter().any(handed_out), "{round}: in the new file");
+        assert_eq!(
+            fs::read(&moved).expect("it can be read"),
+            written,
+            "{round}: nothing more in the old one"
+        );
+        all_is_relayed(&world).await;
+        if round == "moved" {
+            let both = [written, fs::read(&log).expect("it can be read")].concat();
+            let copy = world.data().join("both.jsonl");
+            fs::write(&copy, both).expect("it can be written");
+            let file = copy.display().to_string();
+            let output = audit(&world, &["verify", "--file", &file]);
+            assert_eq!(output.code, Some(0), "no record is missing: {output:#?}");
+        }
+    }
+    let output = audit(&world, &["verify"]);
+    assert_eq!(output.code, Some(1), "what was deleted is missing: {output:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
