@@ -223,7 +223,7 @@ async fn the_last_admin_key_is_revoked_only_by_a_word_more() {
         move |launch: Launch| launch.env("TOKEN_VAULT__AUTH__CERTIFICATES", certificate)
     };
     let bootstrap = world.bootstrap_key().split('_').nth(1).unwrap().to_owned();
-    let output = world.folder().join("ops.key").display().to_string();
+    let output = world.folder().join("ops.apikey").display().to_string();
     for (words, role) in [(["--principal", "p"], "viewer"), (["--principal", "q"], "connector")] {
         let create = [&["api-key", "create", "--role", role, "--all-workspaces"][..], &words].concat();
         assert_eq!(run(&create).code, Some(0));
