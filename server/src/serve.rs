@@ -241,7 +241,7 @@ fn show_next_steps(program: &str, grpc: SocketAddr, scheme: &str, bootstrap_key:
     let with = format!("--endpoint {scheme}://{grpc} --key-file {}", bootstrap_key.display());
     tracing::info!(
         "next: make an admin key of your own: \
-         {program} api-key create --principal ops --role admin --all-workspaces --output ops.key {with}"
+         {program} api-key create --principal ops --role admin --all-workspaces --output ops.apikey {with}"
     );
     tracing::info!(
         "then: make a key for each service, and revoke the bootstrap key: {program} api-key list {with}"

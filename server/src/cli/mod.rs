@@ -41,7 +41,7 @@ Examples:
   token-vault serve --config /etc/token-vault.toml
       Serve as configured.
   token-vault api-key create --principal ops --role admin --all-workspaces \\
-      --output ops.key
+      --output ops.apikey
       Make an admin key of your own, the first step after the first start.
   token-vault watch --from snapshot
       See how the tokens are, and then what happens to them.

@@ -15,7 +15,7 @@ pub(super) fn check(key_id: &str, keys: &[ApiKey]) -> Result<(), Mistake> {
     }
     Err(Mistake(format!(
         "{key_id} is the last admin key of all workspaces: without it nobody can make keys any more. Make another one \
-         first:\n  {} api-key create --principal ops --role admin --all-workspaces \\\n      --output ops.key\nor repeat the \
+         first:\n  {} api-key create --principal ops --role admin --all-workspaces \\\n      --output ops.apikey\nor repeat the \
          command with --lock-out, if administrators come with certificates or with an issuer's tokens",
         program()
     )))

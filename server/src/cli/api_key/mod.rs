@@ -34,7 +34,7 @@ pub(super) enum Command {
     /// Make a key and print it on stdout, once.
     #[command(after_help = "\
 Examples:
-  token-vault api-key create --principal ops --role admin --all-workspaces --output ops.key
+  token-vault api-key create --principal ops --role admin --all-workspaces --output ops.apikey
   token-vault api-key create --principal web --role connector --all-workspaces
   token-vault api-key create --principal ingestion-eu --role ingestion \\
       --workspace acme --workspace globex --expires-in 90d --output ingestion-eu.key
@@ -61,7 +61,7 @@ Examples:
     /// The last admin key is revoked only with --lock-out.
     #[command(after_help = "\
 Examples:
-  token-vault api-key revoke abcdefghijklmnop --key-file ops.key")]
+  token-vault api-key revoke abcdefghijklmnop --key-file ops.apikey")]
     Revoke(RevokeArgs),
 }
 
