@@ -206,12 +206,13 @@ fn took(run: &JobRun) -> String {
 
 /// Describes how the run went, such as "succeeded: 3 done" or "incomplete: 2 of 5 done, 1 failed, 3 left: why".
 fn result(run: &JobRun) -> String {
-    let of = if run.total > run.done { format!(" of {}", run.total) } else { String::new() };
+    let done = run.done.saturating_sub(run.failed);
+    let of = if run.total > done { format!(" of {}", run.total) } else { String::new() };
     let failed = if run.failed > 0 { format!(", {} failed", run.failed) } else { String::new() };
     let left = if run.remaining > 0 { format!(", {} left", run.remaining) } else { String::new() };
     let late = if run.catch_up { ", caught up after a downtime" } else { "" };
     let error = if run.error.is_empty() { String::new() } else { format!(": {}", run.error) };
-    format!("{}: {}{of} done{failed}{left}{late}{error}", state(run), run.done)
+    format!("{}: {done}{of} done{failed}{left}{late}{error}", state(run))
 }
 
 fn coloured(text: &str) -> String {
@@ -303,11 +304,11 @@ mod tests {
         (run.total, run.failed, run.error, run.ended_at) = (5, 1, "no answer".into(), at(135, 0));
         assert_eq!(
             (result(&run).as_str(), took(&run).as_str()),
-            ("failed: 3 of 5 done, 1 failed: no answer", "2 min 5 s")
+            ("failed: 2 of 5 done, 1 failed: no answer", "2 min 5 s")
         );
         run.set_state(job_run::State::Incomplete);
         run.remaining = 3;
-        assert_eq!(result(&run), "incomplete: 3 of 5 done, 1 failed, 3 left: no answer");
+        assert_eq!(result(&run), "incomplete: 2 of 5 done, 1 failed, 3 left: no answer");
         (run.catch_up, run.ended_at) = (true, None);
         assert!(result(&run).contains("caught up") && took(&run) == NOTHING);
     }

@@ -147,6 +147,9 @@ async fn a_mistake_is_told_in_the_words_of_the_command_line() {
     let run = |words: &[&str]| -> Ended {
         world.launch().instead(words.iter().copied()).env("TOKEN_VAULT_ENDPOINT", world.endpoint()).run()
     };
+    let file = world.launch().instead(["jobs", "list"]).env("TOKEN_VAULT_ENDPOINT", world.endpoint());
+    let file = file.env("TOKEN_VAULT_API_KEY", "./ops.apikey").run();
+    assert!(file.code != Some(0) && file.stderr.contains("name a file by --key-file"), "{file:?}");
     let key =
         run(&["api-key", "create", "--principal", "p", "--role", "viewer", "--workspace", "not a name"]);
     assert_eq!(key.code, Some(1), "{key:?}");

@@ -289,6 +289,12 @@ impl Target {
 fn key(named: Option<PathBuf>, certified: bool, reach: &Reach) -> anyhow::Result<Option<Secret>> {
     let file = match (named, std::env::var(API_KEY_ENV)) {
         (Some(file), _) => file,
+        // Neither an API key nor an issuer's token has a slash in it.
+        (None, Ok(key)) if key.contains('/') => {
+            bail!(
+                "{API_KEY_ENV} holds the name of a file; it must be the API key itself: name a file by --key-file"
+            )
+        }
         (None, Ok(key)) if !key.trim().is_empty() => return Ok(Some(Secret::new(key))),
         _ if certified => return Ok(None),
         _ => reach.data_dir.join(BOOTSTRAP_KEY_FILE),
