@@ -176,6 +176,7 @@ impl Vault {
                         }
                     }
                     AuthorizationState::Stored(outcome) => {
+                        drop(session);
                         let before = read_outcome(&scope, outcome)?;
                         return self.stored_before(caller, before).await;
                     }
