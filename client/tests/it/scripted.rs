@@ -140,6 +140,7 @@ answers! {
     fetch_access_token(FetchAccessTokenRequest) -> FetchAccessTokenResponse;
     get_token(GetTokenRequest) -> GetTokenResponse;
     list_tokens(ListTokensRequest) -> ListTokensResponse;
+    list_ad_accounts(ListAdAccountsRequest) -> ListAdAccountsResponse;
     report_token_error(ReportTokenErrorRequest) -> ReportTokenErrorResponse;
     revoke_token(RevokeTokenRequest) -> RevokeTokenResponse request_id;
     list_expiry_events(ListExpiryEventsRequest) -> ListExpiryEventsResponse;

@@ -55,6 +55,7 @@ const TABLE: &[Rpc] = rows! {
     "/tokenvault.v1.TokenVault/FetchAccessToken"   Fetch       reads,
     "/tokenvault.v1.TokenVault/GetToken"           Read        reads,
     "/tokenvault.v1.TokenVault/ListTokens"         Read        reads,
+    "/tokenvault.v1.TokenVault/ListAdAccounts"     Read        reads,
     "/tokenvault.v1.TokenVault/ReportTokenError"   Report      changes,
     "/tokenvault.v1.TokenVault/ValidateToken"      Validate    changes,
     "/tokenvault.v1.TokenVault/StoreToken"         Store       changes,

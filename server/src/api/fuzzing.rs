@@ -6,9 +6,10 @@ use token_vault_proto::v1 as pb;
 use super::convert::{GetWorkspace, RevokeApiKey};
 use super::listener::tls;
 use crate::vault::{
-    AcknowledgeEvents, CreateApiKey, DeleteSubscription, ExchangeToken, FetchAccessToken, ListEvents,
-    ListJobRuns, ListSubscriptions, ListTokens, ListWorkspaces, ReportTokenError, RevokeToken, RotateApiKey,
-    RotateKey, RunJob, ShredWorkspace, StoreToken, Target, ValidateToken, VaultError, WatchEvents,
+    AcknowledgeEvents, BeginAuthorization, CompleteAuthorization, CreateApiKey, DeleteSubscription,
+    ExchangeToken, FetchAccessToken, ListAdAccounts, ListEvents, ListJobRuns, ListSubscriptions, ListTokens,
+    ListWorkspaces, ReportTokenError, RevokeToken, RotateApiKey, RotateKey, RunJob, ShredWorkspace,
+    StoreToken, Target, ValidateToken, VaultError, WatchEvents,
 };
 
 fn read<M: Message + Default, C: TryFrom<M, Error = VaultError>>(bytes: &[u8]) {
@@ -21,7 +22,7 @@ fn read<M: Message + Default, C: TryFrom<M, Error = VaultError>>(bytes: &[u8]) {
 /// The first byte chooses the request's type.
 pub fn message(data: &[u8]) {
     let Some((which, bytes)) = data.split_first() else { return };
-    match which % 20 {
+    match which % 21 {
         0 => read::<pb::StoreTokenRequest, StoreToken>(bytes),
         1 => read::<pb::ExchangeTokenRequest, ExchangeToken>(bytes),
         2 => read::<pb::ValidateTokenRequest, ValidateToken>(bytes),
@@ -43,6 +44,11 @@ pub fn message(data: &[u8]) {
         18 => {
             read::<pb::GetWorkspaceRequest, GetWorkspace>(bytes);
             read::<pb::ListWorkspacesRequest, ListWorkspaces>(bytes);
+        }
+        19 => {
+            read::<pb::BeginAuthorizationRequest, BeginAuthorization>(bytes);
+            read::<pb::CompleteAuthorizationRequest, CompleteAuthorization>(bytes);
+            read::<pb::ListAdAccountsRequest, ListAdAccounts>(bytes);
         }
         _ => {
             read::<pb::ListSubscriptionsRequest, ListSubscriptions>(bytes);

@@ -120,6 +120,21 @@ impl TokenVault for TokenVaultService {
         respond(&call, outcome.await.map(|rest| page.with(rest)))
     }
 
+    async fn list_ad_accounts(
+        &self,
+        request: Request<pb::ListAdAccountsRequest>,
+    ) -> Result<Response<pb::ListAdAccountsResponse>, Status> {
+        let (call, message) = Call::open(request)?;
+        call.about(&message.connection_id);
+        let mut page = Page::<pb::AdAccount>::default();
+        let outcome = async {
+            self.vault
+                .list_ad_accounts(call.caller()?, message.try_into()?, |account| page.take(account))
+                .await
+        };
+        respond(&call, outcome.await.map(|rest| page.with(rest)))
+    }
+
     async fn report_token_error(
         &self,
         request: Request<pb::ReportTokenErrorRequest>,

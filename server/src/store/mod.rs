@@ -33,8 +33,8 @@ pub use access::{
 };
 pub use audit::{ChainState, Outgoing};
 pub use connections::{
-    DueValidation, ExchangedToken, HeldToken, ListDrive, ListPosition, ListRange, NewSecret, PendingSecret,
-    StandingName,
+    DueValidation, ExchangedToken, HeldToken, KnownAdAccount, ListDrive, ListPosition, ListRange, NewSecret,
+    PendingSecret, StandingName,
 };
 pub use engine::{Abort, Batch, Feed, Live, Needs, Numbered, Recent};
 pub use feed::{Bookmark, EventDrive, Scope};

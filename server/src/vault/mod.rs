@@ -66,6 +66,7 @@ pub use timetable::{JobKind, Timetable};
 pub use token::exchange::save::ExchangeOutcome;
 pub use token::exchange::{Exchange, ExchangeSubject, ExchangeToken};
 pub use token::fetch::{FetchAccessToken, Fetched};
+pub use token::list::ad_accounts::{AdAccountPage, AdAccountView, ListAdAccounts};
 pub use token::list::{ListTokens, TokenPage};
 pub use token::report::{Advice, ReportOutcome, ReportTokenError, ReportedSecret, Verdict};
 pub use token::revoke::{ProviderOutcome, RevokeToken, Revoked};

@@ -41,6 +41,10 @@ pub(super) async fn reach_for(
         "TokenVault/ValidateToken" => caller.validate(id).await.map(drop),
         "TokenVault/FetchAccessToken" => caller.fetch(id).await.map(drop),
         "TokenVault/GetToken" => caller.get(id).await.map(drop),
+        "TokenVault/ListAdAccounts" => {
+            let request = pb::ListAdAccountsRequest { connection_id: id.into(), ..Default::default() };
+            caller.list_ad_accounts(request).await.map(drop)
+        }
         "TokenVault/ReportTokenError" => {
             caller.report(id, 1, 400, r#"{"error":{"code":190}}"#).await.map(drop)
         }

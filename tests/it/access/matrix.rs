@@ -64,6 +64,7 @@ const RPCS: &[(&str, &[Role], Empty, Elsewhere)] = &[
     ("TokenVault/FetchAccessToken", &[Ingestion, Admin], Told, CONNECTION),
     ("TokenVault/GetToken", &ROLES, Told, CONNECTION),
     ("TokenVault/ListTokens", &ROLES, Answered, Unseen),
+    ("TokenVault/ListAdAccounts", &ROLES, Told, CONNECTION),
     ("TokenVault/ReportTokenError", &[Ingestion, Admin], Told, CONNECTION),
     ("TokenVault/RevokeToken", &[Connector, Admin], Told, CONNECTION),
     ("TokenVault/WatchExpiryEvents", &ROLES, Answered, Unseen),

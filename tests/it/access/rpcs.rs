@@ -50,7 +50,7 @@ pub(crate) enum InProvider {
 use InProvider::{Cut, GoesOn, Never};
 
 /// Every RPC.
-pub(crate) const RPCS: [(&str, InProvider); 27] = [
+pub(crate) const RPCS: [(&str, InProvider); 28] = [
     ("TokenVault/StoreToken", Cut),
     ("TokenVault/BeginAuthorization", Never),
     // What a code gives does not stall; authorization::once hangs up on it.
@@ -60,6 +60,7 @@ pub(crate) const RPCS: [(&str, InProvider); 27] = [
     ("TokenVault/FetchAccessToken", Never),
     ("TokenVault/GetToken", Never),
     ("TokenVault/ListTokens", Never),
+    ("TokenVault/ListAdAccounts", Never),
     ("TokenVault/ReportTokenError", Cut),
     ("TokenVault/RevokeToken", GoesOn),
     ("TokenVault/WatchExpiryEvents", Never),
@@ -126,6 +127,9 @@ pub(crate) fn call(caller: &Caller, rpc: &str, about: &Stalled, nth: usize) -> C
             validate_token,
             pb::ValidateTokenRequest { connection_id: id, checks: vec![checks], ..Default::default() }
         ),
+        "ListAdAccounts" => {
+            called!(list_ad_accounts, pb::ListAdAccountsRequest { connection_id: id, ..Default::default() })
+        }
         "ReportTokenError" => Box::pin(async move { caller.report(&id, 1, 400, DEAD).await.map(drop) }),
         "RevokeToken" => called!(
             revoke_token,

@@ -11,10 +11,11 @@ use super::*;
 
 /// The record that a call of each RPC leaves in the log: its kind and code, or none. An RPC that is missing here fails
 /// the test.
-const EXPECTED: [(&str, Option<(&str, &str)>); 27] = [
+const EXPECTED: [(&str, Option<(&str, &str)>); 28] = [
     ("FetchAccessToken", Some(("handed_out", "OK"))),
     ("GetToken", None),
     ("ListTokens", None),
+    ("ListAdAccounts", None),
     ("ReportTokenError", Some(("unchanged", "OK"))),
     ("ValidateToken", Some(("changed", "OK"))),
     ("StoreToken", Some(("changed", "OK"))),
@@ -65,6 +66,11 @@ async fn call(world: &World, rpc: &str, admin: &Caller, connection: &str, key: &
         "FetchAccessToken" => drop(admin.fetch(connection).await.expect(rpc)),
         "GetToken" => drop(admin.get(connection).await.expect(rpc)),
         "ListTokens" => drop(admin.list().await.expect(rpc)),
+        "ListAdAccounts" => {
+            let request =
+                pb::ListAdAccountsRequest { connection_id: connection.into(), ..Default::default() };
+            drop(admin.list_ad_accounts(request).await.expect(rpc));
+        }
         "ReportTokenError" => drop(admin.report(connection, 1, 500, "{}").await.expect(rpc)),
         "ValidateToken" => drop(admin.validate(connection).await.expect(rpc)),
         "StoreToken" => drop(admin.store(ACME, &world.person("zoe").long_lived_token()).await.expect(rpc)),

@@ -22,6 +22,13 @@ async fn said(caller: &Caller, ids: &[&String]) -> Vec<(&'static str, Vec<u8>)> 
             Err(no) => said.push(("FetchAccessToken", no.everything())),
         }
     }
+    for id in ids {
+        let accounts = pb::ListAdAccountsRequest { connection_id: (*id).clone(), ..Default::default() };
+        match caller.list_ad_accounts(accounts).await {
+            Ok(listed) => said.push(("ListAdAccounts", listed.encode_to_vec())),
+            Err(no) => said.push(("ListAdAccounts", no.everything())),
+        }
+    }
     said.push(("ListTokens", caller.list().await.unwrap().encode_to_vec()));
     let history = pb::ListExpiryEventsRequest { page_size: 1_000, ..Default::default() };
     said.push(("ListExpiryEvents", caller.list_expiry_events(history).await.unwrap().encode_to_vec()));

@@ -1,5 +1,6 @@
 //! What the provider shows of tokens and ad accounts, and what its refusals mean for whom.
 
+mod ad_accounts;
 mod api_version;
 mod facts;
 mod reads;

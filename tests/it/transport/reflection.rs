@@ -16,7 +16,7 @@ use token_vault_tests::tools::{buf, grpcurl};
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Every RPC, in the order in which the story calls them.
-const RPCS: [&str; 27] = [
+const RPCS: [&str; 28] = [
     "VaultAdmin/CreateApiKey",
     "VaultAdmin/ListApiKeys",
     "VaultAdmin/RotateApiKey",
@@ -31,6 +31,7 @@ const RPCS: [&str; 27] = [
     "TokenVault/BeginAuthorization",
     "TokenVault/CompleteAuthorization",
     "TokenVault/ExchangeToken",
+    "TokenVault/ListAdAccounts",
     "TokenVault/ReportTokenError",
     "TokenVault/RevokeToken",
     "TokenVault/ListExpiryEvents",
@@ -202,6 +203,8 @@ impl Tool<'_> {
         let listed =
             ask("TokenVault/ListTokens", json!({"workspace_ids": [ACME], "statuses": ["STATUS_ACTIVE"]}));
         assert_eq!(listed["tokens"][0]["connectionId"], id, "{listed}");
+        let accounts = ask("TokenVault/ListAdAccounts", json!({"connection_id": id, "reachable": true}));
+        assert_eq!(accounts["adAccounts"][0]["state"], "STATE_ACTIVE", "{accounts}");
         let checked = ask("TokenVault/ValidateToken", json!({"connection_id": id}));
         assert_eq!(checked["overall"], "RESULT_PASS", "{checked}");
         let fetched = ask("TokenVault/FetchAccessToken", json!({"connection_id": id, "min_ttl": "3600s"}));

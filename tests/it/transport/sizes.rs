@@ -14,7 +14,7 @@ use token_vault_proto::v1::list_tokens_request::Order;
 use token_vault_tests::fleet::Dice;
 use token_vault_tests::prelude::*;
 
-use crowd::{agency, ids, plant_events, plant_keys, plant_rows, plant_tokens};
+use crowd::{agency, ids, plant_ad_accounts, plant_events, plant_keys, plant_rows, plant_tokens};
 use walk::{Walk, snapshot, tokens, walk, watched};
 
 const MIB: usize = 1024 * 1024;
@@ -22,7 +22,8 @@ const MIB: usize = 1024 * 1024;
 const RECEIVED: usize = 4 * MIB;
 
 /// Every list and every stream. The tests below read each of them while it holds more than fits into one response.
-const LISTS: [&str; 7] = [
+const LISTS: [&str; 8] = [
+    "ListAdAccounts",
     "ListApiKeys",
     "ListExpiryEvents",
     "ListJobRuns",
@@ -132,6 +133,7 @@ on_both_databases! {
         let connections = agency(&world, 45, 3_100).await;
         plant_events(&world, &connections[0], &[20_000; 12]).await;
         plant_keys(&world, 30).await;
+        plant_ad_accounts(&world, &connections[0], 2_500).await;
         plant_rows(&world).await;
         for rpc in LISTS {
             let mut all = BTreeSet::new();

@@ -125,6 +125,7 @@ impl Caller {
         fetch_access_token: TokenVaultClient FetchAccessTokenRequest => FetchAccessTokenResponse;
         get_token: TokenVaultClient GetTokenRequest => GetTokenResponse;
         list_tokens: TokenVaultClient ListTokensRequest => ListTokensResponse;
+        list_ad_accounts: TokenVaultClient ListAdAccountsRequest => ListAdAccountsResponse;
         report_token_error: TokenVaultClient ReportTokenErrorRequest => ReportTokenErrorResponse;
         revoke_token: TokenVaultClient RevokeTokenRequest => RevokeTokenResponse;
         list_expiry_events: TokenVaultClient ListExpiryEventsRequest => ListExpiryEventsResponse;

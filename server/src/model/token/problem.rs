@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::expiry::{days_left, in_days};
 use super::{Expiry, TokenFacts, Unread};
-use crate::model::{Policy, ProviderId, RefusalReason, Refused, Remedy, Severity, Timestamp};
+use crate::model::{Fixer, Policy, ProviderId, RefusalReason, Refused, Remedy, Severity, Timestamp};
 
 /// The names are those of `ErrorReason` in the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::VariantArray)]
@@ -79,6 +79,17 @@ impl Problem {
     ) -> Self {
         let (headline, metadata) = (headline.into(), BTreeMap::new());
         Self { reason, harm, headline, since: None, remedy, metadata }
+    }
+
+    /// An ad account that the token reached once.
+    pub fn of_lost_ad_account(since: Timestamp) -> Self {
+        let remedy = Remedy::new(
+            Fixer::AdAccountAdmin,
+            "The token no longer reaches this ad account.",
+            "Have the person's role on it restored, if it is still wanted.",
+        );
+        let reason = ProblemReason::AdAccountsUnreachable;
+        Self::new(reason, Harm::Later, "Unreachable", remedy).since(Some(since))
     }
 
     pub const fn severity(&self) -> Severity {

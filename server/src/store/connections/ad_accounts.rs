@@ -46,7 +46,104 @@ impl AccountRow {
     }
 }
 
+/// One ad account, as the last list found it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownAdAccount {
+    pub id: String,
+    pub name: String,
+    pub currency: String,
+    pub time_zone: String,
+    pub state: AdAccountState,
+    pub provider_state: String,
+    pub owner_id: String,
+    pub owner_name: String,
+    pub last_reachable_at: Option<Timestamp>,
+    /// `None` while the token reaches it.
+    pub unreachable_since: Option<Timestamp>,
+    pub checked_at: Timestamp,
+}
+
+#[derive(sqlx::FromRow)]
+struct KnownRow {
+    ad_account_id: String,
+    name: String,
+    currency: String,
+    time_zone: String,
+    state: String,
+    provider_state: String,
+    owner_id: String,
+    owner_name: String,
+    last_reachable_at: Option<i64>,
+    unreachable_since: Option<i64>,
+    checked_at: i64,
+}
+
+impl From<KnownRow> for KnownAdAccount {
+    fn from(row: KnownRow) -> Self {
+        Self {
+            id: row.ad_account_id,
+            name: row.name,
+            currency: row.currency,
+            time_zone: row.time_zone,
+            state: AdAccountState::from_name(&row.state),
+            provider_state: row.provider_state,
+            owner_id: row.owner_id,
+            owner_name: row.owner_name,
+            last_reachable_at: row.last_reachable_at.map(Timestamp::from_micros),
+            unreachable_since: row.unreachable_since.map(Timestamp::from_micros),
+            checked_at: Timestamp::from_micros(row.checked_at),
+        }
+    }
+}
+
 impl Session {
+    /// Ad accounts of a connection after one, by id; only those that it reaches, or no longer reaches, if asked for.
+    pub async fn ad_accounts_after(
+        &mut self,
+        id: ConnectionId,
+        after: &str,
+        reachable: Option<bool>,
+        limit: i64,
+    ) -> Result<Vec<KnownAdAccount>, StoreError> {
+        let wanted = match reachable {
+            None => "ALL",
+            Some(true) => "REACHABLE",
+            Some(false) => "LOST",
+        };
+        let rows: Vec<KnownRow> = self
+            .query(
+                "SELECT ad_account_id, name, currency, time_zone, state, provider_state, owner_id, owner_name,
+                        last_reachable_at, unreachable_since, checked_at
+                   FROM connection_ad_accounts
+                  WHERE connection_id = $1 AND ad_account_id > $2
+                    AND ($3 = 'ALL' OR ($3 = 'REACHABLE' AND unreachable_since IS NULL)
+                         OR ($3 = 'LOST' AND unreachable_since IS NOT NULL))
+                  ORDER BY ad_account_id LIMIT $4",
+            )
+            .bind(id.as_uuid())
+            .bind(after.to_owned())
+            .bind(wanted)
+            .bind(limit)
+            .fetch_all()
+            .await?;
+        Ok(rows.into_iter().map(Into::into).collect())
+    }
+
+    /// When the ad accounts of a connection were last listed; `None` if there are none.
+    pub async fn ad_accounts_checked_at(
+        &mut self,
+        id: ConnectionId,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let (at,): (Option<i64>,) = self
+            .query(
+                "SELECT max(checked_at) AS checked_at FROM connection_ad_accounts WHERE connection_id = $1",
+            )
+            .bind(id.as_uuid())
+            .fetch_one()
+            .await?;
+        Ok(at.map(Timestamp::from_micros))
+    }
+
     async fn known_ad_accounts(&mut self, id: ConnectionId) -> Result<Vec<AccountRow>, StoreError> {
         self.query(
             "SELECT ad_account_id, name, currency, time_zone, provider_state, owner_id, owner_name,

@@ -1,6 +1,6 @@
 //! Pages of connections: one ordered walk along one index, from where the last page ended.
 //!
-//! A list with several statuses or workspaces is several walks; `vault/token/list.rs` merges them. So the
+//! A list with several statuses or workspaces is several walks; `vault/token/list` merges them. So the
 //! last page costs what the first does, and a filter never visits rows that it leaves out.
 
 use sqlx::types::Json;

@@ -10,6 +10,7 @@ mod secrets;
 mod shared;
 mod table;
 
+pub use ad_accounts::KnownAdAccount;
 pub use due::DueValidation;
 pub use exchanged::ExchangedToken;
 pub use list::{ListDrive, ListPosition, ListRange, StandingName};

@@ -121,3 +121,28 @@ pub(super) async fn plant_rows(world: &World) {
     );
     world.database.execute(sql).await;
 }
+
+/// Adds ad accounts to a connection, each with long names. The first one is [`PLANTED`](super::walk::PLANTED).
+pub(super) async fn plant_ad_accounts(world: &World, connection: &str, count: usize) {
+    let (id, long) = (world.database.uuid(connection), "x".repeat(200));
+    let (series, number) = match world.database.backend() {
+        Backend::Sqlite => (
+            format!(
+                "WITH RECURSIVE s(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM s WHERE n < {})",
+                count - 1
+            ),
+            "printf('%05d', n)",
+        ),
+        Backend::Postgres => (
+            format!("WITH s AS (SELECT n FROM generate_series(0, {}) n)", count - 1),
+            "lpad(n::text, 5, '0')",
+        ),
+    };
+    let sql = format!(
+        "INSERT INTO connection_ad_accounts (connection_id, ad_account_id, name, currency, time_zone, state, provider_state,
+                                             owner_id, owner_name, last_reachable_at, unreachable_since, checked_at)
+         {series} SELECT {id}, 'act_planted_' || {number}, '{long}', 'EUR', 'Europe/Berlin', 'ACTIVE', '1', '17', '{long}',
+                         1, NULL, 1 FROM s"
+    );
+    assert_eq!(world.database.execute(sql).await, count as u64);
+}

@@ -5,6 +5,9 @@ use token_vault_proto::v1::watch_expiry_events_request::{From as StartFrom, Star
 use token_vault_proto::v1::watch_expiry_events_response::Item;
 use token_vault_tests::prelude::*;
 
+/// One of the ad accounts of which a connection has very many.
+pub(super) const PLANTED: &str = "act_planted_00000";
+
 /// What a walk met.
 #[derive(Debug, Default)]
 pub(super) struct Walk {
@@ -48,6 +51,13 @@ pub(super) async fn tokens(caller: &Caller, request: pb::ListTokensRequest) -> W
 /// Walks through the list or stream of an RPC by pages of a size.
 pub(super) async fn walk(caller: &Caller, rpc: &str, page_size: i32) -> Walk {
     match rpc {
+        "ListAdAccounts" => {
+            let owner = pb::ListTokensRequest { ad_account_id: Some(PLANTED.into()), ..Default::default() };
+            let tokens = caller.list_tokens(owner).await.expect("a list").tokens;
+            let connection_id = tokens[0].connection_id.clone();
+            let request = pb::ListAdAccountsRequest { connection_id, page_size, ..Default::default() };
+            pages!(caller, list_ad_accounts, request, ad_accounts, |one| one.id.clone())
+        }
         "ListApiKeys" => {
             let request = pb::ListApiKeysRequest { page_size, ..Default::default() };
             pages!(caller, list_api_keys, request, api_keys, |key| key.key_id.clone())

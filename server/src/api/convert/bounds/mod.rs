@@ -48,7 +48,7 @@ macro_rules! small {
         })+
     };
 }
-small!(ApiKey, JobRun, Subscription, Workspace);
+small!(AdAccount, ApiKey, JobRun, Subscription, Workspace);
 
 /// Cuts an element that is too large. Returns how many bytes it has.
 fn fit<M: Element>(element: &mut M, most: usize) -> usize {

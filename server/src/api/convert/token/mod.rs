@@ -1,5 +1,7 @@
 //! A connection's token as a protobuf message: metadata only, never a secret.
 
+mod ad_accounts;
+
 use token_vault_proto::v1 as pb;
 use token_vault_proto::v1::{check, deadline, expiry, subject, token};
 

@@ -1,5 +1,7 @@
 //! ListTokens: several ordered index scans, merged into one page.
 
+pub(in crate::vault) mod ad_accounts;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
