@@ -5,6 +5,7 @@ use token_vault_tests::prelude::*;
 use token_vault_tests::request_id;
 
 use super::matrix::new_key;
+use super::rpcs::authorization;
 
 /// Calls the RPC with an object of another workspace. `None`: the RPC names no object.
 pub(super) async fn reach_for(
@@ -19,16 +20,7 @@ pub(super) async fn reach_for(
         "TokenVault/StoreToken" => {
             caller.store(ACME, &world.person("eve").short_lived_token()).await.map(drop)
         }
-        "TokenVault/BeginAuthorization" => {
-            let request = pb::BeginAuthorizationRequest {
-                workspace_id: ACME.into(),
-                provider: "meta".into(),
-                redirect_uri: "https://app.example/".into(),
-                session_binding: "a session".into(),
-                ..Default::default()
-            };
-            caller.begin_authorization(request).await.map(drop)
-        }
+        "TokenVault/BeginAuthorization" => caller.begin_authorization(authorization(None)).await.map(drop),
         "TokenVault/CompleteAuthorization" => {
             let request = pb::CompleteAuthorizationRequest {
                 workspace_id: ACME.into(),

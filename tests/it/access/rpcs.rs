@@ -18,12 +18,13 @@ pub(crate) struct Stalled {
     sandbox: Sandbox,
 }
 
-fn authorization(connection: &str) -> pb::BeginAuthorizationRequest {
+/// The request for an authorization of a connection, or of a new one.
+pub(crate) fn authorization(connection: Option<&str>) -> pb::BeginAuthorizationRequest {
     pb::BeginAuthorizationRequest {
         workspace_id: ACME.into(),
         provider: "meta".into(),
         redirect_uri: "https://app.example/".into(),
-        connection_id: Some(connection.into()),
+        connection_id: connection.map(str::to_owned),
         session_binding: "a session".into(),
         ..Default::default()
     }
@@ -106,12 +107,12 @@ pub(crate) fn call(caller: &Caller, rpc: &str, about: &Stalled, nth: usize) -> C
             }
         ),
         "BeginAuthorization" => {
-            Box::pin(async move { caller.begin_authorization(authorization(&id)).await.map(drop) })
+            Box::pin(async move { caller.begin_authorization(authorization(Some(&id))).await.map(drop) })
         }
         "CompleteAuthorization" => {
             let sandbox = about.sandbox.clone();
             Box::pin(async move {
-                let begun = caller.begin_authorization(authorization(&id)).await?;
+                let begun = caller.begin_authorization(authorization(Some(&id))).await?;
                 let person = format!("person {nth}");
                 let callback = sandbox.consent(&begun.authorization_url, &person, Decision::Deny);
                 let request = pb::CompleteAuthorizationRequest {

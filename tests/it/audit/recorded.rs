@@ -8,6 +8,7 @@ use prost_types::FileDescriptorSet;
 use token_vault_tests::{eventually_async, request_id};
 
 use super::*;
+use crate::access::rpcs::authorization;
 
 /// The record that a call of each RPC leaves in the log: its kind and code, or none. An RPC that is missing here fails
 /// the test.
@@ -49,14 +50,7 @@ fn served() -> Vec<String> {
 }
 
 async fn begin(admin: &Caller) -> pb::BeginAuthorizationResponse {
-    let request = pb::BeginAuthorizationRequest {
-        workspace_id: ACME.into(),
-        provider: "meta".into(),
-        redirect_uri: "https://app.example/".into(),
-        session_binding: "a session".into(),
-        ..Default::default()
-    };
-    admin.begin_authorization(request).await.expect("an authorization begins")
+    admin.begin_authorization(authorization(None)).await.expect("an authorization begins")
 }
 
 /// Calls one RPC once, and says which connection it was about.

@@ -154,36 +154,38 @@ impl Tx {
         by: Incarnation,
         outcome: &AuthorizationOutcome,
     ) -> Result<bool, StoreError> {
-        let stored = self
-            .query(
-                "UPDATE authorizations SET ended = 'STORED', outcome = $3
-                  WHERE authorization_id = $1 AND ended = 'TAKEN' AND taken_by = $2",
-            )
-            .bind(id.as_uuid())
-            .bind(by.as_uuid())
-            .bind(Json(outcome.clone()))
-            .execute()
-            .await?;
-        Ok(stored == 1)
+        self.end_authorization(id, by, "STORED", outcome).await
     }
 
-    /// Ends an authorization that this process took, and that gave no token.
+    /// Ends an authorization that this process took, and that gave no token. `false`: this process has not taken it.
     pub async fn fail_authorization(
         &mut self,
         id: AuthorizationId,
         by: Incarnation,
         outcome: &AuthorizationOutcome,
-    ) -> Result<(), StoreError> {
-        self.query(
-            "UPDATE authorizations SET ended = 'FAILED', outcome = $3
-              WHERE authorization_id = $1 AND ended = 'TAKEN' AND taken_by = $2",
-        )
-        .bind(id.as_uuid())
-        .bind(by.as_uuid())
-        .bind(Json(outcome.clone()))
-        .execute()
-        .await?;
-        Ok(())
+    ) -> Result<bool, StoreError> {
+        self.end_authorization(id, by, "FAILED", outcome).await
+    }
+
+    async fn end_authorization(
+        &mut self,
+        id: AuthorizationId,
+        by: Incarnation,
+        ended: &'static str,
+        outcome: &AuthorizationOutcome,
+    ) -> Result<bool, StoreError> {
+        let ended = self
+            .query(
+                "UPDATE authorizations SET ended = $3, outcome = $4
+                  WHERE authorization_id = $1 AND ended = 'TAKEN' AND taken_by = $2",
+            )
+            .bind(id.as_uuid())
+            .bind(by.as_uuid())
+            .bind(ended)
+            .bind(Json(outcome.clone()))
+            .execute()
+            .await?;
+        Ok(ended == 1)
     }
 
     /// Forgets the authorizations that expired before an instant.

@@ -305,7 +305,8 @@ impl Vault {
                 let end = end.clone();
                 Box::pin(async move {
                     match end {
-                        Some(end) => tx.fail_authorization(id, own, &end).await?,
+                        // One that is not taken by this process any more has its end.
+                        Some(end) => drop(tx.fail_authorization(id, own, &end).await?),
                         None => tx.reopen_authorization(id, own).await?,
                     }
                     Ok::<_, Abort<VaultError>>(())
