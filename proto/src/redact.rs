@@ -6,8 +6,8 @@ use crate::v1::exchange_token_request::NewToken;
 use crate::v1::store_token_request::Credential;
 use crate::v1::{
     BearerCredential, BeginAuthorizationRequest, BeginAuthorizationResponse, CompleteAuthorizationRequest,
-    CreateApiKeyResponse, Header, OAuth1Credential, ReportTokenErrorRequest, RequestPart,
-    RotateApiKeyResponse, StoreTokenRequest,
+    CreateApiKeyResponse, CreateConnectLinkResponse, Header, OAuth1Credential, ReportTokenErrorRequest,
+    RequestPart, RotateApiKeyResponse, StoreTokenRequest,
 };
 
 /// Prints in place of a secret.
@@ -189,6 +189,13 @@ impl Debug for CreateApiKeyResponse {
     }
 }
 
+impl Debug for CreateConnectLinkResponse {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let Self { link, url } = self;
+        f.debug_struct("CreateConnectLinkResponse").field("link", link).field("url", &Redacted(url)).finish()
+    }
+}
+
 impl Debug for RotateApiKeyResponse {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         let Self { api_key, key, replaced } = self;
@@ -275,6 +282,7 @@ mod tests {
             }),
             Box::new(CreateApiKeyResponse { key: secret(), ..Default::default() }),
             Box::new(RotateApiKeyResponse { key: secret(), ..Default::default() }),
+            Box::new(CreateConnectLinkResponse { url: secret(), ..Default::default() }),
         ];
         for message in messages {
             for printed in [format!("{message:?}"), format!("{message:#?}")] {

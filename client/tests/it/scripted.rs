@@ -135,6 +135,10 @@ answers! {
     store_token(StoreTokenRequest) -> StoreTokenResponse request_id;
     begin_authorization(BeginAuthorizationRequest) -> BeginAuthorizationResponse request_id;
     complete_authorization(CompleteAuthorizationRequest) -> CompleteAuthorizationResponse;
+    create_connect_link(CreateConnectLinkRequest) -> CreateConnectLinkResponse request_id;
+    list_connect_links(ListConnectLinksRequest) -> ListConnectLinksResponse;
+    revoke_connect_link(RevokeConnectLinkRequest) -> RevokeConnectLinkResponse request_id;
+    open_connect_link(OpenConnectLinkRequest) -> OpenConnectLinkResponse;
     exchange_token(ExchangeTokenRequest) -> ExchangeTokenResponse request_id;
     validate_token(ValidateTokenRequest) -> ValidateTokenResponse;
     fetch_access_token(FetchAccessTokenRequest) -> FetchAccessTokenResponse;

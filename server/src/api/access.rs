@@ -27,6 +27,10 @@ pub(super) enum Permission {
     /// Run jobs, rotate keys, delete subscriptions, shred workspaces.
     Operate,
     ManageKeys,
+    /// Make, list and revoke connect links.
+    Link,
+    /// See what is behind the connect link that the caller acts for.
+    OpenLink,
 }
 
 #[derive(Debug)]
@@ -61,6 +65,10 @@ const TABLE: &[Rpc] = rows! {
     "/tokenvault.v1.TokenVault/StoreToken"         Store       changes,
     "/tokenvault.v1.TokenVault/BeginAuthorization"    Store    changes,
     "/tokenvault.v1.TokenVault/CompleteAuthorization" Store    changes,
+    "/tokenvault.v1.TokenVault/CreateConnectLink"  Link        changes,
+    "/tokenvault.v1.TokenVault/ListConnectLinks"   Link        reads,
+    "/tokenvault.v1.TokenVault/RevokeConnectLink"  Link        changes,
+    "/tokenvault.v1.TokenVault/OpenConnectLink"    OpenLink    changes,
     "/tokenvault.v1.TokenVault/ExchangeToken"      Exchange    changes,
     "/tokenvault.v1.TokenVault/RevokeToken"        Revoke      changes,
     "/tokenvault.v1.TokenVault/AcknowledgeEvents"  Acknowledge changes,
@@ -90,12 +98,22 @@ impl Rpc {
     pub(super) fn allows(&self, role: Role) -> bool {
         permissions(role).contains(&self.permission)
     }
+
+    /// Whether callers may act for a connect link. Elsewhere one would restrict nothing, so it is refused.
+    pub(super) fn takes_link(&self) -> bool {
+        matches!(self.permission, Permission::Store | Permission::Validate | Permission::OpenLink)
+    }
+
+    /// Whether a caller of this role has to act for a connect link.
+    pub(super) fn needs_link(&self, role: Role) -> bool {
+        self.permission == Permission::OpenLink || role == Role::Portal
+    }
 }
 
 const fn permissions(role: Role) -> &'static [Permission] {
     use Permission as P;
     match role {
-        Role::Connector => &[P::Store, P::Exchange, P::Validate, P::Read, P::Revoke],
+        Role::Connector => &[P::Store, P::Exchange, P::Validate, P::Read, P::Revoke, P::Link],
         Role::Ingestion => &[P::Fetch, P::Report, P::Validate, P::Read, P::Acknowledge],
         Role::Alerting => &[P::Read, P::Acknowledge],
         Role::Viewer => &[P::Read, P::Status],
@@ -111,7 +129,10 @@ const fn permissions(role: Role) -> &'static [Permission] {
             P::Status,
             P::Operate,
             P::ManageKeys,
+            P::Link,
+            P::OpenLink,
         ],
+        Role::Portal => &[P::OpenLink, P::Store, P::Validate],
     }
 }
 
@@ -208,6 +229,12 @@ mod tests {
         let changes = TABLE.iter().filter(|rpc| rpc.changes && rpc.allows(Role::Alerting));
         let changes: Vec<_> = changes.map(|rpc| rpc.path).collect();
         assert_eq!(changes, ["/tokenvault.v1.TokenVault/AcknowledgeEvents"]);
+    }
+
+    #[test]
+    fn the_portal_calls_only_what_takes_a_link() {
+        assert!(TABLE.iter().all(|rpc| !rpc.allows(Role::Portal) || rpc.takes_link()));
+        assert!(TABLE.iter().all(|rpc| rpc.needs_link(Role::Portal)));
     }
 
     #[test]

@@ -3,13 +3,13 @@
 use prost::Message;
 use token_vault_proto::v1 as pb;
 
-use super::convert::{GetWorkspace, RevokeApiKey};
+use super::convert::{GetWorkspace, RevokeApiKey, RevokeConnectLink};
 use super::listener::tls;
 use crate::vault::{
-    AcknowledgeEvents, BeginAuthorization, CompleteAuthorization, CreateApiKey, DeleteSubscription,
-    ExchangeToken, FetchAccessToken, ListAdAccounts, ListEvents, ListJobRuns, ListSubscriptions, ListTokens,
-    ListWorkspaces, ReportTokenError, RevokeToken, RotateApiKey, RotateKey, RunJob, ShredWorkspace,
-    StoreToken, Target, ValidateToken, VaultError, WatchEvents,
+    AcknowledgeEvents, BeginAuthorization, CompleteAuthorization, CreateApiKey, CreateConnectLink,
+    DeleteSubscription, ExchangeToken, FetchAccessToken, ListAdAccounts, ListConnectLinks, ListEvents,
+    ListJobRuns, ListSubscriptions, ListTokens, ListWorkspaces, ReportTokenError, RevokeToken, RotateApiKey,
+    RotateKey, RunJob, ShredWorkspace, StoreToken, Target, ValidateToken, VaultError, WatchEvents,
 };
 
 fn read<M: Message + Default, C: TryFrom<M, Error = VaultError>>(bytes: &[u8]) {
@@ -49,6 +49,9 @@ pub fn message(data: &[u8]) {
             read::<pb::BeginAuthorizationRequest, BeginAuthorization>(bytes);
             read::<pb::CompleteAuthorizationRequest, CompleteAuthorization>(bytes);
             read::<pb::ListAdAccountsRequest, ListAdAccounts>(bytes);
+            read::<pb::CreateConnectLinkRequest, CreateConnectLink>(bytes);
+            read::<pb::ListConnectLinksRequest, ListConnectLinks>(bytes);
+            read::<pb::RevokeConnectLinkRequest, RevokeConnectLink>(bytes);
         }
         _ => {
             read::<pb::ListSubscriptionsRequest, ListSubscriptions>(bytes);

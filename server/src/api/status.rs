@@ -168,6 +168,19 @@ fn denial(error: VaultError, call: &Call) -> Denial {
             "List the ids with ListApiKeys.",
         )
         .with("key_id", id),
+        E::ConnectLinkNotFound(id) => Denial::new(
+            Code::NotFound,
+            Reason::ConnectLinkNotFound,
+            "The connect link is not valid: it has ended, was revoked, or never was.",
+            "Ask for a new link.",
+        )
+        .with("link_id", id.map(|id| id.to_string()).unwrap_or_default()),
+        E::PortalNotConfigured => Denial::new(
+            Code::FailedPrecondition,
+            Reason::PortalNotConfigured,
+            "This vault does not know where its portal is, so a connect link would lead nowhere.",
+            "Have the operator set portal.url in the vault's configuration.",
+        ),
         E::ApiKeyNotRotatable { key, state, replaced_by } => {
             let by = replaced_by.map_or(String::new(), |by| by.to_string());
             let (what, remedy) = match state {

@@ -10,8 +10,8 @@ use tonic_types::StatusExt;
 use super::call::Call;
 use super::status::deny;
 use crate::model::{
-    ApiKeyId, ConnectionId, Expiry, Misconfiguration, ProviderId, RefusalReason, Renewal, RequestId, Role,
-    SubscriptionName, Timestamp, TokenVersion, WorkspaceId,
+    ApiKeyId, ConnectLinkId, ConnectionId, Expiry, Misconfiguration, ProviderId, RefusalReason, Renewal,
+    RequestId, Role, SubscriptionName, Timestamp, TokenVersion, WorkspaceId,
 };
 use crate::vault::{FieldViolation, VaultError as E};
 
@@ -66,6 +66,11 @@ fn all() -> Vec<(E, Option<Reason>)> {
         (E::ConnectionNotFound(id), Some(Reason::ConnectionNotFound)),
         (E::WorkspaceNotFound(workspace.clone()), Some(Reason::WorkspaceNotFound)),
         (E::ApiKeyNotFound(ApiKeyId::parse("a".repeat(16)).unwrap()), Some(Reason::ApiKeyNotFound)),
+        (
+            E::ConnectLinkNotFound(Some(ConnectLinkId::parse("a".repeat(16)).unwrap())),
+            Some(Reason::ConnectLinkNotFound),
+        ),
+        (E::PortalNotConfigured, Some(Reason::PortalNotConfigured)),
         (
             E::ApiKeyNotRotatable {
                 key: ApiKeyId::parse("a".repeat(16)).unwrap(),

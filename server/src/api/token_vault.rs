@@ -8,8 +8,8 @@ use token_vault_proto::v1::token_vault_server::TokenVault;
 use tonic::{Request, Response, Status};
 
 use super::call::Call;
-use super::convert::OneToken;
 use super::convert::bounds::Page;
+use super::convert::{OneToken, RevokeConnectLink};
 use super::status::{deny, respond};
 use super::watching::{Responses, follow};
 use crate::vault::Vault;
@@ -57,6 +57,49 @@ impl TokenVault for TokenVaultService {
             Box::pin(async { self.vault.complete_authorization(call.caller()?, message.try_into()?).await });
         let result = outcome.await.map(|intake| pb::StoreTokenResponse::from(intake).result);
         respond(&call, result.map(|result| pb::CompleteAuthorizationResponse { result }))
+    }
+
+    async fn create_connect_link(
+        &self,
+        request: Request<pb::CreateConnectLinkRequest>,
+    ) -> Result<Response<pb::CreateConnectLinkResponse>, Status> {
+        let (call, message) = Call::open(request)?;
+        call.about(message.connection_id());
+        let outcome = async { self.vault.create_connect_link(call.caller()?, message.try_into()?).await };
+        respond(&call, outcome.await)
+    }
+
+    async fn list_connect_links(
+        &self,
+        request: Request<pb::ListConnectLinksRequest>,
+    ) -> Result<Response<pb::ListConnectLinksResponse>, Status> {
+        let (call, message) = Call::open(request)?;
+        let mut page = Page::<pb::ConnectLink>::default();
+        let outcome = async {
+            self.vault.list_connect_links(call.caller()?, message.try_into()?, |link| page.take(link)).await
+        };
+        respond(&call, outcome.await.map(|rest| page.with(rest)))
+    }
+
+    async fn revoke_connect_link(
+        &self,
+        request: Request<pb::RevokeConnectLinkRequest>,
+    ) -> Result<Response<pb::RevokeConnectLinkResponse>, Status> {
+        let (call, message) = Call::open(request)?;
+        let outcome = async {
+            let RevokeConnectLink { request_id, link } = message.try_into()?;
+            self.vault.revoke_connect_link(call.caller()?, request_id, &link).await
+        };
+        respond(&call, outcome.await)
+    }
+
+    async fn open_connect_link(
+        &self,
+        request: Request<pb::OpenConnectLinkRequest>,
+    ) -> Result<Response<pb::OpenConnectLinkResponse>, Status> {
+        let (call, _) = Call::open(request)?;
+        let outcome = async { self.vault.open_connect_link(call.caller()?).await };
+        respond(&call, outcome.await)
     }
 
     async fn exchange_token(

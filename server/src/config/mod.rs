@@ -39,6 +39,7 @@ pub use defaults::DEFAULT_LISTEN;
 use defaults::*;
 pub use reach::Reach;
 use reader::Reader;
+pub use reading::portal::Portal;
 
 /// Environment variables of this prefix name keys: `TOKEN_VAULT__SERVER__LISTEN` is `server.listen`.
 pub const ENV_PREFIX: &str = "TOKEN_VAULT__";
@@ -62,6 +63,7 @@ pub struct Config {
     pub rotation: RenewalPolicy,
     pub jobs: Timetable,
     pub audit: AuditConfig,
+    pub portal: Portal,
     pub log: Log,
     /// Settings that work but that the operator should look at. They are logged at the start.
     pub warnings: Vec<String>,
@@ -193,6 +195,7 @@ impl Config {
             rotation: rotation(&mut reader),
             jobs: jobs(&mut reader),
             audit: reading::audit::read(&mut reader, &data_dir),
+            portal: reading::portal::read(&mut reader),
             log: log(&mut reader),
             data_dir,
             warnings: Vec::new(),
@@ -229,6 +232,7 @@ impl Config {
                 watches: self.watches,
             },
             audit: self.audit,
+            links: self.portal.links,
         };
         (vault, self.providers)
     }

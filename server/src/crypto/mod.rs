@@ -3,15 +3,14 @@
 //! Nothing here knows where keys or ciphertexts are kept: `vault` brings them together. Start with
 //! [`seal`] and [`open`]; `master.rs` wraps the keys that they use.
 
-mod api_key;
 mod break_glass;
 mod error;
 mod key;
 mod mac;
 mod master;
+mod presented;
 mod transit;
 
-pub use api_key::{PresentedKey, mint as mint_api_key};
 pub use break_glass::{BreakGlassOpeningKey, BreakGlassSealingKey};
 pub use error::{CorruptCiphertext, WrapError};
 pub use key::{DataKey, RawKey};
@@ -20,6 +19,7 @@ pub use master::{
     KeyBinding, MasterKeyError, MasterKeys, add_to_key_file, create_key_file, create_secret_file,
     fresh_key_id,
 };
+pub use presented::{PresentedKey, PresentedLink};
 pub use transit::{Transit, TransitConfig, TransitLogin};
 
 use aes_gcm::Aes256Gcm;

@@ -55,6 +55,9 @@ pub struct AuditRecord {
     /// The token's version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<i32>,
+    /// The id of the connect link that the caller acts for.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub link: String,
     /// What else it is about: `api_key:…`, `subscription:…`, `job_run:…`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub object: String,
@@ -136,6 +139,7 @@ impl AuditRecord {
             workspace: String::new(),
             connection: String::new(),
             version: None,
+            link: String::new(),
             object: String::new(),
             grants: None,
             code: String::new(),

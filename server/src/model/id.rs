@@ -89,6 +89,13 @@ text_id!(
     |v| v.len() == 16 && v.bytes().all(|b| b.is_ascii_lowercase() || (b'2'..=b'7').contains(&b))
 );
 
+text_id!(
+    /// The part of a connect link's token before its secret.
+    ConnectLinkId,
+    "must be 16 characters of a-z 2-7",
+    |v| v.len() == 16 && v.bytes().all(|b| b.is_ascii_lowercase() || (b'2'..=b'7').contains(&b))
+);
+
 /// UUID ids differ only in how they are made.
 macro_rules! uuid_id {
     ($(#[doc = $doc:literal])* $name:ident) => {

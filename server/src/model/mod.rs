@@ -20,8 +20,8 @@ mod token;
 
 pub use audit::{AuditKind, AuditRecord, Grants};
 pub use caller::{
-    CertificateName, CertificateRule, ClientCertificate, Credential, Principal, Role, WorkspaceSet,
-    check_principal_name,
+    CertificateName, CertificateRule, ClientCertificate, ConnectLink, ConnectLinkState, Credential,
+    Principal, Role, WorkspaceSet, check_principal_name,
 };
 pub use check::{Check, CheckResult};
 pub use cron::Cron;
@@ -30,8 +30,8 @@ pub use event::{
     FeedPosition, Incident, IncidentKey, ProviderTrouble,
 };
 pub use id::{
-    ApiKeyId, AuthorizationId, ConnectionId, Incarnation, ProviderId, RequestId, SecretId, SubscriptionName,
-    TokenVersion, WorkspaceId,
+    ApiKeyId, AuthorizationId, ConnectLinkId, ConnectionId, Incarnation, ProviderId, RequestId, SecretId,
+    SubscriptionName, TokenVersion, WorkspaceId,
 };
 pub use policy::{Policy, RenewalPolicy};
 pub use refusal::{Misconfiguration, Refusal, RefusalKind, RefusalReason};

@@ -220,6 +220,7 @@ impl Issuer {
             name,
             role,
             workspaces,
+            link: None,
         })
     }
 

@@ -29,7 +29,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use access::{
-    ApiKeyFacts, ApiKeyRecord, AuthorizationScope, AuthorizationState, Shredding, WorkspaceFacts,
+    ApiKeyFacts, ApiKeyRecord, AuthorizationScope, AuthorizationState, ConnectLinkRecord, Shredding,
+    WorkspaceFacts,
 };
 pub use audit::{ChainState, Outgoing};
 pub use connections::{

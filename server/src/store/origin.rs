@@ -139,6 +139,7 @@ impl Origin {
         if let Some(principal) = &self.principal {
             record.principal.clone_from(&principal.name);
             record.credential = principal.credential.to_string();
+            record.link = principal.link.as_ref().map(|link| link.id.to_string()).unwrap_or_default();
         }
         if let Some(id) = self.request_id.get() {
             record.request_id = id.to_string();

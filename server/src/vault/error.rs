@@ -5,8 +5,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::model::{
-    ApiKeyId, ConnectionId, Expiry, Misconfiguration, ProviderId, Refusal, RefusalKind, RefusalReason,
-    Renewal, RequestId, Role, SubscriptionName, Timestamp, TokenVersion, WorkspaceId,
+    ApiKeyId, ConnectLinkId, ConnectionId, Expiry, Misconfiguration, ProviderId, Refusal, RefusalKind,
+    RefusalReason, Renewal, RequestId, Role, SubscriptionName, Timestamp, TokenVersion, WorkspaceId,
 };
 use crate::provider::Provider;
 use crate::store::{Abort, StoreError};
@@ -107,6 +107,16 @@ pub enum VaultError {
     /// No such API key, or one that reaches further than the caller.
     #[error("no API key {0}")]
     ApiKeyNotFound(ApiKeyId),
+    /// A connect link that has ended, was revoked or never was; or none, where one is needed. Which of these it is, is not
+    /// told.
+    #[error("the connect link is not valid")]
+    ConnectLinkNotFound(
+        /// The link that a request names.
+        Option<ConnectLinkId>,
+    ),
+    /// Connect links would lead nowhere.
+    #[error("portal.url is not configured")]
+    PortalNotConfigured,
     #[error("the API key {key} can't be rotated: {state}")]
     ApiKeyNotRotatable {
         key: ApiKeyId,

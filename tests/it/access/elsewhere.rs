@@ -14,6 +14,7 @@ pub(super) async fn reach_for(
     world: &World,
     id: &str,
     key_id: &str,
+    link: &pb::CreateConnectLinkResponse,
 ) -> Option<Result<(), Denial>> {
     let acme = || Workspaces::Named(pb::WorkspaceList { workspace_ids: vec![ACME.into()] });
     Some(match rpc {
@@ -28,6 +29,18 @@ pub(super) async fn reach_for(
                 session_binding: "a session".into(),
             };
             caller.complete_authorization(request).await.map(drop)
+        }
+        "TokenVault/CreateConnectLink" => {
+            let request = pb::CreateConnectLinkRequest { workspace_id: ACME.into(), ..Default::default() };
+            caller.create_connect_link(request).await.map(drop)
+        }
+        "TokenVault/RevokeConnectLink" => {
+            let link_id = link.link.as_ref().expect("a link").link_id.clone();
+            let request = pb::RevokeConnectLinkRequest { link_id, request_id: request_id() };
+            caller.revoke_connect_link(request).await.map(drop)
+        }
+        "TokenVault/OpenConnectLink" => {
+            caller.for_link(&link.url).open_connect_link(pb::OpenConnectLinkRequest {}).await.map(drop)
         }
         "TokenVault/ExchangeToken" => caller.exchange(id).await.map(drop),
         "TokenVault/ValidateToken" => caller.validate(id).await.map(drop),

@@ -17,8 +17,8 @@ use super::elsewhere::reach_for;
 use super::oidc::{bearer, claims, trusting};
 
 use Elsewhere::{Apart, Hidden, Unseen, Whole};
-use Empty::{Answered, Told};
-use Role::{Admin, Alerting, Connector, Ingestion, Viewer};
+use Empty::{Answered, Told, Unlinked};
+use Role::{Admin, Alerting, Connector, Ingestion, Portal, Viewer};
 
 /// What a caller that may call gets for an empty message.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -27,6 +27,8 @@ enum Empty {
     Answered,
     /// An error that names the invalid fields.
     Told,
+    /// The error that it needs a connect link.
+    Unlinked,
 }
 
 /// What a caller gets that names an object of another workspace.
@@ -49,9 +51,19 @@ enum Reach {
     Some,
 }
 
+/// The roles that need no connect link.
 const ROLES: [Role; 5] = [Connector, Ingestion, Alerting, Viewer, Admin];
+/// What the role portal may call, with a connect link.
+const PORTAL: [&str; 5] = [
+    "TokenVault/StoreToken",
+    "TokenVault/BeginAuthorization",
+    "TokenVault/CompleteAuthorization",
+    "TokenVault/ValidateToken",
+    "TokenVault/OpenConnectLink",
+];
 const CONNECTION: Elsewhere = Hidden(Reason::ConnectionNotFound);
 const WORKSPACE: Elsewhere = Hidden(Reason::WorkspaceNotFound);
+const LINK: Elsewhere = Hidden(Reason::ConnectLinkNotFound);
 const KEY: Elsewhere = Hidden(Reason::ApiKeyNotFound);
 
 /// Every RPC, the roles that may call it, what an empty message gets, and what a caller of another workspace gets.
@@ -59,6 +71,10 @@ const RPCS: &[(&str, &[Role], Empty, Elsewhere)] = &[
     ("TokenVault/StoreToken", &[Connector, Admin], Told, WORKSPACE),
     ("TokenVault/BeginAuthorization", &[Connector, Admin], Told, WORKSPACE),
     ("TokenVault/CompleteAuthorization", &[Connector, Admin], Told, WORKSPACE),
+    ("TokenVault/CreateConnectLink", &[Connector, Admin], Told, WORKSPACE),
+    ("TokenVault/ListConnectLinks", &[Connector, Admin], Answered, Unseen),
+    ("TokenVault/RevokeConnectLink", &[Connector, Admin], Told, LINK),
+    ("TokenVault/OpenConnectLink", &[Admin], Unlinked, LINK),
     ("TokenVault/ExchangeToken", &[Connector, Admin], Told, CONNECTION),
     ("TokenVault/ValidateToken", &[Connector, Ingestion, Admin], Told, CONNECTION),
     ("TokenVault/FetchAccessToken", &[Ingestion, Admin], Told, CONNECTION),
@@ -120,6 +136,9 @@ async fn acts_as(caller: &Caller, role: Role, reach: Reach, who: &str) {
             (true, Answered, outcome) => assert!(outcome.is_ok(), "{case}"),
             (true, Told, outcome) => {
                 assert_eq!(outcome.expect_err(&case).code(), Code::InvalidArgument, "{case}")
+            }
+            (true, Unlinked, outcome) => {
+                outcome.expect_err(&case).is(Code::NotFound, Reason::ConnectLinkNotFound);
             }
             (false, _, outcome) => {
                 let no = outcome.expect_err(&case);
@@ -261,6 +280,9 @@ async fn seen(rpc: &str, caller: &Caller) -> Option<String> {
         "TokenVault/ListExpiryEvents" => {
             format!("{:?}", caller.list_expiry_events(Default::default()).await.expect("it may list").events)
         }
+        "TokenVault/ListConnectLinks" => {
+            format!("{:?}", caller.list_connect_links(Default::default()).await.expect("it may list").links)
+        }
         "VaultAdmin/ListApiKeys" => {
             format!("{:?}", caller.list_api_keys(Default::default()).await.expect("it may list").api_keys)
         }
@@ -274,6 +296,7 @@ async fn seen(rpc: &str, caller: &Caller) -> Option<String> {
 async fn another_tenant_reaches_nothing_and_learns_nothing(backend: Backend) {
     let (world, issuer, signer) = world_with_issuer(backend).await;
     let id = world.connector().await.connect(ACME, &world.person("ana").long_lived_token()).await;
+    let link = world.admin().link(ACME).await;
     let key_id = world.caller(Viewer, &[ACME]).await.key_id().to_owned();
     let token = {
         let mut claims = claims(&world, &issuer.url(), "admin");
@@ -288,7 +311,7 @@ async fn another_tenant_reaches_nothing_and_learns_nothing(backend: Backend) {
         (world.database.rows("ad_platform_connections").await, world.database.rows("workspace_keys").await);
     for (who, caller) in strangers {
         for (rpc, _, _, elsewhere) in RPCS {
-            let reached = reach_for(rpc, &caller, &world, &id, &key_id).await;
+            let reached = reach_for(rpc, &caller, &world, &id, &key_id, &link).await;
             let shown = seen(rpc, &caller).await;
             match elsewhere {
                 Hidden(reason) => {
@@ -317,6 +340,38 @@ async fn another_tenant_reaches_nothing_and_learns_nothing(backend: Backend) {
     assert_eq!(after, before);
 }
 
+/// The portal's role may do nothing but act for the link that it presents.
+async fn the_portal_acts_for_its_link_alone(backend: Backend) {
+    let world = World::start(backend).await;
+    let link = world.admin().link(ACME).await.url;
+    for workspaces in [&[][..], &[ACME][..]] {
+        let portal = world.caller(Portal, workspaces).await;
+        for (rpc, _, empty, _) in RPCS {
+            let takes = PORTAL.contains(rpc);
+            let without = call(&portal, rpc).await.expect_err(rpc);
+            let with = call(&portal.for_link(&link), rpc).await;
+            if !takes {
+                without.is(Code::PermissionDenied, Reason::RoleInsufficient);
+                with.expect_err(rpc).is(Code::PermissionDenied, Reason::RoleInsufficient);
+                continue;
+            }
+            without.is(Code::NotFound, Reason::ConnectLinkNotFound);
+            match empty {
+                Told => assert_eq!(with.expect_err(rpc).code(), Code::InvalidArgument, "{rpc}"),
+                Answered | Unlinked => with.expect(rpc),
+            }
+        }
+    }
+    // Whoever else acts for a link reaches no further; where a link would restrict nothing, it is refused.
+    let admin = world.admin().for_link(&link);
+    for (rpc, ..) in RPCS {
+        let outcome = call(&admin, rpc).await;
+        if !PORTAL.contains(rpc) {
+            outcome.expect_err(rpc).is(Code::InvalidArgument, Reason::FieldInvalid).field("connect-link");
+        }
+    }
+}
+
 macro_rules! on_both {
     ($($name:ident)*) => {
         mod sqlite {
@@ -338,6 +393,7 @@ on_both! {
     each_role_may_call_its_rpcs_and_no_other_by_key_and_by_token
     whoever_brings_nothing_good_is_nobody_to_every_rpc
     another_tenant_reaches_nothing_and_learns_nothing
+    the_portal_acts_for_its_link_alone
 }
 
 /// Certificates never reach the database, so one is enough.

@@ -51,11 +51,15 @@ pub(crate) enum InProvider {
 use InProvider::{Cut, GoesOn, Never};
 
 /// Every RPC.
-pub(crate) const RPCS: [(&str, InProvider); 28] = [
+pub(crate) const RPCS: [(&str, InProvider); 32] = [
     ("TokenVault/StoreToken", Cut),
     ("TokenVault/BeginAuthorization", Never),
     // What a code gives does not stall; authorization::once hangs up on it.
     ("TokenVault/CompleteAuthorization", Never),
+    ("TokenVault/CreateConnectLink", Never),
+    ("TokenVault/ListConnectLinks", Never),
+    ("TokenVault/RevokeConnectLink", Never),
+    ("TokenVault/OpenConnectLink", Never),
     ("TokenVault/ExchangeToken", GoesOn),
     ("TokenVault/ValidateToken", Cut),
     ("TokenVault/FetchAccessToken", Never),
@@ -123,6 +127,16 @@ pub(crate) fn call(caller: &Caller, rpc: &str, about: &Stalled, nth: usize) -> C
                 caller.complete_authorization(request).await.map(drop)
             })
         }
+        "CreateConnectLink" => called!(
+            create_connect_link,
+            pb::CreateConnectLinkRequest { workspace_id: ACME.into(), ..Default::default() }
+        ),
+        "OpenConnectLink" => Box::pin(async move {
+            let made = caller
+                .link_with(pb::CreateConnectLinkRequest { workspace_id: ACME.into(), ..Default::default() });
+            let link = made.await?.url;
+            caller.for_link(&link).open_connect_link(pb::OpenConnectLinkRequest {}).await.map(drop)
+        }),
         "ExchangeToken" => Box::pin(async move { caller.exchange(&id).await.map(drop) }),
         "ValidateToken" => called!(
             validate_token,

@@ -12,7 +12,7 @@ use crate::access::rpcs::authorization;
 
 /// The record that a call of each RPC leaves in the log: its kind and code, or none. An RPC that is missing here fails
 /// the test.
-const EXPECTED: [(&str, Option<(&str, &str)>); 28] = [
+const EXPECTED: [(&str, Option<(&str, &str)>); 32] = [
     ("FetchAccessToken", Some(("handed_out", "OK"))),
     ("GetToken", None),
     ("ListTokens", None),
@@ -22,6 +22,10 @@ const EXPECTED: [(&str, Option<(&str, &str)>); 28] = [
     ("StoreToken", Some(("changed", "OK"))),
     ("BeginAuthorization", Some(("changed", "OK"))),
     ("CompleteAuthorization", Some(("changed", "OK"))),
+    ("CreateConnectLink", Some(("changed", "OK"))),
+    ("ListConnectLinks", None),
+    ("RevokeConnectLink", Some(("changed", "OK"))),
+    ("OpenConnectLink", Some(("unchanged", "OK"))),
     ("ExchangeToken", Some(("changed", "OK"))),
     ("RevokeToken", Some(("changed", "OK"))),
     ("AcknowledgeEvents", Some(("changed", "OK"))),
@@ -78,6 +82,22 @@ async fn call(world: &World, rpc: &str, admin: &Caller, connection: &str, key: &
                 session_binding: "a session".into(),
             };
             drop(admin.complete_authorization(request).await.expect(rpc));
+        }
+        "CreateConnectLink" => drop(admin.link(ACME).await),
+        "ListConnectLinks" => drop(admin.list_connect_links(Default::default()).await.expect(rpc)),
+        "RevokeConnectLink" => {
+            let links = admin.list_connect_links(Default::default()).await.expect(rpc).links;
+            let link_id = links[0].link_id.clone();
+            drop(
+                admin
+                    .revoke_connect_link(pb::RevokeConnectLinkRequest { link_id, request_id })
+                    .await
+                    .expect(rpc),
+            );
+        }
+        "OpenConnectLink" => {
+            let link = admin.link(ACME).await.url;
+            drop(admin.for_link(&link).open_connect_link(pb::OpenConnectLinkRequest {}).await.expect(rpc));
         }
         "ExchangeToken" => drop(admin.exchange(connection).await.expect(rpc)),
         "RevokeToken" => drop(admin.revoke(connection).await.expect(rpc)),
@@ -171,6 +191,9 @@ on_both_databases! {
                 // What is completed was begun before.
                 assert!(by_calls.remove(0)["rpc"].as_str().unwrap().ends_with("/BeginAuthorization"), "{fresh:#?}");
             }
+            if rpc == "OpenConnectLink" {
+                assert!(by_calls.remove(0)["rpc"].as_str().unwrap().ends_with("/CreateConnectLink"), "{fresh:#?}");
+            }
             let Some((kind, code)) = expected else {
                 assert!(by_calls.is_empty(), "{rpc} is a read: {by_calls:#?}");
                 continue;
@@ -209,6 +232,11 @@ on_both_databases! {
                 }
                 "ShredWorkspace" => assert_eq!(record["object"], format!("workspace:{ACME}"), "{record:#}"),
                 "RotateKey" => assert_eq!(record["object"], format!("data_key:{ACME}"), "{record:#}"),
+                "OpenConnectLink" => assert!(record["link"].is_string(), "{record:#}"),
+                "CreateConnectLink" | "RevokeConnectLink" => {
+                    assert_eq!(record["workspace"], ACME, "{record:#}");
+                    assert!(record["object"].as_str().unwrap().starts_with("connect_link:"), "{record:#}");
+                }
                 _ => assert!(record["object"].is_string(), "{record:#}"),
             }
             let repeatable = [
@@ -219,6 +247,7 @@ on_both_databases! {
                 "RotateApiKey",
                 "RotateKey",
                 "ShredWorkspace",
+                "RevokeConnectLink",
             ];
             assert_eq!(record["request_id"].is_string(), repeatable.contains(&rpc.as_str()), "{record:#}");
         }

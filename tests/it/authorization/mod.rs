@@ -3,6 +3,7 @@
 mod bad_input;
 mod bound;
 mod consent;
+mod links;
 mod once;
 
 use std::time::Duration;

@@ -10,7 +10,7 @@ const NOT_SENT: &str = "Not sent yet";
 
 /// Where the server makes the values of each enum: how the code writes the enum, and below which paths. A name of the
 /// model is looked for outside `api/convert`, which translates every value whether it is made or not.
-const MAKERS: [(&str, &[&str], &[&str]); 27] = [
+const MAKERS: [(&str, &[&str], &[&str]); 28] = [
     ("RequestPart.Place", &["PartPlacement"], &["provider"]),
     (
         "ErrorReason",
@@ -41,6 +41,7 @@ const MAKERS: [(&str, &[&str], &[&str]); 27] = [
     ("ReportTokenErrorResponse.Advice", &["Advice"], &["vault"]),
     ("RevokeTokenResponse.ProviderOutcome", &["ProviderOutcome"], &["vault"]),
     ("Workspace.State", &["State"], &["api/convert/workspaces.rs"]),
+    ("ConnectLink.State", &["State"], &["api/convert/authorization/links.rs"]),
     ("ProviderStatus.Circuit", &["Circuit"], &["api/convert/vault_status.rs"]),
     // A caller sends these.
     ("ListTokensRequest.Order", &["Order"], &["api/convert"]),

@@ -16,7 +16,7 @@ use token_vault_tests::tools::{buf, grpcurl};
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Every RPC, in the order in which the story calls them.
-const RPCS: [&str; 28] = [
+const RPCS: [&str; 32] = [
     "VaultAdmin/CreateApiKey",
     "VaultAdmin/ListApiKeys",
     "VaultAdmin/RotateApiKey",
@@ -30,6 +30,10 @@ const RPCS: [&str; 28] = [
     "TokenVault/FetchAccessToken",
     "TokenVault/BeginAuthorization",
     "TokenVault/CompleteAuthorization",
+    "TokenVault/CreateConnectLink",
+    "TokenVault/ListConnectLinks",
+    "TokenVault/OpenConnectLink",
+    "TokenVault/RevokeConnectLink",
     "TokenVault/ExchangeToken",
     "TokenVault/ListAdAccounts",
     "TokenVault/ReportTokenError",
@@ -97,12 +101,12 @@ impl Drop for Watching {
 
 impl Tool<'_> {
     fn call(&self, rpc: &str, body: &Value) -> Output {
-        self.command(rpc, body).output().expect("the tool runs")
+        self.command(rpc, body, None).output().expect("the tool runs")
     }
 
     fn watch(&self, body: &Value) -> Watching {
         let printed = self.world.folder().join("watched.json");
-        let mut command = self.command("tokenvault.v1.TokenVault/WatchExpiryEvents", body);
+        let mut command = self.command("tokenvault.v1.TokenVault/WatchExpiryEvents", body, None);
         command.stdout(fs::File::create(&printed).expect("the test's folder is writable"));
         let watching = Watching { child: command.spawn().expect("the tool runs"), printed };
         let began = Instant::now();
@@ -115,8 +119,12 @@ impl Tool<'_> {
         watching
     }
 
-    fn command(&self, rpc: &str, body: &Value) -> Command {
+    /// A call, for a connect link if there is one.
+    fn command(&self, rpc: &str, body: &Value, link: Option<&str>) -> Command {
         let (key, body) = (format!("authorization: Bearer {}", self.world.bootstrap_key()), body.to_string());
+        // The Connect protocol keeps names that begin with `connect-` for itself.
+        let name = if self.buf { "x-connect-link" } else { "connect-link" };
+        let link = link.map(|url| format!("{name}: {}", url.rsplit('/').next().unwrap_or_default()));
         let mut command = Command::new(&self.program);
         if self.buf {
             let url = format!("{}/{rpc}", self.world.endpoint());
@@ -129,11 +137,14 @@ impl Tool<'_> {
                 &key,
                 "--data",
                 &body,
-                &url,
             ]);
+            command.args(link.iter().flat_map(|link| ["--header", link]));
+            command.arg(&url);
         } else {
             let address = self.world.process(|process| process.grpc()).to_string();
-            command.args(["-plaintext", "-H", &key, "-d", &body, &address, rpc]);
+            command.args(["-plaintext", "-H", &key, "-d", &body]);
+            command.args(link.iter().flat_map(|link| ["-H", link]));
+            command.args([&address, rpc]);
         }
         // This folder is far from any proto file or configuration.
         command.current_dir(self.world.folder());
@@ -141,7 +152,12 @@ impl Tool<'_> {
     }
 
     fn ask(&self, rpc: &str, body: Value) -> Value {
-        let done = self.call(&format!("tokenvault.v1.{rpc}"), &body);
+        self.ask_for(None, rpc, body)
+    }
+
+    fn ask_for(&self, link: Option<&str>, rpc: &str, body: Value) -> Value {
+        let mut command = self.command(&format!("tokenvault.v1.{rpc}"), &body, link);
+        let done = command.output().expect("the tool runs");
         assert!(done.status.success(), "{rpc} {body}: {}{}", text(&done.stdout), text(&done.stderr));
         self.world.know(
             "a key that a tool printed",
@@ -154,7 +170,8 @@ impl Tool<'_> {
     /// Calls every RPC for its real purpose.
     fn tell_a_story(&self) {
         // The watch runs beside the other calls.
-        let mut called = vec!["TokenVault/WatchExpiryEvents".to_owned()];
+        let mut called =
+            vec!["TokenVault/WatchExpiryEvents".to_owned(), "TokenVault/OpenConnectLink".to_owned()];
         let mut ask = |rpc: &str, body: Value| {
             called.push(rpc.to_owned());
             self.ask(rpc, body)
@@ -221,6 +238,15 @@ impl Tool<'_> {
         let callback = json!({"workspace_id": ACME, "callback_query": callback, "session_binding": "5f3a"});
         let completed = ask("TokenVault/CompleteAuthorization", callback);
         assert_eq!(completed["result"]["outcome"], "OUTCOME_REPLACED", "{completed}");
+        let made = ask("TokenVault/CreateConnectLink", json!({"workspace_id": ACME, "connection_id": id}));
+        let url = made["url"].as_str().expect("a link");
+        self.world.know("connect link", token_vault_tests::secret_part(url.rsplit('/').next().unwrap()));
+        let links = ask("TokenVault/ListConnectLinks", json!({}));
+        assert_eq!(links["links"][0]["linkId"], made["link"]["linkId"], "{links}");
+        let opened = self.ask_for(Some(url), "TokenVault/OpenConnectLink", json!({}));
+        assert_eq!(opened["connections"][0]["token"]["connectionId"], id, "{opened}");
+        let revoke = json!({"link_id": made["link"]["linkId"]});
+        assert_eq!(ask("TokenVault/RevokeConnectLink", revoke)["link"]["state"], "STATE_REVOKED");
         let exchanged = ask("TokenVault/ExchangeToken", json!({"connection_id": id}));
         assert!(exchanged["outcome"].is_string(), "{exchanged}");
         ana.changes_password();

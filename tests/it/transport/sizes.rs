@@ -14,7 +14,9 @@ use token_vault_proto::v1::list_tokens_request::Order;
 use token_vault_tests::fleet::Dice;
 use token_vault_tests::prelude::*;
 
-use crowd::{agency, ids, plant_ad_accounts, plant_events, plant_keys, plant_rows, plant_tokens};
+use crowd::{
+    agency, ids, plant_ad_accounts, plant_events, plant_keys, plant_links, plant_rows, plant_tokens,
+};
 use walk::{Walk, snapshot, tokens, walk, watched};
 
 const MIB: usize = 1024 * 1024;
@@ -22,9 +24,10 @@ const MIB: usize = 1024 * 1024;
 const RECEIVED: usize = 4 * MIB;
 
 /// Every list and every stream. The tests below read each of them while it holds more than fits into one response.
-const LISTS: [&str; 8] = [
+const LISTS: [&str; 9] = [
     "ListAdAccounts",
     "ListApiKeys",
+    "ListConnectLinks",
     "ListExpiryEvents",
     "ListJobRuns",
     "ListSubscriptions",
@@ -33,10 +36,11 @@ const LISTS: [&str; 8] = [
     "WatchExpiryEvents",
 ];
 /// Every other RPC whose response holds a token.
-const WITH_A_TOKEN: [&str; 7] = [
+const WITH_A_TOKEN: [&str; 8] = [
     "CompleteAuthorization",
     "ExchangeToken",
     "GetToken",
+    "OpenConnectLink",
     "ReportTokenError",
     "RevokeToken",
     "StoreToken",
@@ -135,6 +139,15 @@ on_both_databases! {
         plant_keys(&world, 30).await;
         plant_ad_accounts(&world, &connections[0], 2_500).await;
         plant_rows(&world).await;
+        plant_links(&world, 600).await;
+        // The first connections of the workspace, each with all the targets of its person.
+        let link = admin.link(ACME).await.url;
+        let card = admin.for_link(&link).open_connect_link(pb::OpenConnectLinkRequest {}).await.expect("a card");
+        assert!(card.encoded_len() <= MIB && card.connections.len() == 20, "{} bytes", card.encoded_len());
+        assert_eq!(card.left_out_connections, 25);
+        let of_many = &card.connections[0];
+        let shown = i32::try_from(of_many.ad_accounts.len()).unwrap();
+        assert!(shown > 5 && of_many.left_out_ad_accounts + shown >= 200, "{shown}, {}", of_many.left_out_ad_accounts);
         for rpc in LISTS {
             let mut all = BTreeSet::new();
             // First, because it is the default page that asks for nothing.

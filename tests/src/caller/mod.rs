@@ -25,6 +25,8 @@ pub struct Caller {
     pub(crate) channel: Channel,
     /// The value of the whole header. `None`: send no header.
     authorization: Option<String>,
+    /// The token of a connect link to act for.
+    link: Option<String>,
     deadline: Duration,
     key: String,
     key_id: String,
@@ -59,12 +61,17 @@ macro_rules! verbs {
 impl Caller {
     pub(crate) fn new(channel: Channel, key: String, key_id: String, secrets: Arc<Mutex<Hunter>>) -> Self {
         let authorization = Some(format!("Bearer {key}"));
-        Self { channel, authorization, deadline: Duration::from_secs(60), key, key_id, secrets }
+        Self { channel, authorization, link: None, deadline: Duration::from_secs(60), key, key_id, secrets }
     }
 
     /// The same caller with another `authorization` header.
     pub fn saying(&self, authorization: Option<&str>) -> Self {
         Self { authorization: authorization.map(str::to_owned), ..self.clone() }
+    }
+
+    /// The same caller, acting for the connect link with this URL or token.
+    pub fn for_link(&self, url: &str) -> Self {
+        Self { link: url.rsplit('/').next().map(str::to_owned), ..self.clone() }
     }
 
     /// The same caller with another deadline than a minute.
@@ -97,6 +104,9 @@ impl Caller {
             let value = authorization.parse().expect("a header's value");
             request.metadata_mut().insert("authorization", value);
         }
+        if let Some(link) = &self.link {
+            request.metadata_mut().insert("connect-link", link.parse().expect("a header's value"));
+        }
         request
     }
 
@@ -120,6 +130,10 @@ impl Caller {
         store_token: TokenVaultClient StoreTokenRequest => StoreTokenResponse;
         begin_authorization: TokenVaultClient BeginAuthorizationRequest => BeginAuthorizationResponse;
         complete_authorization: TokenVaultClient CompleteAuthorizationRequest => CompleteAuthorizationResponse;
+        create_connect_link: TokenVaultClient CreateConnectLinkRequest => CreateConnectLinkResponse;
+        list_connect_links: TokenVaultClient ListConnectLinksRequest => ListConnectLinksResponse;
+        revoke_connect_link: TokenVaultClient RevokeConnectLinkRequest => RevokeConnectLinkResponse;
+        open_connect_link: TokenVaultClient OpenConnectLinkRequest => OpenConnectLinkResponse;
         exchange_token: TokenVaultClient ExchangeTokenRequest => ExchangeTokenResponse;
         validate_token: TokenVaultClient ValidateTokenRequest => ValidateTokenResponse;
         fetch_access_token: TokenVaultClient FetchAccessTokenRequest => FetchAccessTokenResponse;
@@ -235,6 +249,23 @@ impl Caller {
             ..Default::default()
         })
         .await
+    }
+
+    /// Makes a connect link of a workspace for Meta, and returns it with its URL.
+    pub async fn link(&self, workspace: &str) -> pb::CreateConnectLinkResponse {
+        let request = pb::CreateConnectLinkRequest { workspace_id: workspace.into(), ..Default::default() };
+        self.link_with(request).await.expect("a link is made")
+    }
+
+    /// Makes a connect link with the test's own request.
+    pub async fn link_with(
+        &self,
+        request: pb::CreateConnectLinkRequest,
+    ) -> Result<pb::CreateConnectLinkResponse, Denial> {
+        let made = self.create_connect_link(request).await?;
+        let token = made.url.rsplit('/').next().unwrap_or_default();
+        self.secrets.lock().expect("no test panics here").add("connect link", secret_part(token));
+        Ok(made)
     }
 
     /// Exchanges the token of a connection.

@@ -59,6 +59,12 @@ impl Launch {
         self
     }
 
+    /// Removes an environment variable.
+    pub fn without(mut self, name: &str) -> Self {
+        self.env.retain(|(other, _)| other != name);
+        self
+    }
+
     pub fn value(&self, name: &str) -> Option<&str> {
         self.env.iter().rev().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
     }

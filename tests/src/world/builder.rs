@@ -12,10 +12,14 @@ use crate::hunt::Hunter;
 use crate::machine::postgres::{Cluster, shared_cluster};
 use crate::machine::process::Launch;
 
+/// Where connect links lead, unless a test runs a portal.
+const PORTAL: &str = "https://connect.example";
+
 #[derive(Debug, Clone)]
 pub struct Builder {
     backend: Backend,
     env: Vec<(String, String)>,
+    without: Vec<String>,
     cluster: Option<Arc<Mutex<Cluster>>>,
     moving_time: bool,
 }
@@ -27,9 +31,14 @@ pub fn master_key_line(id: &str) -> String {
     format!("tvk1:{id}:{}", STANDARD.encode(bytes))
 }
 
+/// The environment variable of a key.
+fn variable(key: &str) -> String {
+    format!("TOKEN_VAULT__{}", key.replace('.', "__").to_uppercase())
+}
+
 impl Builder {
     pub(super) fn new(backend: Backend) -> Self {
-        Self { backend, env: Vec::new(), cluster: None, moving_time: false }
+        Self { backend, env: Vec::new(), without: Vec::new(), cluster: None, moving_time: false }
     }
 
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
@@ -39,8 +48,13 @@ impl Builder {
 
     /// Sets one key of the vault's configuration: `config("expiry.warning_window", "3d")`.
     pub fn config(self, key: &str, value: impl Into<String>) -> Self {
-        let name = format!("TOKEN_VAULT__{}", key.replace('.', "__").to_uppercase());
-        self.env(&name, value)
+        self.env(&variable(key), value)
+    }
+
+    /// Leaves one key of the vault's configuration unset.
+    pub fn without(mut self, key: &str) -> Self {
+        self.without.push(variable(key));
+        self
     }
 
     /// Lets the vault follow the sandbox's clock, which the test moves: see [`World::advance`].
@@ -85,6 +99,8 @@ impl Builder {
             .env("TOKEN_VAULT__PROVIDERS__META__APP_SECRET_FILES", format!("[{secret_file:?}]"))
             .env("TOKEN_VAULT__PROVIDERS__META__GRAPH_URL", sandbox.url())
             .env("TOKEN_VAULT__PROVIDERS__META__DIALOG_URL", sandbox.url())
+            .env("TOKEN_VAULT__PORTAL__URL", PORTAL)
+            .env("TOKEN_VAULT__PORTAL__RETURN_URLS", "[\"https://app.example/settings\"]")
             .env("TOKEN_VAULT__LOG__LEVEL", "trace")
             .env("TOKEN_VAULT__LOG__FORMAT", "json");
         let database = match (self.backend, &self.cluster) {
@@ -107,6 +123,9 @@ impl Builder {
         };
         for (name, value) in self.env {
             launch = launch.env(&name, value);
+        }
+        for name in self.without {
+            launch = launch.without(&name);
         }
         World {
             sandbox,

@@ -30,6 +30,7 @@ impl TryFrom<pb::CreateApiKeyRequest> for CreateApiKey {
             Ok(PbRole::Alerting) => Some(Role::Alerting),
             Ok(PbRole::Viewer) => Some(Role::Viewer),
             Ok(PbRole::Admin) => Some(Role::Admin),
+            Ok(PbRole::Portal) => Some(Role::Portal),
             Ok(PbRole::Unspecified) | Err(_) => {
                 fields.violated("role", "must be a role of this version");
                 None
@@ -127,6 +128,7 @@ impl From<ApiKey> for pb::ApiKey {
             Role::Alerting => PbRole::Alerting,
             Role::Viewer => PbRole::Viewer,
             Role::Admin => PbRole::Admin,
+            Role::Portal => PbRole::Portal,
         };
         let workspaces = match key.workspaces {
             WorkspaceSet::All => KeyWorkspaces::AllWorkspaces(true),

@@ -17,6 +17,7 @@ mod vault_status;
 mod workspaces;
 
 pub(super) use api_keys::RevokeApiKey;
+pub(super) use authorization::RevokeConnectLink;
 pub(super) use events::responses;
 pub(super) use jobs::Jobs;
 pub(super) use response::OneToken;

@@ -14,12 +14,18 @@ use super::bodies::{ArrivingBody, until_read};
 use super::deadline::deadline_of;
 use super::rate_limits::{FailedAuthentications, PrincipalRates};
 use super::{Inner, Outcome, call_of, code_name, is_open, semaphore};
+use crate::api::access::Rpc;
 use crate::api::call::Call;
 use crate::api::denial::Denial;
 use crate::api::limits::Limits;
 use crate::api::status::deny;
 use crate::model::{Principal, Role, Secret};
-use crate::vault::{Attendance, Shares, Vault, VaultError};
+use crate::vault::{Attendance, FieldViolation, Shares, Vault, VaultError};
+
+/// The metadata with the token of a connect link.
+const CONNECT_LINK: &str = "connect-link";
+/// The same for clients of the Connect protocol, which keeps names that begin with `connect-` for itself.
+const X_CONNECT_LINK: &str = "x-connect-link";
 
 /// The longest `authorization` header that can hold a key or a token.
 const LONGEST_KEY: usize = 8 * 1024 + 64;
@@ -79,6 +85,37 @@ impl Authenticator {
         })
     }
 
+    /// The caller as it may act in this call: within its rate, with a role that may call the RPC, and for the connect link
+    /// that it presents.
+    async fn admit(
+        &self,
+        call: &Call,
+        row: &Rpc,
+        principal: &Arc<Principal>,
+        link: Option<&HeaderValue>,
+    ) -> Result<Arc<Principal>, Status> {
+        let role = principal.role;
+        self.rates.take(&principal.name).map_err(|wait| call.deny(Denial::rate_limited(wait)))?;
+        if !row.allows(role) {
+            return Err(deny(VaultError::RoleInsufficient { role }, call));
+        }
+        let over = VaultError::ConnectLinkNotFound(None);
+        match link {
+            None if row.needs_link(role) => Err(deny(over, call)),
+            None => Ok(Arc::clone(principal)),
+            Some(_) if !row.takes_link() => {
+                let rule = "must be unset: this RPC acts for no link";
+                Err(deny(VaultError::Fields(vec![FieldViolation::new(CONNECT_LINK, rule)]), call))
+            }
+            Some(header) => {
+                let text = header.to_str().ok().filter(|text| text.len() <= LONGEST_KEY);
+                let token = Secret::new(text.unwrap_or_default().to_owned());
+                let acting = self.vault.act_for_link(principal, &token).await;
+                acting.map(Arc::new).map_err(|error| deny(error, call))
+            }
+        }
+    }
+
     /// Permits for one call. No principal can take all of them.
     fn permits_for(&self, call: &Call) -> Result<CallPermits, Status> {
         let principal = call.caller().map_err(|error| deny(error, call))?;
@@ -100,8 +137,10 @@ pub(in crate::api) async fn authenticate<S: Inner>(
     mut inner: S,
 ) -> Outcome {
     let call = call_of(&request);
-    // The key goes no further than this.
+    // The key and the link's token go no further than this.
     let header = request.headers_mut().remove(AUTHORIZATION);
+    let links = [CONNECT_LINK, X_CONNECT_LINK].map(|name| request.headers_mut().remove(name));
+    let link = links.into_iter().flatten().next();
     let Some(row) = call.row() else {
         return if is_open(request.uri().path()) {
             inner.call(request).await
@@ -116,13 +155,9 @@ pub(in crate::api) async fn authenticate<S: Inner>(
             Some(header) => Some(bearer(header).ok_or_else(|| deny(VaultError::ApiKeyInvalid, &call))?),
         };
         let principal = authenticator.identify(&call, key).await?;
-        let role = principal.role;
-        let within_rate = authenticator.rates.take(&principal.name);
-        call.set_caller(principal);
-        within_rate.map_err(|wait| call.deny(Denial::rate_limited(wait)))?;
-        if !row.allows(role) {
-            return Err(deny(VaultError::RoleInsufficient { role }, &call));
-        }
+        let admitted = authenticator.admit(&call, row, &principal, link.as_ref()).await;
+        call.set_caller(admitted.as_ref().map_or(principal, Arc::clone));
+        admitted?;
         authenticator.permits_for(&call)
     };
     match permitted.await {
@@ -138,7 +173,8 @@ pub(in crate::api) async fn authenticate<S: Inner>(
             // Only a denial of the caller is recorded: an unavailable database denies nobody. A caller that is
             // over its rate is known; one with too many failures is not.
             let turned_away = match status.code() {
-                Code::Unauthenticated | Code::PermissionDenied => true,
+                // NOT_FOUND: a connect link that is not valid.
+                Code::Unauthenticated | Code::PermissionDenied | Code::NotFound => true,
                 Code::ResourceExhausted => !call.is_authenticated(),
                 _ => false,
             };

@@ -176,6 +176,8 @@ enum RoleName {
     Viewer,
     /// Everything.
     Admin,
+    /// Shows connection cards: acts only for the connect link that it sends.
+    Portal,
 }
 
 impl RoleName {
@@ -186,6 +188,7 @@ impl RoleName {
             Self::Alerting => (Role::Alerting, PbRole::Alerting),
             Self::Viewer => (Role::Viewer, PbRole::Viewer),
             Self::Admin => (Role::Admin, PbRole::Admin),
+            Self::Portal => (Role::Portal, PbRole::Portal),
         }
     }
 }

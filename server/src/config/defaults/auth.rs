@@ -11,7 +11,7 @@ settings! {
         BOOTSTRAP_KEY_FILE: FilePath = setting("auth.bootstrap_key_file", FILE)
             .unset("the first start makes one", "\"bootstrap-admin.key\"");
         /// Which client certificate is which principal: `san` is a URI or DNS name among the certificate's subject
-        /// alternative names, compared as a whole; `role` is connector, ingestion, alerting, viewer or admin;
+        /// alternative names, compared as a whole; `role` is connector, ingestion, alerting, viewer, admin or portal;
         /// `workspaces` is a list, or `"all"`. Needs `server.tls.client_auth`.
         CERTIFICATES: Tables = setting("auth.certificates", Tables(&["san", "principal", "role", "workspaces"])).unset(
             "none",
@@ -39,7 +39,7 @@ settings! {
         OIDC_PRINCIPAL_CLAIM: Checked<String> = setting("auth.oidc.principal_claim", CLAIM).default("sub");
         /// The claim with the role; a dot leads into an object.
         OIDC_ROLE_CLAIM: Checked<String> = setting("auth.oidc.role_claim", CLAIM).default("roles");
-        /// Which value of the role claim is which role: connector, ingestion, alerting, viewer or admin. A token must
+        /// Which value of the role claim is which role: connector, ingestion, alerting, viewer, admin or portal. A token must
         /// mean exactly one role.
         OIDC_ROLES: Tables = setting("auth.oidc.roles", Tables(&["value", "role"]))
             .unset("none; needed with an issuer", "[{ value = \"vault-ingestion\", role = \"ingestion\" }]");

@@ -10,6 +10,7 @@ mod jobs;
 mod log;
 mod master_keys;
 mod meta;
+mod portal;
 mod server;
 mod storage;
 
@@ -20,6 +21,7 @@ pub(super) use jobs::*;
 pub(super) use log::*;
 pub(super) use master_keys::*;
 pub(super) use meta::*;
+pub(super) use portal::*;
 #[cfg(feature = "demo")]
 pub use server::DEFAULT_LISTEN;
 pub(super) use server::*;
@@ -39,6 +41,7 @@ pub(super) fn sections() -> impl Iterator<Item = &'static Section> {
         expiry::SECTIONS,
         jobs::SECTIONS,
         audit::SECTIONS,
+        portal::SECTIONS,
         log::SECTIONS,
     ]
     .into_iter()

@@ -96,7 +96,7 @@ const CLIENT_AUTHS: Choice<ClientAuth> = Choice(&[
     ("required", ClientAuth::Required),
 ]);
 
-const ADDRESS: Checked<SocketAddr> = Checked {
+pub(super) const ADDRESS: Checked<SocketAddr> = Checked {
     allowed: "an IP address and a port",
     such_as: "127.0.0.1:7443",
     parse: |text| text.parse().ok(),

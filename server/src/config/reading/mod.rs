@@ -5,6 +5,7 @@ mod certificates;
 pub(super) mod master_keys;
 pub(super) mod meta;
 pub(super) mod oidc;
+pub(super) mod portal;
 pub(super) mod server;
 
 pub(super) use certificates::read as certificates;

@@ -6,21 +6,30 @@ use std::time::Duration;
 
 use super::{Announced, DeadlineKind, Detail, EventKind, EventWord, Incident};
 use crate::model::{
-    Connection, Expiry, Health, Policy, Problem, ProblemReason, RefusalReason, Remedy, Severity, Standing,
-    Timestamp,
+    ConnectLinkId, Connection, Expiry, Health, Policy, Problem, ProblemReason, RefusalReason, Remedy,
+    Severity, Standing, Timestamp,
 };
 
 /// The cause of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    /// A person connected again.
-    Person,
+pub enum Cause<'a> {
+    /// A person connected again, with this connect link if any.
+    Person(Option<&'a ConnectLinkId>),
     /// The vault exchanged the token.
     Exchange,
     /// The provider was asked about the token.
     Observation,
     /// A caller ended the connection.
     Revocation,
+}
+
+impl<'a> Cause<'a> {
+    fn link(self) -> Option<&'a ConnectLinkId> {
+        match self {
+            Self::Person(link) => link,
+            Self::Exchange | Self::Observation | Self::Revocation => None,
+        }
+    }
 }
 
 /// Ad accounts that became reachable or unreachable. Both lists are sorted.
@@ -98,11 +107,18 @@ impl Announced {
         self.open_with(word, Some(deadline), threshold);
     }
 
-    /// Announces a connection's first token.
-    pub fn born(&mut self, connection: &Connection, now: Timestamp, policy: &Policy) {
+    /// Announces a connection's first token, and the connect link with which a person brought it.
+    pub fn born(
+        &mut self,
+        connection: &Connection,
+        link: Option<&ConnectLinkId>,
+        now: Timestamp,
+        policy: &Policy,
+    ) {
         let health = connection.health(now, policy);
         let remedy = Remedy::none("The account is connected.");
-        let word = word(connection, &health, EventKind::Connected, Severity::Info, remedy, now);
+        let mut word = word(connection, &health, EventKind::Connected, Severity::Info, remedy, now);
+        word.link = link.cloned();
         self.settle_with(word, |_| false);
         self.catch_up(connection, now, policy);
     }
@@ -112,7 +128,7 @@ impl Announced {
         &mut self,
         before: &Connection,
         after: &Connection,
-        cause: Cause,
+        cause: Cause<'_>,
         now: Timestamp,
         policy: &Policy,
     ) {
@@ -129,7 +145,7 @@ impl Announced {
             (Standing::Live, Standing::Invalid { since, .. }) if worked => {
                 self.invalidated(after, &health, *since);
             }
-            _ if !worked && (works || new_version) => self.restored(before, after, &health, now),
+            _ if !worked && (works || new_version) => self.restored(before, after, &health, cause, now),
             _ if works && (new_version || cause == Cause::Exchange && lengthened(before, after)) => {
                 self.renewed(before, after, &health, cause, now);
             }
@@ -163,7 +179,14 @@ impl Announced {
         self.open_with(word, None, Duration::ZERO);
     }
 
-    fn restored(&mut self, before: &Connection, after: &Connection, health: &Health, now: Timestamp) {
+    fn restored(
+        &mut self,
+        before: &Connection,
+        after: &Connection,
+        health: &Health,
+        by: Cause<'_>,
+        now: Timestamp,
+    ) {
         let cause = match &before.standing {
             Standing::Revoked { .. } => EventKind::Revoked,
             Standing::Invalid { .. } => EventKind::Invalidated,
@@ -179,6 +202,7 @@ impl Announced {
         // For a token that was never seen to work, the gap starts with its death.
         let gap_start = before.seen.last_known_good.or(ended);
         word.detail = Detail::Restored { gap_start, gap_end: now, cause };
+        word.link = by.link().cloned();
         self.settle_with(word, |_| true);
     }
 
@@ -187,7 +211,7 @@ impl Announced {
         before: &Connection,
         after: &Connection,
         health: &Health,
-        cause: Cause,
+        cause: Cause<'_>,
         now: Timestamp,
     ) {
         let (kind, message) = match cause {
@@ -198,6 +222,7 @@ impl Announced {
             _ => (EventKind::Replaced, "A person connected again with a new token."),
         };
         let mut word = word(after, health, kind, Severity::Info, Remedy::none(message), now);
+        word.link = cause.link().cloned();
         if kind == EventKind::Rotated {
             word.detail = Detail::Renewed { previous_expiry: before.facts.expiry };
         }
@@ -400,6 +425,7 @@ fn word(
         remedy,
         incident: 0,
         closes: Vec::new(),
+        link: None,
         detail: Detail::None,
     }
 }

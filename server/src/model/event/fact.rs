@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::{DeadlineKind, EventKind};
 use crate::model::token::days_left;
 use crate::model::{
-    ConnectionId, Expiry, ProviderId, RefusalReason, Remedy, Severity, Status, Subject, Timestamp,
-    WorkspaceId,
+    ConnectLinkId, ConnectionId, Expiry, ProviderId, RefusalReason, Remedy, Severity, Status, Subject,
+    Timestamp, WorkspaceId,
 };
 
 /// Details that only some kinds of events have.
@@ -101,6 +101,8 @@ pub struct EventWord {
     pub incident: i64,
     /// The open events that it closes.
     pub closes: Vec<Closed>,
+    /// The connect link with which a person brought the token.
+    pub link: Option<ConnectLinkId>,
     pub detail: Detail,
 }
 

@@ -112,6 +112,7 @@ fn word(kind: EventKind, provider: &ProviderId, remedy: Remedy, now: Timestamp) 
         remedy,
         incident: 0,
         closes: Vec::new(),
+        link: None,
         detail: Detail::None,
     }
 }

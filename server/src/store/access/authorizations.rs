@@ -3,7 +3,9 @@
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use crate::model::{AuthorizationId, ConnectionId, Incarnation, ProviderId, Timestamp, WorkspaceId};
+use crate::model::{
+    AuthorizationId, ConnectLinkId, ConnectionId, Incarnation, ProviderId, Timestamp, WorkspaceId,
+};
 use crate::store::sql::{Session, StoreError, Tx};
 
 /// How an ended authorization is remembered, in the verb's own form. Never holds a secret, nor whose token it was.
@@ -23,6 +25,8 @@ pub struct AuthorizationScope {
     /// What to accept from the new token, as bits.
     pub options: i64,
     pub expires_at: Timestamp,
+    /// The connect link that its caller acts for.
+    pub link: Option<ConnectLinkId>,
 }
 
 /// What became of an authorization.
@@ -45,6 +49,7 @@ struct Row {
     session_binding: Vec<u8>,
     options: i64,
     expires_at: i64,
+    link_id: Option<String>,
     ended: String,
     taken_by: Option<Uuid>,
     outcome: Option<Json<AuthorizationOutcome>>,
@@ -69,6 +74,7 @@ impl Row {
             session_binding: self.session_binding,
             options: self.options,
             expires_at: Timestamp::from_micros(self.expires_at),
+            link: self.link_id.map(ConnectLinkId::parse).transpose().map_err(|_| bad("link_id"))?,
         };
         Ok((scope, state))
     }
@@ -81,8 +87,8 @@ impl Session {
     ) -> Result<Option<(AuthorizationScope, AuthorizationState)>, StoreError> {
         let row: Option<Row> = self
             .query(
-                "SELECT workspace_id, provider, connection_id, redirect_uri, session_binding, options, expires_at, ended,
-                        taken_by, outcome
+                "SELECT workspace_id, provider, connection_id, redirect_uri, session_binding, options, expires_at, link_id,
+                        ended, taken_by, outcome
                    FROM authorizations WHERE authorization_id = $1",
             )
             .bind(id.as_uuid())
@@ -96,8 +102,8 @@ impl Tx {
     pub async fn insert_authorization(&mut self, scope: &AuthorizationScope) -> Result<(), StoreError> {
         self.query(
             "INSERT INTO authorizations (authorization_id, workspace_id, provider, connection_id, redirect_uri,
-                                         session_binding, options, expires_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+                                         session_binding, options, expires_at, link_id)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         )
         .bind(scope.id.as_uuid())
         .bind(scope.workspace.as_str().to_owned())
@@ -107,6 +113,7 @@ impl Tx {
         .bind(scope.session_binding.clone())
         .bind(scope.options)
         .bind(scope.expires_at.as_micros())
+        .bind(scope.link.as_ref().map(|link| link.as_str().to_owned()))
         .execute()
         .await?;
         Ok(())

@@ -201,6 +201,7 @@ impl Tx {
         .execute()
         .await?;
         self.forget_authorizations_of(&entry.workspace).await?;
+        self.forget_connect_links_of(&entry.workspace).await?;
         // The connections end one after the other, but nobody is named from here on.
         self.query_for(
             "UPDATE ad_platform_connections

@@ -8,7 +8,7 @@ use sqlx::types::Json;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::model::{AuditKind, AuditRecord, Connection, Grants, Incarnation, Timestamp};
+use crate::model::{AuditKind, AuditRecord, ConnectLink, Connection, Grants, Incarnation, Timestamp};
 use crate::store::access::ApiKeyFacts;
 use crate::store::origin::Origin;
 use crate::store::sql::{Audited, Backend, Session, StoreError, Tx};
@@ -115,6 +115,16 @@ impl Tx {
                 replaced_by: key.replaced_by.as_ref().map(ToString::to_string),
                 ..Grants::new(&key.principal, key.role, &key.workspaces, key.expires_at)
             });
+        });
+    }
+
+    /// Records that a connect link changed, and where it leads.
+    pub fn audit_connect_link(&mut self, link: &ConnectLink, now: Timestamp) {
+        let object = format!("connect_link:{}", link.id);
+        self.audit(object.clone(), now, |record| {
+            record.object = object;
+            record.workspace = link.workspace.to_string();
+            record.connection = link.connection.map(|id| id.to_string()).unwrap_or_default();
         });
     }
 

@@ -21,6 +21,39 @@ impl Session {
         .transpose()
     }
 
+    /// The first connections of a workspace with a provider that are not revoked, by id, and how many there are in all.
+    pub async fn connections_with(
+        &mut self,
+        workspace: &WorkspaceId,
+        provider: &ProviderId,
+        limit: i64,
+    ) -> Result<(Vec<Connection>, usize), StoreError> {
+        let rows: Vec<ConnectionRow> = self
+            .query(concat!(
+                "SELECT ",
+                connection_columns!(),
+                " FROM ad_platform_connections c
+                 WHERE c.workspace_id = $1 AND c.provider = $2 AND c.standing IN ('LIVE', 'INVALID')
+                 ORDER BY c.connection_id LIMIT $3"
+            ))
+            .bind(workspace.as_str().to_owned())
+            .bind(provider.as_str().to_owned())
+            .bind(limit)
+            .fetch_all()
+            .await?;
+        let (all,): (i64,) = self
+            .query(
+                "SELECT count(*) FROM ad_platform_connections
+                  WHERE workspace_id = $1 AND provider = $2 AND standing IN ('LIVE', 'INVALID')",
+            )
+            .bind(workspace.as_str().to_owned())
+            .bind(provider.as_str().to_owned())
+            .fetch_one()
+            .await?;
+        let connections = rows.into_iter().map(Connection::try_from).collect::<Result<_, _>>()?;
+        Ok((connections, usize::try_from(all).unwrap_or(usize::MAX)))
+    }
+
     /// The connection of one subject and app in a workspace.
     pub async fn connection_of_subject(
         &mut self,

@@ -7,8 +7,8 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use crate::model::{
-    Closed, ConnectionId, DeadlineKind, Detail, Event, EventKind, EventWord, Expiry, Fixer, ProviderId,
-    RefusalReason, Remedy, Severity, Subject, SubjectType, Timestamp, WorkspaceId,
+    Closed, ConnectLinkId, ConnectionId, DeadlineKind, Detail, Event, EventKind, EventWord, Expiry, Fixer,
+    ProviderId, RefusalReason, Remedy, Severity, Subject, SubjectType, Timestamp, WorkspaceId,
 };
 use crate::store::connections::{expiry_from, expiry_source_name};
 use crate::store::sql::StoreError;
@@ -46,6 +46,8 @@ pub(super) struct Body {
     /// Sequence, kind, severity.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     closes: Vec<(i64, String, i64)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    link: Option<String>,
     #[serde(default, skip_serializing_if = "DetailBody::is_none")]
     detail: DetailBody,
 }
@@ -123,6 +125,7 @@ impl From<&EventWord> for Body {
                 .iter()
                 .map(|c| (c.sequence, c.kind.as_str().to_owned(), severity_number(c.severity)))
                 .collect(),
+            link: word.link.as_ref().map(ToString::to_string),
             detail: match &word.detail {
                 Detail::None => DetailBody::None,
                 Detail::Expiring { threshold, deadline } => DetailBody::Expiring {
@@ -237,6 +240,7 @@ impl TryFrom<EventRow> for Event {
                     severity: severity_from(severity),
                 })
                 .collect(),
+            link: body.link.and_then(|link| ConnectLinkId::parse(link).ok()),
             detail: body.detail.read(),
         };
         let subject = word.connection.map(|_| Subject {

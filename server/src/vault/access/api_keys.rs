@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::crypto::mint_api_key;
+use crate::crypto::PresentedKey;
 use crate::model::{
     ApiKeyId, Principal, RequestId, Role, Secret, Timestamp, WorkspaceSet, check_principal_name,
 };
@@ -155,7 +155,7 @@ impl Vault {
     }
 
     pub(super) fn mint(&self, command: &CreateApiKey) -> Result<(Secret, ApiKeyRecord), VaultError> {
-        let (key, presented) = mint_api_key().map_err(|_| VaultError::Internal)?;
+        let (key, presented) = PresentedKey::mint().map_err(|_| VaultError::Internal)?;
         let api_key = ApiKeyFacts {
             id: presented.id.clone(),
             principal: command.principal.clone(),

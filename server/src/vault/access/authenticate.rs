@@ -136,6 +136,7 @@ impl Vault {
             credential: Credential::ApiKey(facts.id.clone()),
             role: facts.role,
             workspaces: facts.workspaces.clone(),
+            link: None,
         })
     }
 
@@ -178,5 +179,6 @@ fn certified(rule: &CertificateRule, not_after: Timestamp) -> Principal {
         credential: Credential::Certificate { san: rule.san.clone(), not_after },
         role: rule.role,
         workspaces: rule.workspaces.clone(),
+        link: None,
     }
 }

@@ -4,6 +4,7 @@ pub(super) mod api_key_rotation;
 pub(super) mod api_key_row;
 pub(super) mod api_keys;
 pub(super) mod authenticate;
+pub(in crate::vault) mod connect_links;
 
 use crate::model::Principal;
 use crate::vault::error::VaultError;

@@ -13,6 +13,7 @@ use crate::model::{
 };
 use crate::provider::{AskAgain, ConsentRequest, Provider};
 use crate::store::AuthorizationScope;
+use crate::vault::access::connect_links::connection_for;
 use crate::vault::error::VaultError;
 use crate::vault::once::idempotency::RequestClaim;
 use crate::vault::state::Vault;
@@ -64,6 +65,11 @@ impl Vault {
             return Err(VaultError::WorkspaceNotFound(command.workspace));
         }
         let provider = self.provider(&command.provider)?;
+        let (wanted, now) = (command.connection, self.clock.now());
+        let command = BeginAuthorization {
+            connection: connection_for(caller, &command.provider, wanted, now)?,
+            ..command
+        };
         let held = match command.connection {
             Some(connection) => {
                 let target = Target { connection, workspace: Some(command.workspace.clone()) };
@@ -83,15 +89,18 @@ impl Vault {
         let connection = command.connection.map(|id| id.to_string()).unwrap_or_default();
         let extra = command.extra_scopes.join(" ");
         let options = command.options.bits();
-        let parts: [&[u8]; 7] = [
+        let link = caller.link.as_ref().map(|link| link.id.clone());
+        let accepted = options.to_be_bytes();
+        let mut parts: Vec<&[u8]> = vec![
             command.workspace.as_str().as_bytes(),
             command.provider.as_str().as_bytes(),
             command.redirect_uri.as_bytes(),
             connection.as_bytes(),
             extra.as_bytes(),
-            &options.to_be_bytes(),
+            &accepted,
             command.session_binding.expose().as_bytes(),
         ];
+        parts.extend(link.as_ref().map(|link| link.as_str().as_bytes()));
         let request = self.request("BeginAuthorization", command.request_id.as_ref(), &parts);
         let bind = |id, expires_at| AuthorizationScope {
             id,
@@ -102,6 +111,7 @@ impl Vault {
             session_binding: binding_of(&self.keys.index, command.session_binding.expose()),
             options,
             expires_at,
+            link: link.clone(),
         };
         let work = async |claim: RequestClaim| {
             let scope = bind(AuthorizationId::generate(), self.clock.now() + LIFE);

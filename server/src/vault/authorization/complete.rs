@@ -102,7 +102,7 @@ impl Vault {
             return Err(VaultError::WorkspaceNotFound(command.workspace));
         }
         let pairs = pairs(&command.callback)?;
-        let scope = self.authorization(&command, &pairs).await?;
+        let scope = self.authorization(caller, &command, &pairs).await?;
         self.may_change()?;
         let provider = self.provider(&scope.provider)?;
         let callback = provider.read_callback(&pairs);
@@ -124,6 +124,7 @@ impl Vault {
     /// nothing of what is wrong with it.
     async fn authorization(
         &self,
+        caller: &Principal,
         command: &CompleteAuthorization,
         pairs: &[(String, String)],
     ) -> Result<AuthorizationScope, VaultError> {
@@ -138,7 +139,13 @@ impl Vault {
             ..scope.clone()
         };
         let in_time = now < scope.expires_at || !is_open;
-        if state.is_of(key, &scope) && state.is_of(key, &session) && in_time {
+        let link = caller.link.as_ref().map(|link| &link.id);
+        let same_link = scope.link.as_ref() == link;
+        // Another account was connected with the link meanwhile, so this one's code is not spent in vain.
+        if is_open && same_link && caller.link.as_ref().is_some_and(|link| !link.is_open(now)) {
+            return Err(VaultError::ConnectLinkNotFound(None));
+        }
+        if state.is_of(key, &scope) && state.is_of(key, &session) && in_time && same_link {
             Ok(scope)
         } else {
             Err(VaultError::AuthorizationOver)
@@ -269,6 +276,7 @@ impl Vault {
             if_version: None,
             options,
             settles: Settles::Authorization(scope.id, self.store.incarnation()),
+            link: scope.link.clone(),
         };
         let taken = self.take_in(provider, secret, &destination).await?;
         self.try_out(taken, options).await

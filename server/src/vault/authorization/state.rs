@@ -47,18 +47,23 @@ fn with_parts<T>(scope: &AuthorizationScope, work: impl FnOnce(&[&[u8]]) -> T) -
         session_binding,
         options,
         expires_at,
+        link,
     } = scope;
     let connection = connection.map(|id| id.to_string()).unwrap_or_default();
-    work(&[
-        id.as_uuid().as_bytes(),
+    let id = id.as_uuid();
+    let (options, expires_at) = (options.to_be_bytes(), expires_at.as_micros().to_be_bytes());
+    let mut parts: Vec<&[u8]> = vec![
+        id.as_bytes(),
         workspace.as_str().as_bytes(),
         provider.as_str().as_bytes(),
         connection.as_bytes(),
         redirect_uri.as_bytes(),
         session_binding,
-        &options.to_be_bytes(),
-        &expires_at.as_micros().to_be_bytes(),
-    ])
+        &options,
+        &expires_at,
+    ];
+    parts.extend(link.iter().map(|link| link.as_str().as_bytes()));
+    work(&parts)
 }
 
 /// The verifier of PKCE. It is derived, so that it is stored nowhere.
@@ -91,6 +96,7 @@ mod tests {
             session_binding: binding_of(&key(1), "cookie"),
             options: 0,
             expires_at: Timestamp::from_micros(1),
+            link: None,
         }
     }
 

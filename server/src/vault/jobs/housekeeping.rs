@@ -14,6 +14,8 @@ const RUNS_KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const CLAIMS_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long an authorization is kept after it expired. Until then, a callback that comes again gets the first answer.
 const AUTHORIZATIONS_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a connect link is listed after its time is over.
+const LINKS_KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Events deleted in one transaction.
 const EVENTS_AT_ONCE: i64 = 5_000;
 
@@ -64,7 +66,8 @@ impl Vault {
                     let exchanged = tx.forget_exchanged(now).await?;
                     let claims = tx.forget_claims(PASTES, now - CLAIMS_KEPT).await?;
                     let authorizations = tx.forget_authorizations(now - AUTHORIZATIONS_KEPT).await?;
-                    Ok::<_, Abort<VaultError>>(requests + runs + exchanged + claims + authorizations)
+                    let links = tx.forget_connect_links(now - LINKS_KEPT).await?;
+                    Ok::<_, Abort<VaultError>>(requests + runs + exchanged + claims + authorizations + links)
                 })
             })
             .await

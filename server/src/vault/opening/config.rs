@@ -6,6 +6,7 @@ use crate::audit::AuditConfig;
 use crate::crypto::{BreakGlassSealingKey, TransitConfig};
 use crate::model::{CertificateRule, Policy, Secret};
 use crate::oidc::OidcConfig;
+use crate::vault::state::access::LinkConfig;
 use crate::vault::state::feed::WatchLimits;
 use crate::vault::timetable::Timetable;
 
@@ -29,6 +30,7 @@ pub struct VaultConfig {
     pub policy: Policy,
     pub timetable: Timetable,
     pub audit: AuditConfig,
+    pub links: LinkConfig,
     pub callers: CallerPolicy,
 }
 

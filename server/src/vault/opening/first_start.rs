@@ -9,7 +9,6 @@ use zeroize::Zeroize;
 
 use crate::crypto::{
     KeyBinding, MacKey, MasterKeys, PresentedKey, RawKey, create_key_file, create_secret_file, fresh_key_id,
-    mint_api_key,
 };
 use crate::model::{Clock, Role, Secret, WorkspaceSet, read_secret_file, shown_path};
 use crate::store::{
@@ -149,7 +148,7 @@ fn bootstrap_key(config: &VaultConfig) -> Result<(Secret, Option<PathBuf>), Open
         });
     }
     let path = config.data_dir.join("bootstrap-admin.key");
-    let (key, _) = mint_api_key().map_err(|error| OpenError(error.to_string()))?;
+    let (key, _) = PresentedKey::mint().map_err(|error| OpenError(error.to_string()))?;
     let mut line = format!("{}\n", key.expose());
     let outcome = create_secret_file(&path, &Secret::new(line.clone()));
     line.zeroize();

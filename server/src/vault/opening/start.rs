@@ -148,6 +148,7 @@ impl Vault {
                 key_uses: KeyUses::default(),
                 certificates: config.callers.certificates,
                 issuer,
+                links: config.links,
             },
             feed: Feed::new(config.callers.watches),
             jobs: Jobs::new(config.timetable),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::model::{ApiKeyId, CertificateRule};
 use crate::oidc::Issuer;
 use parking_lot::Mutex;
+use url::Url;
 
 /// A key's last use is written at most this often.
 const NOTED_EVERY: Duration = Duration::from_secs(60);
@@ -17,6 +18,16 @@ pub struct Access {
     pub certificates: Vec<CertificateRule>,
     /// The issuer whose tokens are accepted, if one is configured.
     pub issuer: Option<Arc<Issuer>>,
+    pub links: LinkConfig,
+}
+
+/// Where connect links lead.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LinkConfig {
+    /// The portal's address for browsers. Without it no links are made.
+    pub portal: Option<Url>,
+    /// The addresses that the portal may send browsers to.
+    pub return_urls: Vec<Url>,
 }
 
 /// When each key's use was last written.

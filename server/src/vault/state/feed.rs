@@ -177,6 +177,7 @@ mod tests {
             credential: Credential::ApiKey(ApiKeyId::parse(key.repeat(16)).unwrap()),
             role: Role::Viewer,
             workspaces: WorkspaceSet::All,
+            link: None,
         }
     }
 

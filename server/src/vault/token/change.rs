@@ -3,22 +3,25 @@
 
 use std::time::Duration;
 
-use crate::model::{AccountChange, Announced, Cause, Connection, EventKind, Policy, Standing, Timestamp};
+use crate::model::{
+    AccountChange, Announced, Cause, ConnectLinkId, Connection, EventKind, Policy, Standing, Timestamp,
+};
 use crate::store::{Abort, Numbered, Scope, StoreError, Tx};
 use crate::vault::error::VaultError;
 
 /// The least time between two validations of one connection that another one's losses caused.
 const REST: Duration = Duration::from_secs(30);
 
-/// Inserts a new connection.
+/// Inserts a new connection, which a person brought, perhaps with a connect link.
 pub(in crate::vault) async fn connect(
     tx: &mut Tx,
     connection: &mut Connection,
+    link: Option<&ConnectLinkId>,
     now: Timestamp,
     policy: &Policy,
 ) -> Result<(), Abort<VaultError>> {
     let mut announced = Announced::new(Vec::new(), tx.events_so_far());
-    announced.born(connection, now, policy);
+    announced.born(connection, link, now, policy);
     schedule(None, connection, now, policy);
     let events = tx.announce(vec![(Scope::Connection(connection.id), announced.into_drafts())]).await?;
     connection.last_event = events.last;
@@ -33,7 +36,7 @@ pub(in crate::vault) async fn apply(
     tx: &mut Tx,
     before: &Connection,
     after: &mut Connection,
-    cause: Cause,
+    cause: Cause<'_>,
     accounts: AccountChange,
     now: Timestamp,
     policy: &Policy,

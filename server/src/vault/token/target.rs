@@ -23,7 +23,7 @@ impl Vault {
         connection: &Connection,
     ) -> Result<(), VaultError> {
         let named = target.workspace.as_ref().is_none_or(|workspace| *workspace == connection.workspace);
-        if named && caller.workspaces.contains(&connection.workspace) {
+        if named && caller.reaches(connection) {
             Ok(())
         } else {
             Err(VaultError::ConnectionNotFound(target.connection))

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::StreamExt;
 use token_vault_tests::eventually_async;
 use token_vault_tests::prelude::*;
 use uuid::Uuid;
@@ -88,6 +89,24 @@ pub(super) async fn plant_keys(world: &World, count: usize) {
         let made = world.admin().create_api_key(request).await.expect("a thousand workspaces are allowed");
         world.know("a key", token_vault_tests::secret_part(&made.key));
     }
+}
+
+/// Creates connect links with long return URLs.
+pub(super) async fn plant_links(world: &World, count: usize) {
+    let admin = world.admin();
+    let mut made = futures::stream::iter(0..count)
+        .map(|at| {
+            let query = format!("{at}{}", "x".repeat(2_000));
+            let request = pb::CreateConnectLinkRequest {
+                workspace_id: ACME.into(),
+                return_url: format!("https://app.example/settings?of={query}"),
+                ..Default::default()
+            };
+            let admin = admin.clone();
+            async move { admin.link_with(request).await.expect("a link is made") }
+        })
+        .buffer_unordered(8);
+    while made.next().await.is_some() {}
 }
 
 /// Writes many workspaces, runs and subscriptions into their tables, with long texts.

@@ -62,6 +62,10 @@ pub(super) async fn walk(caller: &Caller, rpc: &str, page_size: i32) -> Walk {
             let request = pb::ListApiKeysRequest { page_size, ..Default::default() };
             pages!(caller, list_api_keys, request, api_keys, |key| key.key_id.clone())
         }
+        "ListConnectLinks" => {
+            let request = pb::ListConnectLinksRequest { page_size, ..Default::default() };
+            pages!(caller, list_connect_links, request, links, |link| link.link_id.clone())
+        }
         "ListExpiryEvents" => {
             let request = pb::ListExpiryEventsRequest { page_size, ..Default::default() };
             pages!(caller, list_expiry_events, request, events, |event| event.sequence.to_string())

@@ -17,7 +17,7 @@ use token_vault_proto::v1 as pb;
 pub(in crate::api) use page::{Filled, Page};
 
 /// The most bytes of a page's elements, which leaves room in one MiB for page token, cursor and times.
-const PAGE: usize = 1024 * 1024 - 16 * 1024;
+pub(super) const PAGE: usize = 1024 * 1024 - 16 * 1024;
 /// The most bytes of a token that stands alone in its response: as much as clients accept by default, less some room
 /// for the rest of the response.
 const WHOLE: usize = 4 * 1024 * 1024 - 64 * 1024;
@@ -48,10 +48,10 @@ macro_rules! small {
         })+
     };
 }
-small!(AdAccount, ApiKey, JobRun, Subscription, Workspace);
+small!(AdAccount, ApiKey, ConnectLink, JobRun, Subscription, Workspace);
 
 /// Cuts an element that is too large. Returns how many bytes it has.
-fn fit<M: Element>(element: &mut M, most: usize) -> usize {
+pub(super) fn fit<M: Element>(element: &mut M, most: usize) -> usize {
     let length = element.encoded_len();
     if length <= most {
         return length;

@@ -191,6 +191,7 @@ impl From<SeenEvent> for pb::ExpiryEvent {
             remedy: Some(word.remedy.clone().into()),
             incident: word.incident,
             closes: word.closes.iter().map(|closed| closed.sequence).collect(),
+            connect_link_id: word.link.as_ref().map(ToString::to_string).unwrap_or_default(),
             detail: detail(&word.detail),
         }
     }

@@ -207,6 +207,7 @@ fn word() -> EventWord {
         remedy: Remedy::none("All is well."),
         incident: 7,
         closes: Vec::new(),
+        link: None,
         detail: Detail::None,
     }
 }

@@ -104,6 +104,7 @@ impl Vault {
                             if_version,
                             options: IntakeOptions::default(),
                             settles: Settles::Request(claim),
+                            link: None,
                         };
                         vault.exchange_new(&*adapter, pasted, &destination).await
                     };

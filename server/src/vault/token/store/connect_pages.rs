@@ -90,6 +90,7 @@ impl Vault {
             if_version: None,
             options: IntakeOptions::default(),
             settles: Settles::default(),
+            link: None,
         };
         let accepted = Accepted::new(page.secret, inspected);
         let (connection, _) = self.save(&destination, Arc::new(accepted)).await?;

@@ -15,11 +15,12 @@ pub(in crate::vault) mod take_in;
 use std::sync::Arc;
 
 use crate::model::{
-    Check, CheckResult, ConnectionId, DataWord, Listing, Principal, ProviderId, RequestId, Secret,
-    TokenFacts, TokenVersion, WorkspaceId,
+    Check, CheckResult, ConnectLinkId, ConnectionId, DataWord, Listing, Principal, ProviderId, RequestId,
+    Secret, TokenFacts, TokenVersion, WorkspaceId,
 };
 use crate::provider::Provider;
 use crate::store::Origin;
+use crate::vault::access::connect_links::connection_for;
 use crate::vault::error::VaultError;
 use crate::vault::once::idempotency::RequestClaim;
 use crate::vault::state::Vault;
@@ -78,6 +79,8 @@ impl Vault {
         caller: &Principal,
         command: StoreToken,
     ) -> Result<Intake, VaultError> {
+        let connection = connection_for(caller, &command.provider, command.connection, self.clock.now())?;
+        let command = StoreToken { connection, ..command };
         self.may_store(caller, &command).await?;
         let pasted = pasted_text::parse(&command.access_token, "access_token")?;
         let options = command.options;
@@ -90,7 +93,7 @@ impl Vault {
         ];
         let connection = command.connection.map(|id| id.to_string()).unwrap_or_default();
         let version = command.if_version.map_or(0, TokenVersion::get).to_be_bytes();
-        let parts: [&[u8]; 6] = [
+        let mut parts: Vec<&[u8]> = vec![
             command.workspace.as_str().as_bytes(),
             command.provider.as_str().as_bytes(),
             connection.as_bytes(),
@@ -98,6 +101,8 @@ impl Vault {
             &flags,
             &version,
         ];
+        let link = caller.link.as_ref().map(|link| link.id.clone());
+        parts.extend(link.as_ref().map(|link| link.as_str().as_bytes()));
         let equal = self.equal("StoreToken", &parts);
         // A validation stores nothing, so it may be repeated.
         let id = command.request_id.as_ref().filter(|_| !command.validate_only);
@@ -105,7 +110,7 @@ impl Vault {
         let line = command.connection.map(|id| self.work.line(Turn::Intake, id));
         let vault = Arc::clone(self);
         let work = async |claim| {
-            let store = |claim| async move { vault.store_pasted(&command, pasted, claim).await };
+            let store = |claim| async move { vault.store_pasted(&command, pasted, link, claim).await };
             let outcome = |intake: &Intake| {
                 let stored = intake.outcome != IntakeOutcome::ValidatedOnly;
                 let connection = intake.token.connection.id;
@@ -160,6 +165,7 @@ impl Vault {
         self: &Arc<Self>,
         command: &StoreToken,
         pasted: Secret,
+        link: Option<ConnectLinkId>,
         claim: RequestClaim,
     ) -> Result<Intake, VaultError> {
         // It may have waited for its turn meanwhile.
@@ -178,6 +184,7 @@ impl Vault {
             if_version: command.if_version,
             options,
             settles: Settles::Request(claim),
+            link,
         };
         let taken = self.take_in(&*provider, pasted, &destination).await?;
         self.try_out(taken, options).await

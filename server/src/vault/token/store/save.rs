@@ -5,12 +5,15 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::accept::{Accepted, IntakeOptions};
+use crate::crypto::MacKey;
 use crate::model::{
-    AccountChange, AuthorizationId, Cause, Connection, ConnectionId, Incarnation, Observations, Policy,
-    ProviderId, Schedule, SecretId, Standing, Timestamp, TokenVersion, Unread, WorkspaceId,
+    AccountChange, AuthorizationId, Cause, ConnectLinkId, Connection, ConnectionId, Incarnation,
+    Observations, Policy, ProviderId, Schedule, SecretId, Standing, Timestamp, TokenVersion, Unread,
+    WorkspaceId,
 };
 use crate::provider::Inspected;
 use crate::store::{Abort, ExchangedToken, Needs, Tx};
+use crate::vault::access::connect_links::spend;
 use crate::vault::error::{FieldViolation, VaultError};
 use crate::vault::once::idempotency::RequestClaim;
 use crate::vault::state::Vault;
@@ -47,6 +50,8 @@ pub(in crate::vault) struct Destination {
     pub(in crate::vault) if_version: Option<TokenVersion>,
     pub(in crate::vault) options: IntakeOptions,
     pub(in crate::vault) settles: Settles,
+    /// The connect link with which the person brought the token.
+    pub(in crate::vault) link: Option<ConnectLinkId>,
 }
 
 /// What has its outcome written in the transaction that saves a token.
@@ -120,6 +125,8 @@ impl Vault {
             if_version: destination.if_version,
             options: destination.options,
             settles: destination.settles.clone(),
+            link: destination.link.clone(),
+            authorization: self.keys.authorization.clone(),
             accepted,
             keys,
             policy: self.policy(),
@@ -145,6 +152,8 @@ struct Saving {
     if_version: Option<TokenVersion>,
     options: IntakeOptions,
     settles: Settles,
+    link: Option<ConnectLinkId>,
+    authorization: MacKey,
     accepted: Arc<Accepted>,
     keys: Arc<WorkspaceKeys>,
     policy: Arc<Policy>,
@@ -206,11 +215,13 @@ impl Saving {
             }
         };
         match &held {
-            None => change::connect(tx, &mut connection, self.now, &self.policy).await?,
+            None => {
+                change::connect(tx, &mut connection, self.link.as_ref(), self.now, &self.policy).await?;
+            }
             Some(held) => {
                 let nothing = AccountChange::default();
-                change::apply(tx, held, &mut connection, Cause::Person, nothing, self.now, &self.policy)
-                    .await?;
+                let cause = Cause::Person(self.link.as_ref());
+                change::apply(tx, held, &mut connection, cause, nothing, self.now, &self.policy).await?;
             }
         }
         if new_secret {
@@ -224,6 +235,9 @@ impl Saving {
                 ends_at: exchanged.ends_at,
             };
             tx.remember_exchanged(&self.workspace, exchanged).await?;
+        }
+        if let Some(link) = &self.link {
+            spend(tx, &self.authorization, link, connection.id, self.now).await?;
         }
         self.settles.finish(tx, &StoredBefore { connection: connection.id, outcome }).await?;
         Ok((connection, outcome))

@@ -8,8 +8,8 @@ use token_vault::audit::{AuditConfig, SinkConfig, SyncMode};
 use token_vault::model::{Cron, Event, Policy, RenewalPolicy, Secret};
 use token_vault::provider::{GUIDE, Meta, MetaConfig, Provider, Providers};
 use token_vault::vault::{
-    CallerPolicy, Origin, StartWait, Timetable, Vault, VaultConfig, WatchEvents, WatchItem, WatchLimits,
-    WatchStart,
+    CallerPolicy, LinkConfig, Origin, StartWait, Timetable, Vault, VaultConfig, WatchEvents, WatchItem,
+    WatchLimits, WatchStart,
 };
 use token_vault_tests::eventually_async;
 use tokio::runtime::Runtime;
@@ -94,6 +94,7 @@ impl World {
                 overdue_after: Duration::from_secs(900),
                 sweep_concurrency: 8,
             },
+            links: LinkConfig::default(),
             callers: CallerPolicy {
                 certificates: Vec::new(),
                 oidc: None,

@@ -58,7 +58,7 @@ fn a_new_token_settles_all_but_what_it_still_lacks() {
     announced.ad_accounts_changed(&before, lost, NOW, &policy);
     let mut after = before.clone();
     after.version = before.version.next();
-    announced.changed(&before, &after, Cause::Person, NOW, &policy);
+    announced.changed(&before, &after, Cause::Person(None), NOW, &policy);
     let open: Vec<_> = announced.open().map(|incident| (incident.key.kind, incident.key.version)).collect();
     assert_eq!(open, [(EventKind::ScopesChanged, 2), (EventKind::AdAccountsChanged, 2)]);
     let kinds: Vec<_> = announced.into_drafts().into_iter().map(|draft| draft.word.kind).collect();

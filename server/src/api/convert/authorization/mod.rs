@@ -1,10 +1,14 @@
 //! Converts the requests and responses of authorizations.
 
+mod links;
+
 use token_vault_proto::v1 as pb;
 use url::Url;
 
-use super::fields::Fields;
-use super::time::instant;
+pub(in crate::api) use links::RevokeConnectLink;
+
+use crate::api::convert::fields::Fields;
+use crate::api::convert::time::instant;
 use crate::model::{ProviderId, Secret};
 use crate::provider::is_loopback;
 use crate::vault::{Authorization, BeginAuthorization, CompleteAuthorization, IntakeOptions, VaultError};

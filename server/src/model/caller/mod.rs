@@ -1,9 +1,14 @@
 //! The caller: an authenticated principal, with its role and the workspaces in which it may act.
 
+mod connect_link;
+
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 
-use super::{ApiKeyId, BadValue, Timestamp, WorkspaceId};
+pub use connect_link::{ConnectLink, ConnectLinkState};
+
+use super::{ApiKeyId, BadValue, Connection, Timestamp, WorkspaceId};
 
 /// What a caller does here. The permission table (`api/access.rs`) says what each role may do.
 #[derive(
@@ -30,6 +35,8 @@ pub enum Role {
     Viewer,
     /// May do everything.
     Admin,
+    /// Acts for the connect link that it presents: the portal.
+    Portal,
 }
 
 impl Role {
@@ -186,9 +193,23 @@ pub struct Principal {
     pub credential: Credential,
     pub role: Role,
     pub workspaces: WorkspaceSet,
+    /// The connect link that it acts for. It then reaches nothing that the link does not.
+    pub link: Option<Arc<ConnectLink>>,
 }
 
 impl Principal {
+    /// Whether it may act on a connection.
+    pub fn reaches(&self, connection: &Connection) -> bool {
+        let linked = |link: &Arc<ConnectLink>| link.reaches(&connection.provider, connection.id);
+        self.workspaces.contains(&connection.workspace) && self.link.as_ref().is_none_or(linked)
+    }
+
+    /// The same caller, acting for a link.
+    pub fn acting_for(&self, link: ConnectLink) -> Self {
+        let workspaces = WorkspaceSet::Named(BTreeSet::from([link.workspace.clone()]));
+        Self { workspaces, link: Some(Arc::new(link)), ..self.clone() }
+    }
+
     /// Whether it may act in every workspace. Only such callers may see or change what belongs to no workspace or to
     /// all of them.
     pub fn reaches_all_workspaces(&self) -> bool {

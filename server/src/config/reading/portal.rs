@@ -1,0 +1,80 @@
+//! Section `portal`: what the vault needs to make connect links, and what the portal needs to serve them.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use url::Url;
+
+use crate::config::defaults::{
+    PORTAL_API_KEY_FILE, PORTAL_BEHIND_PROXY, PORTAL_CERT_FILE, PORTAL_COLOR, PORTAL_FRAME_ANCESTORS,
+    PORTAL_KEY_FILE, PORTAL_LISTEN, PORTAL_LOGO_FILE, PORTAL_NAME, PORTAL_URL, PORTAL_VAULT_CA_FILE,
+    PORTAL_VAULT_URL, RETURN_URLS,
+};
+use crate::config::reader::Reader;
+use crate::vault::LinkConfig;
+
+/// Section `portal`.
+#[expect(dead_code, reason = "the vault checks all of it, and needs only where links lead")]
+#[derive(Debug)]
+pub struct Portal {
+    /// What the vault needs of it.
+    pub links: LinkConfig,
+    pub listen: SocketAddr,
+    pub vault_url: Url,
+    pub vault_ca_file: Option<PathBuf>,
+    /// The portal needs it; the vault does not.
+    pub api_key_file: Option<PathBuf>,
+    /// The files of certificate and key; `None`: without TLS.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    pub behind_proxy: bool,
+    /// Origins.
+    pub frame_ancestors: Vec<String>,
+    pub name: String,
+    pub logo_file: Option<PathBuf>,
+    pub color: String,
+}
+
+pub(in crate::config) fn read(reader: &mut Reader) -> Portal {
+    let portal = reader.find(&PORTAL_URL);
+    if portal.as_ref().is_some_and(|url: &Url| url.path() != "/") {
+        reader.mistake(PORTAL_URL.name, "must have no path: the portal needs a host of its own");
+    }
+    let tls = match (reader.find(&PORTAL_CERT_FILE), reader.find(&PORTAL_KEY_FILE)) {
+        (Some(cert), Some(key)) => Some((cert, key)),
+        (None, None) => None,
+        (Some(_), None) => {
+            reader.mistake(PORTAL_KEY_FILE.name, format!("must be set, since {} is", PORTAL_CERT_FILE.name));
+            None
+        }
+        (None, Some(_)) => {
+            reader.mistake(PORTAL_CERT_FILE.name, format!("must be set, since {} is", PORTAL_KEY_FILE.name));
+            None
+        }
+    };
+    let listen = reader.get(&PORTAL_LISTEN);
+    let behind_proxy = reader.flag(&PORTAL_BEHIND_PROXY);
+    if tls.is_none() && !behind_proxy && !listen.ip().is_loopback() {
+        reader.mistake(
+            PORTAL_LISTEN.name,
+            format!(
+                "would send links and tokens in the clear: set {} and {}, or bind loopback (127.0.0.1 or [::1]); \
+                 where a proxy in front encrypts, set {} = true",
+                PORTAL_CERT_FILE.name, PORTAL_KEY_FILE.name, PORTAL_BEHIND_PROXY.name
+            ),
+        );
+    }
+    let frame_ancestors = reader.list(&PORTAL_FRAME_ANCESTORS);
+    Portal {
+        links: LinkConfig { portal, return_urls: reader.list(&RETURN_URLS) },
+        listen,
+        vault_url: reader.get(&PORTAL_VAULT_URL),
+        vault_ca_file: reader.find(&PORTAL_VAULT_CA_FILE),
+        api_key_file: reader.find(&PORTAL_API_KEY_FILE),
+        tls,
+        behind_proxy,
+        frame_ancestors: frame_ancestors.iter().map(|url| url.origin().ascii_serialization()).collect(),
+        name: reader.get(&PORTAL_NAME),
+        logo_file: reader.find(&PORTAL_LOGO_FILE),
+        color: reader.get(&PORTAL_COLOR),
+    }
+}
