@@ -26,6 +26,8 @@ pub struct Vault {
     key: Option<MetadataValue<Ascii>>,
     deadline: Duration,
     max_retries: u32,
+    /// The token of the connect link for which the calls are made.
+    link: Option<MetadataValue<Ascii>>,
 }
 
 /// Defines one method per RPC. `changes` gives the request an id, so that it can be repeated safely.
@@ -62,7 +64,13 @@ impl Vault {
         deadline: Duration,
         max_retries: u32,
     ) -> Self {
-        Self { channel, key, deadline, max_retries }
+        Self { channel, key, deadline, max_retries, link: None }
+    }
+
+    /// The same connection, whose calls are made for a connect link.
+    pub(crate) fn with_link(mut self, link: MetadataValue<Ascii>) -> Self {
+        self.link = Some(link);
+        self
     }
 
     /// Fetches the secret of a connection, for use now.
@@ -134,6 +142,18 @@ impl Vault {
     rpcs! { TokenVaultClient:
         /// Stores a pasted token.
         store_token(StoreTokenRequest) -> StoreTokenResponse changes;
+        /// Begins an authorization: returns the address of the provider's consent dialog, for the person's browser.
+        begin_authorization(BeginAuthorizationRequest) -> BeginAuthorizationResponse changes;
+        /// Completes an authorization with what the provider sent back through the browser. It is safe to repeat with
+        /// the same callback.
+        complete_authorization(CompleteAuthorizationRequest) -> CompleteAuthorizationResponse;
+        /// Creates a link with which a person connects an account in the portal. When the response is lost and the call
+        /// is repeated, the URL is missing from the second response: create another link.
+        create_connect_link(CreateConnectLinkRequest) -> CreateConnectLinkResponse changes;
+        /// Returns a page of connect links, the newest first.
+        list_connect_links(ListConnectLinksRequest) -> ListConnectLinksResponse;
+        /// Ends a connect link at once.
+        revoke_connect_link(RevokeConnectLinkRequest) -> RevokeConnectLinkResponse changes;
         /// Exchanges a token for one that lasts longer.
         exchange_token(ExchangeTokenRequest) -> ExchangeTokenResponse changes;
         /// Asks the provider about a token.
@@ -142,6 +162,8 @@ impl Vault {
         get_token(GetTokenRequest) -> GetTokenResponse;
         /// Returns a page of tokens' metadata.
         list_tokens(ListTokensRequest) -> ListTokensResponse;
+        /// Returns a page of the ad accounts that a token reaches, or once reached.
+        list_ad_accounts(ListAdAccountsRequest) -> ListAdAccountsResponse;
         /// Reports that the provider refused a token.
         report_token_error(ReportTokenErrorRequest) -> ReportTokenErrorResponse;
         /// Ends a connection.
@@ -175,6 +197,15 @@ impl Vault {
         get_vault_status(GetVaultStatusRequest) -> GetVaultStatusResponse;
     }
 
+    pub(crate) async fn open_connect_link(&self) -> Result<v1::OpenConnectLinkResponse, Error> {
+        self.call(v1::OpenConnectLinkRequest {}, |request| {
+            let mut client =
+                TokenVaultClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_RESPONSE);
+            async move { client.open_connect_link(request).await }
+        })
+        .await
+    }
+
     /// Opens one watch, which lasts until it breaks. `patience` bounds the wait for the vault's first message.
     pub(crate) async fn open_watch(
         &self,
@@ -191,10 +222,13 @@ impl Vault {
         }
     }
 
-    fn authorized<Q>(&self, message: Q) -> Request<Q> {
+    pub(crate) fn authorized<Q>(&self, message: Q) -> Request<Q> {
         let mut request = Request::new(message);
         if let Some(key) = &self.key {
             request.metadata_mut().insert("authorization", key.clone());
+        }
+        if let Some(link) = &self.link {
+            request.metadata_mut().insert("connect-link", link.clone());
         }
         request
     }
