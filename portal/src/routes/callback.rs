@@ -1,0 +1,93 @@
+//! Where the provider sends the browser back to.
+
+use std::sync::Arc;
+
+use axum::extract::{RawQuery, State};
+use axum::response::{IntoResponse, Response};
+use http::header::LOCATION;
+use http::{HeaderMap, StatusCode};
+use token_vault_client::v1::{CompleteAuthorizationRequest, ErrorReason};
+use url::form_urlencoded;
+use zeroize::Zeroizing;
+
+use super::Portal;
+use super::changes::flow_of;
+use super::visit::{CHANGE, Target, reason_of};
+use crate::failure::{self, Failure};
+use crate::notice::Notice;
+use crate::outcome::Outcome;
+use crate::recent::Findings;
+use crate::texts;
+use crate::web::cookies;
+use crate::web::link::LinkId;
+
+/// What the vault takes. A longer query is nobody's callback.
+const LONGEST_QUERY: usize = 8192;
+
+/// Completes the authorization, and leads on to the card, so that the code and the state leave the address bar. The
+/// query goes to the vault as it came, because what it means is the provider's matter.
+pub(super) async fn complete(
+    State(portal): State<Arc<Portal>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    let query = Zeroizing::new(query.unwrap_or_default());
+    portal.complete(&query, &headers).await.unwrap_or_else(|failure| failure.page(&portal.site))
+}
+
+impl Portal {
+    async fn complete(&self, query: &str, headers: &HeaderMap) -> Result<Response, Failure> {
+        let id = self.link_of(query, headers).ok_or_else(Failure::start_again)?;
+        let visit = self.visit(id.as_str(), headers, CHANGE)?;
+        let session = visit.session.as_ref().ok_or_else(Failure::start_again)?;
+        let open = self.open(&visit).await?;
+        let target = Target::of(&open);
+        let request = CompleteAuthorizationRequest {
+            workspace_id: target.workspace_id,
+            callback_query: query.to_owned(),
+            session_binding: session.binding(),
+        };
+        let outcome = match visit.vault.complete_authorization(request).await {
+            Ok(response) => {
+                let result = response.result.unwrap_or_default();
+                let connection_id = result.token.map(|token| token.connection_id).unwrap_or_default();
+                tracing::info!(link = %visit.id, connection = connection_id, "an account was connected");
+                // The answer to a repeated callback has no checks, which must not hide those of the first.
+                if !result.checks.is_empty() {
+                    let findings = Findings { connection_id, checks: result.checks, notice: None };
+                    self.recent.remember(session, &visit.id, findings);
+                }
+                Outcome::Connected
+            }
+            // The vault takes the same callback again, so the address stays as it is, and the person loads it again.
+            Err(error) if failure::is_passing(&error) => {
+                let mut failure = self.failure(&visit, &error, &target.provider);
+                failure.notice.action = Some(texts::CALL_BACK_AGAIN.to_owned());
+                return Err(failure);
+            }
+            Err(error) if error.reason() == Some(ErrorReason::ConnectLinkNotFound) => {
+                return Err(self.failure(&visit, &error, &target.provider));
+            }
+            Err(error) => {
+                tracing::info!(link = %visit.id, reason = reason_of(&error), "an authorization failed");
+                let notice = Notice::of(&error, &texts::provider(&target.provider));
+                let findings = Findings { notice: Some(notice), ..Findings::default() };
+                self.recent.remember(session, &visit.id, findings);
+                Outcome::of(&error)
+            }
+        };
+        let to = format!("/card/{}?{}", visit.id, outcome.query());
+        Ok((StatusCode::SEE_OTHER, [(LOCATION, to)]).into_response())
+    }
+
+    /// The link whose authorization this is. The cookie is kept, because a callback may come twice, and the vault gives
+    /// the second one the answer of the first.
+    fn link_of(&self, query: &str, headers: &HeaderMap) -> Option<LinkId> {
+        if query.len() > LONGEST_QUERY {
+            return None;
+        }
+        let mut pairs = form_urlencoded::parse(query.as_bytes());
+        let (_, state) = pairs.find(|(name, value)| name == "state" && !value.is_empty())?;
+        LinkId::parse(cookies::get(headers, &self.jar.flow_name(&flow_of(&state)))?)
+    }
+}

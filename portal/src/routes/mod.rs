@@ -1,0 +1,128 @@
+//! What the portal answers to which address.
+
+mod assets;
+mod callback;
+mod card;
+mod changes;
+mod entry;
+#[cfg(test)]
+mod tests;
+mod visit;
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::{get, post};
+use http::StatusCode;
+use http::header::SET_COOKIE;
+use token_vault_client::Vault;
+
+use crate::config::{ConfigError, Limits, PortalConfig, Site};
+use crate::failure::Failure;
+use crate::listener::Peer;
+use crate::recent::Recent;
+use crate::texts;
+use crate::web::cookies::CookieJar;
+use crate::web::headers::{Embeddable, SecurityHeaders};
+use crate::web::limits::{Buckets, client};
+use crate::web::link::LinkId;
+
+/// What all requests share.
+pub(crate) struct Portal {
+    site: Site,
+    vault: Vault,
+    jar: CookieJar,
+    headers: SecurityHeaders,
+    stylesheet: String,
+    recent: Recent,
+    addresses: Buckets<std::net::IpAddr>,
+    links: Buckets<LinkId>,
+    trusted_proxy: bool,
+    limits: Limits,
+}
+
+impl Portal {
+    pub(crate) fn new(config: PortalConfig) -> Result<Self, ConfigError> {
+        let site = Site::new(&config)?;
+        Ok(Self {
+            jar: CookieJar::new(site.secure),
+            headers: SecurityHeaders::new(&site)?,
+            stylesheet: assets::stylesheet(site.accent.as_ref()),
+            recent: Recent::new(),
+            addresses: Buckets::new(config.limits.requests_per_minute_and_address),
+            links: Buckets::new(config.limits.calls_per_minute_and_link),
+            trusted_proxy: config.trusted_proxy,
+            limits: config.limits,
+            vault: config.vault,
+            site,
+        })
+    }
+}
+
+pub(crate) fn all(portal: Arc<Portal>) -> Router {
+    Router::new()
+        .route("/l/{token}", get(entry::enter))
+        .route("/card/{id}", get(card::show))
+        .route("/card/{id}/embed", get(card::embed))
+        .route("/card/{id}/connect", post(changes::connect))
+        .route("/card/{id}/paste", post(changes::paste))
+        .route("/card/{id}/validate", post(changes::validate))
+        .route("/callbacks/{provider}", get(callback::complete))
+        .route("/assets/portal.css", get(assets::css))
+        .route("/assets/time.js", get(assets::script))
+        .route("/assets/logo", get(assets::logo))
+        .route("/favicon.ico", get(assets::no_icon))
+        .route("/robots.txt", get(assets::robots))
+        .route("/healthz", get(assets::alive))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(Arc::clone(&portal), around))
+        .with_state(portal)
+}
+
+/// Bounds each request, and gives each answer its headers.
+async fn around(State(portal): State<Arc<Portal>>, request: Request, next: Next) -> Response {
+    let mut response = match portal.admit(&request) {
+        Ok(()) => match tokio::time::timeout(portal.limits.answer_timeout, next.run(request)).await {
+            Ok(response) => response,
+            Err(_) => Failure::new(StatusCode::SERVICE_UNAVAILABLE, texts::too_late()).page(&portal.site),
+        },
+        Err(failure) => failure.page(&portal.site),
+    };
+    let embeddable = response.extensions().get::<Embeddable>().is_some();
+    portal.headers.put(response.headers_mut(), embeddable);
+    response
+}
+
+impl Portal {
+    fn admit(&self, request: &Request) -> Result<(), Failure> {
+        // An orchestrator asks often, and must not be refused because of others behind the same proxy.
+        if request.uri().path() == "/healthz" {
+            return Ok(());
+        }
+        let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+        let address = client(peer, request.headers(), self.trusted_proxy);
+        self.addresses.take(address, NonZeroU32::MIN).map_err(|wait| {
+            tracing::debug!(%address, "an address sends too many requests");
+            Failure::too_many(wait)
+        })
+    }
+}
+
+fn set_cookies(response: &mut Response, cookies: impl IntoIterator<Item = Option<http::HeaderValue>>) {
+    for cookie in cookies.into_iter().flatten() {
+        response.headers_mut().append(SET_COOKIE, cookie);
+    }
+}
+
+async fn not_found(State(portal): State<Arc<Portal>>) -> Response {
+    Failure::new(StatusCode::NOT_FOUND, texts::not_found()).page(&portal.site)
+}
+
+async fn method_not_allowed(State(portal): State<Arc<Portal>>) -> Response {
+    Failure::new(StatusCode::METHOD_NOT_ALLOWED, texts::method_not_allowed()).page(&portal.site)
+}
