@@ -7,7 +7,7 @@ use std::path::Path;
 use token_vault_tests::files_below;
 
 /// The folders with our source.
-const SOURCE: [&str; 6] = ["client", "fuzz/src", "proto/src", "sandbox", "server", "tests"];
+const SOURCE: [&str; 7] = ["client", "fuzz/src", "portal", "proto/src", "sandbox", "server", "tests"];
 const LINES: usize = 450;
 const NAMES: usize = 14;
 

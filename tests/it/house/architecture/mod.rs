@@ -68,10 +68,12 @@ const CRATES: [(&str, &[&str]); 29] = [
 ];
 
 /// Each crate of the workspace by its folder, and the crates of ours that it may depend on.
-const MANIFESTS: [(&str, &[&str]); 6] = [
+const MANIFESTS: [(&str, &[&str]); 7] = [
     ("proto", &[]),
     ("sandbox", &[]),
     ("client", &["token-vault-proto"]),
+    // Whoever attacks the portal finds neither a database nor a key of the vault.
+    ("portal", &["token-vault-client"]),
     ("server", &["token-vault-client", "token-vault-proto", "token-vault-sandbox"]),
     // The tests use the server itself only for histories, which need its clock and direct access to two replicas.
     ("tests", &["token-vault", "token-vault-proto", "token-vault-sandbox"]),
