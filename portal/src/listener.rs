@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -30,6 +30,8 @@ use crate::tls::Tls;
 
 /// The pause after a failed accept. Without file descriptors, an immediate retry would only burn CPU.
 const PAUSE: Duration = Duration::from_millis(50);
+/// How often the log repeats that there are too many connections.
+const WARN_EVERY: Duration = Duration::from_secs(10);
 /// The head of a request. The address of a callback has up to 8 KiB, and the cookies take some more.
 const LARGEST_HEAD: usize = 32 * 1024;
 
@@ -78,6 +80,7 @@ pub async fn serve(
     let reloading = tls.map(|tls| tokio::spawn(tls.reload_until(stop.clone())));
     let (tasks, cut_off) = (TaskTracker::new(), CancellationToken::new());
     let _cut_off = cut_off.clone().drop_guard();
+    let mut warned_at = None::<Instant>;
     let room = Arc::new(Semaphore::new(limits.max_connections));
     loop {
         let accepted = tokio::select! {
@@ -93,7 +96,13 @@ pub async fn serve(
             }
         };
         let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
-            tracing::debug!(limit = limits.max_connections, "too many connections: a new one is closed");
+            if warned_at.is_none_or(|at| at.elapsed() > WARN_EVERY) {
+                tracing::warn!(
+                    limit = limits.max_connections,
+                    "the limit of connections is reached: new ones are closed"
+                );
+                warned_at = Some(Instant::now());
+            }
             continue;
         };
         let (host, cut_off) = (Arc::clone(&host), cut_off.clone());
@@ -173,3 +182,6 @@ impl Host {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! What a page tells at its top: what happened, who can help, and what to do.
 
-use token_vault_client::v1::{ErrorReason, Fixer, RefusalReason};
+use token_vault_client::v1::{Check, ErrorReason, Fixer, RefusalReason, check};
 use token_vault_client::{Error, ErrorKind};
 
 use crate::texts;
@@ -71,6 +71,15 @@ impl Notice {
         }
         notice
     }
+}
+
+/// An account was connected. The checks may have found that it does not do its work yet.
+pub(crate) fn connected(provider: &str, checks: &[Check]) -> Notice {
+    if any_failed(checks) { texts::connected_with_problems(provider) } else { texts::connected(provider) }
+}
+
+pub(crate) fn any_failed(checks: &[Check]) -> bool {
+    checks.iter().any(|check| check.result() == check::Result::Fail)
 }
 
 /// The address, if it is one that a page may link to. `javascript:` is not.

@@ -248,6 +248,10 @@ pub(crate) const fn tone(tone: Tone) -> &'static str {
 pub(crate) fn connected(provider: &str) -> Notice {
     Notice::new(Tone::Good, format!("{provider} is connected"), "You can close this page.")
 }
+pub(crate) fn connected_with_problems(provider: &str) -> Notice {
+    let text = "It is stored, but something does not work yet. The results below say what, and who can help.";
+    Notice::new(Tone::Neutral, format!("{provider} is connected, with a problem"), text)
+}
 pub(crate) fn checked() -> Notice {
     Notice::new(Tone::Good, "Checked just now", "The results are below.")
 }

@@ -56,7 +56,7 @@ impl Tls {
         }
     }
 
-    fn reload(&self) -> Result<(), PortalError> {
+    pub(crate) fn reload(&self) -> Result<(), PortalError> {
         let content = read(&self.files)?;
         {
             let seen = self.seen.read();

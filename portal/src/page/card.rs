@@ -6,7 +6,7 @@ use url::Url;
 
 use super::{Refresh, connection, layout, parts};
 use crate::config::Site;
-use crate::notice::Notice;
+use crate::notice::{Notice, any_failed};
 use crate::outcome::Outcome;
 use crate::texts;
 use crate::web::link::LinkId;
@@ -105,7 +105,9 @@ impl<'a> Card<'a> {
 
     pub(crate) fn page(&self) -> Markup {
         let title = texts::card_title(&self.provider, workspace(self.open));
-        let refresh = self.back.as_ref().filter(|back| back.automatic);
+        // Whoever has to read about a failed check, which stands only here, should have the time.
+        let leaves = !any_failed(self.checks);
+        let refresh = self.back.as_ref().filter(|back| back.automatic && leaves);
         let refresh = refresh.map(|back| Refresh { seconds: CONTINUE_AFTER, url: back.url.clone() });
         // The title is the first thing that a screen reader says of a new page.
         let page_title = match &self.notice {
@@ -115,7 +117,7 @@ impl<'a> Card<'a> {
         let main = html! {
             h1 { (title) }
             @if let Some(notice) = &self.notice { (parts::notice(notice, &self.provider, &self.site.name)) }
-            @if let Some(back) = &self.back { (way_back(back)) }
+            @if let Some(back) = &self.back { (way_back(back, leaves)) }
             @if !self.checks.is_empty() {
                 (parts::checks(&self.checks_title(), self.checks, self.can_connect(), &self.provider, &self.site.name))
             }
@@ -187,13 +189,13 @@ impl<'a> Card<'a> {
     }
 }
 
-fn way_back(back: &Back) -> Markup {
+fn way_back(back: &Back, leaves: bool) -> Markup {
     html! {
         div.back {
             a.button.primary[back.automatic] href=(back.url) rel="noreferrer" {
                 @if back.automatic { (texts::continue_to(&back.host)) } @else { (texts::back_to(&back.host)) }
             }
-            @if back.automatic { p { (texts::CONTINUE_SOON) } }
+            @if back.automatic && leaves { p { (texts::CONTINUE_SOON) } }
         }
     }
 }

@@ -15,8 +15,8 @@ pub(super) fn section(card: &Card<'_>, connection: &ConnectionCard) -> Markup {
     let fallback = Token::default();
     let token = connection.token.as_ref().unwrap_or(&fallback);
     html! {
-        section.connection {
-            h2 { (name(token)) }
+        section.connection aria-labelledby={ "account-" (token.connection_id) } {
+            h2 id={ "account-" (token.connection_id) } { (name(token)) }
             (facts(card, token))
             (problems(card, &token.problems))
             (scopes(token))

@@ -13,6 +13,9 @@ use crate::config::Site;
 use crate::notice::Notice;
 use crate::texts;
 
+/// The fragment of the notice on a card.
+pub(crate) const RESULT: &str = "result";
+
 /// Sends the browser on without script, which also is no redirect of a form.
 pub(crate) struct Refresh {
     seconds: u32,

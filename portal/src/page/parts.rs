@@ -15,7 +15,7 @@ pub(super) fn notice(notice: &Notice, provider: &str, brand: &str) -> Markup {
         Tone::Bad => ("bad", "alert"),
     };
     html! {
-        section class={ "notice " (class) } role=(role) aria-live="polite" tabindex="-1" autofocus {
+        section id=(super::RESULT) class={ "notice " (class) } role=(role) aria-live="polite" tabindex="-1" autofocus {
             h2 { span.tone { (texts::tone(notice.tone)) ": " } (notice.title) }
             (notice_body(notice, Some(provider), brand))
         }

@@ -16,6 +16,7 @@ use super::visit::{CHANGE, Target, reason_of};
 use crate::failure::{self, Failure};
 use crate::notice::Notice;
 use crate::outcome::Outcome;
+use crate::page;
 use crate::recent::Findings;
 use crate::texts;
 use crate::web::cookies;
@@ -47,14 +48,18 @@ impl Portal {
             callback_query: query.to_owned(),
             session_binding: session.binding(),
         };
-        let outcome = match visit.vault.complete_authorization(request).await {
+        // A browser that leaves or loads the page again drops its request. The code is sent only once, so the call goes on.
+        let vault = visit.vault.clone();
+        let completed = tokio::spawn(async move { vault.complete_authorization(request).await }).await;
+        let completed = completed.map_err(|_| Failure::new(StatusCode::BAD_GATEWAY, texts::faulty()))?;
+        let outcome = match completed {
             Ok(response) => {
                 let result = response.result.unwrap_or_default();
                 let connection_id = result.token.map(|token| token.connection_id).unwrap_or_default();
                 tracing::info!(link = %visit.id, connection = connection_id, "an account was connected");
                 // The answer to a repeated callback has no checks, which must not hide those of the first.
                 if !result.checks.is_empty() {
-                    let findings = Findings { connection_id, checks: result.checks, notice: None };
+                    let findings = Findings::new(connection_id, result.checks);
                     self.recent.remember(session, &visit.id, findings);
                 }
                 Outcome::Connected
@@ -76,7 +81,8 @@ impl Portal {
                 Outcome::of(&error)
             }
         };
-        let to = format!("/card/{}?{}", visit.id, outcome.query());
+        // Browsers keep the fragment of the callback, such as `#_=_`, unless the new address has one of its own.
+        let to = format!("/card/{}?{}#{}", visit.id, outcome.query(), page::RESULT);
         Ok((StatusCode::SEE_OTHER, [(LOCATION, to)]).into_response())
     }
 

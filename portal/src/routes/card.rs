@@ -11,7 +11,7 @@ use token_vault_client::v1::OpenConnectLinkResponse;
 use super::visit::{READ, Segment, Visit, text_of};
 use super::{Portal, set_cookies};
 use crate::failure::Failure;
-use crate::notice::Notice;
+use crate::notice::{self, Notice};
 use crate::outcome::Outcome;
 use crate::page;
 use crate::page::card::{Back, Card};
@@ -110,7 +110,10 @@ fn notice(outcome: Outcome, open: &OpenConnectLinkResponse, recent: Option<&Find
     let provider = texts::provider(page::card::provider(open));
     match outcome {
         Outcome::Connected if last_connection(open).is_empty() => None,
-        Outcome::Connected => Some(texts::connected(&provider)),
+        Outcome::Connected => {
+            let checks = recent.map(|recent| recent.checks.as_slice()).unwrap_or_default();
+            Some(notice::connected(&provider, checks))
+        }
         Outcome::Declined => {
             Some(texts::trouble(Some(token_vault_client::v1::ErrorReason::AuthorizationDeclined), &provider))
         }

@@ -17,7 +17,7 @@ use super::card::last_connection;
 use super::visit::{CHANGE, Segment, Target, Visit, text_of};
 use super::{Portal, set_cookies};
 use crate::failure::Failure;
-use crate::notice::Notice;
+use crate::notice::{self, Notice};
 use crate::outcome::Outcome;
 use crate::page;
 use crate::page::card::{Back, Card, is_open};
@@ -120,7 +120,15 @@ impl Portal {
         tracing::info!(link = %visit.id, "an authorization began");
         let provider = texts::provider(&target.provider);
         let mut response = page::leaving(&self.site, &provider, address.as_str()).into_response();
-        set_cookies(&mut response, [self.jar.set_flow(&flow_of(&begun.state), &visit.id)]);
+        // The cookies must live as long as the dialog takes, so their time begins anew.
+        set_cookies(
+            &mut response,
+            [
+                self.jar.set_flow(&flow_of(&begun.state), &visit.id),
+                self.jar.set_link(&visit.id, visit.token.expose()),
+                self.jar.set_session(session),
+            ],
+        );
         Ok(response)
     }
 
@@ -148,7 +156,8 @@ impl Portal {
         let checked = result.token.map(|token| token.connection_id).unwrap_or_default();
         tracing::info!(link = %visit.id, connection = checked, "a pasted token was stored");
         let open = self.open(&visit).await?;
-        let answer = Answer { checks: result.checks, checked, ..Answer::done(texts::connected(&provider)) };
+        let done = Answer::done(notice::connected(&provider, &result.checks));
+        let answer = Answer { checks: result.checks, checked, ..done };
         Ok(self.card_after(&visit, &open, Answer { outcome: Some(Outcome::Connected), ..answer }))
     }
 

@@ -5,7 +5,8 @@ use std::num::NonZeroU32;
 use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
 use http::HeaderMap;
-use token_vault_client::v1::{ErrorReason, OpenConnectLinkResponse};
+use token_vault_client::v1::connect_link::State;
+use token_vault_client::v1::{ConnectLink, ErrorReason, OpenConnectLinkResponse};
 use token_vault_client::{Error, LinkedVault};
 
 use super::Portal;
@@ -30,6 +31,7 @@ pub(super) fn text_of(segment: Segment) -> String {
 
 pub(super) struct Visit {
     pub(super) id: LinkId,
+    pub(super) token: LinkToken,
     pub(super) vault: LinkedVault,
     pub(super) session: Option<Session>,
 }
@@ -45,17 +47,20 @@ impl Portal {
             Failure::too_many(wait)
         })?;
         let vault = self.vault.for_link(token.expose()).map_err(|_| Failure::link_is_over())?;
-        Ok(Visit { id, vault, session: Session::of(headers, self.jar) })
+        Ok(Visit { id, token, vault, session: Session::of(headers, self.jar) })
     }
 
     /// Asks the vault what is behind the link.
     pub(super) async fn open(&self, visit: &Visit) -> Result<OpenConnectLinkResponse, Failure> {
         let opened = visit.vault.open_connect_link().await;
         let open = opened.map_err(|error| self.failure(visit, &error, ""))?;
-        if open.link.is_some() {
-            Ok(open)
-        } else {
-            Err(Failure::new(http::StatusCode::BAD_GATEWAY, texts::faulty()))
+        match open.link.as_ref().map(ConnectLink::state) {
+            Some(State::Open | State::Used) => Ok(open),
+            Some(State::Expired | State::Revoked) => Err(Failure::link_is_over()),
+            Some(State::Unspecified) | None => {
+                tracing::warn!(link = %visit.id, "the vault described a link in a way that is not known");
+                Err(Failure::new(http::StatusCode::BAD_GATEWAY, texts::faulty()))
+            }
         }
     }
 
@@ -64,8 +69,9 @@ impl Portal {
         let (reason, call_id) = (reason_of(error), error.call_id());
         let mut failure = Failure::of(error, &texts::provider(provider));
         if failure.status.is_server_error() {
-            // The message may quote what was sent, which the reason does not.
-            tracing::warn!(link = %visit.id, reason, code = ?error.code(), call_id, "the vault did not do it");
+            // A message of the vault may quote what was sent. Without a reason, it is the transport's.
+            let cause = error.reason_name().is_empty().then(|| error.message());
+            tracing::warn!(link = %visit.id, reason, code = ?error.code(), cause, call_id, "the vault did not do it");
         } else {
             tracing::info!(link = %visit.id, reason, call_id, "the vault refused");
         }
