@@ -5,7 +5,7 @@ for (const element of document.querySelectorAll("time[datetime]")) {
     element.title = element.textContent;
     element.textContent = new Intl.DateTimeFormat(document.documentElement.lang, {
       day: "numeric", month: "long", year: "numeric",
-      hour: "2-digit", minute: "2-digit", timeZoneName: "short",
+      hour: "2-digit", minute: "2-digit", hourCycle: "h23", timeZoneName: "short",
     }).format(moment);
   }
 }

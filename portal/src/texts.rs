@@ -17,9 +17,9 @@ pub(crate) fn card_title(provider: &str, workspace: &str) -> String {
 pub(crate) fn page_title(title: &str, brand: &str) -> String {
     format!("{title} · {brand}")
 }
-pub(crate) fn intro(provider: &str, workspace: &str) -> String {
+pub(crate) fn intro(provider: &str, workspace: &str, brand: &str) -> String {
     format!(
-        "Whoever works with {workspace} reads your ads at {provider} through this connection. You can end it at any time \
+        "Through this connection, {brand} works with your ads at {provider} for {workspace}. You can end it at any time \
          in the settings of your {provider} account."
     )
 }
@@ -32,6 +32,7 @@ pub(crate) fn no_connection(provider: &str) -> String {
 pub(crate) fn connect(provider: &str) -> String {
     format!("Connect {provider}")
 }
+pub(crate) const ANOTHER: &str = "Another account";
 pub(crate) fn connect_another(provider: &str) -> String {
     format!("Connect another {provider} account")
 }

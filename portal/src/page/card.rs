@@ -116,6 +116,13 @@ impl<'a> Card<'a> {
         };
         let main = html! {
             h1 { (title) }
+            @if self.embedded {
+                p {
+                    a.button href={ "/card/" (self.id.as_str()) } target="_blank" rel="noopener" {
+                        (texts::OPEN_CARD)
+                    }
+                }
+            }
             @if let Some(notice) = &self.notice { (parts::notice(notice, &self.provider, &self.site.name)) }
             @if let Some(back) = &self.back { (way_back(back, leaves)) }
             @if !self.checks.is_empty() {
@@ -151,6 +158,7 @@ impl<'a> Card<'a> {
                         (self.asked_for())
                     }
                 }
+                @if self.can_connect() && !none && !only_one { h2 { (texts::ANOTHER) } }
                 @if self.can_connect() && (none || !only_one) {
                     @let words = if none {
                         texts::connect(&self.provider)
@@ -163,14 +171,8 @@ impl<'a> Card<'a> {
                     (self.paste(None))
                 }
                 @if !is_open(self.open) { p.used { (texts::USED) } }
-                @if self.embedded {
-                    p {
-                        a.button href={ "/card/" (self.id.as_str()) } target="_blank" rel="noopener" {
-                            (texts::OPEN_CARD)
-                        }
-                    }
-                } @else {
-                    p.intro { (texts::intro(&self.provider, workspace(self.open))) }
+                @if !self.embedded {
+                    p.intro { (texts::intro(&self.provider, workspace(self.open), &self.site.name)) }
                 }
             }
         }

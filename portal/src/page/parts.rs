@@ -15,7 +15,7 @@ pub(super) fn notice(notice: &Notice, provider: &str, brand: &str) -> Markup {
         Tone::Bad => ("bad", "alert"),
     };
     html! {
-        section id=(super::RESULT) class={ "notice " (class) } role=(role) aria-live="polite" tabindex="-1" autofocus {
+        section id=(super::RESULT) class={ "notice " (class) } role=(role) tabindex="-1" autofocus {
             h2 { span.tone { (texts::tone(notice.tone)) ": " } (notice.title) }
             (notice_body(notice, Some(provider), brand))
         }
@@ -105,14 +105,16 @@ pub(super) fn checks(title: &str, checks: &[Check], here: bool, provider: &str, 
                     @let told = check.remedy.as_ref().unwrap_or(&fallback);
                     li class=(result_class(result)) {
                         p.head {
-                            strong { (texts::check_name(&check.name)) } " "
+                            strong { (texts::check_name(&check.name)) ": " }
                             span.result { (texts::check_result(result)) }
-                            @if let Some(rows) = rows(check) { " " span.rows { (texts::rows_read(rows)) } }
+                            @if let Some(rows) = rows(check) { ", " (texts::rows_read(rows)) }
                         }
                         @match result {
                             check::Result::Warn | check::Result::Fail => {
                                 (remedy(told, reason_of(check), here, provider, brand))
                             }
+                            // The number of rows says it already.
+                            check::Result::Pass if rows(check).is_some() => {}
                             _ => p.what { (told.message) },
                         }
                     }

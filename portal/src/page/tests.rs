@@ -284,15 +284,15 @@ async fn checks_tell_results_rows_and_remedies() {
     has(
         &page,
         &[
-            "role=\"status\" aria-live=\"polite\"",
+            "id=\"result\" class=\"notice good\" role=\"status\" tabindex=\"-1\" autofocus",
             "Does not work",
             "leave all permissions switched on",
-            "7 rows read",
+            "In order</span>, 7 rows read",
             "a new check",
             "Not checked",
         ],
     );
-    lacks(&page, &["Nothing to do.", "9 rows", "Ask somebody."]);
+    lacks(&page, &["Nothing to do.", "Read 7 rows", "9 rows", "Ask somebody."]);
 }
 
 #[tokio::test]

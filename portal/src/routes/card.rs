@@ -5,7 +5,8 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
-use http::HeaderMap;
+use http::header::LOCATION;
+use http::{HeaderMap, StatusCode};
 use token_vault_client::v1::OpenConnectLinkResponse;
 
 use super::visit::{READ, Segment, Visit, text_of};
@@ -18,6 +19,7 @@ use crate::page::card::{Back, Card};
 use crate::recent::Findings;
 use crate::texts;
 use crate::web::headers::Embeddable;
+use crate::web::link::LinkId;
 use crate::web::session::Session;
 
 /// `/card/<id>` and `/card/<id>.json`. The router can't tell them apart.
@@ -37,12 +39,20 @@ pub(super) async fn show(
     }
 }
 
+/// Leads from the address of a form to the card.
+pub(super) async fn again(State(portal): State<Arc<Portal>>, path: Segment) -> Response {
+    match LinkId::parse(&text_of(path)) {
+        Some(id) => (StatusCode::SEE_OTHER, [(LOCATION, format!("/card/{id}"))]).into_response(),
+        None => Failure::link_is_over().page(&portal.site),
+    }
+}
+
 /// The card without forms, in a frame. Buttons there would be open to clickjacking.
 pub(super) async fn embed(State(portal): State<Arc<Portal>>, path: Segment, headers: HeaderMap) -> Response {
     let path = text_of(path);
     let mut response = portal.embedded(&path, &headers).await.unwrap_or_else(|mut failure| {
         // In a frame, the usual cause is that the browser sends no cookies there.
-        if failure.status == http::StatusCode::FORBIDDEN {
+        if failure.status == StatusCode::FORBIDDEN {
             *failure.notice = texts::embed_without_cookie();
         }
         failure.page(&portal.site)

@@ -68,9 +68,10 @@ pub(crate) fn all(portal: Arc<Portal>) -> Router {
         .route("/l/{token}", get(entry::enter))
         .route("/card/{id}", get(card::show))
         .route("/card/{id}/embed", get(card::embed))
-        .route("/card/{id}/connect", post(changes::connect))
-        .route("/card/{id}/paste", post(changes::paste))
-        .route("/card/{id}/validate", post(changes::validate))
+        // The answer to a form has its address, which people load again.
+        .route("/card/{id}/connect", post(changes::connect).get(card::again))
+        .route("/card/{id}/paste", post(changes::paste).get(card::again))
+        .route("/card/{id}/validate", post(changes::validate).get(card::again))
         .route("/callbacks/{provider}", get(callback::complete))
         .route("/assets/portal.css", get(assets::css))
         .route("/assets/time.js", get(assets::script))
