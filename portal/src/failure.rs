@@ -111,3 +111,75 @@ fn status(error: &Error) -> StatusCode {
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use token_vault_client::v1::Fixer;
+    use tonic::{Code, Status};
+    use tonic_types::{ErrorDetails, StatusExt};
+
+    use super::*;
+
+    fn error(code: Code, reason: &str, facts: &[(&str, &str)]) -> Error {
+        let facts: HashMap<_, _> = facts.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let mut details = ErrorDetails::new();
+        if !reason.is_empty() {
+            details.set_error_info(reason, "tokenvault.v1", facts);
+        }
+        if code == Code::ResourceExhausted {
+            details.set_retry_info(Some(Duration::from_millis(6_500)));
+        }
+        Status::with_error_details(code, "EAAB in a message of the vault", details).into()
+    }
+
+    #[test]
+    fn each_kind_of_error_has_its_status() {
+        use StatusCode as S;
+        for (code, reason, expected, passing) in [
+            (Code::NotFound, "CONNECT_LINK_NOT_FOUND", S::NOT_FOUND, false),
+            (Code::ResourceExhausted, "RATE_LIMITED", S::TOO_MANY_REQUESTS, true),
+            (Code::ResourceExhausted, "PROVIDER_THROTTLED", S::SERVICE_UNAVAILABLE, true),
+            (Code::Unavailable, "STORAGE_UNAVAILABLE", S::SERVICE_UNAVAILABLE, true),
+            (Code::Unavailable, "", S::SERVICE_UNAVAILABLE, true),
+            (Code::DeadlineExceeded, "", S::SERVICE_UNAVAILABLE, true),
+            (Code::Aborted, "REQUEST_IN_PROGRESS", S::CONFLICT, true),
+            (Code::FailedPrecondition, "PROVIDER_MISCONFIGURED", S::BAD_GATEWAY, false),
+            (Code::FailedPrecondition, "SCOPES_MISSING", S::CONFLICT, false),
+            (Code::InvalidArgument, "TOKEN_MALFORMED", S::UNPROCESSABLE_ENTITY, false),
+            (Code::Unauthenticated, "API_KEY_INVALID", S::INTERNAL_SERVER_ERROR, false),
+            (Code::PermissionDenied, "ROLE_INSUFFICIENT", S::INTERNAL_SERVER_ERROR, false),
+            (Code::Internal, "", S::INTERNAL_SERVER_ERROR, false),
+            (Code::FailedPrecondition, "NEVER_HEARD_OF", S::CONFLICT, false),
+        ] {
+            let error = error(code, reason, &[]);
+            let failure = Failure::of(&error, "Meta");
+            assert_eq!(failure.status, expected, "{reason} {code:?}");
+            assert_eq!(is_passing(&error), passing, "{reason} {code:?}");
+            let waits = [S::SERVICE_UNAVAILABLE, S::TOO_MANY_REQUESTS].contains(&expected);
+            assert_eq!(failure.retry_after.is_some(), waits, "{reason} {code:?}");
+            assert!(!format!("{failure:?}").contains("EAAB"), "a message may quote what was sent");
+        }
+        let mut response = Response::default();
+        Failure::of(&error(Code::ResourceExhausted, "RATE_LIMITED", &[]), "Meta").mark(&mut response);
+        assert_eq!(response.headers().get(RETRY_AFTER).unwrap(), "7", "never sooner than asked");
+    }
+
+    #[test]
+    fn the_vaults_details_are_in_the_words() {
+        let notice = |reason, facts: &[_]| Notice::of(&error(Code::InvalidArgument, reason, facts), "Meta");
+        let scopes = notice("SCOPES_MISSING", &[("missing", "ads_read, ads_management")]);
+        assert_eq!(scopes.missing, ["ads_read", "ads_management"]);
+        let malformed = notice("TOKEN_MALFORMED", &[("hint", "Leave out “Bearer”.")]);
+        assert!(malformed.text.ends_with("Leave out “Bearer”."));
+        let facts = [("refusal", "CHECKPOINT"), ("fixer", "APP_ADMIN"), ("url", "https://www.facebook.com/")];
+        let refused = notice("PROVIDER_REFUSED_TOKEN", &facts);
+        assert!(refused.text.contains("security check"));
+        assert_eq!(refused.helper, Some(Fixer::AppAdmin));
+        assert_eq!(refused.url.as_deref(), Some("https://www.facebook.com/"));
+        let hostile = notice("PROVIDER_REFUSED_TOKEN", &[("refusal", "<b>"), ("url", "javascript:x")]);
+        assert_eq!(hostile.url, None);
+        assert!(hostile.text.contains("gives no reason"));
+    }
+}

@@ -85,7 +85,8 @@ impl<'a> Card<'a> {
         }
     }
 
-    /// The form for a token that the person has already. Its field never gets a value from us.
+    /// The form for a token that the person has already. Its field never gets a value from us. It has no longest length,
+    /// because browsers cut what is pasted without a word.
     pub(super) fn paste(&self, connection_id: Option<&str>) -> Markup {
         let name = connection_id.unwrap_or("new");
         let (field, help) = (format!("token-{name}"), format!("help-{name}"));
@@ -95,7 +96,7 @@ impl<'a> Card<'a> {
                 (self.form("paste", connection_id, &html! {
                     label for=(field) { (texts::PASTE_LABEL) }
                     input id=(field) name="access_token" type="password" autocomplete="off" spellcheck="false"
-                        autocapitalize="none" maxlength="4096" required aria-describedby=(help);
+                        autocapitalize="none" required aria-describedby=(help);
                     p.help id=(help) { (texts::PASTE_HELP) }
                     button type="submit" { (texts::PASTE_BUTTON) }
                 }))
@@ -130,7 +131,7 @@ impl<'a> Card<'a> {
             }
             @for connection in &self.open.connections { (connection::section(self, connection)) }
             @if self.open.left_out_connections > 0 { p { (texts::left_out(self.open.left_out_connections)) } }
-            (self.beginning())
+            @if self.has_beginning() { (self.beginning()) }
         };
         layout(self.site, &page_title, refresh.as_ref(), &main)
     }
@@ -145,7 +146,11 @@ impl<'a> Card<'a> {
         }
     }
 
-    /// The part that connects an account that is new.
+    fn has_beginning(&self) -> bool {
+        self.open.connections.is_empty() || !is_open(self.open) || !self.embedded
+    }
+
+    /// The part that connects an account that is new, and says what the connection is for.
     fn beginning(&self) -> Markup {
         let none = self.open.connections.is_empty();
         let only_one = self.open.link.as_ref().is_some_and(|link| link.connection_id.is_some());
