@@ -13,6 +13,9 @@ use crate::notice::Notice;
 use crate::page;
 use crate::texts;
 
+/// The wait where the vault does not name one.
+const WAIT: Duration = Duration::from_secs(30);
+
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) status: StatusCode,
@@ -50,9 +53,14 @@ impl Failure {
         Self { retry_after: Some(wait), ..failure }
     }
 
+    pub(crate) fn too_late() -> Self {
+        let failure = Self::new(StatusCode::SERVICE_UNAVAILABLE, texts::too_late());
+        Self { retry_after: Some(WAIT), ..failure }
+    }
+
     pub(crate) fn of(error: &Error, provider: &str) -> Self {
         let status = status(error);
-        let asked = error.retry_after().unwrap_or(Duration::from_secs(30));
+        let asked = error.retry_after().unwrap_or(WAIT);
         let waits = matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
         let mut failure = Self::new(status, Notice::of(error, provider));
         failure.retry_after = waits.then_some(asked);

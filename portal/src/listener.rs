@@ -159,7 +159,8 @@ impl Host {
         let mut serving = pin!(http.serve_connection(TokioIo::new(stream), service));
         let mut old = pin!(sleep(self.limits.max_connection_age));
         // Whoever reads slowly keeps a connection open; this ends it whatever it does.
-        let mut too_old = pin!(sleep(self.limits.max_connection_age + self.limits.answer_timeout));
+        let mut too_old =
+            pin!(sleep(self.limits.max_connection_age.saturating_add(self.limits.answer_timeout)));
         let mut ending = false;
         loop {
             tokio::select! {

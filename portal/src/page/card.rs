@@ -47,7 +47,7 @@ impl Back {
         let mut url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "https" | "http"))?;
         let host = url.host_str()?.to_owned();
         url.query_pairs_mut().append_pair("connect_result", outcome.code());
-        if !connection_id.is_empty() {
+        if outcome == Outcome::Connected && !connection_id.is_empty() {
             url.query_pairs_mut().append_pair("connection_id", connection_id);
         }
         Some(Self { url: url.into(), host, automatic: outcome == Outcome::Connected })

@@ -349,10 +349,10 @@ async fn only_the_links_own_address_leads_back() {
         &page,
         &[&expected, "Continue to app.example", "http-equiv=\"refresh\" content=\"5;url=https://app.example"],
     );
-    let back = Back::of(&open, Outcome::Declined, "");
+    let back = Back::of(&open, Outcome::Declined, CONNECTION);
     let page = render(&open, |card| card.back = back);
     has(&page, &["connect_result=declined", "Back to app.example"]);
-    lacks(&page, &["http-equiv"]);
+    lacks(&page, &["http-equiv", "connection_id="]);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::Portal;
 use super::changes::flow_of;
-use super::visit::{CHANGE, Target, reason_of};
+use super::visit::{CHANGE, Target, Visit, reason_of};
 use crate::failure::{self, Failure};
 use crate::notice::Notice;
 use crate::outcome::Outcome;
@@ -40,8 +40,16 @@ impl Portal {
     async fn complete(&self, query: &str, headers: &HeaderMap) -> Result<Response, Failure> {
         let id = self.link_of(query, headers).ok_or_else(Failure::start_again)?;
         let visit = self.visit(id.as_str(), headers, CHANGE)?;
+        match self.complete_for(&visit, query).await {
+            // The card says it as well, at an address without code and state.
+            Err(failure) if failure.status == StatusCode::NOT_FOUND => Ok(to(format!("/card/{id}#"))),
+            completed => completed,
+        }
+    }
+
+    async fn complete_for(&self, visit: &Visit, query: &str) -> Result<Response, Failure> {
         let session = visit.session.as_ref().ok_or_else(Failure::start_again)?;
-        let open = self.open(&visit).await?;
+        let open = self.open(visit).await?;
         let target = Target::of(&open);
         let request = CompleteAuthorizationRequest {
             workspace_id: target.workspace_id,
@@ -66,12 +74,12 @@ impl Portal {
             }
             // The vault takes the same callback again, so the address stays as it is, and the person loads it again.
             Err(error) if failure::is_passing(&error) => {
-                let mut failure = self.failure(&visit, &error, &target.provider);
+                let mut failure = self.failure(visit, &error, &target.provider);
                 failure.notice.action = Some(texts::CALL_BACK_AGAIN.to_owned());
                 return Err(failure);
             }
             Err(error) if error.reason() == Some(ErrorReason::ConnectLinkNotFound) => {
-                return Err(self.failure(&visit, &error, &target.provider));
+                return Err(self.failure(visit, &error, &target.provider));
             }
             Err(error) => {
                 tracing::info!(link = %visit.id, reason = reason_of(&error), "an authorization failed");
@@ -82,8 +90,7 @@ impl Portal {
             }
         };
         // Browsers keep the fragment of the callback, such as `#_=_`, unless the new address has one of its own.
-        let to = format!("/card/{}?{}#{}", visit.id, outcome.query(), page::RESULT);
-        Ok((StatusCode::SEE_OTHER, [(LOCATION, to)]).into_response())
+        Ok(to(format!("/card/{}?{}#{}", visit.id, outcome.query(), page::RESULT)))
     }
 
     /// The link whose authorization this is. The cookie is kept, because a callback may come twice, and the vault gives
@@ -96,4 +103,8 @@ impl Portal {
         let (_, state) = pairs.find(|(name, value)| name == "state" && !value.is_empty())?;
         LinkId::parse(cookies::get(headers, &self.jar.flow_name(&flow_of(&state)))?)
     }
+}
+
+fn to(address: String) -> Response {
+    (StatusCode::SEE_OTHER, [(LOCATION, address)]).into_response()
 }

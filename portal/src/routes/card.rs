@@ -78,7 +78,8 @@ impl Portal {
             card.checks = recent.as_ref().map(|recent| recent.checks.as_slice()).unwrap_or_default();
             card.checked = recent.as_ref().map(|recent| recent.connection_id.as_str()).unwrap_or_default();
             if card.notice.is_some() {
-                card.back = Back::of(&open, outcome, last_connection(&open));
+                let connection = Some(card.checked).filter(|id| !id.is_empty());
+                card.back = Back::of(&open, outcome, connection.unwrap_or_else(|| last_connection(&open)));
             }
         }
         let new = self.put_csrf(&mut card, &visit);

@@ -193,7 +193,9 @@ impl Portal {
 
     fn card_after(&self, visit: &Visit, open: &OpenConnectLinkResponse, answer: Answer) -> Response {
         let mut card = Card::new(&self.site, &visit.id, open);
-        card.back = answer.outcome.and_then(|outcome| Back::of(open, outcome, last_connection(open)));
+        let connection = Some(answer.checked.as_str()).filter(|id| !id.is_empty());
+        let connection = connection.unwrap_or_else(|| last_connection(open));
+        card.back = answer.outcome.and_then(|outcome| Back::of(open, outcome, connection));
         card.notice = Some(answer.notice);
         card.checks = &answer.checks;
         card.checked = &answer.checked;

@@ -29,7 +29,6 @@ use crate::texts;
 use crate::web::cookies::CookieJar;
 use crate::web::headers::{Embeddable, SecurityHeaders};
 use crate::web::limits::{Buckets, client};
-use crate::web::link::LinkId;
 
 /// What all requests share.
 pub(crate) struct Portal {
@@ -40,7 +39,8 @@ pub(crate) struct Portal {
     stylesheet: String,
     recent: Recent,
     addresses: Buckets<std::net::IpAddr>,
-    links: Buckets<LinkId>,
+    /// By the digests of the tokens: whoever knows only the id of a link can't use up its bucket.
+    links: Buckets<[u8; 32]>,
     trusted_proxy: bool,
     limits: Limits,
 }
@@ -90,7 +90,7 @@ async fn around(State(portal): State<Arc<Portal>>, request: Request, next: Next)
     let mut response = match portal.admit(&request) {
         Ok(()) => match tokio::time::timeout(portal.limits.answer_timeout, next.run(request)).await {
             Ok(response) => response,
-            Err(_) => Failure::new(StatusCode::SERVICE_UNAVAILABLE, texts::too_late()).page(&portal.site),
+            Err(_) => Failure::too_late().page(&portal.site),
         },
         Err(failure) => failure.page(&portal.site),
     };

@@ -306,6 +306,10 @@ async fn too_much_from_one_address_or_for_one_link_waits() {
     for expected in [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS] {
         assert_eq!(get(&routes, &format!("/card/{ID}"), &cookies(&session)).await.status, expected);
     }
+    // A token that is made up has a bucket of its own.
+    let other = cookies(&session).replace("_Abc", "_abc");
+    let answer = get(&routes, &format!("/card/{ID}"), &other).await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
 }
 
 #[tokio::test]

@@ -42,7 +42,7 @@ impl Portal {
         let id = LinkId::parse(id).ok_or_else(Failure::link_is_over)?;
         let cookie = cookies::get(headers, &self.jar.link_name(&id)).and_then(LinkToken::parse);
         let token = cookie.filter(|token| token.id == id).ok_or_else(Failure::start_again)?;
-        self.links.take(id.clone(), cost).map_err(|wait| {
+        self.links.take(token.digest(), cost).map_err(|wait| {
             tracing::info!(link = %id, "a link is used too often");
             Failure::too_many(wait)
         })?;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 /// The public id of a link: 16 characters of `[a-z2-7]`. It is safe in paths, cookie names, pages and logs.
@@ -43,6 +44,11 @@ impl LinkToken {
 
     pub(crate) fn expose(&self) -> &str {
         &self.text
+    }
+
+    /// Stands for the token where it must not be kept.
+    pub(crate) fn digest(&self) -> [u8; 32] {
+        Sha256::digest(self.text.as_bytes()).into()
     }
 }
 
