@@ -178,6 +178,8 @@ pub struct Switches {
     pub redirect_uris: Vec<String>,
     /// Deauthorize callback, plain http; unset sends nothing.
     pub deauthorize_url: Option<String>,
+    /// Data-deletion callback, plain http. It is only called when a [`Callback`](crate::Callback) is ordered.
+    pub data_deletion_url: Option<String>,
     /// Webhook for object `permissions`, plain http; unset sends nothing.
     pub webhook_url: Option<String>,
     /// How callbacks are delivered.
@@ -206,6 +208,7 @@ impl Default for Switches {
             content_type: "application/json".to_owned(),
             redirect_uris: Vec::new(),
             deauthorize_url: None,
+            data_deletion_url: None,
             webhook_url: None,
             delivery: Delivery::Once,
         }

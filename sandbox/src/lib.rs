@@ -47,7 +47,8 @@ pub use tokens::{LONG_LIFE, SHORT_LIFE, TokenKind, TokenOrder};
 pub use usage::UsageScope;
 pub use user::{SystemUser, User};
 pub use wire::callbacks::{
-    appsecret_proof, appsecret_proof_at, hub_signature, permissions_webhook, sign_payload, signed_request,
+    Answer, Callback, CallbackKind, Delivered, Sign, appsecret_proof, appsecret_proof_at, hub_signature,
+    permissions_webhook, sign_payload, signed_request,
 };
 pub use wire::error::{GraphError, UserText, session_message};
 pub use wire::request::{Endpoint, RecordedRequest};

@@ -16,6 +16,7 @@ use crate::routes;
 use crate::state::Shared;
 use crate::usage::UsageScope;
 use crate::user::{SystemUser, User};
+use crate::wire::callbacks::{Callback, Delivered};
 use crate::wire::request::{Endpoint, RecordedRequest};
 use crate::wire::server;
 
@@ -213,6 +214,14 @@ impl Sandbox {
     /// The text of the error page, if the dialog shows one.
     pub fn consent(&self, dialog_url: &str, user: &str, decision: Decision) -> Result<String, String> {
         dialog::consent(&self.shared, dialog_url, user, decision)
+    }
+
+    /// Sends a callback to the app, and returns each delivery with the app's reply.
+    ///
+    /// # Errors
+    /// What is missing in the order, such as the person.
+    pub async fn call_back(&self, callback: Callback) -> Result<Vec<Delivered>, String> {
+        self.shared.call_back(callback).await
     }
 
     /// Returns every Graph API request so far, in order of arrival, without the requests of `/_sandbox`.

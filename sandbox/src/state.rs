@@ -12,7 +12,7 @@ use crate::faults::Fault;
 use crate::people::Person;
 use crate::tokens::{Refusal, Token, TokenKind, TokenOrder, token_text};
 use crate::usage::Usage;
-use crate::wire::callbacks::{self, Outgoing};
+use crate::wire::callbacks::{self, Callback, Delivered, Outgoing};
 use crate::wire::error::{self, GraphError};
 use crate::wire::request::{Endpoint, RecordedRequest};
 
@@ -76,12 +76,22 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Sends a callback as often as ordered, one after the other, and waits for each reply.
+    pub(crate) async fn call_back(&self, callback: Callback) -> Result<Vec<Delivered>, String> {
+        let (outgoing, times) = callback.prepare(&self.lock())?;
+        let mut delivered = Vec::new();
+        for _ in 0..times {
+            delivered.push(callbacks::send(outgoing.clone()).await);
+        }
+        Ok(delivered)
+    }
+
     /// Sends in the background what is in the outbox.
     pub(crate) fn flush_outbox(&self) {
         let waiting = std::mem::take(&mut self.lock().outbox);
         for outgoing in waiting {
             self.runtime.spawn(async move {
-                if let Err(error) = callbacks::post(outgoing).await {
+                if let Some(error) = callbacks::send(outgoing).await.error {
                     tracing::warn!(%error, "a callback could not be delivered");
                 }
             });
@@ -262,14 +272,13 @@ impl State {
         let delay = Duration::from_secs(if delivery == Delivery::Late { 1 } else { 0 });
         let mut waiting = Vec::new();
         if let Some(url) = self.switches.deauthorize_url.clone() {
-            let body = format!("signed_request={}", callbacks::signed_request(&secret, &person.id, at));
-            let content_type = "application/x-www-form-urlencoded";
-            waiting.push(Outgoing { url, content_type, signature: None, body, delay });
+            let signed = callbacks::signed_request(&secret, &person.id, at);
+            waiting.push(Outgoing::signed_request(url, &signed, delay));
         }
         if let Some(url) = self.switches.webhook_url.clone() {
             let body = callbacks::permissions_webhook(&person.id, at).to_string();
             let signature = Some(callbacks::hub_signature(&secret, &body));
-            waiting.push(Outgoing { url, content_type: "application/json", signature, body, delay });
+            waiting.push(Outgoing::webhook(url, body, signature, delay));
         }
         if delivery == Delivery::Twice {
             waiting.extend(waiting.clone());

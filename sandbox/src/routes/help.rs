@@ -31,6 +31,13 @@ Control, all JSON:
   POST   /_sandbox/consent               {{"dialog_url":"{url}/v26.0/dialog/oauth?...","user":"ana","decision":"allow"}}
                                          or "deny", {{"allow_except":["ads_read"]}}, {{"allow_ad_accounts":["1020304050"]}},
                                          "misconfigured", "nothing"  -> location
+  POST   /_sandbox/callbacks             {{"kind":"deauthorize","user":"ana","url":"http://127.0.0.1:8080/hook"}} sends it at once;
+                                         kinds: deauthorize, data_deletion, webhook, subscription, probe. No "url": that of the
+                                         switches deauthorize_url, data_deletion_url, webhook_url. "sign": "right", "wrong",
+                                         "missing" or {{"app":"999"}} (that app's secret); "times":2, "delay_seconds":0.5,
+                                         "age_seconds":604800, "user_id", "app_id", "algorithm", "expires"; a webhook:
+                                         "changes":[{{"field":"ads_read","value":{{"verb":"revoked"}}}}] or "body" (raw);
+                                         a subscription: "verify_token", "challenge", "mode"  -> deliveries, with each "answer"
   POST   /_sandbox/signed_request        {{"user":"ana"}}                        -> signed_request
   POST   /_sandbox/faults                {{"on":"insights","times":2,"token":null,"path":null,"skip":0,
                                            "with":{{"graph_error":{{"http":400,"code":190,"subcode":463}}}}}}

@@ -1,5 +1,6 @@
 //! `/_sandbox`: lets people and other processes do what a test does with [`Sandbox`](crate::Sandbox).
 
+mod callbacks;
 mod people;
 
 use std::sync::Arc;
@@ -55,6 +56,7 @@ pub(crate) fn router() -> Router<Arc<Shared>> {
         .route("/tokens/revive", post(revive))
         .route("/apps", get(list_apps).post(set_app))
         .route("/consent", post(people::consent))
+        .route("/callbacks", post(callbacks::call_back))
         .route("/signed_request", post(people::signed_request))
         .route("/faults", get(list_faults).post(add_fault).delete(clear_faults))
         .route("/requests", get(list_requests).delete(clear_requests))

@@ -1,13 +1,18 @@
-//! What Meta signs and sends to the app: the deauthorize callback and the `permissions` webhook.
+//! What Meta signs and sends to the app: the deauthorize and data-deletion callbacks and the `permissions` webhook.
+//! `order` says what a caller can have sent, and `send` sends it.
+
+mod order;
+mod send;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use url::Url;
+
+pub use order::{Callback, CallbackKind, Sign};
+pub use send::{Answer, Delivered};
+pub(crate) use send::{Outgoing, send};
 
 /// HMAC-SHA256. It accepts keys of any length, so this cannot fail.
 pub(crate) fn hmac_sha256(secret: &str, message: &[u8]) -> Vec<u8> {
@@ -52,39 +57,4 @@ pub fn permissions_webhook(user_id: &str, at: i64) -> Value {
     json!({ "object": "permissions", "entry": [
         { "id": user_id, "time": at, "changed_fields": ["connected"] }
     ]})
-}
-
-/// A POST that is waiting to be sent.
-#[derive(Clone, Debug)]
-pub(crate) struct Outgoing {
-    pub(crate) url: String,
-    pub(crate) content_type: &'static str,
-    pub(crate) signature: Option<String>,
-    pub(crate) body: String,
-    pub(crate) delay: std::time::Duration,
-}
-
-/// Posts over plain http and returns the status. It does not retry, as Meta would.
-pub(crate) async fn post(outgoing: Outgoing) -> anyhow::Result<u16> {
-    tokio::time::sleep(outgoing.delay).await;
-    let url = Url::parse(&outgoing.url)?;
-    let host = url.host_str().ok_or_else(|| anyhow::anyhow!("the callback URL has no host"))?;
-    let port = url.port_or_known_default().unwrap_or(80);
-    anyhow::ensure!(url.scheme() == "http", "the sandbox calls back over plain http only");
-    let signature =
-        outgoing.signature.map(|value| format!("X-Hub-Signature-256: {value}\r\n")).unwrap_or_default();
-    let path = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
-    let request = format!(
-        "POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: {}\r\nContent-Length: {}\r\n\
-         User-Agent: facebookexternalua\r\n{signature}Connection: close\r\n\r\n{}",
-        outgoing.content_type,
-        outgoing.body.len(),
-        outgoing.body
-    );
-    let mut stream = TcpStream::connect((host, port)).await?;
-    stream.write_all(request.as_bytes()).await?;
-    let mut reply = Vec::new();
-    stream.read_to_end(&mut reply).await?;
-    let head = String::from_utf8_lossy(&reply).into_owned();
-    Ok(head.split_whitespace().nth(1).and_then(|status| status.parse().ok()).unwrap_or(0))
 }
