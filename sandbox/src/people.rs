@@ -212,6 +212,17 @@ impl Person {
         self.ticks.push((app_id.to_owned(), ids));
     }
 
+    /// As [`Person::tick`]. All of the ad accounts means those of later too.
+    pub(crate) fn give(&mut self, app_id: &str, account_ids: &[String]) {
+        let given =
+            |account: &AdAccount| account_ids.iter().any(|id| id.trim_start_matches("act_") == account.id);
+        if self.all_ad_accounts().all(given) {
+            self.ticks.retain(|(app, _)| app != app_id);
+        } else {
+            self.tick(app_id, account_ids);
+        }
+    }
+
     /// The person's own ad accounts and those of their businesses.
     pub(crate) fn all_ad_accounts(&self) -> impl Iterator<Item = &AdAccount> {
         let of_businesses =

@@ -110,6 +110,19 @@ pub(crate) struct Code {
     pub(crate) used: bool,
 }
 
+impl Code {
+    pub(crate) fn new(app_id: &str, owner: &str, redirect_uri: &str, expires_at: i64) -> Self {
+        Self {
+            app_id: app_id.to_owned(),
+            owner: owner.to_owned(),
+            redirect_uri: redirect_uri.to_owned(),
+            challenge: None,
+            expires_at,
+            used: false,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) clock: Clock,

@@ -29,8 +29,10 @@ Control, all JSON:
   POST   /_sandbox/apps                  {{"id":"999","secrets":["s"],"name":"Other","require_proof":true}}  adds or replaces;
                                          "blocked":"blocked" or "disrupted" refuses every call, null ends this
   POST   /_sandbox/consent               {{"dialog_url":"{url}/v26.0/dialog/oauth?...","user":"ana","decision":"allow"}}
-                                         or "deny", {{"allow_except":["ads_read"]}}, {{"allow_ad_accounts":["1020304050"]}},
-                                         "misconfigured", "nothing"  -> location
+                                         or {{"allow_except":["ads_read"]}}, {{"allow_ad_accounts":["1020304050"]}},
+                                         {{"pick":{{"scopes":["ads_read"],"ad_accounts":["1020304050"]}}}}, "deny", "deny_older",
+                                         "role_missing", "misconfigured", "nothing"; or a code that is no good: "expired_code",
+                                         "used_code", "malformed_code", "foreign_code"  -> location
   POST   /_sandbox/callbacks             {{"kind":"deauthorize","user":"ana","url":"http://127.0.0.1:8080/hook"}} sends it at once;
                                          kinds: deauthorize, data_deletion, webhook, subscription, probe. No "url": that of the
                                          switches deauthorize_url, data_deletion_url, webhook_url. "sign": "right", "wrong",
@@ -68,8 +70,11 @@ Control, all JSON:
                                          From users' reports: "owner_fields":"refused100" or "refused200", "most_rows":50,
                                          "code_2_for_bad_tokens", "dead_exchange_succeeds", "exchange_ends_input"
 
-Instead of a login, the dialog asks who you are. A script adds sandbox_user=ana (and sandbox_decision=deny,
-or sandbox_decline=ads_read) to the dialog's URL and is redirected at once.
+The dialog asks who you are, instead of a login, and then what you grant, for which ad accounts, or how it fails.
+sandbox_person=ana in its URL answers the first question. A script adds sandbox_user=ana, and is redirected at once;
+also sandbox_decision=deny (any of the words above), sandbox_decline=ads_read and sandbox_ad_accounts=1020304050
+(or none). The page works without JavaScript; ids: person-1, person-name, person-go, scope-ads_read,
+account-1020304050, continue, cancel, fail-ways (opens the list), fail-expired_code and so on.
 "#
     )
 }

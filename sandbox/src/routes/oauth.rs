@@ -198,7 +198,7 @@ pub(crate) fn client_code(state: &mut State, request: &GraphRequest) -> Outcome 
     let token = input_token(state, request, "access_token", &app)?;
     let redirect_uri =
         request.param("redirect_uri").ok_or_else(|| error::missing("redirect_uri"))?.to_owned();
-    let code = dialog::issue_code(state, &app, &token.owner, &redirect_uri, None);
+    let code = dialog::issue_code(state, &app, &token.owner, &redirect_uri);
     Ok(json!({ "code": code }).into())
 }
 

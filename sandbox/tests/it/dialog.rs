@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use token_vault_sandbox::{Decision, Endpoint, Fault, FaultKind, Sandbox};
+use serde_json::json;
+use token_vault_sandbox::{AdAccountSpec, Decision, Endpoint, Fault, FaultKind, Pick, Sandbox};
 use url::Url;
 
-use crate::client::{APP, REDIRECT, Reply, SECRET, get, http, read, sandbox};
+use crate::client::{APP, REDIRECT, Reply, SECRET, debug, get, http, read, sandbox};
 
-fn dialog(sandbox: &Sandbox, extra: &str) -> String {
+pub(crate) fn dialog(sandbox: &Sandbox, extra: &str) -> String {
     format!(
         "{}/v26.0/dialog/oauth?client_id={APP}&redirect_uri=https%3A%2F%2Fvault.example%2Fcb&state=xyz\
          &scope=ads_read,ads_management{extra}",
@@ -16,7 +17,7 @@ fn dialog(sandbox: &Sandbox, extra: &str) -> String {
     )
 }
 
-fn pairs(location: &str) -> HashMap<String, String> {
+pub(crate) fn pairs(location: &str) -> HashMap<String, String> {
     Url::parse(location).unwrap().query_pairs().into_owned().collect()
 }
 
@@ -25,41 +26,10 @@ fn code(sandbox: &Sandbox, decision: Decision) -> String {
     pairs(&location)["code"].clone()
 }
 
-async fn redeem(sandbox: &Sandbox, code: &str, redirect_uri: &str) -> Reply {
+pub(crate) async fn redeem(sandbox: &Sandbox, code: &str, redirect_uri: &str) -> Reply {
     let query =
         [("client_id", APP), ("client_secret", SECRET), ("redirect_uri", redirect_uri), ("code", code)];
     get(sandbox, "/v26.0/oauth/access_token", &query).await
-}
-
-#[tokio::test]
-async fn the_page_lets_a_person_agree_in_part() {
-    let sandbox = sandbox().await;
-    let url = dialog(&sandbox, "&return_scopes=true");
-    let page = read(http().get(&url).send().await.unwrap()).await;
-    assert!(page.header("content-type").unwrap().starts_with("text/html"));
-    assert!(
-        page.text.contains("name=\"sandbox_grant\" value=\"ads_read\"")
-            && page.text.contains("value=\"xyz\"")
-    );
-    let form = [
-        ("client_id", APP),
-        ("redirect_uri", REDIRECT),
-        ("state", "xyz"),
-        ("scope", "ads_read,ads_management"),
-        ("return_scopes", "true"),
-        ("sandbox_form", "1"),
-        ("sandbox_user", "ana"),
-        ("sandbox_grant", "ads_read"),
-        ("sandbox_decision", "allow"),
-    ];
-    let post = http().post(format!("{}/v26.0/dialog/oauth", sandbox.url())).form(&form);
-    let reply = read(post.send().await.unwrap()).await;
-    let location = reply.header("location").unwrap();
-    assert!(reply.status == 302 && location.starts_with(REDIRECT) && location.ends_with("#_=_"));
-    let pairs = pairs(location);
-    assert_eq!((pairs["state"].as_str(), pairs["granted_scopes"].as_str()), ("xyz", "ads_read"));
-    assert_eq!(pairs["denied_scopes"], "ads_management");
-    assert!(redeem(&sandbox, &pairs["code"], REDIRECT).await.token().starts_with("EAA"));
 }
 
 #[tokio::test]
@@ -78,6 +48,52 @@ async fn a_refusal_and_the_odd_redirects_look_as_metas() {
     );
     let nothing = pairs(&sandbox.consent(&url, "ana", Decision::Nothing).unwrap());
     assert_eq!(nothing.len(), 1);
+    let older = pairs(&sandbox.consent(&url, "ana", Decision::DenyOlder).unwrap());
+    assert_eq!(older["error_description"], "The user denied your request.");
+    let stranger = pairs(&sandbox.consent(&url, "ana", Decision::RoleMissing).unwrap());
+    assert_eq!((stranger["error"].as_str(), stranger["error_code"].as_str()), ("access_denied", "200"));
+}
+
+#[tokio::test]
+async fn a_code_that_is_no_good_is_refused_as_meta_refuses_it() {
+    let sandbox = sandbox().await;
+    for (decision, subcode, text) in [
+        (Decision::ExpiredCode, None, "This authorization code has expired."),
+        (Decision::UsedCode, Some(36_009), "This authorization code has been used."),
+        (Decision::MalformedCode, Some(36_007), "Invalid verification code format."),
+        (Decision::ForeignCode, Some(36_008), "Error validating verification code."),
+    ] {
+        let reply = redeem(&sandbox, &code(&sandbox, decision), REDIRECT).await;
+        assert_eq!(reply.error(), (400, 100, subcode), "{text}");
+        assert!(reply.message().starts_with(text), "{}", reply.message());
+    }
+}
+
+#[tokio::test]
+async fn scopes_and_ad_accounts_are_picked_together() {
+    let sandbox = sandbox().await;
+    let user = sandbox.user("ana").with_ad_accounts(3);
+    let ids = user.ad_account_ids();
+    let pick = |scopes: &[&str], ids: &[&String]| {
+        let scopes = Some(scopes.iter().map(|&scope| scope.to_owned()).collect());
+        let ad_accounts = Some(ids.iter().map(|id| format!("act_{id}")).collect());
+        Decision::Pick(Pick { scopes, ad_accounts })
+    };
+    let some = code(&sandbox, pick(&["ads_read"], &[&ids[1]]));
+    let token = redeem(&sandbox, &some, REDIRECT).await.token();
+    let data = debug(&sandbox, &token).await;
+    assert_eq!(data["granular_scopes"], json!([{ "scope": "ads_read", "target_ids": [ids[1]] }]));
+    let seen = get(&sandbox, "/me/adaccounts", &[("access_token", &token)]).await;
+    assert_eq!(seen.json["data"].as_array().unwrap().len(), 1);
+    // All of them lifts the limit, so that an ad account of later is there too.
+    code(&sandbox, pick(&["ads_read"], &ids.iter().collect::<Vec<_>>()));
+    user.ad_account(AdAccountSpec::default());
+    let seen = get(&sandbox, "/me/adaccounts", &[("access_token", &token)]).await;
+    assert_eq!(seen.json["data"].as_array().unwrap().len(), 4);
+    let as_json = json!({ "pick": { "scopes": ["ads_read"], "ad_accounts": null } });
+    let decision: Decision = serde_json::from_value(as_json).unwrap();
+    let left = Decision::Pick(Pick { scopes: Some(vec!["ads_read".to_owned()]), ad_accounts: None });
+    assert_eq!(decision, left);
 }
 
 #[tokio::test]
@@ -142,9 +158,20 @@ async fn a_script_answers_through_the_url_and_consent_renews_data_access() {
     let reply = read(http().get(&url).send().await.unwrap()).await;
     let code = pairs(reply.header("location").unwrap())["code"].clone();
     let token = redeem(&sandbox, &code, REDIRECT).await.token();
-    let data = crate::client::debug(&sandbox, &token).await;
-    assert_eq!(data["scopes"], serde_json::json!(["ads_read", "public_profile"]));
+    let data = debug(&sandbox, &token).await;
+    assert_eq!(data["scopes"], json!(["ads_read", "public_profile"]));
     assert!(data["data_access_expires_at"].as_i64().unwrap() > sandbox.clock().now());
+    let id = &user.ad_account_ids()[0];
+    user.ad_account(AdAccountSpec::default());
+    for (ids, seen) in [("none", 0), (&format!("act_{id}"), 1), ("", 1)] {
+        let url = dialog(&sandbox, &format!("&sandbox_user=ana&sandbox_ad_accounts={ids}"));
+        assert_eq!(read(http().get(&url).send().await.unwrap()).await.status, 302);
+        let listed = get(&sandbox, "/me/adaccounts", &[("access_token", &token)]).await;
+        assert_eq!(listed.json["data"].as_array().unwrap().len(), seen, "{ids}");
+    }
+    let nonsense = dialog(&sandbox, "&sandbox_user=ana&sandbox_decision=perhaps");
+    let reply = read(http().get(&nonsense).send().await.unwrap()).await;
+    assert!(reply.status == 400 && reply.text.contains("perhaps"), "{}", reply.text);
 }
 
 #[tokio::test]

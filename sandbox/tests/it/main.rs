@@ -7,6 +7,7 @@
 
 mod callbacks;
 mod client;
+mod consent_page;
 mod control;
 mod dialog;
 mod insights;

@@ -1,6 +1,7 @@
-//! The login dialog: what a person can decide and what follows. The page is in `routes::dialog`.
+//! The login dialog: what it asks for and what follows from a decision. The page is in `routes::dialog`.
 
-use serde::{Deserialize, Serialize};
+mod decision;
+
 use url::{Url, form_urlencoded};
 
 use crate::clock::DAY;
@@ -8,27 +9,13 @@ use crate::people::PermissionStatus;
 use crate::random::random_text;
 use crate::state::{Code, Shared, State};
 
+pub(crate) use decision::Flaw;
+pub use decision::{Decision, Pick};
+
 /// Life of a code, in seconds.
 const CODE_LIFE: i64 = 600;
-
-/// What a person decides.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Decision {
-    /// Grants everything that is asked for.
-    Allow,
-    /// Grants everything except these.
-    AllowExcept(Vec<String>),
-    /// Grants everything, for these ad accounts only. This holds for every token of the person and the app, earlier
-    /// ones too.
-    AllowAdAccounts(Vec<String>),
-    /// Cancels.
-    Deny,
-    /// No decision is possible, since the dialog is configured wrong (the redirect has no `error`).
-    Misconfigured,
-    /// A redirect with neither code nor error, as has been observed.
-    Nothing,
-}
+/// Where the codes of the JavaScript SDK belong.
+const SDK_REDIRECT_URI: &str = "https://staticxx.facebook.com/x/connect/xd_arbiter/";
 
 /// The parameters of `/dialog/oauth`.
 #[derive(Clone, Debug)]
@@ -65,8 +52,7 @@ impl DialogRequest {
                     .to_owned(),
             );
         }
-        let scopes = param("scope").unwrap_or_default();
-        let scopes = scopes.split([',', ' ']).filter(|scope| !scope.is_empty()).map(str::to_owned).collect();
+        let scopes = split(&param("scope").unwrap_or_default());
         let auth_type = param("auth_type").unwrap_or_default();
         Ok(Self {
             app_id,
@@ -87,49 +73,55 @@ impl DialogRequest {
 
     /// Applies the decision and returns the URL that the browser is sent to.
     pub(crate) fn decide(&self, state: &mut State, user: &str, decision: &Decision) -> String {
-        let except = match decision {
-            Decision::Allow | Decision::AllowAdAccounts(_) => Vec::new(),
-            Decision::AllowExcept(names) => names.clone(),
-            Decision::Deny => {
-                return self.back(&[
-                    ("error", "access_denied"),
-                    ("error_code", "200"),
-                    ("error_description", "Permissions error"),
-                    ("error_reason", "user_denied"),
-                ]);
-            }
-            Decision::Misconfigured => {
-                let text = "Can't load URL: The domain of this URL isn't included in the app's domains.";
-                return self.back(&[("error_code", "1349048"), ("error_message", text)]);
-            }
-            Decision::Nothing => return self.back(&[]),
-        };
-        let key = state.enter(user, false);
-        let renewed = state.now().saturating_add(90 * DAY);
-        let (mut granted, mut denied) = (Vec::new(), Vec::new());
-        if let Some(person) = state.people.get_mut(&key) {
-            person.data_access_expires_at = renewed;
-            if let Decision::AllowAdAccounts(ids) = decision {
-                person.tick(&self.app_id, ids);
-            }
-            for scope in &self.scopes {
-                if self.asks(person.status_of(scope)) {
-                    let declined = except.contains(scope);
-                    let status =
-                        if declined { PermissionStatus::Declined } else { PermissionStatus::Granted };
-                    person.set_permission(scope, status);
-                }
-                let has = person.status_of(scope) == Some(PermissionStatus::Granted);
-                if has { granted.push(scope.as_str()) } else { denied.push(scope.as_str()) }
-            }
+        match decision.agreement(&self.scopes) {
+            Some((pick, flaw)) => self.agree(state, user, &pick, flaw),
+            None => self.back(decision.refusal()),
         }
-        let code = issue_code(state, &self.app_id, &key, &self.redirect_uri, self.challenge.clone());
+    }
+
+    /// Grants what is picked and returns the URL with the code.
+    pub(crate) fn agree(&self, state: &mut State, user: &str, pick: &Pick, flaw: Flaw) -> String {
+        let key = state.enter(user, false);
+        let (granted, denied) = self.grant(state, &key, pick);
+        let mut code = Code {
+            challenge: self.challenge.clone(),
+            ..Code::new(&self.app_id, &key, &self.redirect_uri, state.now().saturating_add(CODE_LIFE))
+        };
+        match flaw {
+            Flaw::Expired => code.expires_at = state.now(),
+            Flaw::Used => code.used = true,
+            Flaw::Foreign => SDK_REDIRECT_URI.clone_into(&mut code.redirect_uri),
+            Flaw::None | Flaw::Malformed => {}
+        }
+        let text = code_text();
+        if flaw != Flaw::Malformed {
+            state.codes.insert(text.clone(), code);
+        }
         let (granted, denied) = (granted.join(","), denied.join(","));
-        let mut pairs = vec![("code", code.as_str())];
+        let mut pairs = vec![("code", text.as_str())];
         if self.return_scopes {
             pairs.extend([("granted_scopes", granted.as_str()), ("denied_scopes", denied.as_str())]);
         }
         self.back(&pairs)
+    }
+
+    /// Notes what the person granted, and returns which scopes the app then has and has not.
+    fn grant(&self, state: &mut State, key: &str, pick: &Pick) -> (Vec<String>, Vec<String>) {
+        let renewed = state.now().saturating_add(90 * DAY);
+        let Some(person) = state.people.get_mut(key) else { return (Vec::new(), self.scopes.clone()) };
+        person.data_access_expires_at = renewed;
+        if let Some(ids) = &pick.ad_accounts {
+            person.give(&self.app_id, ids);
+        }
+        for scope in &self.scopes {
+            if self.asks(person.status_of(scope)) {
+                let granted = pick.has(scope);
+                let status = if granted { PermissionStatus::Granted } else { PermissionStatus::Declined };
+                person.set_permission(scope, status);
+            }
+        }
+        let has = |scope: &String| person.status_of(scope) == Some(PermissionStatus::Granted);
+        self.scopes.iter().cloned().partition(has)
     }
 
     fn back(&self, pairs: &[(&str, &str)]) -> String {
@@ -158,23 +150,19 @@ fn same_but_state(one: &str, other: &str) -> bool {
     plain(one).is_some() && plain(one) == plain(other)
 }
 
+/// The names in a list with commas, or with spaces as some clients send it.
+pub(crate) fn split(list: &str) -> Vec<String> {
+    list.split([',', ' ']).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+fn code_text() -> String {
+    format!("AQD{}", random_text(447))
+}
+
 /// A code for one use, bound to app, person and redirect URI.
-pub(crate) fn issue_code(
-    state: &mut State,
-    app_id: &str,
-    owner: &str,
-    redirect_uri: &str,
-    challenge: Option<String>,
-) -> String {
-    let text = format!("AQD{}", random_text(447));
-    let code = Code {
-        app_id: app_id.to_owned(),
-        owner: owner.to_owned(),
-        redirect_uri: redirect_uri.to_owned(),
-        challenge,
-        expires_at: state.now().saturating_add(CODE_LIFE),
-        used: false,
-    };
+pub(crate) fn issue_code(state: &mut State, app_id: &str, owner: &str, redirect_uri: &str) -> String {
+    let text = code_text();
+    let code = Code::new(app_id, owner, redirect_uri, state.now().saturating_add(CODE_LIFE));
     state.codes.insert(text.clone(), code);
     text
 }
