@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::dialog::LoginConfig;
+
 /// The app that a sandbox has by default.
 pub const DEFAULT_APP_ID: &str = "123456789012345";
 /// The secret of [`DEFAULT_APP_ID`].
@@ -176,6 +178,8 @@ pub struct Switches {
     pub content_type: String,
     /// Redirect URIs that the dialog accepts; an empty list accepts any.
     pub redirect_uris: Vec<String>,
+    /// The configurations of Facebook Login for Business that a dialog may name as `config_id`.
+    pub login_configs: Vec<LoginConfig>,
     /// Deauthorize callback, plain http; unset sends nothing.
     pub deauthorize_url: Option<String>,
     /// Data-deletion callback, plain http. It is only called when a [`Callback`](crate::Callback) is ordered.
@@ -207,6 +211,7 @@ impl Default for Switches {
             retired_versions: vec!["v18.0".to_owned(), "v19.0".to_owned(), "v20.0".to_owned()],
             content_type: "application/json".to_owned(),
             redirect_uris: Vec::new(),
+            login_configs: Vec::new(),
             deauthorize_url: None,
             data_deletion_url: None,
             webhook_url: None,

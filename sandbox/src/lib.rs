@@ -39,7 +39,7 @@ pub use config::{
     AccessTier, App, AppBlock, DEFAULT_APP_ID, DEFAULT_APP_SECRET, Delivery, ExchangeMood, OwnerFields,
     SandboxConfig, Switches,
 };
-pub use dialog::{Decision, Pick};
+pub use dialog::{Decision, LoginConfig, LoginToken, Pick};
 pub use faults::{Fault, FaultKind, OnlyToken};
 pub use people::{AdAccountSpec, BusinessSpec, PermissionStatus};
 pub use sandbox::Sandbox;

@@ -108,6 +108,8 @@ pub(crate) struct Code {
     pub(crate) challenge: Option<String>,
     pub(crate) expires_at: i64,
     pub(crate) used: bool,
+    /// What it is exchanged for, if not the usual token of a person.
+    pub(crate) order: Option<TokenOrder>,
 }
 
 impl Code {
@@ -119,6 +121,7 @@ impl Code {
             challenge: None,
             expires_at,
             used: false,
+            order: None,
         }
     }
 }
@@ -272,10 +275,13 @@ impl State {
         }
     }
 
-    /// A person removes the app: their tokens end, and Meta calls the app back.
+    /// A person removes the app: their tokens end, and Meta calls the app back. It says nothing about a system user.
     pub(crate) fn deauthorize(&mut self, owner: &str, app_id: &str) {
         self.kill_all(owner, Some(app_id), 458);
         let person = self.person(owner);
+        if person.system {
+            return;
+        }
         let app = self.app(app_id).cloned().unwrap_or_default();
         let right = app.secrets.first().cloned().unwrap_or_default();
         let delivery = self.switches.delivery;

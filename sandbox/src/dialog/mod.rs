@@ -1,5 +1,6 @@
 //! The login dialog: what it asks for and what follows from a decision. The page is in `routes::dialog`.
 
+mod business;
 mod decision;
 
 use url::{Url, form_urlencoded};
@@ -9,6 +10,7 @@ use crate::people::PermissionStatus;
 use crate::random::random_text;
 use crate::state::{Code, Shared, State};
 
+pub use business::{LoginConfig, LoginToken};
 pub(crate) use decision::Flaw;
 pub use decision::{Decision, Pick};
 
@@ -28,6 +30,10 @@ pub(crate) struct DialogRequest {
     rerequest: bool,
     return_scopes: bool,
     challenge: Option<String>,
+    /// The configuration of Facebook Login for Business.
+    config: Option<LoginConfig>,
+    /// Why the dialog cannot be shown. The browser is sent back with it.
+    fault: Option<&'static str>,
 }
 
 impl DialogRequest {
@@ -52,7 +58,14 @@ impl DialogRequest {
                     .to_owned(),
             );
         }
-        let scopes = split(&param("scope").unwrap_or_default());
+        let (config, fault) = match business_login(state, &app_id, &param) {
+            Ok(config) => (config, None),
+            Err(text) => (None, Some(text)),
+        };
+        let scopes = match &config {
+            Some(config) => config.scopes.clone(),
+            None => split(&param("scope").unwrap_or_default()),
+        };
         let auth_type = param("auth_type").unwrap_or_default();
         Ok(Self {
             app_id,
@@ -63,16 +76,32 @@ impl DialogRequest {
             rerequest: auth_type.split(',').any(|kind| kind == "rerequest"),
             return_scopes: param("return_scopes").as_deref() == Some("true"),
             challenge: param("code_challenge"),
+            config,
+            fault,
         })
+    }
+
+    /// Whether a configuration says what is asked for, so that a person takes or leaves all of it.
+    pub(crate) fn all_or_nothing(&self) -> bool {
+        self.config.is_some()
+    }
+
+    /// The redirect of a dialog that cannot be shown.
+    pub(crate) fn fault(&self) -> Option<String> {
+        let text = self.fault?;
+        Some(self.back(&[("error_code", "1349048"), ("error_message", text)]))
     }
 
     /// Whether the dialog asks for a scope with this status. It does not ask again for a declined one.
     pub(crate) fn asks(&self, status: Option<PermissionStatus>) -> bool {
-        self.rerequest || status != Some(PermissionStatus::Declined)
+        self.rerequest || self.all_or_nothing() || status != Some(PermissionStatus::Declined)
     }
 
     /// Applies the decision and returns the URL that the browser is sent to.
     pub(crate) fn decide(&self, state: &mut State, user: &str, decision: &Decision) -> String {
+        if let Some(location) = self.fault() {
+            return location;
+        }
         match decision.agreement(&self.scopes) {
             Some((pick, flaw)) => self.agree(state, user, &pick, flaw),
             None => self.back(decision.refusal()),
@@ -81,11 +110,25 @@ impl DialogRequest {
 
     /// Grants what is picked and returns the URL with the code.
     pub(crate) fn agree(&self, state: &mut State, user: &str, pick: &Pick, flaw: Flaw) -> String {
+        if self.all_or_nothing() && !self.scopes.iter().all(|scope| pick.has(scope)) {
+            return self.back(Decision::Deny.refusal());
+        }
         let key = state.enter(user, false);
-        let (granted, denied) = self.grant(state, &key, pick);
+        let order = self.config.as_ref().and_then(LoginConfig::order);
+        let (granted, denied) = match order {
+            Some(_) => (self.scopes.clone(), Vec::new()),
+            None => self.grant(state, &key, pick),
+        };
+        let owner = if order.is_some() {
+            let person = state.person(&key);
+            business::install(state, user, &person, &self.app_id, &self.scopes, pick)
+        } else {
+            key
+        };
         let mut code = Code {
+            order,
             challenge: self.challenge.clone(),
-            ..Code::new(&self.app_id, &key, &self.redirect_uri, state.now().saturating_add(CODE_LIFE))
+            ..Code::new(&self.app_id, &owner, &self.redirect_uri, state.now().saturating_add(CODE_LIFE))
         };
         match flaw {
             Flaw::Expired => code.expires_at = state.now(),
@@ -148,6 +191,25 @@ fn same_but_state(one: &str, other: &str) -> bool {
         Some(url)
     };
     plain(one).is_some() && plain(one) == plain(other)
+}
+
+/// The configuration that `config_id` names, or why the dialog cannot be shown with it.
+fn business_login(
+    state: &State,
+    app_id: &str,
+    param: impl Fn(&str) -> Option<String>,
+) -> Result<Option<LoginConfig>, &'static str> {
+    let Some(id) = param("config_id") else { return Ok(None) };
+    let own =
+        |config: &&LoginConfig| config.id == id && config.app_id.as_ref().is_none_or(|owner| owner == app_id);
+    let config = state.switches.login_configs.iter().find(own);
+    let config = config.ok_or("Can't load URL: The config_id is not a configuration of this app.")?;
+    let code = param("response_type").is_none_or(|kind| kind == "code");
+    let overridden = param("override_default_response_type").as_deref() == Some("true");
+    if !code && (overridden || config.token != LoginToken::User) {
+        return Err("Can't load URL: This configuration needs response_type=code.");
+    }
+    Ok(Some(config.clone()))
 }
 
 /// The names in a list with commas, or with spaces as some clients send it.

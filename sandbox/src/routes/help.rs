@@ -68,7 +68,9 @@ Control, all JSON:
   POST   /_sandbox/switches              a part of what GET shows, for instance {{"mood":"same_expiry"}}; moods: same_day,
                                          same_expiry, extends, same_string, no_expires_in, becomes_never, shortens.
                                          From users' reports: "owner_fields":"refused100" or "refused200", "most_rows":50,
-                                         "code_2_for_bad_tokens", "dead_exchange_succeeds", "exchange_ends_input"
+                                         "code_2_for_bad_tokens", "dead_exchange_succeeds", "exchange_ends_input".
+                                         Login for Business: "login_configs":[{{"id":"77","scopes":["ads_read"],"token":"user"}}],
+                                         or the "token" is "system_user" or "system_user_60_days" (of ana-business, if ana agrees)
 
 The dialog asks who you are, instead of a login, and then what you grant, for which ad accounts, or how it fails.
 sandbox_person=ana in its URL answers the first question. A script adds sandbox_user=ana, and is redirected at once;

@@ -12,7 +12,7 @@ use crate::config::ExchangeMood;
 use crate::dialog;
 use crate::random::random_text;
 use crate::state::State;
-use crate::tokens::{LONG_LIFE, SHORT_LIFE, Token, TokenKind, TokenOrder};
+use crate::tokens::{LONG_LIFE, Token, TokenKind, TokenOrder};
 use crate::wire::error::{self, GraphError};
 use crate::wire::reply::Outcome;
 use crate::wire::request::GraphRequest;
@@ -168,12 +168,13 @@ fn from_code(state: &mut State, request: &GraphRequest) -> Outcome {
         return Err(error::code("Invalid code verifier.", None));
     }
     code.used = true;
-    let owner = code.owner.clone();
+    let (owner, ordered) = (code.owner.clone(), code.order.clone());
     let lasting = device || state.switches.long_lived_codes;
-    let order = if lasting { TokenOrder::long() } else { TokenOrder::short() };
+    let usual = if lasting { TokenOrder::long() } else { TokenOrder::short() };
+    let order = ordered.unwrap_or(usual);
+    let life = (order.life_seconds != 0).then_some(order.life_seconds);
     let token = state.mint(&owner, order.app(&app));
-    let life = if lasting { LONG_LIFE } else { SHORT_LIFE };
-    let mut body = token_reply(&token.text, Some(life));
+    let mut body = token_reply(&token.text, life);
     if let (Some(machine), Some(body)) = (request.param("machine_id"), body.as_object_mut()) {
         body.insert("machine_id".into(), json!(machine));
     }

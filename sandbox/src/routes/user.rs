@@ -39,7 +39,12 @@ pub(crate) fn object(state: &mut State, caller: &Caller, request: &GraphRequest,
 
 fn person_json(person: &Person) -> Value {
     let (first, last) = person.name.split_once(' ').unwrap_or((&person.name, ""));
-    let client = if person.system { json!("777000111") } else { Value::Null };
+    let behind = person.ad_accounts.iter().find_map(|account| account.spec.business.as_ref());
+    let client = match behind {
+        _ if !person.system => Value::Null,
+        Some((id, _)) => json!(id),
+        None => json!("777000111"),
+    };
     json!({ "id": person.id, "name": person.name, "first_name": first, "last_name": last,
             "email": Value::Null, "client_business_id": client })
 }

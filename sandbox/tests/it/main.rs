@@ -5,6 +5,7 @@
     reason = "helpers of tests; clippy sees only test functions as tests"
 )]
 
+mod business_login;
 mod callbacks;
 mod client;
 mod consent_page;

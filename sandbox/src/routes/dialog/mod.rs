@@ -8,7 +8,7 @@
 //!
 //! | id | name and value |
 //! | --- | --- |
-//! | `scope-ads_read` | checkbox `sandbox_grant`, the scope |
+//! | `scope-ads_read` | checkbox `sandbox_grant`, the scope; not with `config_id`, since then it is all or nothing |
 //! | `account-1020304050` | checkbox `sandbox_account`, the ad account's id |
 //! | `continue` | button `sandbox_decision=allow` |
 //! | `cancel` | button `sandbox_decision=deny` |
@@ -33,6 +33,9 @@ pub(crate) fn oauth(state: &mut State, request: &GraphRequest) -> Outcome {
         Ok(dialog) => dialog,
         Err(text) => return html(400, page::error(&text)),
     };
+    if let Some(location) = dialog.fault() {
+        return Ok(Content::Redirect(location));
+    }
     if let Some(user) = request.param("sandbox_user") {
         let word = request.param("sandbox_decision").unwrap_or("allow");
         let Some(decision) = Decision::named(word) else {
@@ -60,6 +63,7 @@ fn picked(request: &GraphRequest, dialog: &DialogRequest) -> Pick {
         Some(ticks.map(|(_, value)| value.clone()).collect())
     };
     match request.param("sandbox_form") {
+        Some(_) if dialog.all_or_nothing() => Pick { scopes: None, ad_accounts: ticked("sandbox_account") },
         // A form that offers no ad accounts.
         Some("1") => Pick { scopes: ticked("sandbox_grant"), ad_accounts: None },
         Some(_) => Pick { scopes: ticked("sandbox_grant"), ad_accounts: ticked("sandbox_account") },

@@ -97,16 +97,22 @@ fn scopes(person: &Person, dialog: &DialogRequest) -> String {
     for scope in &dialog.scopes {
         let asks = dialog.asks(person.status_of(scope));
         let scope = escape(scope);
-        let (state, note) =
-            if asks { ("checked", "") } else { ("disabled", " (declined before, not asked again)") };
-        _ = write!(
-            rows,
-            "<label for=\"scope-{scope}\"><input type=\"checkbox\" name=\"sandbox_grant\" value=\"{scope}\" \
-             id=\"scope-{scope}\" {state}> {scope}{note}</label>"
-        );
+        _ = if dialog.all_or_nothing() {
+            write!(rows, "<li id=\"scope-{scope}\">{scope}</li>")
+        } else {
+            let (state, note) =
+                if asks { ("checked", "") } else { ("disabled", " (declined before, not asked again)") };
+            write!(
+                rows,
+                "<label for=\"scope-{scope}\"><input type=\"checkbox\" name=\"sandbox_grant\" value=\"{scope}\" \
+                 id=\"scope-{scope}\" {state}> {scope}{note}</label>"
+            )
+        };
     }
     let declined = |scope: &String| person.status_of(scope) == Some(PermissionStatus::Declined);
-    if dialog.scopes.iter().any(|scope| declined(scope) && !dialog.asks(person.status_of(scope))) {
+    if dialog.all_or_nothing() {
+        rows = format!("<ul>{rows}</ul><p><small>With a configuration, all of it or nothing.</small></p>");
+    } else if dialog.scopes.iter().any(|scope| declined(scope) && !dialog.asks(person.status_of(scope))) {
         rows += "<p><small>The app asks again with auth_type=rerequest.</small></p>";
     }
     format!("<fieldset id=\"scopes\"><legend>It asks for</legend>{rows}</fieldset>")
