@@ -10,6 +10,7 @@ pub mod demo;
 mod encryption_keys;
 mod healthcheck;
 mod jobs;
+mod portal;
 mod terminal;
 mod watch;
 
@@ -93,6 +94,8 @@ enum Command {
     Audit(audit::Command),
     /// Print every configuration key, as an example file or as a reference.
     Config(config::ConfigDocument),
+    /// Run the portal, where people with a connect link connect accounts, until SIGTERM or SIGINT.
+    Portal(portal::PortalArgs),
     /// Ask a running vault whether it answers calls, or whether it lives: exit 0 if so, 1 if not.
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Run a vault and a provider sandbox, and show the life of a token in the terminal.
@@ -168,6 +171,7 @@ async fn dispatch(line: CommandLine) -> anyhow::Result<()> {
         Some(Command::Keys(command)) => encryption_keys::run(command).await,
         Some(Command::Audit(command)) => audit::run(command).await,
         Some(Command::Config(args)) => config::run(&args),
+        Some(Command::Portal(args)) => portal::run(args).await,
         Some(Command::Healthcheck(args)) => healthcheck::run(args).await,
         #[cfg(feature = "demo")]
         Some(Command::Demo(args)) => demo::run(args).await,

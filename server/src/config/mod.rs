@@ -128,6 +128,15 @@ pub struct Log {
     pub level: String,
 }
 
+/// What a portal starts with.
+#[derive(Debug)]
+pub struct PortalStart {
+    pub portal: Portal,
+    pub api_key: Secret,
+    pub log: Log,
+    pub warnings: Vec<String>,
+}
+
 /// The flags of the command line; they win over file and environment.
 #[derive(Debug, Default)]
 pub struct Flags {
@@ -152,6 +161,19 @@ impl Config {
         let mut mistakes = read.err().map(|ConfigError(mistakes)| mistakes).unwrap_or_default();
         mistakes.push(exposed);
         Err(ConfigError(mistakes))
+    }
+
+    /// What the portal needs, from the same sources as [`Config::load`]. Nothing of the vault's own is read.
+    pub fn portal(flags: Flags) -> Result<PortalStart, ConfigError> {
+        let (figment, _) = Self::file_and_environment(&flags)?;
+        let mut reader = Reader::new(with_flags(figment, flags))?;
+        environment::check(&mut reader, environment_names());
+        let portal = reading::portal::read(&mut reader);
+        let api_key = reading::portal::key_of(&mut reader, &portal);
+        let log = log(&mut reader);
+        let warnings = reader.finish_section("portal")?;
+        let api_key = api_key.unwrap_or_else(|| Secret::new(String::new()));
+        Ok(PortalStart { portal, api_key, log, warnings })
     }
 
     /// File and environment, merged; and why the file is refused if others may read a password in it.

@@ -189,6 +189,18 @@ impl Reader {
         if self.mistakes.is_empty() { Ok(self.warnings) } else { Err(ConfigError(self.mistakes)) }
     }
 
+    /// As [`finish`](Self::finish), for a command that needs one section: keys of others are ignored.
+    pub(super) fn finish_section(mut self, section: &str) -> Result<Vec<String>, ConfigError> {
+        let mut unknown = Vec::new();
+        leaves(&self.left, "", &mut unknown);
+        for key in
+            unknown.iter().filter(|key| key.strip_prefix(section).is_some_and(|key| key.starts_with('.')))
+        {
+            self.mistake(key, "is not a key of this version");
+        }
+        if self.mistakes.is_empty() { Ok(self.warnings) } else { Err(ConfigError(self.mistakes)) }
+    }
+
     /// The mistakes in the keys that were read. All other keys are ignored.
     pub(super) fn finish_what_was_read(self) -> Result<(), ConfigError> {
         if self.mistakes.is_empty() { Ok(()) } else { Err(ConfigError(self.mistakes)) }

@@ -11,10 +11,10 @@ use crate::config::defaults::{
     PORTAL_VAULT_URL, RETURN_URLS,
 };
 use crate::config::reader::Reader;
+use crate::model::Secret;
 use crate::vault::LinkConfig;
 
 /// Section `portal`.
-#[expect(dead_code, reason = "the vault checks all of it, and needs only where links lead")]
 #[derive(Debug)]
 pub struct Portal {
     /// What the vault needs of it.
@@ -22,8 +22,7 @@ pub struct Portal {
     pub listen: SocketAddr,
     pub vault_url: Url,
     pub vault_ca_file: Option<PathBuf>,
-    /// The portal needs it; the vault does not.
-    pub api_key_file: Option<PathBuf>,
+    api_key_file: Option<PathBuf>,
     /// The files of certificate and key; `None`: without TLS.
     pub tls: Option<(PathBuf, PathBuf)>,
     pub behind_proxy: bool,
@@ -76,5 +75,30 @@ pub(in crate::config) fn read(reader: &mut Reader) -> Portal {
         name: reader.get(&PORTAL_NAME),
         logo_file: reader.find(&PORTAL_LOGO_FILE),
         color: reader.get(&PORTAL_COLOR),
+    }
+}
+
+/// Reads what the vault can do without and the portal can't: its API key. Checks the rest for a portal on its own.
+pub(in crate::config) fn key_of(reader: &mut Reader, portal: &Portal) -> Option<Secret> {
+    if portal.links.portal.is_none() && !reader.is_mistaken(PORTAL_URL.name) {
+        reader.mistake(PORTAL_URL.name, "must be set: the address at which browsers reach the portal");
+    }
+    if let Some((_, key_file)) = &portal.tls {
+        reader.is_private(PORTAL_KEY_FILE.name, key_file);
+    }
+    if portal.behind_proxy {
+        reader.warn(format!(
+            "{}: only the proxy may reach {}, because addresses are taken from what it says",
+            PORTAL_BEHIND_PROXY.name, PORTAL_LISTEN.name
+        ));
+    }
+    let name = PORTAL_API_KEY_FILE.name;
+    match &portal.api_key_file {
+        Some(file) => reader.secret(name, None, file),
+        None if reader.is_mistaken(name) => None,
+        None => {
+            reader.mistake(name, "must name the file with an API key of role portal");
+            None
+        }
     }
 }
