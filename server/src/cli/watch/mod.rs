@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
 use token_vault_client::v1::expiry_event::Kind;
@@ -146,10 +146,15 @@ async fn follow(feed: &mut EventStream, shown: Shown) -> anyhow::Result<()> {
     let mut unread = pin!(unread());
     loop {
         let item = tokio::select! {
-            item = feed.next() => item,
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            () = &mut unread => return Ok(()),
+            item = feed.next() => Some(item),
+            _ = terminate.recv() => None,
+            _ = interrupt.recv() => None,
+            () = &mut unread => None,
+        };
+        let Some(item) = item else {
+            // A stream counts an item as handled when it is asked for the next one. This one is not written any more.
+            let _ = feed.next().now_or_never();
+            return Ok(());
         };
         let Some(item) = item.transpose().map_err(in_words)? else { return Ok(()) };
         match shown {
