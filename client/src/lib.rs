@@ -69,3 +69,8 @@ pub use watch::{EventStream, Snapshot, Start, WatchItem, WatchOptions};
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// The programs of the guide to connecting.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/connecting.md")]
+struct Connecting;

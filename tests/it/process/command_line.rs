@@ -169,6 +169,7 @@ impl Demo {
         let folder = tempfile::tempdir().unwrap();
         let process = Command::new(token_vault())
             .args(["demo", "--listen", "127.0.0.1:0", "--sandbox-listen", "127.0.0.1:0"])
+            .args(["--portal-listen", "127.0.0.1:0"])
             .env_clear()
             .env("TMPDIR", folder.path())
             .stdin(Stdio::null())

@@ -280,7 +280,16 @@ async fn every_mistake_of_a_configuration_is_told_at_once_with_its_key() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_demo_tells_its_story_once_and_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
-    let words = ["demo", "--once", "--listen", "127.0.0.1:0", "--sandbox-listen", "127.0.0.1:0"];
+    let words = [
+        "demo",
+        "--once",
+        "--listen",
+        "127.0.0.1:0",
+        "--sandbox-listen",
+        "127.0.0.1:0",
+        "--portal-listen",
+        "127.0.0.1:0",
+    ];
     let start = Instant::now();
     let printed =
         Launch::new(words).env("TMPDIR", folder.path().display().to_string()).env("COLUMNS", "80").run();

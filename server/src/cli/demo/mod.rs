@@ -1,7 +1,8 @@
-//! `demo`: a vault and a Graph API sandbox on loopback, the life of a token in the terminal, and both stay up.
+//! `demo`: a vault, its portal and a Graph API sandbox on loopback, the life of a token in the terminal, and all stay up.
 //!
 //! The vault is this very program in its own process, so the demo shows what an operator gets.
 
+mod portal;
 mod serving;
 mod sixty_days;
 mod stage;
@@ -19,6 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 pub(super) use self::serving::{DemoVaultArgs, run_vault};
 
+use self::portal::{Place, Portal};
 use self::serving::{DemoFolder, Serving};
 use super::terminal::say;
 use crate::config::DEFAULT_LISTEN;
@@ -32,7 +34,7 @@ const PACE: (u32, u32) = (1, 8);
 Examples:
   token-vault demo
       Show the life of a token, then stay up with commands to try.
-  token-vault demo --listen 127.0.0.1:0 --sandbox-listen 127.0.0.1:0
+  token-vault demo --listen 127.0.0.1:0 --sandbox-listen 127.0.0.1:0 --portal-listen 127.0.0.1:0
       On ports that are free, next to other vaults.
 
 The demo makes a folder below the system's temporary folder and removes it at its end. It takes nothing from the \
@@ -44,6 +46,9 @@ pub struct DemoArgs {
     /// Where the Graph API sandbox listens; port 0 picks a free one.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7500")]
     sandbox_listen: SocketAddr,
+    /// Where the portal listens, in which you can connect an account in a browser; port 0 picks a free one.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7480")]
+    portal_listen: SocketAddr,
     /// End after the story in place of staying up.
     #[arg(long)]
     once: bool,
@@ -56,7 +61,7 @@ pub struct DemoArgs {
 pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let mut stopped = pin!(signals()?);
     let folder = DemoFolder::create()?;
-    let (sandbox, mut serving, connection) = tokio::select! {
+    let (sandbox, mut serving, portal, connection) = tokio::select! {
         begun = begin(&args, &folder) => begun?,
         // Dropping the story kills the vault.
         () = &mut stopped => bail!("stopped in the middle of the story"),
@@ -65,7 +70,7 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
         serving.stop().await;
         return Ok(());
     }
-    try_it::show(&serving, &sandbox, &connection)?;
+    try_it::show(&serving, &sandbox, &portal, &connection)?;
     tokio::select! {
         // A terminal's Ctrl-C reaches the vault too, which may be the first to end.
         biased;
@@ -92,18 +97,20 @@ fn signals() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Starts both and tells the story. Returns the connection that works at its end.
-async fn begin(args: &DemoArgs, folder: &DemoFolder) -> anyhow::Result<(Sandbox, Serving, String)> {
+/// Starts all and tells the story. Returns the connection that works at its end.
+async fn begin(args: &DemoArgs, folder: &DemoFolder) -> anyhow::Result<(Sandbox, Serving, Portal, String)> {
     let sandbox = Sandbox::start(SandboxConfig { listen: args.sandbox_listen, ..SandboxConfig::default() })
         .await
         .with_context(|| {
             format!("the sandbox cannot listen on {}; try --sandbox-listen 127.0.0.1:0", args.sandbox_listen)
         })?;
-    let serving = Serving::start(&args.listen, folder, &sandbox).await?;
+    let place = Place::reserve(args.portal_listen).await?;
+    let serving = Serving::start(&args.listen, folder, &sandbox, &place.url()?).await?;
     let days_per_second = if args.once { PACE.1 } else { PACE.0 };
     // The log is deleted with the folder, so its last line is shown here.
     let connection = story::tell(&serving, &sandbox, days_per_second).await.map_err(|error| {
         error.context(format!("the story broke off; the vault's log ends with: {}", folder.last_log_line()))
     })?;
-    Ok((sandbox, serving, connection))
+    let portal = place.open(&serving).await?;
+    Ok((sandbox, serving, portal, connection))
 }

@@ -64,7 +64,12 @@ pub(super) struct Serving {
 }
 
 impl Serving {
-    pub(super) async fn start(listen: &str, folder: &DemoFolder, sandbox: &Sandbox) -> anyhow::Result<Self> {
+    pub(super) async fn start(
+        listen: &str,
+        folder: &DemoFolder,
+        sandbox: &Sandbox,
+        portal_url: &str,
+    ) -> anyhow::Result<Self> {
         let secret_file = folder.0.join("app.secret");
         let app = sandbox.app();
         let secret = app.secrets.first().cloned().context("the sandbox's app has no secret")?;
@@ -89,6 +94,7 @@ impl Serving {
             )
             .env("TOKEN_VAULT__PROVIDERS__META__GRAPH_URL", sandbox.url())
             .env("TOKEN_VAULT__PROVIDERS__META__DIALOG_URL", sandbox.url())
+            .env("TOKEN_VAULT__PORTAL__URL", portal_url)
             // The vault's time is the sandbox's, so that the demo can let it run.
             .env("TOKEN_VAULT__PROVIDERS__META__FOLLOW_SANDBOX_CLOCK", "true")
             .stdin(Stdio::piped())

@@ -116,7 +116,7 @@ pub(super) async fn store(connector: &Vault, secret: &str) -> anyhow::Result<Int
     connector.store_token(request).await?.result.context("the vault answered without a result")
 }
 
-async fn new_key(admin: &Vault, principal: &str, role: api_key::Role) -> anyhow::Result<ApiKey> {
+pub(super) async fn new_key(admin: &Vault, principal: &str, role: api_key::Role) -> anyhow::Result<ApiKey> {
     let named = WorkspaceList { workspace_ids: vec![WORKSPACE.into()] };
     let request = CreateApiKeyRequest {
         principal: principal.into(),

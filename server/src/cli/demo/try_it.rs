@@ -3,13 +3,19 @@
 use anyhow::Context;
 use token_vault_sandbox::Sandbox;
 
+use super::portal::Portal;
 use super::serving::Serving;
 use super::story::{WORKSPACE, person};
 use crate::cli::terminal::paint::bold;
 use crate::cli::terminal::say;
 use crate::cli::terminal::screen::hanging;
 
-pub(super) fn show(serving: &Serving, sandbox: &Sandbox, connection: &str) -> anyhow::Result<()> {
+pub(super) fn show(
+    serving: &Serving,
+    sandbox: &Sandbox,
+    portal: &Portal,
+    connection: &str,
+) -> anyhow::Result<()> {
     let (vault, graph) = (serving.grpc, sandbox.url());
     person(sandbox, "bob");
     let of_connection = format!(r#"'{{"connection_id":"{connection}"}}'"#);
@@ -17,6 +23,11 @@ pub(super) fn show(serving: &Serving, sandbox: &Sandbox, connection: &str) -> an
     // A new shell may have another working folder, so the program is named by its whole path.
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let program = program.display();
+
+    title(
+        "Connect an account in your browser: open this link, choose a person, and come back to a green card.",
+    )?;
+    command(&[&portal.link])?;
 
     title("Try it yourself, in another shell. The key works while the demo runs.")?;
     command(&[&format!("KEY=$(cat {})", serving.key_file.display())])?;

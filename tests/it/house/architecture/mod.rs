@@ -74,7 +74,7 @@ const MANIFESTS: [(&str, &[&str]); 7] = [
     ("client", &["token-vault-proto"]),
     // Whoever attacks the portal finds neither a database nor a key of the vault.
     ("portal", &["token-vault-client"]),
-    ("server", &["token-vault-client", "token-vault-proto", "token-vault-sandbox"]),
+    ("server", &["token-vault-client", "token-vault-portal", "token-vault-proto", "token-vault-sandbox"]),
     // The tests use the server itself only for histories, which need its clock and direct access to two replicas.
     ("tests", &["token-vault", "token-vault-proto", "token-vault-sandbox"]),
     ("fuzz", &["token-vault"]),

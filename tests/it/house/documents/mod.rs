@@ -20,7 +20,7 @@ use markdown::{Block, Part, Run, commands, lacking, parts};
 use terminal::{Desk, Terminal};
 
 /// The ports that the documents name. Only one document may use them at a time.
-const PORTS: [u16; 3] = [7443, 7444, 7500];
+const PORTS: [u16; 4] = [7443, 7444, 7480, 7500];
 static DESK: Mutex<()> = Mutex::const_new(());
 
 /// Readers type `cargo run`. The test has already built the binaries.
