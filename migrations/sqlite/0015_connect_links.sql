@@ -1,5 +1,5 @@
 -- Links with which people connect accounts in the portal. Of a link's token only the hash is kept. `mac` covers everything
--- but `opened_at`, so that whoever can write to the database can't make a link, or revive one.
+-- but `opened_at`, so that whoever can write to the database can't make a link or edit one.
 CREATE TABLE connect_links (
     link_id            TEXT NOT NULL PRIMARY KEY,
     workspace_id       TEXT NOT NULL,

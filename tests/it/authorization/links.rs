@@ -179,7 +179,7 @@ on_both_databases! {
         assert!(world.database.rows("connect_links").await.is_empty());
     }
 
-    async fn who_can_write_to_the_database_makes_and_revives_no_link(world: World) {
+    async fn who_can_write_to_the_database_makes_and_edits_no_link(world: World) {
         let connector = world.connector().await;
         let portal = world.caller(Role::Portal, &[]).await;
         for change in [
@@ -204,6 +204,50 @@ on_both_databases! {
         let mut found = hunter.search_files(files_below(world.folder()));
         found.extend(hunter.search("connect_links", world.database.rows("connect_links").await.join("\n").as_bytes()));
         assert!(found.is_empty(), "{found:?}");
+    }
+
+    async fn an_older_whole_row_of_a_link_opens_as_it_did(world: World) {
+        let connector = world.connector().await;
+        let portal = world.caller(Role::Portal, &[]).await;
+        let made = connector.link(ACME).await;
+        world.database.execute("CREATE TABLE kept AS SELECT * FROM connect_links").await;
+        let revoke = pb::RevokeConnectLinkRequest { link_id: made.link.unwrap().link_id, ..Default::default() };
+        connector.revoke_connect_link(revoke).await.unwrap();
+        is_no_link(&open(&portal.for_link(&made.url)).await.expect_err("it is revoked"));
+        world.database.execute("DELETE FROM connect_links; INSERT INTO connect_links SELECT * FROM kept").await;
+        open(&portal.for_link(&made.url)).await.expect("it works as it did");
+        world.database.execute("DROP TABLE kept").await;
+    }
+
+    async fn what_a_used_link_did_is_answered_again_and_nothing_beyond_it_is_done(world: World) {
+        let connector = world.connector().await;
+        let portal = world.caller(Role::Portal, &[]).await.for_link(&connector.link(ACME).await.url);
+        let token = world.person("ana").long_lived_token();
+        let paste = |options| pb::StoreTokenRequest {
+            workspace_id: ACME.into(),
+            provider: "meta".into(),
+            credential: Some(pb::store_token_request::Credential::AccessToken(token.clone())),
+            options,
+            request_id: "the same".into(),
+            ..Default::default()
+        };
+        // A link is for one account, its pages not included, with the scopes and the person that are expected.
+        for options in [
+            pb::IntakeOptions { connect_pages: true, ..Default::default() },
+            pb::IntakeOptions { allow_subject_change: true, ..Default::default() },
+            pb::IntakeOptions { allow_missing_scopes: true, ..Default::default() },
+        ] {
+            let no = portal.store_with(paste(Some(options))).await.expect_err("too much");
+            no.is(Code::InvalidArgument, Reason::FieldInvalid).field("options");
+            let request = pb::BeginAuthorizationRequest { options: Some(options), ..begin() };
+            let no = portal.begin_authorization(request).await.expect_err("too much");
+            no.is(Code::InvalidArgument, Reason::FieldInvalid).field("options");
+        }
+        let first = portal.store_with(paste(None)).await.expect("it is stored");
+        let again = portal.store_with(paste(None)).await.expect("a repeat is answered, although the link has ended with it");
+        assert_eq!((again.outcome, again.token.unwrap().connection_id), (first.outcome, first.token.unwrap().connection_id));
+        let other = pb::StoreTokenRequest { request_id: request_id(), ..paste(None) };
+        is_no_link(&portal.store_with(other).await.expect_err("another request is another use"));
     }
 
     async fn one_use_is_one_account_however_many_try_at_once(world: World) {

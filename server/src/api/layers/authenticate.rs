@@ -119,7 +119,7 @@ impl Authenticator {
     /// Permits for one call. No principal can take all of them.
     fn permits_for(&self, call: &Call) -> Result<CallPermits, Status> {
         let principal = call.caller().map_err(|error| deny(error, call))?;
-        let own = self.per_principal.try_take(&principal.name);
+        let own = self.per_principal.try_take(&principal.share());
         let own = own.ok_or_else(|| call.deny(Denial::too_many_calls()))?;
         let permit =
             Arc::clone(&self.calls_in_flight).try_acquire_owned().or_else(|full| match principal.role {

@@ -35,6 +35,7 @@ pub(super) fn event(event: &ExpiryEvent) -> Value {
         "remedy": event.remedy.as_ref().map(remedy),
         "incident": event.incident,
         "closes": event.closes,
+        "connect_link_id": event.connect_link_id,
     });
     if let (Some(fields), Some((name, value))) = (fields.as_object_mut(), event.detail.as_ref().map(detail)) {
         fields.insert(name.to_owned(), value);

@@ -2,6 +2,7 @@
 
 mod connect_link;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
@@ -202,6 +203,15 @@ impl Principal {
     pub fn reaches(&self, connection: &Connection) -> bool {
         let linked = |link: &Arc<ConnectLink>| link.reaches(&connection.provider, connection.id);
         self.workspaces.contains(&connection.workspace) && self.link.as_ref().is_none_or(linked)
+    }
+
+    /// Whose share of calls and places a call takes: the caller's, and for a link that of its workspace, since one portal acts
+    /// for the people of all workspaces.
+    pub fn share(&self) -> Cow<'_, str> {
+        match &self.link {
+            None => Cow::Borrowed(&self.name),
+            Some(link) => Cow::Owned(format!("{} for {}", self.name, link.workspace)),
+        }
     }
 
     /// The same caller, acting for a link.

@@ -21,11 +21,13 @@ impl Session {
         .transpose()
     }
 
-    /// The first connections of a workspace with a provider that are not revoked, by id, and how many there are in all.
+    /// The newest connections of a workspace with a provider that are not revoked, `first` before all others, and how many
+    /// there are in all.
     pub async fn connections_with(
         &mut self,
         workspace: &WorkspaceId,
         provider: &ProviderId,
+        first: Option<ConnectionId>,
         limit: i64,
     ) -> Result<(Vec<Connection>, usize), StoreError> {
         let rows: Vec<ConnectionRow> = self
@@ -34,10 +36,11 @@ impl Session {
                 connection_columns!(),
                 " FROM ad_platform_connections c
                  WHERE c.workspace_id = $1 AND c.provider = $2 AND c.standing IN ('LIVE', 'INVALID')
-                 ORDER BY c.connection_id LIMIT $3"
+                 ORDER BY c.connection_id = $3 DESC, c.connection_id DESC LIMIT $4"
             ))
             .bind(workspace.as_str().to_owned())
             .bind(provider.as_str().to_owned())
+            .bind(first.map_or_else(Uuid::nil, ConnectionId::as_uuid))
             .bind(limit)
             .fetch_all()
             .await?;

@@ -4,7 +4,7 @@
 use crate::crypto::{MacKey, PresentedLink};
 use crate::model::{ConnectLink, ConnectLinkId, ConnectionId, Principal, ProviderId, Secret, Timestamp};
 use crate::store::{Abort, ConnectLinkRecord, Tx};
-use crate::vault::error::VaultError;
+use crate::vault::error::{FieldViolation, VaultError};
 use crate::vault::state::Vault;
 
 pub(in crate::vault) fn row_mac(authorization: &MacKey, link: &ConnectLink, hash: &[u8]) -> Vec<u8> {
@@ -74,20 +74,37 @@ impl Vault {
 /// The connection that a caller brings a token for: for a link with a connection always that one.
 ///
 /// # Errors
-/// `ConnectLinkNotFound` for a link that has ended, or is of another provider; `ConnectionNotFound` for another connection.
+/// `ConnectLinkNotFound` for a link of another provider, `ConnectionNotFound` for another connection, `Fields` for options: a
+/// link is for one account, with the scopes and the person that the vault expects.
 pub(in crate::vault) fn connection_for(
     caller: &Principal,
     provider: &ProviderId,
     wanted: Option<ConnectionId>,
-    now: Timestamp,
+    has_options: bool,
 ) -> Result<Option<ConnectionId>, VaultError> {
     let Some(link) = &caller.link else { return Ok(wanted) };
-    if !link.is_open(now) || link.provider != *provider {
+    if link.provider != *provider {
         return Err(VaultError::ConnectLinkNotFound(None));
+    }
+    if has_options {
+        let rule = "must be unset for a caller that acts for a connect link";
+        return Err(VaultError::Fields(vec![FieldViolation::new("options", rule)]));
     }
     match (link.connection, wanted) {
         (Some(only), Some(wanted)) if only != wanted => Err(VaultError::ConnectionNotFound(wanted)),
         (only, wanted) => Ok(only.or(wanted)),
+    }
+}
+
+/// Whether a caller that acts for a link may still connect an account. Checked where work begins, so that a repeated request
+/// gets its first answer although the link has ended with it.
+///
+/// # Errors
+/// `ConnectLinkNotFound`.
+pub(in crate::vault) fn must_be_open(caller: &Principal, now: Timestamp) -> Result<(), VaultError> {
+    match &caller.link {
+        Some(link) if !link.is_open(now) => Err(VaultError::ConnectLinkNotFound(None)),
+        _ => Ok(()),
     }
 }
 

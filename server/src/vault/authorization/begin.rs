@@ -13,7 +13,7 @@ use crate::model::{
 };
 use crate::provider::{AskAgain, ConsentRequest, Provider};
 use crate::store::AuthorizationScope;
-use crate::vault::access::connect_links::connection_for;
+use crate::vault::access::connect_links::{connection_for, must_be_open};
 use crate::vault::error::VaultError;
 use crate::vault::once::idempotency::RequestClaim;
 use crate::vault::state::Vault;
@@ -65,11 +65,9 @@ impl Vault {
             return Err(VaultError::WorkspaceNotFound(command.workspace));
         }
         let provider = self.provider(&command.provider)?;
-        let (wanted, now) = (command.connection, self.clock.now());
-        let command = BeginAuthorization {
-            connection: connection_for(caller, &command.provider, wanted, now)?,
-            ..command
-        };
+        let has_options = command.options.bits() != 0;
+        let connection = connection_for(caller, &command.provider, command.connection, has_options)?;
+        let command = BeginAuthorization { connection, ..command };
         let held = match command.connection {
             Some(connection) => {
                 let target = Target { connection, workspace: Some(command.workspace.clone()) };
@@ -115,6 +113,7 @@ impl Vault {
         };
         let work = async |claim: RequestClaim| {
             let scope = bind(AuthorizationId::generate(), self.clock.now() + LIFE);
+            must_be_open(caller, self.clock.now())?;
             self.may_change()?;
             let (unit, now) = (scope.clone(), self.clock.now());
             self.store

@@ -14,6 +14,7 @@ use crate::model::{
 };
 use crate::provider::{Callback, Provider};
 use crate::store::{Abort, AuthorizationScope, AuthorizationState, Origin, Session};
+use crate::vault::access::connect_links::must_be_open;
 use crate::vault::error::VaultError;
 use crate::vault::state::Vault;
 use crate::vault::state::work::Turn;
@@ -141,15 +142,14 @@ impl Vault {
         let in_time = now < scope.expires_at || !is_open;
         let link = caller.link.as_ref().map(|link| &link.id);
         let same_link = scope.link.as_ref() == link;
-        // Another account was connected with the link meanwhile, so this one's code is not spent in vain.
-        if is_open && same_link && caller.link.as_ref().is_some_and(|link| !link.is_open(now)) {
-            return Err(VaultError::ConnectLinkNotFound(None));
+        if !(state.is_of(key, &scope) && state.is_of(key, &session) && in_time && same_link) {
+            return Err(VaultError::AuthorizationOver);
         }
-        if state.is_of(key, &scope) && state.is_of(key, &session) && in_time && same_link {
-            Ok(scope)
-        } else {
-            Err(VaultError::AuthorizationOver)
+        // If another account was connected with the link meanwhile, this one's code is not spent in vain.
+        if is_open {
+            must_be_open(caller, now)?;
         }
+        Ok(scope)
     }
 
     async fn complete(

@@ -78,7 +78,7 @@ impl Places {
     /// A place for the caller on whose behalf this task works.
     fn take(&self) -> Result<Place, VaultError> {
         let share = match Origin::current().as_ref().and_then(|origin| origin.principal()) {
-            Some(principal) => Some(self.shares.try_take(&principal.name).ok_or(VaultError::Overloaded)?),
+            Some(principal) => Some(self.shares.try_take(&principal.share()).ok_or(VaultError::Overloaded)?),
             None => None,
         };
         let total = Arc::clone(&self.total).try_acquire_owned().map_err(|_| VaultError::Overloaded)?;

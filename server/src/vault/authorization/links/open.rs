@@ -71,7 +71,10 @@ impl Vault {
     async fn connections_behind(&self, link: &ConnectLink) -> Result<(Vec<Connection>, usize), VaultError> {
         let mut session = self.store.read().await?;
         let Some(id) = link.connection else {
-            return Ok(session.connections_with(&link.workspace, &link.provider, CONNECTIONS).await?);
+            let (workspace, provider) = (&link.workspace, &link.provider);
+            return Ok(session
+                .connections_with(workspace, provider, link.last_connection, CONNECTIONS)
+                .await?);
         };
         let mut shown: Vec<_> = session.connection(id).await?.into_iter().collect();
         shown.retain(|one| one.workspace == link.workspace && link.reaches(&one.provider, one.id));

@@ -20,7 +20,7 @@ use crate::model::{
 };
 use crate::provider::Provider;
 use crate::store::Origin;
-use crate::vault::access::connect_links::connection_for;
+use crate::vault::access::connect_links::{connection_for, must_be_open};
 use crate::vault::error::VaultError;
 use crate::vault::once::idempotency::RequestClaim;
 use crate::vault::state::Vault;
@@ -79,7 +79,8 @@ impl Vault {
         caller: &Principal,
         command: StoreToken,
     ) -> Result<Intake, VaultError> {
-        let connection = connection_for(caller, &command.provider, command.connection, self.clock.now())?;
+        let connection =
+            connection_for(caller, &command.provider, command.connection, command.options.bits() != 0)?;
         let command = StoreToken { connection, ..command };
         self.may_store(caller, &command).await?;
         let pasted = pasted_text::parse(&command.access_token, "access_token")?;
@@ -110,6 +111,7 @@ impl Vault {
         let line = command.connection.map(|id| self.work.line(Turn::Intake, id));
         let vault = Arc::clone(self);
         let work = async |claim| {
+            must_be_open(caller, self.clock.now())?;
             let store = |claim| async move { vault.store_pasted(&command, pasted, link, claim).await };
             let outcome = |intake: &Intake| {
                 let stored = intake.outcome != IntakeOutcome::ValidatedOnly;
