@@ -1,5 +1,6 @@
 //! What the portal is told, and whether it can work with that.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -60,6 +61,19 @@ impl PortalConfig {
     /// When a field breaks its rule.
     pub fn check(&self) -> Result<(), ConfigError> {
         Site::new(self).map(drop)
+    }
+}
+
+impl PortalConfig {
+    /// Plain HTTP must be said in so many words: by a loopback address on both ends, or by a trusted proxy.
+    pub(crate) fn check_encryption(&self, listens: IpAddr) -> Result<(), ConfigError> {
+        let plain = self.tls.is_none() && !self.trusted_proxy;
+        if plain && (!listens.is_loopback() || !self.public_url.starts_with("http://")) {
+            let rule = "must be set, or trusted_proxy where a proxy in front ends TLS: without both, the portal serves only this \
+                        machine, at an http:// address of it";
+            return Err(wrong("tls", rule));
+        }
+        Ok(())
     }
 }
 

@@ -9,8 +9,9 @@
 //! use tokio_util::sync::CancellationToken;
 //!
 //! let vault = Vault::builder("https://vault.internal:7443", ApiKey::new("tva_…")).connect_lazy()?;
-//! let config = PortalConfig::new("https://connect.example.com", vault);
-//! let listener = tokio::net::TcpListener::bind("0.0.0.0:8443").await?;
+//! let mut config = PortalConfig::new("https://connect.example.com", vault);
+//! config.trusted_proxy = true; // it ends TLS, and names each client in X-Forwarded-For
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:8443").await?;
 //! serve(config, listener, CancellationToken::new()).await?;
 //! # Ok(())
 //! # }

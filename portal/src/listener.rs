@@ -1,6 +1,8 @@
 //! Accepts connections and serves HTTP/1.1 on each, in a task of its own, which bounds everything that a client could
 //! prolong.
 
+mod shares;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -27,6 +29,8 @@ use tower::ServiceExt;
 use crate::config::{ConfigError, Limits, PortalConfig};
 use crate::routes::{self, Portal};
 use crate::tls::Tls;
+use crate::web::limits::network;
+use shares::Shares;
 
 /// The pause after a failed accept. Without file descriptors, an immediate retry would only burn CPU.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -69,6 +73,8 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> Result<(), PortalError> {
     let limits = config.limits.clone();
+    let trusted_proxy = config.trusted_proxy;
+    config.check_encryption(listener.local_addr()?.ip())?;
     let tls = config.tls.clone().map(Tls::load).transpose()?.map(Arc::new);
     let host = Arc::new(Host {
         routes: routes::all(Arc::new(Portal::new(config)?)),
@@ -82,6 +88,7 @@ pub async fn serve(
     let _cut_off = cut_off.clone().drop_guard();
     let mut warned_at = None::<Instant>;
     let room = Arc::new(Semaphore::new(limits.max_connections));
+    let shares = (!trusted_proxy).then(|| Shares::new((limits.max_connections / 10).max(1)));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -105,8 +112,18 @@ pub async fn serve(
             }
             continue;
         };
+        // Behind a proxy all come from its address. The share is of networks, as the limits of requests are.
+        let share = match shares.as_ref().map(|shares| shares.take(network(address.ip()))) {
+            Some(None) => {
+                tracing::debug!(%address, "an address has too many connections");
+                continue;
+            }
+            Some(share) => share,
+            None => None,
+        };
         let (host, cut_off) = (Arc::clone(&host), cut_off.clone());
         tasks.spawn(async move {
+            let _share = share;
             tokio::select! {
                 () = host.run(socket, address, permit) => {}
                 () = cut_off.cancelled() => {}

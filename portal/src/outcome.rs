@@ -13,7 +13,7 @@ pub(crate) enum Outcome {
 }
 
 /// Why an attempt can fail, besides a refusal of the person. Everything else is `Unspecified`.
-const REASONS: [ErrorReason; 17] = [
+const REASONS: [ErrorReason; 18] = [
     ErrorReason::Unspecified,
     ErrorReason::AuthorizationStateInvalid,
     ErrorReason::ScopesMissing,
@@ -27,6 +27,7 @@ const REASONS: [ErrorReason; 17] = [
     ErrorReason::ProviderUnavailable,
     ErrorReason::ProviderThrottled,
     ErrorReason::ConnectionNotFound,
+    ErrorReason::ConnectLinkNotFound,
     ErrorReason::TokenRevoked,
     ErrorReason::TokenVersionMismatch,
     ErrorReason::WorkspaceShredded,

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use token_vault_client::v1::Check;
 
 use crate::notice::Notice;
+use crate::outcome::Outcome;
 use crate::web::link::LinkId;
 use crate::web::session::Session;
 
@@ -28,6 +29,8 @@ pub(crate) struct Findings {
     pub(crate) checks: Vec<Check>,
     /// Why it failed, with details.
     pub(crate) notice: Option<Notice>,
+    /// How it ended. What another replica answered meanwhile is not told with the words of this one.
+    pub(crate) outcome: Option<Outcome>,
 }
 
 impl Findings {
@@ -36,7 +39,7 @@ impl Findings {
         for check in &mut checks {
             check.metadata.retain(|key, _| key == "rows");
         }
-        Self { connection_id, checks, notice: None }
+        Self { connection_id, checks, notice: None, outcome: Some(Outcome::Connected) }
     }
 }
 

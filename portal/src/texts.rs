@@ -83,7 +83,6 @@ pub(crate) fn continue_to(host: &str) -> String {
 pub(crate) fn back_to(host: &str) -> String {
     format!("Back to {host}")
 }
-pub(crate) const CONTINUE_SOON: &str = "You are taken there in 5 seconds.";
 pub(crate) fn leaving(provider: &str) -> String {
     format!("Taking you to {provider} …")
 }

@@ -4,15 +4,12 @@ use maud::{Markup, html};
 use token_vault_client::v1::{Check, OpenConnectLinkResponse, connect_link};
 use url::Url;
 
-use super::{Refresh, connection, layout, parts};
+use super::{connection, layout, parts};
 use crate::config::Site;
-use crate::notice::{Notice, any_failed};
+use crate::notice::Notice;
 use crate::outcome::Outcome;
 use crate::texts;
 use crate::web::link::LinkId;
-
-/// How long a person can read the result before the browser goes on to the platform.
-const CONTINUE_AFTER: u32 = 5;
 
 /// What a card shows.
 pub(crate) struct Card<'a> {
@@ -36,8 +33,9 @@ pub(crate) struct Card<'a> {
 pub(crate) struct Back {
     url: String,
     host: String,
-    /// Whether the browser goes there by itself.
-    automatic: bool,
+    /// Whether it is what the person does next. The browser does not go there by itself: a page that leaves before it is
+    /// read shuts out whoever reads slowly (WCAG 2.2.1).
+    is_next: bool,
 }
 
 impl Back {
@@ -50,7 +48,7 @@ impl Back {
         if outcome == Outcome::Connected && !connection_id.is_empty() {
             url.query_pairs_mut().append_pair("connection_id", connection_id);
         }
-        Some(Self { url: url.into(), host, automatic: outcome == Outcome::Connected })
+        Some(Self { url: url.into(), host, is_next: outcome == Outcome::Connected })
     }
 }
 
@@ -106,10 +104,6 @@ impl<'a> Card<'a> {
 
     pub(crate) fn page(&self) -> Markup {
         let title = texts::card_title(&self.provider, workspace(self.open));
-        // Whoever has to read about a failed check, which stands only here, should have the time.
-        let leaves = !any_failed(self.checks);
-        let refresh = self.back.as_ref().filter(|back| back.automatic && leaves);
-        let refresh = refresh.map(|back| Refresh { seconds: CONTINUE_AFTER, url: back.url.clone() });
         // The title is the first thing that a screen reader says of a new page.
         let page_title = match &self.notice {
             Some(notice) => format!("{} · {title}", notice.title),
@@ -125,7 +119,7 @@ impl<'a> Card<'a> {
                 }
             }
             @if let Some(notice) = &self.notice { (parts::notice(notice, &self.provider, &self.site.name)) }
-            @if let Some(back) = &self.back { (way_back(back, leaves)) }
+            @if let Some(back) = &self.back { (way_back(back)) }
             @if !self.checks.is_empty() {
                 (parts::checks(&self.checks_title(), self.checks, self.can_connect(), &self.provider, &self.site.name))
             }
@@ -133,7 +127,7 @@ impl<'a> Card<'a> {
             @if self.open.left_out_connections > 0 { p { (texts::left_out(self.open.left_out_connections)) } }
             @if self.has_beginning() { (self.beginning()) }
         };
-        layout(self.site, &page_title, refresh.as_ref(), &main)
+        layout(self.site, &page_title, None, &main)
     }
 
     /// Where there are several connections, the title says which one was checked.
@@ -196,13 +190,12 @@ impl<'a> Card<'a> {
     }
 }
 
-fn way_back(back: &Back, leaves: bool) -> Markup {
+fn way_back(back: &Back) -> Markup {
     html! {
         div.back {
-            a.button.primary[back.automatic] href=(back.url) rel="noreferrer" {
-                @if back.automatic { (texts::continue_to(&back.host)) } @else { (texts::back_to(&back.host)) }
+            a.button.primary[back.is_next] href=(back.url) rel="noreferrer" {
+                @if back.is_next { (texts::continue_to(&back.host)) } @else { (texts::back_to(&back.host)) }
             }
-            @if back.automatic && leaves { p { (texts::CONTINUE_SOON) } }
         }
     }
 }

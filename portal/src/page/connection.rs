@@ -2,7 +2,9 @@
 
 use maud::{Markup, html};
 use token_vault_client::v1::token::badge::Color;
-use token_vault_client::v1::{AdAccount, ConnectionCard, Problem, Remedy, Token, ad_account, deadline};
+use token_vault_client::v1::{
+    AdAccount, ConnectionCard, Problem, Remedy, Subject, Token, ad_account, deadline, subject,
+};
 
 use super::card::Card;
 use super::parts;
@@ -174,10 +176,13 @@ fn ad_account(card: &Card<'_>, account: &AdAccount) -> Markup {
 
 fn actions(card: &Card<'_>, token: &Token) -> Markup {
     let id = &token.connection_id;
+    // A consent gives a person's token, which is not a page's or a system user's.
+    let kind = token.subject.as_ref().map(Subject::r#type).unwrap_or_default();
+    let by_consent = !matches!(kind, subject::Type::Page | subject::Type::SystemUser | subject::Type::App);
     html! {
         @if card.csrf.is_some() {
             div.actions {
-                @if card.can_connect() {
+                @if card.can_connect() && by_consent {
                     (card.form("connect", Some(id), &html! {
                         button.primary[!token.problems.is_empty()] type="submit" { (texts::reconnect(&card.provider)) }
                     }))

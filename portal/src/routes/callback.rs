@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use http::header::LOCATION;
@@ -10,9 +11,9 @@ use token_vault_client::v1::{CompleteAuthorizationRequest, ErrorReason};
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
-use super::Portal;
 use super::changes::flow_of;
 use super::visit::{CHANGE, Target, Visit, reason_of};
+use super::{Address, Portal};
 use crate::failure::{self, Failure};
 use crate::notice::Notice;
 use crate::outcome::Outcome;
@@ -25,24 +26,39 @@ use crate::web::link::LinkId;
 /// What the vault takes. A longer query is nobody's callback.
 const LONGEST_QUERY: usize = 8192;
 
+/// The page for a callback that belongs to no visit of this browser.
+pub(super) const START_AGAIN: &str = "/start-again";
+
+pub(super) async fn start_again(State(portal): State<Arc<Portal>>) -> Response {
+    Failure::start_again().page(&portal.site)
+}
+
 /// Completes the authorization, and leads on to the card, so that the code and the state leave the address bar. The
 /// query goes to the vault as it came, because what it means is the provider's matter.
 pub(super) async fn complete(
     State(portal): State<Arc<Portal>>,
     RawQuery(query): RawQuery,
+    Extension(from): Extension<Address>,
     headers: HeaderMap,
 ) -> Response {
     let query = Zeroizing::new(query.unwrap_or_default());
-    portal.complete(&query, &headers).await.unwrap_or_else(|failure| failure.page(&portal.site))
+    portal.complete(&query, from, &headers).await.unwrap_or_else(|failure| failure.page(&portal.site))
 }
 
 impl Portal {
-    async fn complete(&self, query: &str, headers: &HeaderMap) -> Result<Response, Failure> {
-        let id = self.link_of(query, headers).ok_or_else(Failure::start_again)?;
-        let visit = self.visit(id.as_str(), headers, CHANGE)?;
+    async fn complete(&self, query: &str, from: Address, headers: &HeaderMap) -> Result<Response, Failure> {
+        // Code and state leave the address bar here too.
+        let Some(id) = self.link_of(query, headers) else { return Ok(to(format!("{START_AGAIN}#"))) };
+        let visit = match self.visit(id.as_str(), from, headers, CHANGE) {
+            Err(failure) if failure.status == StatusCode::FORBIDDEN => {
+                return Ok(to(format!("{START_AGAIN}#")));
+            }
+            visit => visit?,
+        };
         match self.complete_for(&visit, query).await {
             // The card says it as well, at an address without code and state.
             Err(failure) if failure.status == StatusCode::NOT_FOUND => Ok(to(format!("/card/{id}#"))),
+            Err(failure) if failure.status == StatusCode::FORBIDDEN => Ok(to(format!("{START_AGAIN}#"))),
             completed => completed,
         }
     }
@@ -78,15 +94,19 @@ impl Portal {
                 failure.notice.action = Some(texts::CALL_BACK_AGAIN.to_owned());
                 return Err(failure);
             }
+            // The card opened a moment ago: another account was connected with the link meanwhile.
             Err(error) if error.reason() == Some(ErrorReason::ConnectLinkNotFound) => {
-                return Err(self.failure(visit, &error, &target.provider));
+                tracing::info!(link = %visit.id, "a link was used up while a person consented");
+                Outcome::Failed(ErrorReason::ConnectLinkNotFound)
             }
             Err(error) => {
                 tracing::info!(link = %visit.id, reason = reason_of(&error), "an authorization failed");
                 let notice = Notice::of(&error, &texts::provider(&target.provider));
-                let findings = Findings { notice: Some(notice), ..Findings::default() };
+                let outcome = Outcome::of(&error);
+                let findings =
+                    Findings { notice: Some(notice), outcome: Some(outcome), ..Findings::default() };
                 self.recent.remember(session, &visit.id, findings);
-                Outcome::of(&error)
+                outcome
             }
         };
         // Browsers keep the fragment of the callback, such as `#_=_`, unless the new address has one of its own.

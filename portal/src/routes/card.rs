@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use http::header::LOCATION;
 use http::{HeaderMap, StatusCode};
-use token_vault_client::v1::OpenConnectLinkResponse;
+use token_vault_client::v1::{ErrorReason, OpenConnectLinkResponse};
 
 use super::visit::{READ, Segment, Visit, text_of};
-use super::{Portal, set_cookies};
+use super::{Address, Portal, set_cookies};
 use crate::failure::Failure;
 use crate::notice::{self, Notice};
 use crate::outcome::Outcome;
@@ -27,14 +27,18 @@ pub(super) async fn show(
     State(portal): State<Arc<Portal>>,
     path: Segment,
     RawQuery(query): RawQuery,
+    Extension(from): Extension<Address>,
     headers: HeaderMap,
 ) -> Response {
     let path = text_of(path);
     match path.strip_suffix(".json") {
-        Some(id) => portal.json(id, &headers).await.unwrap_or_else(|failure| failure.json()),
+        Some(id) => portal.json(id, from, &headers).await.unwrap_or_else(|failure| failure.json()),
         None => {
             let outcome = Outcome::read(query.as_deref());
-            portal.card(&path, outcome, &headers).await.unwrap_or_else(|failure| failure.page(&portal.site))
+            portal
+                .card(&path, outcome, from, &headers)
+                .await
+                .unwrap_or_else(|failure| failure.page(&portal.site))
         }
     }
 }
@@ -48,9 +52,14 @@ pub(super) async fn again(State(portal): State<Arc<Portal>>, path: Segment) -> R
 }
 
 /// The card without forms, in a frame. Buttons there would be open to clickjacking.
-pub(super) async fn embed(State(portal): State<Arc<Portal>>, path: Segment, headers: HeaderMap) -> Response {
+pub(super) async fn embed(
+    State(portal): State<Arc<Portal>>,
+    path: Segment,
+    Extension(from): Extension<Address>,
+    headers: HeaderMap,
+) -> Response {
     let path = text_of(path);
-    let mut response = portal.embedded(&path, &headers).await.unwrap_or_else(|mut failure| {
+    let mut response = portal.embedded(&path, from, &headers).await.unwrap_or_else(|mut failure| {
         // In a frame, the usual cause is that the browser sends no cookies there.
         if failure.status == StatusCode::FORBIDDEN {
             *failure.notice = texts::embed_without_cookie();
@@ -66,20 +75,22 @@ impl Portal {
         &self,
         id: &str,
         outcome: Option<Outcome>,
+        from: Address,
         headers: &HeaderMap,
     ) -> Result<Response, Failure> {
-        let visit = self.visit(id, headers, READ)?;
+        let visit = self.visit(id, from, headers, READ)?;
         let open = self.open(&visit).await?;
         let mut card = Card::new(&self.site, &visit.id, &open);
         let recent = visit.session.as_ref().filter(|_| outcome.is_some());
         let recent = recent.and_then(|session| self.recent.recall(session, &visit.id));
+        let recent = recent.filter(|recent| recent.outcome == outcome);
         if let Some(outcome) = outcome {
             card.notice = notice(outcome, &open, recent.as_deref());
             card.checks = recent.as_ref().map(|recent| recent.checks.as_slice()).unwrap_or_default();
             card.checked = recent.as_ref().map(|recent| recent.connection_id.as_str()).unwrap_or_default();
             if card.notice.is_some() {
                 let connection = Some(card.checked).filter(|id| !id.is_empty());
-                card.back = Back::of(&open, outcome, connection.unwrap_or_else(|| last_connection(&open)));
+                card.back = Back::of(&open, outcome, connection.unwrap_or_else(|| only_connection(&open)));
             }
         }
         let new = self.put_csrf(&mut card, &visit);
@@ -95,8 +106,8 @@ impl Portal {
         new
     }
 
-    async fn json(&self, id: &str, headers: &HeaderMap) -> Result<Response, Failure> {
-        let visit = self.visit(id, headers, READ)?;
+    async fn json(&self, id: &str, from: Address, headers: &HeaderMap) -> Result<Response, Failure> {
+        let visit = self.visit(id, from, headers, READ)?;
         let open = self.open(&visit).await?;
         let new = visit.session.is_none().then(Session::new);
         let csrf = visit.session.as_ref().or(new.as_ref()).map(|session| session.csrf(&visit.id));
@@ -106,8 +117,8 @@ impl Portal {
         Ok(response)
     }
 
-    async fn embedded(&self, id: &str, headers: &HeaderMap) -> Result<Response, Failure> {
-        let visit = self.visit(id, headers, READ)?;
+    async fn embedded(&self, id: &str, from: Address, headers: &HeaderMap) -> Result<Response, Failure> {
+        let visit = self.visit(id, from, headers, READ)?;
         let open = self.open(&visit).await?;
         let mut card = Card::new(&self.site, &visit.id, &open);
         card.embedded = true;
@@ -125,14 +136,20 @@ fn notice(outcome: Outcome, open: &OpenConnectLinkResponse, recent: Option<&Find
             let checks = recent.map(|recent| recent.checks.as_slice()).unwrap_or_default();
             Some(notice::connected(&provider, checks))
         }
-        Outcome::Declined => {
-            Some(texts::trouble(Some(token_vault_client::v1::ErrorReason::AuthorizationDeclined), &provider))
-        }
+        Outcome::Declined => Some(texts::trouble(Some(ErrorReason::AuthorizationDeclined), &provider)),
+        // The card is open, so it was used.
+        Outcome::Failed(ErrorReason::ConnectLinkNotFound) => Some(texts::link_is_used()),
         Outcome::Failed(reason) => {
             let remembered = recent.and_then(|recent| recent.notice.clone());
             Some(remembered.unwrap_or_else(|| texts::trouble(Some(reason), &provider)))
         }
     }
+}
+
+/// The connection that was connected with a link for one. With a link for several, the last one may be another person's.
+pub(super) fn only_connection(open: &OpenConnectLinkResponse) -> &str {
+    let is_for_one = open.link.as_ref().is_some_and(|link| link.max_uses == 1);
+    if is_for_one { last_connection(open) } else { "" }
 }
 
 /// The connection that was last connected with the link.

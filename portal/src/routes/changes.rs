@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -13,9 +14,9 @@ use token_vault_client::v1::{
 };
 use url::Url;
 
-use super::card::last_connection;
+use super::card::only_connection;
 use super::visit::{CHANGE, Segment, Target, Visit, text_of};
-use super::{Portal, set_cookies};
+use super::{Address, Portal, set_cookies};
 use crate::failure::Failure;
 use crate::notice::{self, Notice};
 use crate::outcome::Outcome;
@@ -46,30 +47,33 @@ struct Answer {
 pub(super) async fn connect(
     State(portal): State<Arc<Portal>>,
     path: Segment,
+    Extension(from): Extension<Address>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let sent = portal.receive(path, &headers, body).await;
+    let sent = portal.receive(path, from, &headers, body).await;
     answer(&portal, async { portal.begin(sent?).await }).await
 }
 
 pub(super) async fn paste(
     State(portal): State<Arc<Portal>>,
     path: Segment,
+    Extension(from): Extension<Address>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let sent = portal.receive(path, &headers, body).await;
+    let sent = portal.receive(path, from, &headers, body).await;
     answer(&portal, async { portal.store(sent?).await }).await
 }
 
 pub(super) async fn validate(
     State(portal): State<Arc<Portal>>,
     path: Segment,
+    Extension(from): Extension<Address>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let sent = portal.receive(path, &headers, body).await;
+    let sent = portal.receive(path, from, &headers, body).await;
     answer(&portal, async { portal.examine(sent?).await }).await
 }
 
@@ -78,10 +82,16 @@ async fn answer(portal: &Portal, work: impl Future<Output = Result<Response, Fai
 }
 
 impl Portal {
-    async fn receive(&self, path: Segment, headers: &HeaderMap, body: Body) -> Result<Sent, Failure> {
+    async fn receive(
+        &self,
+        path: Segment,
+        from: Address,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<Sent, Failure> {
         let id = text_of(path);
         form::check_source(headers, &self.site.origin)?;
-        let visit = self.visit(&id, headers, CHANGE)?;
+        let visit = self.visit(&id, from, headers, CHANGE)?;
         let form = form::read(headers, body, self.limits.read_timeout).await?;
         let session = visit.session.as_ref().ok_or_else(Failure::start_again)?;
         if !session.is_csrf(&visit.id, &form.csrf) {
@@ -110,7 +120,7 @@ impl Portal {
         };
         let begun = match visit.vault.begin_authorization(request).await {
             Ok(begun) => begun,
-            Err(error) => return Ok(self.refused(&visit, &open, &error)),
+            Err(error) => return Ok(self.refused(&visit, &open, &error).await),
         };
         let address = Url::parse(&begun.authorization_url).ok();
         let Some(address) = address.filter(|url| matches!(url.scheme(), "https" | "http")) else {
@@ -135,23 +145,29 @@ impl Portal {
     /// Stores a pasted token.
     async fn store(&self, sent: Sent) -> Result<Response, Failure> {
         let Sent { visit, form, open, target } = sent;
-        if !is_open(&open) {
-            return Ok(self.card_after(&visit, &open, Answer::refused(texts::link_is_used())));
-        }
         if form.access_token.trim().is_empty() {
             return Ok(self.card_after(&visit, &open, Answer::refused(texts::no_token())));
         }
         let provider = texts::provider(&target.provider);
+        let connection_id = target.connection_id.or(form.connection_id);
+        let session = visit.session.as_ref().ok_or_else(Failure::start_again)?;
+        let about = connection_id.as_deref().unwrap_or_default();
         let request = StoreTokenRequest {
             workspace_id: target.workspace_id,
             provider: target.provider,
-            connection_id: target.connection_id.or(form.connection_id),
+            // A double click, or the page loaded again, is the same request, and gets the first answer.
+            request_id: session.request_id(&visit.id, about, &form.access_token),
+            connection_id,
             credential: Some(store_token_request::Credential::AccessToken(form.access_token.to_string())),
             ..Default::default()
         };
-        let result = match visit.vault.store_token(request).await {
+        // As with a callback, a browser that leaves drops its request, and the call goes on.
+        let vault = visit.vault.clone();
+        let stored = tokio::spawn(async move { vault.store_token(request).await }).await;
+        let stored = stored.map_err(|_| Failure::new(StatusCode::BAD_GATEWAY, texts::faulty()))?;
+        let result = match stored {
             Ok(response) => response.result.unwrap_or_default(),
-            Err(error) => return Ok(self.refused(&visit, &open, &error)),
+            Err(error) => return Ok(self.refused(&visit, &open, &error).await),
         };
         let checked = result.token.map(|token| token.connection_id).unwrap_or_default();
         tracing::info!(link = %visit.id, connection = checked, "a pasted token was stored");
@@ -173,7 +189,7 @@ impl Portal {
         };
         let response = match visit.vault.validate_token(request).await {
             Ok(response) => response,
-            Err(error) => return Ok(self.refused(&visit, &open, &error)),
+            Err(error) => return Ok(self.refused(&visit, &open, &error).await),
         };
         let open = self.open(&visit).await?;
         let answer =
@@ -181,11 +197,14 @@ impl Portal {
         Ok(self.card_after(&visit, &open, answer))
     }
 
-    /// The card, with what the vault's refusal means. A link that is over has no card.
-    fn refused(&self, visit: &Visit, open: &OpenConnectLinkResponse, error: &Error) -> Response {
+    /// The card, with what the vault's denial means. A link that is over has no card, unless it was just used.
+    async fn refused(&self, visit: &Visit, open: &OpenConnectLinkResponse, error: &Error) -> Response {
         let failure = self.failure(visit, error, page::card::provider(open));
         if failure.clear.is_some() {
-            return failure.page(&self.site);
+            return match self.open(visit).await {
+                Ok(open) => self.card_after(visit, &open, Answer::refused(texts::link_is_used())),
+                Err(_) => failure.page(&self.site),
+            };
         }
         let notice = (*failure.notice).clone();
         self.card_after(visit, open, Answer { failure: Some(failure), ..Answer::refused(notice) })
@@ -194,7 +213,7 @@ impl Portal {
     fn card_after(&self, visit: &Visit, open: &OpenConnectLinkResponse, answer: Answer) -> Response {
         let mut card = Card::new(&self.site, &visit.id, open);
         let connection = Some(answer.checked.as_str()).filter(|id| !id.is_empty());
-        let connection = connection.unwrap_or_else(|| last_connection(open));
+        let connection = connection.unwrap_or_else(|| only_connection(open));
         card.back = answer.outcome.and_then(|outcome| Back::of(open, outcome, connection));
         card.notice = Some(answer.notice);
         card.checks = &answer.checks;

@@ -24,7 +24,7 @@ pub(super) async fn enter(State(portal): State<Arc<Portal>>, token: Segment, hea
     let to = format!("/card/{}", token.id);
     let mut response = (StatusCode::SEE_OTHER, [(LOCATION, to)]).into_response();
     let session = Session::of(&headers, jar).is_none().then(Session::new);
-    set_cookies(&mut response, jar.make_room(&headers).into_iter().map(Some));
+    set_cookies(&mut response, jar.make_room(&headers, &token.id).into_iter().map(Some));
     set_cookies(
         &mut response,
         [jar.set_link(&token.id, token.expose()), session.and_then(|session| jar.set_session(&session))],

@@ -30,6 +30,10 @@ use crate::web::cookies::CookieJar;
 use crate::web::headers::{Embeddable, SecurityHeaders};
 use crate::web::limits::{Buckets, client};
 
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Address(std::net::IpAddr);
+
 /// What all requests share.
 pub(crate) struct Portal {
     site: Site,
@@ -39,8 +43,9 @@ pub(crate) struct Portal {
     stylesheet: String,
     recent: Recent,
     addresses: Buckets<std::net::IpAddr>,
-    /// By the digests of the tokens: whoever knows only the id of a link can't use up its bucket.
-    links: Buckets<[u8; 32]>,
+    /// By the digests of the tokens, because whoever knows only the id of a link must not use up its bucket; and by addresses,
+    /// because one of several who have a link must not either.
+    links: Buckets<([u8; 32], std::net::IpAddr)>,
     trusted_proxy: bool,
     limits: Limits,
 }
@@ -73,6 +78,7 @@ pub(crate) fn all(portal: Arc<Portal>) -> Router {
         .route("/card/{id}/paste", post(changes::paste).get(card::again))
         .route("/card/{id}/validate", post(changes::validate).get(card::again))
         .route("/callbacks/{provider}", get(callback::complete))
+        .route(callback::START_AGAIN, get(callback::start_again))
         .route("/assets/portal.css", get(assets::css))
         .route("/assets/time.js", get(assets::script))
         .route("/assets/logo", get(assets::logo))
@@ -86,8 +92,10 @@ pub(crate) fn all(portal: Arc<Portal>) -> Router {
 }
 
 /// Bounds each request, and gives each answer its headers.
-async fn around(State(portal): State<Arc<Portal>>, request: Request, next: Next) -> Response {
-    let mut response = match portal.admit(&request) {
+async fn around(State(portal): State<Arc<Portal>>, mut request: Request, next: Next) -> Response {
+    let address = portal.address(&request);
+    request.extensions_mut().insert(address);
+    let mut response = match portal.admit(&request, address) {
         Ok(()) => match tokio::time::timeout(portal.limits.answer_timeout, next.run(request)).await {
             Ok(response) => response,
             Err(_) => Failure::too_late().page(&portal.site),
@@ -100,13 +108,16 @@ async fn around(State(portal): State<Arc<Portal>>, request: Request, next: Next)
 }
 
 impl Portal {
-    fn admit(&self, request: &Request) -> Result<(), Failure> {
+    fn address(&self, request: &Request) -> Address {
+        let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+        Address(client(peer, request.headers(), self.trusted_proxy))
+    }
+
+    fn admit(&self, request: &Request, Address(address): Address) -> Result<(), Failure> {
         // An orchestrator asks often, and must not be refused because of others behind the same proxy.
         if request.uri().path() == "/healthz" {
             return Ok(());
         }
-        let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
-        let address = client(peer, request.headers(), self.trusted_proxy);
         self.addresses.take(address, NonZeroU32::MIN).map_err(|wait| {
             tracing::debug!(%address, "an address sends too many requests");
             Failure::too_many(wait)

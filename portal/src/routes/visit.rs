@@ -9,7 +9,7 @@ use token_vault_client::v1::connect_link::State;
 use token_vault_client::v1::{ConnectLink, ErrorReason, OpenConnectLinkResponse};
 use token_vault_client::{Error, LinkedVault};
 
-use super::Portal;
+use super::{Address, Portal};
 use crate::failure::Failure;
 use crate::page::card::provider;
 use crate::texts;
@@ -38,11 +38,17 @@ pub(super) struct Visit {
 
 impl Portal {
     /// The visit that the path and the cookies describe. `cost` is what it takes out of the link's bucket.
-    pub(super) fn visit(&self, id: &str, headers: &HeaderMap, cost: NonZeroU32) -> Result<Visit, Failure> {
+    pub(super) fn visit(
+        &self,
+        id: &str,
+        Address(from): Address,
+        headers: &HeaderMap,
+        cost: NonZeroU32,
+    ) -> Result<Visit, Failure> {
         let id = LinkId::parse(id).ok_or_else(Failure::link_is_over)?;
         let cookie = cookies::get(headers, &self.jar.link_name(&id)).and_then(LinkToken::parse);
         let token = cookie.filter(|token| token.id == id).ok_or_else(Failure::start_again)?;
-        self.links.take(token.digest(), cost).map_err(|wait| {
+        self.links.take((token.digest(), from), cost).map_err(|wait| {
             tracing::info!(link = %id, "a link is used too often");
             Failure::too_many(wait)
         })?;
@@ -73,7 +79,7 @@ impl Portal {
             let cause = error.reason_name().is_empty().then(|| error.message());
             tracing::warn!(link = %visit.id, reason, code = ?error.code(), cause, call_id, "the vault did not do it");
         } else {
-            tracing::info!(link = %visit.id, reason, call_id, "the vault refused");
+            tracing::info!(link = %visit.id, reason, call_id, "the vault denied it");
         }
         if error.reason() == Some(ErrorReason::ConnectLinkNotFound) {
             failure.clear = self.jar.clear_link(&visit.id);

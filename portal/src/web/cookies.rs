@@ -64,11 +64,13 @@ impl CookieJar {
         self.clear(&self.link_name(id))
     }
 
-    /// Deletes links of this browser, so that there is room for another one.
-    pub(crate) fn make_room(self, headers: &HeaderMap) -> Vec<HeaderValue> {
-        let prefix = self.name("link-");
-        let links = pairs(headers).map(|(name, _)| name).filter(|name| name.starts_with(&prefix));
-        links.skip(MOST_LINKS - 1).filter_map(|name| self.clear(name)).collect()
+    /// Deletes the oldest links of this browser, so that there is room for another one. Browsers send older cookies first.
+    pub(crate) fn make_room(self, headers: &HeaderMap, new: &LinkId) -> Vec<HeaderValue> {
+        let (prefix, new) = (self.name("link-"), self.link_name(new));
+        let links = pairs(headers).map(|(name, _)| name);
+        let links: Vec<_> = links.filter(|name| name.starts_with(&prefix) && *name != new).collect();
+        let most = links.len().saturating_sub(MOST_LINKS - 1);
+        links.into_iter().take(most).filter_map(|name| self.clear(name)).collect()
     }
 
     fn clear(self, name: &str) -> Option<HeaderValue> {
@@ -145,8 +147,13 @@ mod tests {
         for number in 0..22 {
             headers.append(COOKIE, format!("__Host-link-{number}=x").parse().unwrap());
         }
-        let cleared = jar.make_room(&headers);
+        let cleared = jar.make_room(&headers, &link());
         assert_eq!(cleared.len(), 3);
-        assert!(cleared[0].to_str().unwrap().starts_with("__Host-link-19=; Path=/; Max-Age=0"));
+        assert!(
+            cleared[0].to_str().unwrap().starts_with("__Host-link-0=; Path=/; Max-Age=0"),
+            "the oldest one"
+        );
+        headers.insert(COOKIE, format!("__Host-link-{}=x", link()).parse().unwrap());
+        assert!(jar.make_room(&headers, &link()).is_empty());
     }
 }

@@ -62,7 +62,7 @@ fn address(entry: &str) -> Option<IpAddr> {
 }
 
 /// The part of an address that its owner cannot change at will. An IPv6 host has a network of 2^64 addresses.
-fn network(peer: IpAddr) -> IpAddr {
+pub(crate) fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),

@@ -44,12 +44,23 @@ impl Session {
         self.mac(id).is_some_and(|mac| mac.verify_slice(&sent).is_ok())
     }
 
+    /// The request id of a pasted token: the same for the same token, link and connection. It tells nothing of the token.
+    pub(crate) fn request_id(&self, id: &LinkId, connection: &str, token: &str) -> String {
+        let mac = self.keyed("paste").map(|mac| {
+            let parts = [id.as_str(), "\0", connection, "\0", token];
+            parts.iter().fold(mac, |mac, part| mac.chain_update(part.as_bytes()))
+        });
+        mac.map(|mac| hex::encode(mac.finalize().into_bytes())).unwrap_or_default()
+    }
+
     fn mac(&self, id: &LinkId) -> Option<Hmac<Sha256>> {
+        self.keyed("csrf").map(|mac| mac.chain_update(id.as_str().as_bytes()))
+    }
+
+    fn keyed(&self, purpose: &str) -> Option<Hmac<Sha256>> {
         // HMAC takes keys of every length, so this is never `None`.
-        let mut mac = Hmac::<Sha256>::new_from_slice(self.0.as_bytes()).ok()?;
-        mac.update(b"csrf");
-        mac.update(id.as_str().as_bytes());
-        Some(mac)
+        let mac = Hmac::<Sha256>::new_from_slice(self.0.as_bytes()).ok()?;
+        Some(mac.chain_update(purpose.as_bytes()))
     }
 }
 

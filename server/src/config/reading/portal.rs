@@ -62,6 +62,16 @@ pub(in crate::config) fn read(reader: &mut Reader) -> Portal {
             ),
         );
     }
+    let is_https = portal.as_ref().is_some_and(|url| url.scheme() == "https");
+    if is_https && tls.is_none() && !behind_proxy && reader.is_set(PORTAL_LISTEN.name) {
+        reader.mistake(
+            PORTAL_LISTEN.name,
+            format!(
+                "serves no TLS, although {} begins with https://: set {} and {}, or {} = true for the proxy that does",
+                PORTAL_URL.name, PORTAL_CERT_FILE.name, PORTAL_KEY_FILE.name, PORTAL_BEHIND_PROXY.name
+            ),
+        );
+    }
     let frame_ancestors = reader.list(&PORTAL_FRAME_ANCESTORS);
     Portal {
         links: LinkConfig { portal, return_urls: reader.list(&RETURN_URLS) },
