@@ -27,7 +27,7 @@ use crate::vault::state::Vault;
 use crate::vault::state::work::Turn;
 use crate::vault::token::inspection::{Applied, Findings};
 use crate::vault::token::target::Target;
-use crate::vault::token::validate::checks::{Examination, Patient, worst};
+use crate::vault::token::validate::checks::{Examination, Patient, settle_lost_accounts, worst};
 use crate::vault::token::view::TokenView;
 use accept::{Accepted, IntakeOptions};
 use save::{Destination, IntakeOutcome, Settles, StoredBefore, check_replaces, new_connection};
@@ -214,6 +214,7 @@ impl Vault {
             }
         };
         let (mut checks, mut pages) = (found.checks, Vec::new());
+        settle_lost_accounts(&mut checks, &connection.health(self.clock.now(), &self.policy()));
         if options.connect_pages {
             let (connected, check) = self.connect_pages(&connection, &accepted.secret, &*provider).await;
             pages = connected;

@@ -46,8 +46,9 @@ impl Examination {
         self.inspection.as_ref().is_err_and(is_death)
     }
 
-    /// Once data calls have shown that the token is refused, the checks say so, in the words of the problem.
+    /// The checks say what the examination has made known: that data calls refuse the token, and that ad accounts are lost.
     pub(in crate::vault) fn settle(&mut self, health: &Health) {
+        settle_lost_accounts(&mut self.checks, health);
         let death = health.problem(ProblemReason::TokenInvalid);
         let Some(death) = death.filter(|_| matches!(self.data, DataWord::Refused { .. })) else { return };
         let told = |check: &&mut Check| {
@@ -56,6 +57,26 @@ impl Examination {
         };
         for check in self.checks.iter_mut().filter(told) {
             (check.result, check.remedy) = (CheckResult::Fail, death.remedy.clone());
+        }
+    }
+}
+
+/// A list of ad accounts shows only together with the earlier one that some are lost. The check then says so, in the words of
+/// the problem, unless something of the list could not be read.
+pub(in crate::vault) fn settle_lost_accounts(checks: &mut [Check], health: &Health) {
+    let mut lost = [ProblemReason::NoAdAccounts, ProblemReason::AdAccountsUnreachable].into_iter();
+    let Some(lost) = lost.find_map(|reason| health.problem(reason)) else { return };
+    let told = |check: &&mut Check| {
+        check.name == "ad_accounts"
+            && check.metadata.contains_key("count")
+            && !check.metadata.contains_key("unread")
+    };
+    if let Some(check) = checks.iter_mut().find(told) {
+        // In the problem, `count` is how many are lost, in the check how many are reached.
+        let reached = check.metadata.remove("count").unwrap_or_default();
+        *check = Check::of("ad_accounts", Some(lost.clone()), Remedy::none(""));
+        if let Some(lost) = check.metadata.insert("count".to_owned(), reached) {
+            check.metadata.insert("lost".to_owned(), lost);
         }
     }
 }
