@@ -65,10 +65,10 @@ pub use token_vault_proto::v1;
 pub use vault::Vault;
 pub use watch::{EventStream, Snapshot, Start, WatchItem, WatchOptions};
 
-/// The README's program, compiled as it is printed.
+/// The program of the guide for Rust, compiled as it is printed.
 #[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct Readme;
+#[doc = include_str!("../../docs/rust.md")]
+struct Guide;
 
 /// The programs of the guide to connecting.
 #[cfg(doctest)]

@@ -2,6 +2,7 @@
 
 mod ad_accounts;
 mod api_version;
+mod deaths;
 mod facts;
 mod reads;
 mod shared_fate;

@@ -1,7 +1,6 @@
 //! Tokens: storing, fetching, validating, renewing, listing and ending them.
 
 mod bad_input;
-mod deaths;
 mod endings;
 mod exchanges;
 mod idempotency;
