@@ -10,6 +10,7 @@ pub mod demo;
 mod encryption_keys;
 mod healthcheck;
 mod jobs;
+mod links;
 mod portal;
 mod terminal;
 mod watch;
@@ -82,6 +83,9 @@ enum Command {
     /// Make, list, rotate and revoke API keys.
     #[command(subcommand)]
     ApiKey(api_key::Command),
+    /// Make, list and revoke the links with which people connect accounts.
+    #[command(subcommand)]
+    Links(links::Command),
     /// Follow what happens to tokens.
     Watch(watch::WatchArgs),
     /// List the jobs, start one, or see how their runs went.
@@ -166,6 +170,7 @@ async fn dispatch(line: CommandLine) -> anyhow::Result<()> {
             say(format_args!("applied {}", counted(applied, "migration")))
         }
         Some(Command::ApiKey(command)) => api_key::run(command).await,
+        Some(Command::Links(command)) => links::run(command).await,
         Some(Command::Watch(args)) => watch::run(args).await,
         Some(Command::Jobs(args)) => jobs::run(args).await,
         Some(Command::Keys(command)) => encryption_keys::run(command).await,

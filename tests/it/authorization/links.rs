@@ -316,6 +316,32 @@ on_both_databases! {
         world.admin().run("housekeeping").await;
         assert!(listed(&connector).await.is_empty());
     }
+
+    async fn the_command_makes_lists_and_revokes_links(world: World) {
+        let command = |words: &[&str]| {
+            let (endpoint, key) = (world.endpoint(), world.bootstrap_key());
+            let words: Vec<&str> = words.iter().copied().chain(["--endpoint", endpoint.as_str()]).collect();
+            world.launch().instead(words).env("TOKEN_VAULT_API_KEY", &key).run()
+        };
+        let made = command(&["links", "create", "--workspace", ACME, "--expires-in", "1d", "--max-uses", "3"]);
+        let url = made.stdout.trim().to_owned();
+        world.know("connect link", secret_part(url.rsplit('/').next().unwrap()));
+        assert!(made.code == Some(0) && url.starts_with("https://connect.example/l/tvl_"), "{}", made.stderr);
+        let portal = world.caller(Role::Portal, &[]).await.for_link(&url);
+        let link = open(&portal).await.expect("it opens").link.unwrap();
+        assert_eq!((link.max_uses, link.expires_at.unwrap().seconds - link.created_at.unwrap().seconds), (3, 86_400));
+        assert!(made.stderr.contains(&link.link_id) && made.stderr.contains("shown only now"), "{}", made.stderr);
+        let listed = command(&["links", "list", "--json"]).stdout;
+        let listed: serde_json::Value = serde_json::from_str(listed.trim()).expect("a line is an object");
+        assert_eq!((&listed["state"], &listed["link_id"]), (&"OPEN".into(), &link.link_id.as_str().into()), "{listed}");
+        let revoked = command(&["links", "revoke", &link.link_id]);
+        assert_eq!((revoked.code, revoked.stdout.trim()), (Some(0), format!("Link {} has ended.", link.link_id).as_str()));
+        is_no_link(&open(&portal).await.expect_err("it has ended"));
+        let table = command(&["links", "list"]).stdout;
+        assert!(table.contains("LINK ID") && table.contains("revoked") && table.contains("0 of 3"), "{table}");
+        let wrong = command(&["links", "create", "--workspace", ACME, "--return-url", "https://evil.example/"]);
+        assert!(wrong.code == Some(1) && wrong.stderr.contains("return"), "{wrong:?}");
+    }
 }
 
 type Change = fn(&mut pb::CreateConnectLinkRequest);
