@@ -12,6 +12,7 @@ fn choice(data: &[u8]) -> Option<(u8, &[u8])> {
 pub fn graph(data: &[u8]) {
     if let Some((choice, rest)) = choice(data) {
         provider::fuzzing::reply(choice, rest);
+        provider::fuzzing::callback(rest);
     }
 }
 

@@ -223,7 +223,17 @@ impl Config {
             warnings: Vec::new(),
         };
         let warnings = reader.finish()?;
-        Ok(Self { warnings, ..config })
+        Ok(Self { warnings, ..config }.with_deletion_page())
+    }
+
+    /// People see in the portal what became of their request to delete their data, unless somebody else shows it.
+    fn with_deletion_page(mut self) -> Self {
+        if let (Some(app), Some(portal)) = (&mut self.providers.meta, &self.portal.links.portal)
+            && app.config.deletion_page.is_none()
+        {
+            app.config.deletion_page = reading::meta::deletion_page(portal);
+        }
+        self
     }
 
     /// Splits off what the vault itself needs, secrets included.

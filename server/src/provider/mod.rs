@@ -4,6 +4,7 @@
 //! bodies or error codes. To add a platform, add its module, a field of [`ProviderConfigs`], and its section of the
 //! configuration.
 
+mod callback;
 mod guard;
 mod meta;
 mod pace;
@@ -15,6 +16,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use callback::{
+    CallbackFault, CallbackHint, CallbackKind, CallbackMeaning, HintedAt, HttpAnswer, ProviderCallback,
+};
 pub use guard::{Found, Gate, Work};
 #[cfg(fuzzing)]
 pub use meta::fuzzing;
@@ -184,6 +188,12 @@ pub trait Provider: Send + Sync {
 
     /// Reads what the dialog sent back, as names and values.
     fn read_callback(&self, pairs: &[(String, String)]) -> Callback;
+
+    /// Verifies what the provider sent to our app by itself, and reads it. Asks nobody.
+    fn read_provider_callback(&self, callback: &ProviderCallback) -> Result<CallbackMeaning, CallbackFault>;
+
+    /// The answer to a request to delete a person's data. `None`: it is not configured where people see what became of it.
+    fn deletion_answer(&self, code: &str) -> Option<HttpAnswer>;
 
     /// Exchanges the code of a callback for a token. A code is good for one exchange: if it is used or too old, the refusal
     /// is `Dead`. It is sent once: where it certainly was not sent, the refusal is `OutOfTime`.

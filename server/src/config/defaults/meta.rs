@@ -39,12 +39,21 @@ settings! {
         META_REQUIRED_SCOPES: List<Checked<String>> = setting("providers.meta.required_scopes", SCOPES).entries(&["ads_read", "ads_management"]);
         /// Scopes without which some features are missing; their absence is reported and refuses nothing.
         META_OPTIONAL_SCOPES: List<Checked<String>> = setting("providers.meta.optional_scopes", SCOPES).entries(&["business_management"]);
+        /// File with the verify token of webhooks, which you choose, and repeat in the app dashboard when you subscribe one.
+        META_WEBHOOK_VERIFY_TOKEN_FILE: FilePath = setting("providers.meta.webhook_verify_token_file", FILE)
+            .unset("no webhook can be subscribed", "\"/etc/token-vault/webhook.token\"");
+        /// Where people see what became of their request to delete their data, if your platform receives Meta's callback itself:
+        /// `/<confirmation code>` follows.
+        META_DATA_DELETION_URL: SecureUrl = setting("providers.meta.data_deletion_url", DELETION_PAGE)
+            .unset("a page of the portal, if portal.url is set", "\"https://app.acme.example/data-deletion\"");
         /// For demos and tests: the vault's time is the sandbox's. Only with a `graph_url` on this machine.
         META_FOLLOW_SANDBOX_CLOCK: Switch = setting("providers.meta.follow_sandbox_clock", Switch).default("false");
     }
 }
 
 const PROVIDER_URL: SecureUrl = SecureUrl { query: false, example: "https://graph.facebook.com" };
+const DELETION_PAGE: SecureUrl =
+    SecureUrl { query: false, example: "https://app.acme.example/data-deletion" };
 
 const SCOPES: List<Checked<String>> = List {
     each: Checked { allowed: "the name of a permission", such_as: "ads_read", parse: scope },

@@ -12,7 +12,8 @@ settings! {
     /// It needs no key of the vault's but an API key of role portal.
     ["portal"] {
         /// The portal's address for browsers. Connect links begin with it, and `<url>/callbacks/meta` must be among the
-        /// redirect URIs of the app at Meta. The vault needs it to make links.
+        /// redirect URIs of the app at Meta. The vault needs it to make links. Meta's callbacks have the addresses
+        /// `<url>/callbacks/meta/deauthorize`, `…/data-deletion` and `…/webhook`.
         PORTAL_URL: SecureUrl = setting("portal.url", PORTAL).unset("no connect links", "\"https://connect.acme.example\"");
         /// Where the portal may send browsers after an account was connected: scheme, host, port and path have to be the
         /// same, and any query may follow.

@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use url::Url;
+
 use crate::config::defaults::{
-    META_API_VERSION, META_APP_ID, META_APP_SECRET_FILES, META_DIALOG_URL, META_FOLLOW_SANDBOX_CLOCK,
-    META_GRAPH_URL, META_LOGIN_CONFIG_ID, META_OPTIONAL_SCOPES, META_REQUEST_TIMEOUT, META_REQUIRED_SCOPES,
+    META_API_VERSION, META_APP_ID, META_APP_SECRET_FILES, META_DATA_DELETION_URL, META_DIALOG_URL,
+    META_FOLLOW_SANDBOX_CLOCK, META_GRAPH_URL, META_LOGIN_CONFIG_ID, META_OPTIONAL_SCOPES,
+    META_REQUEST_TIMEOUT, META_REQUIRED_SCOPES, META_WEBHOOK_VERIFY_TOKEN_FILE,
 };
 use crate::config::reader::Reader;
 use crate::model::Secret;
@@ -27,6 +30,10 @@ pub(in crate::config) fn read(reader: &mut Reader) -> Option<MetaApp> {
     let required_scopes = reader.list(&META_REQUIRED_SCOPES);
     let optional_is_set = reader.is_set(META_OPTIONAL_SCOPES.name);
     let mut optional_scopes = reader.list(&META_OPTIONAL_SCOPES);
+    let deletion_page = reader.find(&META_DATA_DELETION_URL);
+    let verify_token_file = reader.find(&META_WEBHOOK_VERIFY_TOKEN_FILE);
+    let token_key = META_WEBHOOK_VERIFY_TOKEN_FILE.name;
+    let webhook_verify_token = verify_token_file.and_then(|file| reader.secret(token_key, None, &file));
 
     let before = optional_scopes.len();
     optional_scopes.retain(|scope| !required_scopes.contains(scope));
@@ -75,6 +82,13 @@ pub(in crate::config) fn read(reader: &mut Reader) -> Option<MetaApp> {
         operation_timeout: OPERATION_TIMEOUT,
         required_scopes,
         optional_scopes,
+        webhook_verify_token,
+        deletion_page,
     };
     Some(MetaApp { config, follow_sandbox_clock })
+}
+
+/// Where the portal shows what became of a request to delete data.
+pub(in crate::config) fn deletion_page(portal: &Url) -> Option<Url> {
+    portal.join("/callbacks/meta/data-deletion").ok()
 }

@@ -127,6 +127,8 @@ const TABLE: &[Row] = &[
     row("providers.meta.request_timeout", TIME, WORDS, &["'99ms'", "'21s'"]),
     row("providers.meta.required_scopes", "permission", &["'ads_read'", "['a b']", "['']", "''"], &[]),
     row("providers.meta.optional_scopes", "permission", &["'ads_read,x'", "['a b']", "['']", "''"], &[]),
+    row("providers.meta.webhook_verify_token_file", FILE, SECRETS, &[]),
+    row("providers.meta.data_deletion_url", HTTPS, URLS, &["'https://h:65536'"]),
     row("providers.meta.follow_sandbox_clock", SWITCH, WORDS, &["1"]),
     row("portal.url", HTTPS, URLS, &["'https://h:65536'"]),
     row("portal.return_urls", "URL", &["'https://app.example'", "['hunter2hunter2hunter2']", "['http://app.example']"], &[]),

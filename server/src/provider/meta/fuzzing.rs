@@ -6,11 +6,16 @@ use super::http::Body;
 use super::redact::Redactor;
 use super::refusal::{Asked, Seen, classify};
 use super::wire::Doubts;
-use super::{headers, reads, tokens};
+use super::{callbacks, headers, reads, tokens};
 use crate::model::{Secret, Timestamp};
 
 const TOKEN: &str = "EAABsbCS1iHgBAKZCtokenOfTheCall";
 const APP_SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// What was sent to us as if by Meta, with and without a good signature.
+pub fn callback(data: &[u8]) {
+    callbacks::fuzz(data, Timestamp::from_unix_seconds(1_800_000_000));
+}
 
 /// A reply: status, headers (the lines before the first empty one) and body. `%T` and `%S` in it are replaced by the
 /// token of the call and the secret of the app, which must not be in what is made of it.

@@ -1,8 +1,9 @@
 //! Meta's Graph API. `http` sends and retries, `refusal` classifies refusals, `tokens` and `reads` are the calls,
-//! `wire` is the form of replies.
+//! `wire` is the form of replies. `callbacks` verifies what Meta sends to us.
 //!
 //! Only this module knows Meta's error codes and bodies.
 
+mod callbacks;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod guide;
@@ -15,8 +16,6 @@ mod refusal;
 mod tokens;
 mod wire;
 
-#[cfg(test)]
-mod headers_tests;
 #[cfg(test)]
 mod refusal_tests;
 #[cfg(test)]
@@ -32,14 +31,15 @@ use sha2::Sha256;
 use tokio::time::Instant;
 use url::Url;
 
+use self::callbacks::Callbacks;
 pub(super) use self::guide::guide;
 use self::http::{Call, Http, Reader};
 use self::login::Dialog;
 use self::redact::Redactor;
 use self::refusal::{Asked, ErrorObject, Seen};
 use super::{
-    Callback, ConsentRequest, Exchanged, Inspected, PageToken, PartPlacement, Provider, ReportedRefusal,
-    RequestPart, Revocation, SmokeTest, Usage,
+    Callback, CallbackFault, CallbackMeaning, ConsentRequest, Exchanged, HttpAnswer, Inspected, PageToken,
+    PartPlacement, Provider, ProviderCallback, ReportedRefusal, RequestPart, Revocation, SmokeTest, Usage,
 };
 use crate::model::{
     AdAccountList, BadValue, Clock, Listing, Misconfiguration, ProviderId, Refusal, RefusalKind, Secret,
@@ -70,6 +70,10 @@ pub struct MetaConfig {
     pub required_scopes: Vec<String>,
     /// Scopes without which some features are missing.
     pub optional_scopes: Vec<String>,
+    /// What Meta sends back when a webhook is subscribed.
+    pub webhook_verify_token: Option<Secret>,
+    /// Where people see what became of a request to delete their data; the confirmation code follows.
+    pub deletion_page: Option<Url>,
 }
 
 impl fmt::Debug for MetaConfig {
@@ -85,6 +89,8 @@ impl fmt::Debug for MetaConfig {
             .field("operation_timeout", &self.operation_timeout)
             .field("required_scopes", &self.required_scopes)
             .field("optional_scopes", &self.optional_scopes)
+            .field("webhook_verify_token", &self.webhook_verify_token.is_some())
+            .field("deletion_page", &self.deletion_page.as_ref().map(Url::as_str))
             .finish()
     }
 }
@@ -117,6 +123,7 @@ pub struct Meta {
     working: AtomicUsize,
     http: Http,
     dialog: Dialog,
+    callbacks: Callbacks,
     clock: Clock,
 }
 
@@ -144,8 +151,13 @@ impl Meta {
             Redactor::new(secrets.clone()),
             clock.clone(),
         )?;
-        let id = ProviderId::parse(NAME)?;
-        Ok(Self { id, app_id: config.app_id, secrets, working: AtomicUsize::new(0), http, dialog, clock })
+        let callbacks = Callbacks {
+            secrets: secrets.clone(),
+            verify_token: config.webhook_verify_token,
+            deletion_page: config.deletion_page,
+        };
+        let (id, working) = (ProviderId::parse(NAME)?, AtomicUsize::new(0));
+        Ok(Self { id, app_id: config.app_id, secrets, working, http, dialog, callbacks, clock })
     }
 
     /// The tightest known use of the limits on one ad account; the app's own limits do not count.
@@ -242,6 +254,14 @@ impl Provider for Meta {
 
     fn read_callback(&self, pairs: &[(String, String)]) -> Callback {
         login::read_callback(pairs)
+    }
+
+    fn read_provider_callback(&self, callback: &ProviderCallback) -> Result<CallbackMeaning, CallbackFault> {
+        self.callbacks.read(callback, self.clock.now())
+    }
+
+    fn deletion_answer(&self, code: &str) -> Option<HttpAnswer> {
+        self.callbacks.deletion_answer(code)
     }
 
     async fn exchange_code(

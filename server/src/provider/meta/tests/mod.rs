@@ -35,6 +35,8 @@ fn meta_with(sandbox: &Sandbox, secrets: &[&str], change: impl FnOnce(&mut MetaC
         operation_timeout: Duration::from_secs(10),
         required_scopes: Vec::new(),
         optional_scopes: Vec::new(),
+        webhook_verify_token: None,
+        deletion_page: None,
     };
     change(&mut config);
     Meta::new(config, Clock::system()).unwrap()

@@ -121,6 +121,8 @@ async fn debug_shows_no_secret() {
         operation_timeout: Duration::from_secs(1),
         required_scopes: Vec::new(),
         optional_scopes: Vec::new(),
+        webhook_verify_token: None,
+        deletion_page: None,
     };
     let shown = format!("{config:?} {:?} {:?}", world.meta, world.meta.http);
     assert!(!shown.contains("hush-hush") && !shown.contains(DEFAULT_APP_SECRET), "{shown}");

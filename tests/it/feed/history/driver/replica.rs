@@ -122,6 +122,8 @@ impl World {
             operation_timeout: Duration::from_secs(20),
             required_scopes: REQUIRED.map(str::to_owned).to_vec(),
             optional_scopes: vec!["business_management".to_owned()],
+            webhook_verify_token: None,
+            deletion_page: None,
         };
         let meta = Meta::new(config, self.clock.clone()).expect("a good configuration");
         Providers::new([Arc::new(meta) as Arc<dyn Provider>])

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::headers::{retry_after, usage};
+use super::{retry_after, usage};
 
 fn line(name: &str, value: &str) -> (String, String) {
     (name.to_owned(), value.to_owned())

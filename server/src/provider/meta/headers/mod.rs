@@ -198,3 +198,6 @@ pub(super) fn retry_after(headers: &[(String, String)]) -> Option<Duration> {
 pub(super) fn find<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
     headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
 }
+
+#[cfg(test)]
+mod tests;
