@@ -168,6 +168,8 @@ impl Vault {
         report_token_error(ReportTokenErrorRequest) -> ReportTokenErrorResponse;
         /// Ends a connection.
         revoke_token(RevokeTokenRequest) -> RevokeTokenResponse changes;
+        /// Passes on what a provider sent to the app, and returns what to answer. It is safe to repeat.
+        report_provider_callback(ReportProviderCallbackRequest) -> ReportProviderCallbackResponse;
         /// Returns a page of the history of expiry events. To follow the feed, see [`watch`](Vault::watch).
         list_expiry_events(ListExpiryEventsRequest) -> ListExpiryEventsResponse;
         /// Moves a subscription's position. [`SubscriptionCheckpoint`](crate::SubscriptionCheckpoint) does it for a

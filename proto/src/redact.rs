@@ -6,8 +6,8 @@ use crate::v1::exchange_token_request::NewToken;
 use crate::v1::store_token_request::Credential;
 use crate::v1::{
     BearerCredential, BeginAuthorizationRequest, BeginAuthorizationResponse, CompleteAuthorizationRequest,
-    CreateApiKeyResponse, CreateConnectLinkResponse, Header, OAuth1Credential, ReportTokenErrorRequest,
-    RequestPart, RotateApiKeyResponse, StoreTokenRequest,
+    CreateApiKeyResponse, CreateConnectLinkResponse, Header, OAuth1Credential, ReportProviderCallbackRequest,
+    ReportTokenErrorRequest, RequestPart, RotateApiKeyResponse, StoreTokenRequest,
 };
 
 /// Prints in place of a secret.
@@ -182,6 +182,21 @@ impl Debug for ReportTokenErrorRequest {
     }
 }
 
+impl Debug for ReportProviderCallbackRequest {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let Self { provider, kind: _, method, query, headers, body } = self;
+        let body = if body.is_empty() { "" } else { "set" };
+        f.debug_struct("ReportProviderCallbackRequest")
+            .field("provider", provider)
+            .field("kind", &self.kind())
+            .field("method", method)
+            .field("query", &Redacted(query))
+            .field("headers", headers)
+            .field("body", &Redacted(body))
+            .finish()
+    }
+}
+
 impl Debug for CreateApiKeyResponse {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         let Self { api_key, key } = self;
@@ -278,6 +293,12 @@ mod tests {
             Box::new(ReportTokenErrorRequest {
                 body: secret(),
                 headers: vec![header()],
+                ..Default::default()
+            }),
+            Box::new(ReportProviderCallbackRequest {
+                query: secret(),
+                headers: vec![header()],
+                body: secret().into_bytes(),
                 ..Default::default()
             }),
             Box::new(CreateApiKeyResponse { key: secret(), ..Default::default() }),

@@ -7,7 +7,7 @@ mod clock;
 mod database;
 mod feed;
 mod house;
-mod keys;
+pub(crate) mod keys;
 mod process;
 mod provider;
 mod tokens;

@@ -147,5 +147,6 @@ answers! {
     list_ad_accounts(ListAdAccountsRequest) -> ListAdAccountsResponse;
     report_token_error(ReportTokenErrorRequest) -> ReportTokenErrorResponse;
     revoke_token(RevokeTokenRequest) -> RevokeTokenResponse request_id;
+    report_provider_callback(ReportProviderCallbackRequest) -> ReportProviderCallbackResponse;
     list_expiry_events(ListExpiryEventsRequest) -> ListExpiryEventsResponse;
 }

@@ -20,6 +20,8 @@ pub(super) enum Permission {
     /// Report that a provider refused a token.
     Report,
     Revoke,
+    /// Pass on what a provider sent.
+    Callback,
     /// Move a subscription's position in the feed.
     Acknowledge,
     /// Read the vault's own state: status, jobs, subscriptions, workspaces.
@@ -71,6 +73,7 @@ const TABLE: &[Rpc] = rows! {
     "/tokenvault.v1.TokenVault/OpenConnectLink"    OpenLink    changes,
     "/tokenvault.v1.TokenVault/ExchangeToken"      Exchange    changes,
     "/tokenvault.v1.TokenVault/RevokeToken"        Revoke      changes,
+    "/tokenvault.v1.TokenVault/ReportProviderCallback" Callback changes,
     "/tokenvault.v1.TokenVault/AcknowledgeEvents"  Acknowledge changes,
     "/tokenvault.v1.TokenVault/WatchExpiryEvents"  Read        watches,
     "/tokenvault.v1.TokenVault/ListExpiryEvents"   Read        reads,
@@ -104,16 +107,17 @@ impl Rpc {
         matches!(self.permission, Permission::Store | Permission::Validate | Permission::OpenLink)
     }
 
-    /// Whether a caller of this role has to act for a connect link.
+    /// Whether a caller of this role has to act for a connect link. A provider's callback comes with none.
     pub(super) fn needs_link(&self, role: Role) -> bool {
-        self.permission == Permission::OpenLink || role == Role::Portal
+        self.permission == Permission::OpenLink
+            || (role == Role::Portal && self.permission != Permission::Callback)
     }
 }
 
 const fn permissions(role: Role) -> &'static [Permission] {
     use Permission as P;
     match role {
-        Role::Connector => &[P::Store, P::Exchange, P::Validate, P::Read, P::Revoke, P::Link],
+        Role::Connector => &[P::Store, P::Exchange, P::Validate, P::Read, P::Revoke, P::Callback, P::Link],
         Role::Ingestion => &[P::Fetch, P::Report, P::Validate, P::Read, P::Acknowledge],
         Role::Alerting => &[P::Read, P::Acknowledge],
         Role::Viewer => &[P::Read, P::Status],
@@ -125,6 +129,7 @@ const fn permissions(role: Role) -> &'static [Permission] {
             P::Read,
             P::Report,
             P::Revoke,
+            P::Callback,
             P::Acknowledge,
             P::Status,
             P::Operate,
@@ -132,7 +137,7 @@ const fn permissions(role: Role) -> &'static [Permission] {
             P::Link,
             P::OpenLink,
         ],
-        Role::Portal => &[P::OpenLink, P::Store, P::Validate],
+        Role::Portal => &[P::OpenLink, P::Store, P::Validate, P::Callback],
     }
 }
 
@@ -232,9 +237,12 @@ mod tests {
     }
 
     #[test]
-    fn the_portal_calls_only_what_takes_a_link() {
-        assert!(TABLE.iter().all(|rpc| !rpc.allows(Role::Portal) || rpc.takes_link()));
-        assert!(TABLE.iter().all(|rpc| rpc.needs_link(Role::Portal)));
+    fn the_portal_calls_only_what_takes_a_link_and_passes_callbacks_on() {
+        let without = TABLE.iter().filter(|rpc| rpc.allows(Role::Portal) && !rpc.takes_link());
+        let without: Vec<_> = without.map(|rpc| rpc.path).collect();
+        assert_eq!(without, ["/tokenvault.v1.TokenVault/ReportProviderCallback"]);
+        let needless: Vec<_> = TABLE.iter().filter(|rpc| !rpc.needs_link(Role::Portal)).collect();
+        assert!(needless.iter().all(|rpc| rpc.path == without[0]), "{needless:?}");
     }
 
     #[test]

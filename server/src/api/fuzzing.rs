@@ -8,8 +8,9 @@ use super::listener::tls;
 use crate::vault::{
     AcknowledgeEvents, BeginAuthorization, CompleteAuthorization, CreateApiKey, CreateConnectLink,
     DeleteSubscription, ExchangeToken, FetchAccessToken, ListAdAccounts, ListConnectLinks, ListEvents,
-    ListJobRuns, ListSubscriptions, ListTokens, ListWorkspaces, ReportTokenError, RevokeToken, RotateApiKey,
-    RotateKey, RunJob, ShredWorkspace, StoreToken, Target, ValidateToken, VaultError, WatchEvents,
+    ListJobRuns, ListSubscriptions, ListTokens, ListWorkspaces, ReportProviderCallback, ReportTokenError,
+    RevokeToken, RotateApiKey, RotateKey, RunJob, ShredWorkspace, StoreToken, Target, ValidateToken,
+    VaultError, WatchEvents,
 };
 
 fn read<M: Message + Default, C: TryFrom<M, Error = VaultError>>(bytes: &[u8]) {
@@ -52,6 +53,7 @@ pub fn message(data: &[u8]) {
             read::<pb::CreateConnectLinkRequest, CreateConnectLink>(bytes);
             read::<pb::ListConnectLinksRequest, ListConnectLinks>(bytes);
             read::<pb::RevokeConnectLinkRequest, RevokeConnectLink>(bytes);
+            read::<pb::ReportProviderCallbackRequest, ReportProviderCallback>(bytes);
         }
         _ => {
             read::<pb::ListSubscriptionsRequest, ListSubscriptions>(bytes);

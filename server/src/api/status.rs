@@ -180,7 +180,23 @@ fn denial(error: VaultError, call: &Call) -> Denial {
             Reason::PortalNotConfigured,
             "This vault does not know where its portal is, so a connect link would lead nowhere.",
             "Have the operator set portal.url in the vault's configuration.",
-        ),
+        )
+        .with("keys", "portal.url"),
+        E::DeletionPageNotConfigured { keys } => Denial::new(
+            Code::FailedPrecondition,
+            Reason::PortalNotConfigured,
+            "The vault does not know where people see what became of their request to delete their data, so the request was \
+             not taken.",
+            format!("Have the operator set one of these keys in the vault's configuration: {keys}."),
+        )
+        .with("keys", keys),
+        E::CallbackNotSigned { provider } => Denial::new(
+            Code::InvalidArgument,
+            Reason::CallbackSignatureInvalid,
+            "The callback is signed with none of the configured app secrets.",
+            "Answer 403 and drop it. If all callbacks fail, pass on the body byte for byte, and check the app secret.",
+        )
+        .with("provider", provider),
         E::ApiKeyNotRotatable { key, state, replaced_by } => {
             let by = replaced_by.map_or(String::new(), |by| by.to_string());
             let (what, remedy) = match state {

@@ -71,6 +71,8 @@ fn all() -> Vec<(E, Option<Reason>)> {
             Some(Reason::ConnectLinkNotFound),
         ),
         (E::PortalNotConfigured, Some(Reason::PortalNotConfigured)),
+        (E::DeletionPageNotConfigured { keys: "portal.url" }, Some(Reason::PortalNotConfigured)),
+        (E::CallbackNotSigned { provider: meta() }, Some(Reason::CallbackSignatureInvalid)),
         (
             E::ApiKeyNotRotatable {
                 key: ApiKeyId::parse("a".repeat(16)).unwrap(),

@@ -199,6 +199,16 @@ impl TokenVault for TokenVaultService {
         respond(&call, outcome.await)
     }
 
+    async fn report_provider_callback(
+        &self,
+        request: Request<pb::ReportProviderCallbackRequest>,
+    ) -> Result<Response<pb::ReportProviderCallbackResponse>, Status> {
+        let (call, message) = Call::open(request)?;
+        let outcome =
+            async { self.vault.report_provider_callback(call.caller()?, message.try_into()?).await };
+        respond(&call, outcome.await)
+    }
+
     async fn watch_expiry_events(
         &self,
         request: Request<pb::WatchExpiryEventsRequest>,

@@ -29,8 +29,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use access::{
-    ApiKeyFacts, ApiKeyRecord, AuthorizationScope, AuthorizationState, ConnectLinkRecord, Shredding,
-    WorkspaceFacts,
+    ApiKeyFacts, ApiKeyRecord, AuthorizationScope, AuthorizationState, ConnectLinkRecord, DataDeletion,
+    Shredding, WorkspaceFacts,
 };
 pub use audit::{ChainState, Outgoing};
 pub use connections::{

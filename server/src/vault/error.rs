@@ -117,6 +117,15 @@ pub enum VaultError {
     /// Connect links would lead nowhere.
     #[error("portal.url is not configured")]
     PortalNotConfigured,
+    /// Nobody could see what became of a request to delete data.
+    #[error("there is no page for requests to delete data")]
+    DeletionPageNotConfigured {
+        /// The configuration keys of which one is needed.
+        keys: &'static str,
+    },
+    /// A callback that no secret of our app has signed.
+    #[error("the callback is not signed by the provider")]
+    CallbackNotSigned { provider: ProviderId },
     #[error("the API key {key} can't be rotated: {state}")]
     ApiKeyNotRotatable {
         key: ApiKeyId,

@@ -4,6 +4,7 @@
 //! - `state`: what a process remembers between calls. `Vault` itself is here.
 //! - `token`: storing, fetching, validating, exchanging, reporting, listing and revoking tokens.
 //! - `authorization`: a person's consent at a provider, from the dialog to the stored token.
+//! - `callbacks`: what a provider sends to our app by itself.
 //! - `feed`: watching the events, paging through them, and subscriptions.
 //! - `jobs`: work that starts on a schedule or after a change, one file per job; `timetable` names the jobs.
 //! - `keys`: master keys and workspaces' keys, as they are used.
@@ -15,13 +16,14 @@
 //! - `position`: page tokens and cursors. `paging`: how a page fills. `provider_health`: circuits, and doubt when many tokens die. `status`:
 //!   GetVaultStatus.
 //!
-//! From the top down: `opening`, `workspace` and `status`; `jobs`; `feed`; `authorization`; `token`; `access`, `keys`, `once` and
+//! From the top down: `opening`, `workspace` and `status`; `jobs`; `feed`; `callbacks`; `authorization`; `token`; `access`, `keys`, `once` and
 //! `audit`; `state`. The vault knows no wire type, no SQL and no HTTP. If a caller hangs up, nothing is lost: from its
 //! first side effect on, an operation runs detached from its caller.
 
 mod access;
 mod audit;
 mod authorization;
+mod callbacks;
 mod error;
 mod feed;
 #[cfg(fuzzing)]
@@ -47,6 +49,7 @@ pub use authorization::complete::CompleteAuthorization;
 pub use authorization::links::create::{CreateConnectLink, NewConnectLink};
 pub use authorization::links::manage::{ConnectLinkView, ListConnectLinks};
 pub use authorization::links::open::{ConnectionCard, OpenedLink};
+pub use callbacks::report::{CallbackOutcome, DeletionState, ReportProviderCallback};
 pub use error::{FieldViolation, OpenError, VaultError};
 pub use feed::filter::EventFilter;
 pub use feed::history::{EventPage, ListEvents, SeenEvent};

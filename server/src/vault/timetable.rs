@@ -29,6 +29,8 @@ pub enum JobKind {
     BreakGlass,
     /// Ends the connections of shredded workspaces. Started by shredding.
     Shredding,
+    /// Ends the connections of people who ask for the deletion of their data, and erases them. Started by such a request.
+    DataDeletion,
 }
 
 impl JobKind {
@@ -72,7 +74,8 @@ impl Timetable {
             | JobKind::MasterKeyRotation
             | JobKind::DataKeyRotation
             | JobKind::BreakGlass
-            | JobKind::Shredding => None,
+            | JobKind::Shredding
+            | JobKind::DataDeletion => None,
             JobKind::EventRetention => self.event_retention.as_ref(),
             JobKind::Housekeeping => self.housekeeping.as_ref(),
         }
@@ -98,6 +101,7 @@ mod tests {
             "data-key-rotation",
             "break-glass",
             "shredding",
+            "data-deletion",
         ];
         assert_eq!(names, stored);
         for (job, name) in JobKind::ALL.iter().zip(stored) {

@@ -83,6 +83,7 @@ const RPCS: &[(&str, &[Role], Empty, Elsewhere)] = &[
     ("TokenVault/ListAdAccounts", &ROLES, Told, CONNECTION),
     ("TokenVault/ReportTokenError", &[Ingestion, Admin], Told, CONNECTION),
     ("TokenVault/RevokeToken", &[Connector, Admin], Told, CONNECTION),
+    ("TokenVault/ReportProviderCallback", &[Connector, Admin], Told, Apart),
     ("TokenVault/WatchExpiryEvents", &ROLES, Answered, Unseen),
     ("TokenVault/ListExpiryEvents", &ROLES, Answered, Unseen),
     ("TokenVault/AcknowledgeEvents", &[Ingestion, Alerting, Admin], Told, Apart),
@@ -350,6 +351,12 @@ async fn the_portal_acts_for_its_link_alone(backend: Backend) {
             let takes = PORTAL.contains(rpc);
             let without = call(&portal, rpc).await.expect_err(rpc);
             let with = call(&portal.for_link(&link), rpc).await;
+            // A provider's callback comes with no link.
+            if *rpc == "TokenVault/ReportProviderCallback" {
+                without.is(Code::InvalidArgument, Reason::FieldInvalid).field("provider");
+                with.expect_err(rpc).field("connect-link");
+                continue;
+            }
             if !takes {
                 without.is(Code::PermissionDenied, Reason::RoleInsufficient);
                 with.expect_err(rpc).is(Code::PermissionDenied, Reason::RoleInsufficient);

@@ -51,7 +51,7 @@ pub(crate) enum InProvider {
 use InProvider::{Cut, GoesOn, Never};
 
 /// Every RPC.
-pub(crate) const RPCS: [(&str, InProvider); 32] = [
+pub(crate) const RPCS: [(&str, InProvider); 33] = [
     ("TokenVault/StoreToken", Cut),
     ("TokenVault/BeginAuthorization", Never),
     // What a code gives does not stall; authorization::once hangs up on it.
@@ -68,6 +68,7 @@ pub(crate) const RPCS: [(&str, InProvider); 32] = [
     ("TokenVault/ListAdAccounts", Never),
     ("TokenVault/ReportTokenError", Cut),
     ("TokenVault/RevokeToken", GoesOn),
+    ("TokenVault/ReportProviderCallback", Never),
     ("TokenVault/WatchExpiryEvents", Never),
     ("TokenVault/ListExpiryEvents", Never),
     ("TokenVault/AcknowledgeEvents", Never),

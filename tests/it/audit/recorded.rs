@@ -9,10 +9,12 @@ use token_vault_tests::{eventually_async, request_id};
 
 use super::*;
 use crate::access::rpcs::authorization;
+use crate::provider::callbacks::sent_by_provider;
+use token_vault_sandbox::{Callback, CallbackKind};
 
 /// The record that a call of each RPC leaves in the log: its kind and code, or none. An RPC that is missing here fails
 /// the test.
-const EXPECTED: [(&str, Option<(&str, &str)>); 32] = [
+const EXPECTED: [(&str, Option<(&str, &str)>); 33] = [
     ("FetchAccessToken", Some(("handed_out", "OK"))),
     ("GetToken", None),
     ("ListTokens", None),
@@ -28,6 +30,7 @@ const EXPECTED: [(&str, Option<(&str, &str)>); 32] = [
     ("OpenConnectLink", Some(("unchanged", "OK"))),
     ("ExchangeToken", Some(("changed", "OK"))),
     ("RevokeToken", Some(("changed", "OK"))),
+    ("ReportProviderCallback", Some(("changed", "OK"))),
     ("AcknowledgeEvents", Some(("changed", "OK"))),
     ("WatchExpiryEvents", None),
     ("ListExpiryEvents", None),
@@ -101,6 +104,11 @@ async fn call(world: &World, rpc: &str, admin: &Caller, connection: &str, key: &
         }
         "ExchangeToken" => drop(admin.exchange(connection).await.expect(rpc)),
         "RevokeToken" => drop(admin.revoke(connection).await.expect(rpc)),
+        "ReportProviderCallback" => {
+            let callback = Callback::new(CallbackKind::Deauthorize).about("ana");
+            let sent = sent_by_provider(world, callback).await;
+            drop(admin.report_provider_callback(sent).await.expect(rpc));
+        }
         "AcknowledgeEvents" => {
             let cursor = admin.get_vault_status(pb::GetVaultStatusRequest {}).await.expect("a status").cursor;
             let request =

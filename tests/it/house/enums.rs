@@ -10,7 +10,7 @@ const NOT_SENT: &str = "Not sent yet";
 
 /// Where the server makes the values of each enum: how the code writes the enum, and below which paths. A name of the
 /// model is looked for outside `api/convert`, which translates every value whether it is made or not.
-const MAKERS: [(&str, &[&str], &[&str]); 28] = [
+const MAKERS: [(&str, &[&str], &[&str]); 30] = [
     ("RequestPart.Place", &["PartPlacement"], &["provider"]),
     (
         "ErrorReason",
@@ -43,7 +43,9 @@ const MAKERS: [(&str, &[&str], &[&str]); 28] = [
     ("Workspace.State", &["State"], &["api/convert/workspaces.rs"]),
     ("ConnectLink.State", &["State"], &["api/convert/authorization/links.rs"]),
     ("ProviderStatus.Circuit", &["Circuit"], &["api/convert/vault_status.rs"]),
+    ("ReportProviderCallbackResponse.DeletionState", &["DeletionState"], &["vault/callbacks"]),
     // A caller sends these.
+    ("ReportProviderCallbackRequest.Kind", &["Kind"], &["api/convert/authorization/callbacks.rs"]),
     ("ListTokensRequest.Order", &["Order"], &["api/convert"]),
     ("WatchExpiryEventsRequest.From", &["From", "PbFrom"], &["api/convert"]),
     ("ApiKey.Role", &["Role"], &["api/convert"]),
@@ -51,8 +53,13 @@ const MAKERS: [(&str, &[&str], &[&str]); 28] = [
     ("JobRun.State", &["State"], &["api/convert/jobs.rs"]),
 ];
 /// Their values come in with a request or a row, so that a pattern names them, and no expression.
-const READ: [&str; 4] =
-    ["ListTokensRequest.Order", "WatchExpiryEventsRequest.From", "ApiKey.Role", "JobRun.State"];
+const READ: [&str; 5] = [
+    "ListTokensRequest.Order",
+    "ReportProviderCallbackRequest.Kind",
+    "WatchExpiryEventsRequest.From",
+    "ApiKey.Role",
+    "JobRun.State",
+];
 
 /// A value of an enum, as the proto files describe it.
 struct Value {

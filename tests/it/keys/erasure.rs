@@ -41,7 +41,7 @@ async fn said(caller: &Caller, ids: &[&String]) -> Vec<(&'static str, Vec<u8>)> 
     let status = caller.get_vault_status(pb::GetVaultStatusRequest {}).await.unwrap();
     said.push(("GetVaultStatus", status.encode_to_vec()));
     said.push(("ListWorkspaces", caller.list_workspaces(Default::default()).await.unwrap().encode_to_vec()));
-    for job in ["shredding", "meta-token-expiry"] {
+    for job in ["shredding", "data-deletion", "meta-token-expiry"] {
         for run in caller.runs(job).await {
             said.push(("ListJobRuns", run.encode_to_vec()));
         }
@@ -50,7 +50,7 @@ async fn said(caller: &Caller, ids: &[&String]) -> Vec<(&'static str, Vec<u8>)> 
 }
 
 /// Where a vault names the hunted.
-async fn named(caller: &Caller, hunter: &Hunter, ids: &[&String]) -> Vec<String> {
+pub(crate) async fn named(caller: &Caller, hunter: &Hunter, ids: &[&String]) -> Vec<String> {
     let said = said(caller, ids).await;
     said.iter()
         .flat_map(|(rpc, bytes)| hunter.search(rpc, bytes))
@@ -59,7 +59,7 @@ async fn named(caller: &Caller, hunter: &Hunter, ids: &[&String]) -> Vec<String>
 }
 
 /// What holds the hunted in the database, in its files and in the vault's other files.
-async fn written(world: &World, hunter: &Hunter) -> Vec<String> {
+pub(crate) async fn written(world: &World, hunter: &Hunter) -> Vec<String> {
     let mut found = hunter.search_files(files_below(world.folder()));
     for column in world.database.columns().await {
         let (table, _) = column.split_once('.').expect("table.column");
@@ -68,7 +68,7 @@ async fn written(world: &World, hunter: &Hunter) -> Vec<String> {
     found.into_iter().map(|found| format!("{} in {}", found.name, found.place)).collect()
 }
 
-fn hunter_of(person: &User) -> Hunter {
+pub(crate) fn hunter_of(person: &User) -> Hunter {
     let mut hunter = Hunter::default();
     hunter.add("the name", person.name());
     hunter.add("the id", person.id());

@@ -1,7 +1,7 @@
 //! The keys that encrypt what the vault holds: where they come from, how they change, and how they end.
 
 mod break_glass;
-mod erasure;
+pub(crate) mod erasure;
 mod key_service;
 mod master_key;
 mod rotation;

@@ -2,6 +2,8 @@
 
 mod ad_accounts;
 mod api_version;
+
+pub(crate) mod callbacks;
 mod deaths;
 mod facts;
 mod reads;

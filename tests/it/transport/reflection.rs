@@ -6,6 +6,8 @@ use std::process::{Child, Command, Output};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use token_vault_sandbox::Decision;
 use token_vault_tests::prelude::*;
@@ -16,7 +18,7 @@ use token_vault_tests::tools::{buf, grpcurl};
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Every RPC, in the order in which the story calls them.
-const RPCS: [&str; 32] = [
+const RPCS: [&str; 33] = [
     "VaultAdmin/CreateApiKey",
     "VaultAdmin/ListApiKeys",
     "VaultAdmin/RotateApiKey",
@@ -37,6 +39,7 @@ const RPCS: [&str; 32] = [
     "TokenVault/ExchangeToken",
     "TokenVault/ListAdAccounts",
     "TokenVault/ReportTokenError",
+    "TokenVault/ReportProviderCallback",
     "TokenVault/RevokeToken",
     "TokenVault/ListExpiryEvents",
     "TokenVault/AcknowledgeEvents",
@@ -269,6 +272,10 @@ impl Tool<'_> {
             "{died}"
         );
         assert!(died["died"]["firstKnownBad"].is_string() && died["usable"].is_null(), "{died}");
+        let body = format!("signed_request={}", self.world.signed_request(&ana));
+        let callback = json!({"provider": "meta", "kind": "KIND_DEAUTHORIZE", "method": "POST", "body": STANDARD.encode(body)});
+        let answer = ask("TokenVault/ReportProviderCallback", callback);
+        assert_eq!((&answer["connections"], &answer["httpStatus"]), (&json!(1), &json!(200)), "{answer}");
         let revoked = ask("TokenVault/RevokeToken", json!({"connection_id": id}));
         assert_eq!(revoked["token"]["status"], "STATUS_REVOKED", "{revoked}");
         let revoked = watching.shows("KIND_REVOKED", &id);

@@ -142,6 +142,7 @@ impl Caller {
         list_ad_accounts: TokenVaultClient ListAdAccountsRequest => ListAdAccountsResponse;
         report_token_error: TokenVaultClient ReportTokenErrorRequest => ReportTokenErrorResponse;
         revoke_token: TokenVaultClient RevokeTokenRequest => RevokeTokenResponse;
+        report_provider_callback: TokenVaultClient ReportProviderCallbackRequest => ReportProviderCallbackResponse;
         list_expiry_events: TokenVaultClient ListExpiryEventsRequest => ListExpiryEventsResponse;
         acknowledge_events: TokenVaultClient AcknowledgeEventsRequest => AcknowledgeEventsResponse;
         create_api_key: VaultAdminClient CreateApiKeyRequest => CreateApiKeyResponse;

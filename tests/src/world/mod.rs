@@ -6,6 +6,7 @@ pub(crate) mod database;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::thread::panicking;
@@ -74,6 +75,15 @@ impl World {
 
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
+    }
+
+    /// Writes a file that holds a secret, and makes sure that no log holds it.
+    pub fn secret_file(&self, name: &str, secret: &str) -> PathBuf {
+        let file = self.folder().join(name);
+        fs::write(&file, secret).expect("the test's folder is writable");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("a mode can be set");
+        self.know(name, secret);
+        file
     }
 
     pub fn cluster(&self) -> MutexGuard<'_, Cluster> {
@@ -308,6 +318,13 @@ impl World {
     /// A person who granted every scope.
     pub fn person(&self, name: &str) -> User {
         self.sandbox.user(name).grants(SCOPES)
+    }
+
+    /// What Meta would send now to say that the person removed the app.
+    pub fn signed_request(&self, person: &User) -> String {
+        let app = self.sandbox.app();
+        let secret = app.secrets.first().expect("the app has a secret");
+        token_vault_sandbox::signed_request(secret, &person.id(), self.sandbox.clock().now())
     }
 
     /// Waits until no connection is due for validation, as a second grant of a person makes the first one.

@@ -267,7 +267,7 @@ impl TryFrom<pb::ReportTokenErrorRequest> for ReportTokenError {
     }
 }
 
-fn headers(fields: &mut Fields, headers: Vec<pb::Header>) -> Vec<(String, String)> {
+pub(super) fn headers(fields: &mut Fields, headers: Vec<pb::Header>) -> Vec<(String, String)> {
     fields.reject_if(headers.len() > REPORT_HEADERS, "headers", "must be at most 64");
     for (at, header) in headers.iter().take(REPORT_HEADERS).enumerate() {
         let bad_name = !(1..=HEADER_NAME).contains(&header.name.len());

@@ -286,6 +286,27 @@ impl Tx {
         .await
     }
 
+    /// Makes a connection due for validation at once, unless it was validated after `since`. Returns whether it is.
+    pub async fn make_connection_due(
+        &mut self,
+        id: ConnectionId,
+        since: Timestamp,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let made = self
+            .query(
+                "UPDATE ad_platform_connections SET next_validation_at = $3, failed_validations = 0
+                  WHERE connection_id = $1 AND next_validation_at IS NOT NULL AND standing <> 'REVOKED'
+                    AND coalesce(last_validated_at, 0) <= $2",
+            )
+            .bind(id.as_uuid())
+            .bind(since.as_micros())
+            .bind(now.as_micros())
+            .execute()
+            .await?;
+        Ok(made > 0)
+    }
+
     /// Writes when the provider is to be asked again about a connection that was due at `due_at`, and none of its facts.
     /// Does nothing if it was made due at another time meanwhile.
     pub async fn reschedule_validation(

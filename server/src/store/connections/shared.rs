@@ -1,7 +1,9 @@
 //! Which connections end together at the provider. A grant belongs to a person and an app, so ending one token of it
 //! ends all of them, in every workspace, and those of the pages that were read with them.
 
-use crate::model::{Connection, ProviderId, RefusalReason, Subject, Timestamp};
+use uuid::Uuid;
+
+use crate::model::{Connection, ConnectionId, ProviderId, RefusalReason, Subject, Timestamp, WorkspaceId};
 use crate::store::sql::{Session, StoreError};
 
 /// How many other connections end with one: those of the same subject and app, and the pages of it and of those. A
@@ -56,7 +58,71 @@ struct Count {
     n: i64,
 }
 
+#[derive(sqlx::FromRow)]
+struct PlaceRow {
+    connection_id: Uuid,
+    workspace_id: String,
+}
+
+impl PlaceRow {
+    fn read(self) -> Result<(ConnectionId, WorkspaceId), StoreError> {
+        let workspace = WorkspaceId::parse(self.workspace_id).map_err(|_| StoreError::Inconsistent {
+            table: "ad_platform_connections",
+            column: "workspace_id",
+            row: self.connection_id.to_string(),
+        })?;
+        Ok((ConnectionId::from_uuid(self.connection_id), workspace))
+    }
+}
+
 impl Session {
+    /// The connections of a subject and app in every workspace, revoked ones included, and the pages that are read with
+    /// their tokens.
+    pub async fn connections_of_subject(
+        &mut self,
+        provider: &ProviderId,
+        app_id: &str,
+        subject_id: &str,
+    ) -> Result<Vec<(ConnectionId, WorkspaceId)>, StoreError> {
+        let rows: Vec<PlaceRow> = self
+            .query(
+                "SELECT connection_id, workspace_id FROM ad_platform_connections
+                  WHERE subject_id = $1 AND subject_id <> '' AND provider = $2 AND app_id = $3
+                  UNION
+                 SELECT page.connection_id, page.workspace_id FROM ad_platform_connections page
+                   JOIN ad_platform_connections person ON page.parent_connection_id = person.connection_id
+                  WHERE person.subject_id = $1 AND person.subject_id <> '' AND person.provider = $2
+                    AND person.app_id = $3",
+            )
+            .bind(subject_id.to_owned())
+            .bind(provider.as_str().to_owned())
+            .bind(app_id.to_owned())
+            .fetch_all()
+            .await?;
+        rows.into_iter().map(PlaceRow::read).collect()
+    }
+
+    /// The connections of an app that reach an ad account, or once reached it, in every workspace.
+    pub async fn connections_of_ad_account(
+        &mut self,
+        provider: &ProviderId,
+        app_id: &str,
+        ad_account_id: &str,
+    ) -> Result<Vec<(ConnectionId, WorkspaceId)>, StoreError> {
+        let rows: Vec<PlaceRow> = self
+            .query(
+                "SELECT c.connection_id, c.workspace_id FROM connection_ad_accounts a
+                   JOIN ad_platform_connections c ON c.connection_id = a.connection_id
+                  WHERE a.ad_account_id = $1 AND c.provider = $2 AND c.app_id = $3",
+            )
+            .bind(ad_account_id.to_owned())
+            .bind(provider.as_str().to_owned())
+            .bind(app_id.to_owned())
+            .fetch_all()
+            .await?;
+        rows.into_iter().map(PlaceRow::read).collect()
+    }
+
     /// How many other connections, of any workspace, end with this one at the provider.
     pub async fn shared_with(&mut self, connection: &Connection) -> Result<u32, StoreError> {
         self.count_shared(concat!("SELECT ", shared_count!("$4", "$1", "$2", "$3", ""), " AS n"), connection)

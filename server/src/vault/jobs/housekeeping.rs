@@ -16,6 +16,8 @@ const CLAIMS_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 const AUTHORIZATIONS_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a connect link is listed after its time is over.
 const LINKS_KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// How long people see what became of their request to delete their data. A provider's callback may come again for a week.
+const DELETIONS_KEPT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Events deleted in one transaction.
 const EVENTS_AT_ONCE: i64 = 5_000;
 
@@ -67,7 +69,9 @@ impl Vault {
                     let claims = tx.forget_claims(PASTES, now - CLAIMS_KEPT).await?;
                     let authorizations = tx.forget_authorizations(now - AUTHORIZATIONS_KEPT).await?;
                     let links = tx.forget_connect_links(now - LINKS_KEPT).await?;
-                    Ok::<_, Abort<VaultError>>(requests + runs + exchanged + claims + authorizations + links)
+                    let deletions = tx.forget_deletions(now - DELETIONS_KEPT).await?;
+                    let rows = requests + runs + exchanged + claims + authorizations + links + deletions;
+                    Ok::<_, Abort<VaultError>>(rows)
                 })
             })
             .await

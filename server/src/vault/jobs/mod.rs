@@ -3,6 +3,7 @@
 
 pub(super) mod admin;
 pub(super) mod deadlines;
+pub(super) mod erasure;
 pub(super) mod housekeeping;
 pub(super) mod policy;
 pub(super) mod providers;
@@ -11,6 +12,5 @@ pub(super) mod renewal;
 pub(super) mod rewrap;
 pub(super) mod rotate_key;
 pub(super) mod run;
-pub(super) mod shredding;
 pub(super) mod start;
 pub(super) mod sweep;

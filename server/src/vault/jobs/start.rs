@@ -19,6 +19,9 @@ use crate::vault::timetable::JobKind;
 /// A run that starts later than this after its slot counts as a catch-up, even if the vault was up.
 const LATE: Duration = Duration::from_secs(60);
 
+/// How long a request that a run could not carry out waits for the next run.
+const PAUSE: Duration = Duration::from_secs(60);
+
 /// Why a slot's run starts now. `alive_since`: when the oldest of the living processes started; if that was after the
 /// slot, the vault was down when the slot came.
 fn cause(slot: Timestamp, now: Timestamp, alive_since: Option<Timestamp>) -> RunCause {
@@ -155,6 +158,7 @@ impl Vault {
             JobKind::DataKeyRotation => self.reencrypt(&mut run, &progress).await,
             JobKind::BreakGlass => self.seal_to_break_glass(&mut run, &progress).await,
             JobKind::Shredding => self.end_shredded_connections(&mut run, &progress).await,
+            JobKind::DataDeletion => self.delete_data(&mut run, &progress).await,
         };
         let (state, error) = match outcome {
             Ok(()) => (RunState::Succeeded, String::new()),
@@ -215,6 +219,11 @@ impl Vault {
                 self.jobs.is_time_for_break_glass() && session.count_keys_not_for(sealing.id()).await? > 0
             }
             JobKind::Shredding => !session.workspaces_to_bury().await?.is_empty(),
+            JobKind::DataDeletion => {
+                let newest = session.newest_open_deletion().await?;
+                let failed_lately = |last, newest| last > newest && self.clock.now().since(last) < PAUSE;
+                newest.is_some_and(|newest| last.is_none_or(|last| !failed_lately(last, newest)))
+            }
             _ => false,
         })
     }

@@ -180,13 +180,14 @@ fn server() -> &'static Source {
 }
 
 /// The wings of the vault, and the modules that they share, from top to bottom: each uses only those below it.
-const WINGS: [&str; 19] = [
+const WINGS: [&str; 20] = [
     "fuzzing",
     "opening",
     "status",
     "jobs",
     "feed",
     "workspace",
+    "callbacks",
     "authorization",
     "token",
     "access",

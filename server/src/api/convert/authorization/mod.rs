@@ -1,5 +1,6 @@
 //! Converts the requests and responses of authorizations.
 
+mod callbacks;
 mod links;
 
 use token_vault_proto::v1 as pb;

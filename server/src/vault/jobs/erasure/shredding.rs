@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{AccountChange, Cause, ConnectionId, Standing, Timestamp};
-use crate::store::{Abort, JobRun, Needs, Shredding, Store};
+use crate::model::{AccountChange, Cause, ConnectionId, Policy, Standing, Timestamp};
+use crate::store::{Abort, JobRun, Needs, Shredding, Store, Tx};
 use crate::vault::error::VaultError;
 use crate::vault::jobs::run::{Progress, RunFailed};
 use crate::vault::state::Vault;
@@ -31,7 +31,7 @@ struct Line {
 
 impl Vault {
     /// Ends the connections of every shredded workspace, one event each.
-    pub(super) async fn end_shredded_connections(
+    pub(in crate::vault::jobs) async fn end_shredded_connections(
         &self,
         run: &mut JobRun,
         progress: &Progress<'_>,
@@ -66,17 +66,7 @@ impl Vault {
                 let (page, by, policy) = (page.clone(), by.clone(), Arc::clone(&policy));
                 Box::pin(async move {
                     for id in page {
-                        let Some(before) = tx.lock_connection(id).await? else { continue };
-                        let mut after = before.clone();
-                        if !matches!(before.standing, Standing::Revoked { .. }) {
-                            after.standing = Standing::Revoked { at: now, by: by.clone() };
-                        }
-                        after.fingerprint = None;
-                        tx.erase_subject(&mut after).await?;
-                        tx.destroy_secrets(id).await?;
-                        let nothing = AccountChange::default();
-                        change::apply(tx, &before, &mut after, Cause::Revocation, nothing, now, &policy)
-                            .await?;
+                        bury(tx, id, &by, now, &policy).await?;
                     }
                     Ok::<_, Abort<VaultError>>(())
                 })
@@ -91,6 +81,25 @@ impl Vault {
             tracing::error!(error, "the shred ledger in the data folder can't be written");
         }
     }
+}
+
+/// Ends a connection, and erases whose token it was.
+pub(super) async fn bury(
+    tx: &mut Tx,
+    id: ConnectionId,
+    by: &str,
+    now: Timestamp,
+    policy: &Policy,
+) -> Result<(), Abort<VaultError>> {
+    let Some(before) = tx.lock_connection(id).await? else { return Ok(()) };
+    let mut after = before.clone();
+    if !matches!(before.standing, Standing::Revoked { .. }) {
+        after.standing = Standing::Revoked { at: now, by: by.to_owned() };
+    }
+    after.fingerprint = None;
+    tx.erase_subject(&mut after).await?;
+    tx.destroy_secrets(id).await?;
+    change::apply(tx, &before, &mut after, Cause::Revocation, AccountChange::default(), now, policy).await
 }
 
 async fn write_ledger(store: &Store, folder: &Path) -> Result<(), String> {
