@@ -104,6 +104,8 @@ pub struct Limits {
     pub max_connections: usize,
     /// Requests a minute from one address, or from one network of IPv6. 0: no bound.
     pub requests_per_minute_and_address: u32,
+    /// Callbacks of providers a minute from one address. Each costs a signature check before anything else. 0: no bound.
+    pub callbacks_per_minute_and_address: u32,
     /// Calls to the vault a minute for one link. What changes something counts as five. 0: no bound.
     pub calls_per_minute_and_link: u32,
     /// How long a client may take for the handshake of TLS, for the head of a request, or for its body.
@@ -121,6 +123,7 @@ impl Default for Limits {
         Self {
             max_connections: 1000,
             requests_per_minute_and_address: 120,
+            callbacks_per_minute_and_address: 1200,
             calls_per_minute_and_link: 60,
             read_timeout: Duration::from_secs(10),
             answer_timeout: Duration::from_secs(75),

@@ -267,6 +267,23 @@ pub(crate) fn embed_without_cookie() -> Notice {
     let text = "Open the link that you were sent in this browser, and then load this page again.";
     Notice::new(Tone::Neutral, "The connection can't be shown here", text)
 }
+pub(crate) fn deletion_received() -> Notice {
+    Notice::new(
+        Tone::Neutral,
+        "Your request was received",
+        "Your data is being deleted. Load this page again in a minute.",
+    )
+}
+pub(crate) fn deletion_done() -> Notice {
+    Notice::new(Tone::Good, "Your data is deleted", "Nothing more is to be done.")
+}
+pub(crate) fn deletion_unknown() -> Notice {
+    Notice::new(
+        Tone::Bad,
+        "There is no such request",
+        "Please check the address, or the confirmation code that you were given. A request is shown for a year.",
+    )
+}
 pub(crate) fn not_found() -> Notice {
     Notice::new(Tone::Bad, "There is no such page", "Open the link that you were sent.")
 }

@@ -5,6 +5,7 @@ mod callback;
 mod card;
 mod changes;
 mod entry;
+mod relay;
 #[cfg(test)]
 mod tests;
 mod visit;
@@ -43,6 +44,8 @@ pub(crate) struct Portal {
     stylesheet: String,
     recent: Recent,
     addresses: Buckets<std::net::IpAddr>,
+    /// For what providers send: all of it comes from few addresses.
+    senders: Buckets<std::net::IpAddr>,
     /// By the digests of the tokens, because whoever knows only the id of a link must not use up its bucket; and by addresses,
     /// because one of several who have a link must not either.
     links: Buckets<([u8; 32], std::net::IpAddr)>,
@@ -59,6 +62,7 @@ impl Portal {
             stylesheet: assets::stylesheet(site.accent.as_ref()),
             recent: Recent::new(),
             addresses: Buckets::new(config.limits.requests_per_minute_and_address),
+            senders: Buckets::new(config.limits.callbacks_per_minute_and_address),
             links: Buckets::new(config.limits.calls_per_minute_and_link),
             trusted_proxy: config.trusted_proxy,
             limits: config.limits,
@@ -79,6 +83,10 @@ pub(crate) fn all(portal: Arc<Portal>) -> Router {
         .route("/card/{id}/validate", post(changes::validate).get(card::again))
         .route("/callbacks/{provider}", get(callback::complete))
         .route(callback::START_AGAIN, get(callback::start_again))
+        .route("/callbacks/{provider}/deauthorize", get(relay::deauthorize).post(relay::deauthorize))
+        .route("/callbacks/{provider}/data-deletion", get(relay::data_deletion).post(relay::data_deletion))
+        .route("/callbacks/{provider}/data-deletion/{code}", get(relay::deletion_state))
+        .route("/callbacks/{provider}/webhook", get(relay::webhook).post(relay::webhook))
         .route("/assets/portal.css", get(assets::css))
         .route("/assets/time.js", get(assets::script))
         .route("/assets/logo", get(assets::logo))
@@ -118,7 +126,9 @@ impl Portal {
         if request.uri().path() == "/healthz" {
             return Ok(());
         }
-        self.addresses.take(address, NonZeroU32::MIN).map_err(|wait| {
+        let buckets =
+            if relay::is_of_provider(request.uri().path()) { &self.senders } else { &self.addresses };
+        buckets.take(address, NonZeroU32::MIN).map_err(|wait| {
             tracing::debug!(%address, "an address sends too many requests");
             Failure::too_many(wait)
         })

@@ -331,3 +331,46 @@ async fn the_accent_is_in_the_stylesheet_in_both_schemes() {
     assert_eq!(css.body.matches("--accent: #ffee00; --on-accent: #000000;").count(), 2);
     assert_eq!(get(&routes, "/assets/logo", "").await.status, StatusCode::NOT_FOUND);
 }
+
+#[tokio::test]
+async fn what_a_provider_sends_is_bounded_and_goes_to_the_vault() {
+    let routes = portal(|_| {});
+    let send_body = async |path: &str, size: usize| {
+        let request = Request::post(path).body(Body::from("a".repeat(size))).unwrap();
+        send(&routes, request).await
+    };
+    for path in ["/callbacks/meta/deauthorize", "/callbacks/meta/data-deletion", "/callbacks/meta/webhook"] {
+        let answer = send_body(path, 256 * 1024).await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "it comes as far as the vault");
+        assert_eq!(answer.header("cache-control"), "no-store");
+        assert_eq!(send_body(path, 256 * 1024 + 1).await.status, StatusCode::PAYLOAD_TOO_LARGE);
+        let long = format!("{path}?a={}", "a".repeat(8 * 1024));
+        assert_eq!(get(&routes, &long, "").await.status, StatusCode::URI_TOO_LONG);
+        let request = Request::delete(path).body(Body::empty()).unwrap();
+        assert_eq!(send(&routes, request).await.status, StatusCode::METHOD_NOT_ALLOWED);
+    }
+    for code in ["a%20b", "%FF", "%3Cb%3E", &"a".repeat(65)] {
+        let answer = get(&routes, &format!("/callbacks/meta/data-deletion/{code}"), "").await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{code}");
+        assert!(answer.body.contains("There is no such request"), "{code}");
+    }
+}
+
+#[tokio::test]
+async fn a_provider_has_a_larger_bucket_of_its_own() {
+    let limits = Limits {
+        requests_per_minute_and_address: 1,
+        callbacks_per_minute_and_address: 2,
+        ..Limits::default()
+    };
+    let routes = portal(|config| config.limits = limits);
+    for (path, expected) in [
+        ("/robots.txt", StatusCode::OK),
+        ("/robots.txt", StatusCode::TOO_MANY_REQUESTS),
+        ("/callbacks/meta/webhook", StatusCode::SERVICE_UNAVAILABLE),
+        ("/callbacks/meta/deauthorize", StatusCode::SERVICE_UNAVAILABLE),
+        ("/callbacks/meta/webhook", StatusCode::TOO_MANY_REQUESTS),
+    ] {
+        assert_eq!(get(&routes, path, "").await.status, expected, "{path}");
+    }
+}

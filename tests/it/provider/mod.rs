@@ -2,7 +2,6 @@
 
 mod ad_accounts;
 mod api_version;
-
 pub(crate) mod callbacks;
 mod deaths;
 mod facts;

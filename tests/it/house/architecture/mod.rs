@@ -75,8 +75,18 @@ const MANIFESTS: [(&str, &[&str]); 7] = [
     // Whoever attacks the portal finds neither a database nor a key of the vault.
     ("portal", &["token-vault-client"]),
     ("server", &["token-vault-client", "token-vault-portal", "token-vault-proto", "token-vault-sandbox"]),
-    // The tests use the server itself only for histories, which need its clock and direct access to two replicas.
-    ("tests", &["token-vault", "token-vault-proto", "token-vault-sandbox"]),
+    // The tests use the server itself only for histories, which need its clock and direct access to two replicas. The portal
+    // runs in their process too.
+    (
+        "tests",
+        &[
+            "token-vault",
+            "token-vault-client",
+            "token-vault-portal",
+            "token-vault-proto",
+            "token-vault-sandbox",
+        ],
+    ),
     ("fuzz", &["token-vault"]),
 ];
 

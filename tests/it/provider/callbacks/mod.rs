@@ -3,6 +3,7 @@
 
 mod deletion;
 mod hints;
+mod portal;
 mod subscription;
 
 use std::sync::{Arc, Mutex};
