@@ -1,6 +1,7 @@
 """Meta's official Python SDK as a client of the sandbox.
 
-Whatever the SDK understands here, it understands of Meta. The test beside this file starts the
+Whatever the SDK understands here, it understands of Meta. What Meta signs is verified by an older
+SDK, since the official one knows nothing of it. The test beside this file starts the
 sandbox and passes its URL; people and faults are made over /_sandbox.
 """
 
@@ -8,7 +9,9 @@ import hashlib
 import hmac
 import json
 import sys
+import time
 
+import facebook
 import requests
 from facebook_business.adobjects.adaccount import AdAccount
 from facebook_business.adobjects.business import Business
@@ -212,6 +215,22 @@ def what_users_reported_is_understood():
     assert User("me").api_get()["name"] == "dora"
 
 
+def signed_requests_are_verified_by_another_library():
+    """With them the vault is tested, so somebody else than we has to say that Meta signs like this."""
+
+    def signed(kind, sign):
+        order = {"kind": kind, "user_id": "10158000000000001", "url": "http://127.0.0.1:1/", "sign": sign}
+        sent = control("/callbacks", order)["deliveries"][0]["sent"]
+        return sent.removeprefix("signed_request=")
+
+    for kind in ("deauthorize", "data_deletion"):
+        payload = facebook.parse_signed_request(signed(kind, "right"), SECRET)
+        assert payload["user_id"] == "10158000000000001", payload
+        assert abs(payload["issued_at"] - time.time()) < 300, payload
+        assert facebook.parse_signed_request(signed(kind, "wrong"), SECRET) is False
+        assert facebook.parse_signed_request(signed(kind, "right"), "another secret") is False
+
+
 def main():
     ana, token = accounts_page_through_the_sdks_cursor()
     one_account_and_its_insights(ana)
@@ -220,6 +239,7 @@ def main():
     proofs_are_checked(token)
     a_short_token_is_exchanged()
     what_users_reported_is_understood()
+    signed_requests_are_verified_by_another_library()
     print("the SDK is content")
 
 
