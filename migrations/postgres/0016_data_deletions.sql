@@ -7,7 +7,7 @@ CREATE TABLE data_deletions (
     requested_at      BIGINT NOT NULL,
     completed_at      BIGINT                        -- NULL: connections are left
 );
-CREATE INDEX data_deletions_open ON data_deletions (requested_at) WHERE completed_at IS NULL;
+CREATE INDEX data_deletions_open ON data_deletions (requested_at, confirmation_code) WHERE completed_at IS NULL;
 CREATE INDEX data_deletions_by_age ON data_deletions (requested_at);
 
 -- The connections that a request still has to end. What is connected after the request is not among them.

@@ -42,30 +42,37 @@ impl Session {
         Ok(at.map(Timestamp::from_micros))
     }
 
-    /// The code of the request that has waited longest.
-    pub async fn oldest_open_deletion(&mut self) -> Result<Option<String>, StoreError> {
-        let row: Option<(String,)> = self
-            .query(
-                "SELECT confirmation_code FROM data_deletions
-                  WHERE completed_at IS NULL ORDER BY requested_at LIMIT 1",
-            )
-            .fetch_optional()
-            .await?;
-        Ok(row.map(|(code,)| code))
+    /// The next request that is not done after one, the longest waiting first: when it was made, and its code.
+    pub async fn open_deletion_after(
+        &mut self,
+        after: Option<&(i64, String)>,
+    ) -> Result<Option<(i64, String)>, StoreError> {
+        let (at, code) = after.cloned().unwrap_or((i64::MIN, String::new()));
+        self.query(
+            "SELECT requested_at, confirmation_code FROM data_deletions
+              WHERE completed_at IS NULL AND (requested_at, confirmation_code) > ($1, $2)
+              ORDER BY requested_at, confirmation_code LIMIT 1",
+        )
+        .bind(at)
+        .bind(code)
+        .fetch_optional()
+        .await
     }
 
-    /// Connections that a request still has to end, in order.
+    /// Connections that a request still has to end after one, in order.
     pub async fn connections_to_delete(
         &mut self,
         code: &str,
+        after: Option<ConnectionId>,
         limit: i64,
     ) -> Result<Vec<ConnectionId>, StoreError> {
         let rows: Vec<(Uuid,)> = self
             .query(
                 "SELECT connection_id FROM data_deletion_connections
-                  WHERE confirmation_code = $1 ORDER BY connection_id LIMIT $2",
+                  WHERE confirmation_code = $1 AND connection_id > $2 ORDER BY connection_id LIMIT $3",
             )
             .bind(code.to_owned())
+            .bind(after.map_or_else(Uuid::nil, ConnectionId::as_uuid))
             .bind(limit)
             .fetch_all()
             .await?;

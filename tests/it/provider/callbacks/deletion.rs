@@ -51,11 +51,18 @@ on_both_databases! {
         ana.with_ad_accounts(2);
         let here = admin.connect(ACME, &ana.long_lived_token()).await;
         let there = admin.connect("globex", &ana.long_lived_token()).await;
+        ana.page("Persephone's Shop");
+        let options = pb::IntakeOptions { connect_pages: true, ..Default::default() };
+        let request = pb::StoreTokenRequest { options: Some(options), ..world.pasted("umbrella", &ana.long_lived_token()) };
+        let with_page = admin.store_with(request).await.unwrap();
+        let page = with_page.page_connection_ids[0].clone();
+        let parent = with_page.token.unwrap().connection_id;
         let ended = admin.connect("initech", &ana.long_lived_token()).await;
         admin.revoke(&ended).await.unwrap();
         let his = admin.connect(ACME, &ben.long_lived_token()).await;
-        let (hunted, kept) = (hunter_of(&ana), hunter_of(&ben));
-        let ids = [&here, &there, &ended];
+        let (mut hunted, kept) = (hunter_of(&ana), hunter_of(&ben));
+        hunted.add("the page", "Persephone's Shop");
+        let ids = [&here, &there, &ended, &parent, &page];
         assert!(!named(&admin, &hunted, &ids).await.is_empty());
         let open = admin.watch_all().await;
         open.caught_up().await;
@@ -66,7 +73,7 @@ on_both_databases! {
         assert_eq!(answers[0], answers[1], "the same callback gets the same answer");
         let code = code_of(&answers[0]);
         is_done(&admin, &code).await;
-        for id in [&here, &there] {
+        for id in [&here, &there, &parent, &page] {
             open.first(id, Kind::Revoked).await;
             admin.fetch(id).await.unwrap_err().is(Code::FailedPrecondition, Reason::TokenRevoked);
         }
@@ -144,4 +151,42 @@ async fn without_a_page_a_request_is_not_taken_and_the_error_says_what_to_set() 
     let platform = Platform::start(world.admin()).await;
     let code = code_of(&platform.gets(&world, deletion(&ana.name()), "data-deletion").await);
     is_done(&world.admin(), &code).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_can_not_be_ended_holds_up_nobody_else() {
+    let world = World::start(Backend::Sqlite).await;
+    let admin = world.admin();
+    let (ana, ben) = (world.person("Persephone Erasable"), world.person("Benjamin Erasable"));
+    let broken = admin.connect(ACME, &ana.long_lived_token()).await;
+    let hers = admin.connect("globex", &ana.long_lived_token()).await;
+    let his = admin.connect(ACME, &ben.long_lived_token()).await;
+    // A row that can't be read.
+    let set = |version: u8| {
+        let id = broken.replace('-', "").to_uppercase();
+        format!(
+            "UPDATE ad_platform_connections SET token_version = {version} WHERE hex(connection_id) = '{id}'"
+        )
+    };
+    world.stop();
+    world.database.execute(set(0)).await;
+    world.start_again();
+    let (admin, feed) = (world.admin(), world.admin().watch_all().await);
+    let platform = Platform::start(admin.clone()).await;
+    let of_ana = code_of(&platform.gets(&world, deletion(&ana.name()), "data-deletion").await);
+    let of_ben = code_of(&platform.gets(&world, deletion(&ben.name()), "data-deletion").await);
+    is_done(&admin, &of_ben).await;
+    for id in [&hers, &his] {
+        feed.first(id, Kind::Revoked).await;
+    }
+    let run = eventually_async("the run says so", LIMIT, async || {
+        admin.runs("data-deletion").await.into_iter().find(|run| run.failed > 0 && run.ended_at.is_some())
+    })
+    .await;
+    assert!(run.error.contains("could not be ended"), "{run:?}");
+    assert_eq!(shown(&admin, &of_ana).await.deletion_state(), DeletionState::Received, "it is not done");
+    world.database.execute(set(1)).await;
+    admin.run("data-deletion").await;
+    is_done(&admin, &of_ana).await;
+    assert!(named(&admin, &hunter_of(&ana), &[&broken, &hers]).await.is_empty());
 }
