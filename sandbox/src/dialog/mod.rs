@@ -3,7 +3,7 @@
 mod business;
 mod decision;
 
-use url::{Url, form_urlencoded};
+use url::{Host, Url, form_urlencoded};
 
 use crate::clock::DAY;
 use crate::people::PermissionStatus;
@@ -46,7 +46,12 @@ impl DialogRequest {
         let redirect_uri = param("redirect_uri").ok_or("The parameter redirect_uri is required.")?;
         let url =
             Url::parse(&redirect_uri).map_err(|_| "URL blocked: redirect_uri is not an absolute URL.")?;
-        let local = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+        let local = match url.host() {
+            Some(Host::Domain(name)) => name == "localhost",
+            Some(Host::Ipv4(address)) => address.is_loopback(),
+            Some(Host::Ipv6(address)) => address.is_loopback(),
+            None => false,
+        };
         if url.scheme() != "https" && !local {
             return Err("Insecure login blocked: the redirect URI must use HTTPS.".to_owned());
         }
