@@ -74,6 +74,7 @@ pub(crate) fn left_out(count: i32) -> String {
     format!("… and {count} more")
 }
 pub(crate) const REACHABLE: &str = "reachable";
+pub(crate) const WAS_REACHABLE: &str = "was reachable";
 pub(crate) const UNREACHABLE: &str = "not reachable";
 pub(crate) const USED: &str = "This link has been used, so nothing more can be connected with it. Ask whoever sent it for a new one if you need it.";
 pub(crate) const OPEN_CARD: &str = "Open in a new tab";

@@ -22,7 +22,7 @@ pub(super) fn section(card: &Card<'_>, connection: &ConnectionCard) -> Markup {
             (facts(card, token))
             (problems(card, &token.problems))
             (scopes(token))
-            (ad_accounts(card, connection))
+            (ad_accounts(card, connection, token.usable))
             (actions(card, token))
         }
     }
@@ -132,7 +132,7 @@ fn scopes(token: &Token) -> Markup {
     }
 }
 
-fn ad_accounts(card: &Card<'_>, connection: &ConnectionCard) -> Markup {
+fn ad_accounts(card: &Card<'_>, connection: &ConnectionCard, usable: bool) -> Markup {
     let left_out = usize::try_from(connection.left_out_ad_accounts).unwrap_or_default();
     let count = connection.ad_accounts.len() + left_out;
     let (bad, good): (Vec<_>, Vec<_>) =
@@ -145,7 +145,7 @@ fn ad_accounts(card: &Card<'_>, connection: &ConnectionCard) -> Markup {
             details open[count <= UNFOLDED || !bad.is_empty()] {
                 summary { h3 { (texts::ad_accounts(count)) } }
                 ul.accounts {
-                    @for account in bad.into_iter().chain(good) { (ad_account(card, account)) }
+                    @for account in bad.into_iter().chain(good) { (ad_account(card, account, usable)) }
                     @if left_out > 0 { li { (texts::left_out(connection.left_out_ad_accounts)) } }
                 }
             }
@@ -153,12 +153,17 @@ fn ad_accounts(card: &Card<'_>, connection: &ConnectionCard) -> Markup {
     }
 }
 
-fn ad_account(card: &Card<'_>, account: &AdAccount) -> Markup {
-    let health = if account.reachable { texts::REACHABLE } else { texts::UNREACHABLE };
+/// `usable` says whether the connection works now. With one that does not, nobody reads the account today.
+fn ad_account(card: &Card<'_>, account: &AdAccount, usable: bool) -> Markup {
+    let (class, health) = match (account.reachable, usable) {
+        (true, true) => ("pass", texts::REACHABLE),
+        (true, false) => ("open", texts::WAS_REACHABLE),
+        (false, _) => ("fail", texts::UNREACHABLE),
+    };
     let state = account.state();
     let own_word = matches!(state, ad_account::State::Unknown | ad_account::State::Limited);
     html! {
-        li class=(if account.reachable { "pass" } else { "fail" }) {
+        li class=(class) {
             p.head {
                 @if !account.name.is_empty() { strong { (account.name) } " " }
                 code { (account.id) } " "

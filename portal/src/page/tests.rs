@@ -54,6 +54,7 @@ fn token(color: badge::Color, text: &str) -> Token {
             },
         ],
         scopes: vec!["ads_read".into(), "some_new_scope".into()],
+        usable: true,
         ..Default::default()
     }
 }
@@ -230,6 +231,10 @@ async fn unreachable_accounts_come_first_with_their_reason() {
         ],
     );
     assert!(page.find("act_2") < page.find("act_1"));
+    // The provider is not asked with a token that is dead, so nobody knows whether the first one is.
+    lacks(&page, &["was reachable"]);
+    open.connections[0].token.as_mut().unwrap().usable = false;
+    has(&show(&open), &["was reachable", "not reachable"]);
 }
 
 #[tokio::test]
