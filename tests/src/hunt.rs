@@ -59,6 +59,11 @@ impl Hunter {
         self.secrets.is_empty()
     }
 
+    /// The names of the secrets to search for.
+    pub fn names(&self) -> BTreeSet<&str> {
+        self.secrets.iter().map(|(name, _)| name.as_str()).collect()
+    }
+
     pub fn search(&self, place: &str, haystack: &[u8]) -> Vec<Finding> {
         self.needles().search(place, haystack)
     }

@@ -5,6 +5,7 @@
 //! `postgres::name`. Dropping a `World` fails the test if a process does not end cleanly, or if its logs contain a
 //! secret.
 
+pub mod browser;
 mod caller;
 pub mod certificates;
 pub mod fleet;

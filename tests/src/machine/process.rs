@@ -129,7 +129,7 @@ impl Launch {
         Ended { code: status.code(), stdout: String::new(), stderr }
     }
 
-    /// Starts a server and waits until it is ready; its output goes to files in `folder`.
+    /// Starts a vault or a portal and waits until it is ready; its output goes to files in `folder`.
     pub fn serve(&self, folder: &Path, name: &str) -> Result<Process, Ended> {
         let (out, err) = (folder.join(format!("{name}.out")), folder.join(format!("{name}.err")));
         let open = |path: &Path| File::create(path).expect("the test's folder is writable");
@@ -156,11 +156,21 @@ fn read(path: &Path) -> String {
     String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
 }
 
-/// Reads the addresses from the line that scripts wait for.
+/// Reads the addresses from the line that scripts wait for. A portal has only one.
 fn ready(stdout: &str) -> Option<(SocketAddr, SocketAddr)> {
     let complete = stdout.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-    let line = complete.map(str::trim_end).find_map(|line| line.strip_prefix("token-vault ready: "))?;
+    let mut lines = complete.map(str::trim_end);
+    let (portal, line) = lines.find_map(|line| {
+        let of = |start| line.strip_prefix(start);
+        of("token-vault ready: ")
+            .map(|rest| (false, rest))
+            .or_else(|| of("token-vault portal ready: http=").map(|rest| (true, rest)))
+    })?;
     let (grpc, admin) = line.split_once(' ')?;
+    if portal {
+        let http = grpc.parse().ok()?;
+        return Some((http, http));
+    }
     Some((grpc.strip_prefix("grpc=")?.parse().ok()?, admin.strip_prefix("admin=")?.parse().ok()?))
 }
 

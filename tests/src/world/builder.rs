@@ -1,4 +1,5 @@
 use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex};
 
@@ -22,6 +23,7 @@ pub struct Builder {
     without: Vec<String>,
     cluster: Option<Arc<Mutex<Cluster>>>,
     moving_time: bool,
+    portal: bool,
 }
 
 /// A fresh master key in the form of the key file.
@@ -38,7 +40,14 @@ fn variable(key: &str) -> String {
 
 impl Builder {
     pub(super) fn new(backend: Backend) -> Self {
-        Self { backend, env: Vec::new(), without: Vec::new(), cluster: None, moving_time: false }
+        Self {
+            backend,
+            env: Vec::new(),
+            without: Vec::new(),
+            cluster: None,
+            moving_time: false,
+            portal: false,
+        }
     }
 
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
@@ -63,6 +72,18 @@ impl Builder {
         Self { moving_time: true, ..builder }
     }
 
+    /// Runs a portal too, to which connect links lead: see [`World::portal`].
+    pub fn portal(self) -> Self {
+        // The address must be known before the vault starts, since links begin with it. An address of its own makes the
+        // portal another site than the sandbox, as it is in real life, and keeps its port free until it starts.
+        let [_, a, b, c, ..] = *uuid::Uuid::new_v4().as_bytes();
+        let host = Ipv4Addr::new(127, a, b, c.clamp(1, 254));
+        let free = TcpListener::bind((host, 0)).expect("every address of 127.0.0.0/8 is this machine");
+        let address = free.local_addr().expect("it has a port");
+        let builder = self.config("portal.url", format!("http://{address}"));
+        Self { portal: true, ..builder.config("portal.listen", address.to_string()) }
+    }
+
     /// Uses the test's own PostgreSQL cluster, which it may stop.
     pub fn own_cluster(mut self, cluster: Cluster) -> Self {
         self.cluster = Some(Arc::new(Mutex::new(cluster)));
@@ -71,8 +92,12 @@ impl Builder {
 
     /// Prepares everything, and starts the vault.
     pub async fn start(self) -> World {
+        let portal = self.portal;
         let world = self.prepare().await;
         world.start_again();
+        if portal {
+            world.start_portal().await;
+        }
         world
     }
 
@@ -133,6 +158,7 @@ impl Builder {
             folder,
             launch,
             process: Mutex::default(),
+            portal: Mutex::default(),
             replicas: Mutex::default(),
             moving_time: self.moving_time,
             starts: Mutex::default(),

@@ -2,6 +2,7 @@
 
 mod builder;
 pub(crate) mod database;
+mod portal;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -41,6 +42,7 @@ pub struct World {
     folder: TempDir,
     launch: Launch,
     process: Mutex<Option<Process>>,
+    portal: Mutex<Option<Process>>,
     /// The address of each replica, and whether it still runs.
     replicas: Mutex<Vec<(SocketAddr, Weak<()>)>>,
     moving_time: bool,
@@ -184,7 +186,7 @@ impl World {
         self.start_again();
     }
 
-    /// The output of the running process and of the earlier ones.
+    /// The output of the running process and of the earlier ones, and the portal's.
     pub fn logs(&self) -> String {
         let mut all = String::new();
         for start in 1..=*lock(&self.starts) {
@@ -193,7 +195,7 @@ impl World {
                 all += &String::from_utf8_lossy(&fs::read(file).unwrap_or_default());
             }
         }
-        all
+        all + &self.portal_log()
     }
 
     /// What every process of this world has logged, also one that is not ready yet.
@@ -385,6 +387,7 @@ impl Drop for World {
             eprintln!("--- the vault's last words ---\n{}", tail(&self.logs(), 40));
             return;
         }
+        self.stop_portal();
         if lock(&self.process).is_some() {
             self.stop();
         }
