@@ -8,6 +8,7 @@ mod database;
 mod feed;
 mod house;
 pub(crate) mod keys;
+mod portal;
 mod process;
 mod provider;
 mod tokens;
