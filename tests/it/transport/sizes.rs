@@ -145,6 +145,15 @@ on_both_databases! {
         let card = admin.for_link(&link).open_connect_link(pb::OpenConnectLinkRequest {}).await.expect("a card");
         assert!(card.encoded_len() <= MIB && card.connections.len() == 20, "{} bytes", card.encoded_len());
         assert_eq!(card.left_out_connections, 25);
+        // The ad accounts of one connection, with all that is known of each.
+        let only = pb::CreateConnectLinkRequest {
+            workspace_id: ACME.into(),
+            connection_id: Some(connections[0].clone()),
+            ..Default::default()
+        };
+        let link = admin.link_with(only).await.expect("a link is made").url;
+        let card = admin.for_link(&link).open_connect_link(pb::OpenConnectLinkRequest {}).await.expect("a card");
+        assert!(card.encoded_len() <= MIB, "{} bytes", card.encoded_len());
         let of_many = &card.connections[0];
         let shown = i32::try_from(of_many.ad_accounts.len()).unwrap();
         assert!(shown > 5 && of_many.left_out_ad_accounts + shown >= 200, "{shown}, {}", of_many.left_out_ad_accounts);
