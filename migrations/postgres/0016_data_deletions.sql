@@ -10,7 +10,7 @@ CREATE TABLE data_deletions (
 CREATE INDEX data_deletions_open ON data_deletions (requested_at, confirmation_code) WHERE completed_at IS NULL;
 CREATE INDEX data_deletions_by_age ON data_deletions (requested_at);
 
--- The connections that a request still has to end. What is connected after the request is not among them.
+-- The connections that a request still has to end. What is connected after them is not.
 CREATE TABLE data_deletion_connections (
     confirmation_code TEXT NOT NULL,
     connection_id     UUID NOT NULL,

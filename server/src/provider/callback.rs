@@ -61,6 +61,8 @@ pub enum HintedAt {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CallbackHint {
     pub about: HintedAt,
+    /// Whether it is about what the person granted. Anything else changes all the time.
+    pub of_grants: bool,
     /// When, as far as the provider told.
     pub at: Option<Timestamp>,
 }

@@ -286,7 +286,8 @@ impl Tx {
         .await
     }
 
-    /// Makes a connection due for validation at once, unless it was validated after `since`. Returns whether it is.
+    /// Makes a connection due for validation at once, unless it was validated after `since`, is due already, or waits after
+    /// a failed validation. Returns whether it did.
     pub async fn make_connection_due(
         &mut self,
         id: ConnectionId,
@@ -295,8 +296,9 @@ impl Tx {
     ) -> Result<bool, StoreError> {
         let made = self
             .query(
-                "UPDATE ad_platform_connections SET next_validation_at = $3, failed_validations = 0
-                  WHERE connection_id = $1 AND next_validation_at IS NOT NULL AND standing <> 'REVOKED'
+                "UPDATE ad_platform_connections SET next_validation_at = $3
+                  WHERE connection_id = $1 AND next_validation_at > $3 AND failed_validations = 0
+                    AND standing <> 'REVOKED'
                     AND coalesce(last_validated_at, 0) <= $2",
             )
             .bind(id.as_uuid())

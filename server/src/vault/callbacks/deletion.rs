@@ -13,8 +13,8 @@ use crate::vault::state::Vault;
 const LONGEST_CODE: usize = 64;
 
 impl Vault {
-    /// Notes which connections are to be ended. The same request again changes nothing, however late: who has connected
-    /// anew since then keeps that connection.
+    /// Notes which connections are to be ended. The same request again changes nothing, however late: who connects
+    /// anew once it is carried out keeps that connection.
     pub(super) async fn take_in_deletion(
         &self,
         caller: &Principal,

@@ -16,7 +16,8 @@ use crate::vault::state::Vault;
 /// How long after its callback a change may show at the provider, and how far the clocks may differ: who was validated
 /// later than this knows of it.
 const SETTLES: Duration = Duration::from_secs(30);
-/// Ad accounts change all the time: who was validated this short a time before such a change waits for the daily look.
+/// What is not about grants, or names no time, comes often: who was validated this short a time before it waits for the
+/// daily look, so such callbacks can't use up a token's calls.
 const FRESH: Duration = Duration::from_secs(15 * 60);
 /// Connections that are made due in one transaction.
 const MADE_DUE_AT_ONCE: usize = 200;
@@ -87,15 +88,16 @@ impl Vault {
         let (id, app_id, now) = (provider.id(), provider.app_id(), self.clock.now());
         let mut found: BTreeMap<ConnectionId, (WorkspaceId, Timestamp)> = BTreeMap::new();
         let mut session = self.store.read().await?;
-        for CallbackHint { about, at } in hints {
+        for CallbackHint { about, of_grants, at } in hints {
             // The provider's clock may be wrong; ours decides what is later than now.
-            let at = at.map_or(now, |at| at.min(now));
-            let (places, since) = match &about {
-                HintedAt::Subject(subject) => {
-                    (session.connections_of_subject(id, app_id, subject).await?, at + SETTLES)
-                }
+            let since = match at {
+                Some(at) if of_grants => at.min(now) + SETTLES,
+                at => at.map_or(now, |at| at.min(now)) - FRESH,
+            };
+            let places = match &about {
+                HintedAt::Subject(subject) => session.connections_of_subject(id, app_id, subject).await?,
                 HintedAt::AdAccount(account) => {
-                    (session.connections_of_ad_account(id, app_id, account).await?, at - FRESH)
+                    session.connections_of_ad_account(id, app_id, account).await?
                 }
             };
             for (connection, workspace) in places {

@@ -140,6 +140,18 @@ on_both_databases! {
         assert!(format!("{changed:?}").contains("business_management"), "{changed:?}");
         world.nothing_is_due().await;
         let before = schedule(&world).await;
+        // What comes all the time, or without a time, does not use up the token's calls.
+        let now = world.sandbox.clock().now();
+        for body in [
+            json!({"object": "user", "entry": [{"id": ana.id(), "time": now}]}),
+            json!({"object": "page", "entry": [{"id": ana.id(), "time": now}]}),
+            json!({"object": "permissions", "entry": [{"id": ana.id()}]}),
+        ] {
+            let callback = Callback { body: Some(body.to_string()), ..webhook() };
+            assert_eq!(platform.gets(&world, callback, "webhook").await.status, 200, "{body}");
+            assert_eq!(platform.last().unwrap().connections, 1, "{body}");
+            assert_eq!(schedule(&world).await, before, "{body}");
+        }
         for body in [
             json!({"object": "instagram", "entry": [{"id": ana.id(), "time": 1}]}),
             json!({"object": "permissions", "entry": [{"id": "4", "changed_fields": ["connected"]}]}),

@@ -44,7 +44,11 @@ impl Callbacks {
             (CallbackKind::Deauthorize, "POST") => {
                 let request = signed_request::read(&callback.body, &self.secrets, now)?;
                 let about = HintedAt::Subject(request.user_id);
-                Ok(CallbackMeaning::Hints(vec![CallbackHint { about, at: Some(request.issued_at) }]))
+                Ok(CallbackMeaning::Hints(vec![CallbackHint {
+                    about,
+                    of_grants: true,
+                    at: Some(request.issued_at),
+                }]))
             }
             (CallbackKind::DataDeletion, "POST") => {
                 let request = signed_request::read(&callback.body, &self.secrets, now)?;

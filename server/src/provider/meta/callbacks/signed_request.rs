@@ -17,6 +17,9 @@ const OLDEST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 const AHEAD: Duration = Duration::from_secs(5 * 60);
 /// The longest field. Meta's have some 200 bytes.
 const LONGEST: usize = 16 * 1024;
+/// What Meta writes into the signed requests of a login, a page tab or a canvas, which any person's browser gets: they carry
+/// the same signature as callbacks and ask for nothing.
+const OF_A_LOGIN: [&str; 4] = ["code", "oauth_token", "page", "app_data"];
 /// Base64 as Meta writes it, which leaves out the padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &URL_SAFE,
@@ -55,6 +58,9 @@ pub(super) fn read(body: &[u8], secrets: &[Secret], now: Timestamp) -> Result<Si
     let algorithm = fields.word("algorithm").known().unwrap_or_default();
     if !algorithm.eq_ignore_ascii_case("HMAC-SHA256") {
         return Err(CallbackFault::Signature);
+    }
+    if OF_A_LOGIN.iter().any(|field| fields.has(field)) {
+        return Err(bad("must hold a signed_request of a callback: this one is of a login"));
     }
     let user_id = fields.id("user_id").known().ok_or(bad("must hold a signed_request with a user_id"))?;
     let issued_at = fields

@@ -41,7 +41,11 @@ fn deauthorized(signed: &str, at: Timestamp) -> Result<CallbackMeaning, Callback
 
 fn about_ana(at: i64) -> CallbackMeaning {
     let about = HintedAt::Subject(ANA.to_owned());
-    CallbackMeaning::Hints(vec![CallbackHint { about, at: Some(Timestamp::from_unix_seconds(at)) }])
+    CallbackMeaning::Hints(vec![CallbackHint {
+        about,
+        of_grants: true,
+        at: Some(Timestamp::from_unix_seconds(at)),
+    }])
 }
 
 fn rule(read: &Result<CallbackMeaning, CallbackFault>) -> &'static str {
@@ -75,6 +79,9 @@ fn what_a_signed_request_has_to_say_is_checked_after_its_signature() {
     let with = |payload: serde_json::Value| deauthorized(&sign_payload(SECRET, &payload.to_string()), now());
     let good = json!({"user_id": ANA, "algorithm": "hmac-sha256", "issued_at": AT, "expires": 1});
     assert_eq!(with(good), Ok(about_ana(AT)), "`expires` is about a token");
+    let of_whom =
+        json!({"user_id": ANA, "algorithm": "HMAC-SHA256", "issued_at": AT, "user": {"country": "lt"}});
+    assert_eq!(with(of_whom), Ok(about_ana(AT)));
     // A number past 53 bits keeps its digits.
     assert_eq!(
         with(json!({"user_id": 10_158_000_000_000_001_u64, "algorithm": "HMAC-SHA256", "issued_at": AT})),
@@ -92,6 +99,19 @@ fn what_a_signed_request_has_to_say_is_checked_after_its_signature() {
         (json!({"user_id": ANA, "algorithm": "HMAC-SHA256", "issued_at": "soon"}), "issued_at"),
         (json!({"user_id": ANA, "algorithm": "HMAC-SHA256", "issued_at": i64::MAX}), "issued_at"),
         (json!([ANA]), "JSON object"),
+        (json!({"code": "AQ", "user_id": ANA, "algorithm": "HMAC-SHA256", "issued_at": AT}), "of a login"),
+        (
+            json!({"oauth_token": "EAA", "user_id": ANA, "algorithm": "HMAC-SHA256", "issued_at": AT}),
+            "of a login",
+        ),
+        (
+            json!({"page": {"id": "7"}, "user_id": ANA, "algorithm": "HMAC-SHA256", "issued_at": AT}),
+            "of a login",
+        ),
+        (
+            json!({"app_data": null, "user_id": ANA, "algorithm": "HMAC-SHA256", "issued_at": AT}),
+            "of a login",
+        ),
     ] {
         assert!(rule(&with(payload.clone())).contains(part), "{payload}");
     }
@@ -238,14 +258,21 @@ fn a_webhook_is_verified_over_its_bytes() {
 fn a_webhook_names_each_person_once_and_what_it_does_not_know_is_nothing() {
     let entry = |id: &str, time| json!({"id": id, "time": time, "changes": [{"field": "ads_read"}]});
     let body = |object, entries: Vec<_>| json!({"object": object, "entry": entries}).to_string();
-    let hint = |about, at: Option<i64>| CallbackHint { about, at: at.map(Timestamp::from_unix_seconds) };
+    let hint = |about, of_grants, at: Option<i64>| {
+        let at = at.map(Timestamp::from_unix_seconds);
+        CallbackHint { about, of_grants, at }
+    };
     let twice = body("permissions", vec![entry(ANA, AT), entry("7", AT), entry(ANA, AT - 9)]);
     let subject = |id: &str| HintedAt::Subject(id.to_owned());
-    assert_eq!(hints(&twice), [hint(subject(ANA), Some(AT)), hint(subject("7"), Some(AT))]);
-    assert_eq!(hints(&body("user", vec![entry("7", -1)])), [hint(subject("7"), None)], "no time is now");
-    assert_eq!(hints(&body("page", vec![entry("7", AT)])), [hint(subject("7"), Some(AT))]);
+    assert_eq!(hints(&twice), [hint(subject(ANA), true, Some(AT)), hint(subject("7"), true, Some(AT))]);
+    assert_eq!(
+        hints(&body("user", vec![entry("7", -1)])),
+        [hint(subject("7"), false, None)],
+        "no time is now"
+    );
+    assert_eq!(hints(&body("page", vec![entry("7", AT)])), [hint(subject("7"), false, Some(AT))]);
     let account = HintedAt::AdAccount("act_7".into());
-    assert_eq!(hints(&body("ad_account", vec![entry("7", AT)])), [hint(account, Some(AT))]);
+    assert_eq!(hints(&body("ad_account", vec![entry("7", AT)])), [hint(account, false, Some(AT))]);
     for body in [
         body("instagram", vec![entry("7", AT)]),
         body("permissions", vec![]),

@@ -1,6 +1,7 @@
 //! Webhooks: the check before one is subscribed, and the changes that it tells.
 
 use std::collections::BTreeMap;
+use std::sync::Once;
 
 use subtle::ConstantTimeEq;
 
@@ -18,7 +19,11 @@ pub(super) fn subscribe(query: &str, ours: Option<&Secret>) -> Result<CallbackMe
     let value = |name| only(query.as_bytes(), name).map(Secret::new);
     let (mode, token) = (value("hub.mode"), value("hub.verify_token"));
     let Some(ours) = ours else {
-        tracing::warn!("a webhook can't be subscribed: set providers.meta.webhook_verify_token_file");
+        // Anybody can ask, so it is said once.
+        static SAID: Once = Once::new();
+        SAID.call_once(|| {
+            tracing::warn!("a webhook can't be subscribed: set providers.meta.webhook_verify_token_file");
+        });
         return Ok(CallbackMeaning::Answer(HttpAnswer::text(403, "")));
     };
     let is_ours = token.is_some_and(|token| token.expose().as_bytes().ct_eq(ours.expose().as_bytes()).into());
@@ -51,6 +56,7 @@ pub(super) fn hints(
     let fields = json.as_ref().and_then(|json| Object::of(json, "webhook", None));
     let fields = fields.ok_or(CallbackFault::Field { field: "body", rule })?;
     let object = fields.word("object").known().unwrap_or_default();
+    let of_grants = object == "permissions";
     let about: fn(String) -> HintedAt = match object.as_str() {
         "permissions" | "user" | "page" => HintedAt::Subject,
         "ad_account" => |id| HintedAt::AdAccount(format!("act_{id}")),
@@ -67,7 +73,7 @@ pub(super) fn hints(
             .and_modify(|known| *known = known.zip(at).map(|(known, at)| known.max(at)))
             .or_insert(at);
     }
-    let hints = latest.into_iter().map(|(about, at)| CallbackHint { about, at });
+    let hints = latest.into_iter().map(|(about, at)| CallbackHint { about, of_grants, at });
     Ok(CallbackMeaning::Hints(hints.collect()))
 }
 

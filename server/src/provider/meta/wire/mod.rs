@@ -71,6 +71,10 @@ impl<'a> Object<'a> {
         }
     }
 
+    pub(super) fn has(&self, field: &str) -> bool {
+        self.fields.contains_key(field)
+    }
+
     /// Reads a field, and notes when its value is implausible.
     fn read<T>(&self, field: &'static str, read: impl FnOnce(&'a Json) -> Option<T>) -> Told<T> {
         let told = match self.fields.get(field) {
