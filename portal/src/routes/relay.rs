@@ -179,7 +179,8 @@ fn refused(error: &Error, kind: Kind) -> Response {
         let cause = error.reason_name().is_empty().then(|| error.message());
         tracing::warn!(kind, reason, code = ?error.code(), cause, call_id, "a provider's callback was not taken");
     } else {
-        tracing::info!(kind, reason, call_id, "a provider's callback was refused");
+        // Anybody can send such a one.
+        tracing::debug!(kind, reason, call_id, "a provider's callback was refused");
     }
     let mut response = plain(status);
     if let (StatusCode::SERVICE_UNAVAILABLE, Some(wait)) = (status, error.retry_after()) {

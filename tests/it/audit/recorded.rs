@@ -320,6 +320,26 @@ on_both_databases! {
         assert_eq!(count(&world) as u64 + left_out, 603, "none is forgotten");
     }
 
+    async fn a_flood_of_forged_callbacks_does_not_fill_the_log(world: World) {
+        let (connector, began) = (world.connector().await, Instant::now());
+        let forged = || pb::ReportProviderCallbackRequest {
+            provider: "meta".into(),
+            kind: pb::report_provider_callback_request::Kind::Webhook as i32,
+            method: "POST".into(),
+            body: b"{}".to_vec(),
+            ..Default::default()
+        };
+        for _ in 0..8 {
+            let flood = futures::future::join_all((0..50).map(|_| connector.report_provider_callback(forged())));
+            flood.await.into_iter().for_each(|outcome| drop(outcome.unwrap_err()));
+        }
+        let most = 103 + 10 * usize::try_from(began.elapsed().as_secs() + 1).unwrap();
+        let records = records_in(&log_of(&world));
+        let forged = of_rpc(&records, "ReportProviderCallback");
+        assert!((50..=most).contains(&forged.len()), "{} of at most {most} are recorded", forged.len());
+        assert!(forged.iter().all(|record| record["reason"] == "CALLBACK_SIGNATURE_INVALID"), "{forged:#?}");
+    }
+
     async fn what_the_vault_does_by_itself_is_recorded_as_its_own(world: World) {
         let id = world.connector().await.connect(ACME, &world.person("ana").long_lived_token()).await;
         world.sandbox.kill(&world.ingestion().await.secret(&id).await, Some(460));

@@ -58,6 +58,9 @@ impl Vault {
 
     /// Records how a call ended that could have changed something but did not. A change is recorded by its transaction.
     ///
+    /// `is_free`: whether such a call costs whoever causes it nothing, so that its record counts against the budget of
+    /// denials.
+    ///
     /// # Errors
     /// `AuditUnavailable`.
     pub async fn record_unchanged(
@@ -65,12 +68,19 @@ impl Vault {
         origin: &Origin,
         code: &str,
         reason: &str,
+        is_free: bool,
     ) -> Result<(), VaultError> {
         if origin.is_recorded() || !self.audit.log.is_on() {
             return Ok(());
         }
+        let mut suppressed = 0;
+        if is_free {
+            let Some(count) = self.audit.denials.take() else { return Ok(()) };
+            suppressed = count;
+        }
         let mut record = origin.record(AuditKind::Unchanged, self.clock.now());
         (record.code, record.reason) = (code.to_owned(), reason.to_owned());
+        record.suppressed = (suppressed > 0).then_some(suppressed);
         self.audit.log.append(vec![body(&record)]).await?;
         Ok(())
     }

@@ -121,6 +121,7 @@ fn is_notable(before: &Connection, after: &Connection) -> bool {
         || before.secret_id != after.secret_id
         || before.standing != after.standing
         || before.facts.expiry != after.facts.expiry
+        || before.subject != after.subject
 }
 
 /// Schedules the next deadline. A new token or a new expiry restarts the renewal.
