@@ -41,8 +41,7 @@ pub(crate) struct Back {
 impl Back {
     /// Nothing but the link's own `return_url`, which the vault has checked against its configuration, is ever used.
     pub(crate) fn of(open: &OpenConnectLinkResponse, outcome: Outcome, connection_id: &str) -> Option<Self> {
-        let text = open.link.as_ref().map(|link| link.return_url.as_str())?;
-        let mut url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "https" | "http"))?;
+        let mut url = return_url(open)?;
         let host = url.host_str()?.to_owned();
         url.query_pairs_mut().append_pair("connect_result", outcome.code());
         if outcome == Outcome::Connected && !connection_id.is_empty() {
@@ -50,6 +49,12 @@ impl Back {
         }
         Some(Self { url: url.into(), host, is_next: outcome == Outcome::Connected })
     }
+}
+
+/// Where the link leads back to, if it is an address that a page may link to.
+pub(super) fn return_url(open: &OpenConnectLinkResponse) -> Option<Url> {
+    let text = open.link.as_ref().map(|link| link.return_url.as_str())?;
+    Url::parse(text).ok().filter(|url| matches!(url.scheme(), "https" | "http"))
 }
 
 impl<'a> Card<'a> {

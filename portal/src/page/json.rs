@@ -6,7 +6,8 @@ use token_vault_client::v1::{
     AdAccount, ConnectionCard, Deadline, Expiry, OpenConnectLinkResponse, Problem, Token, expiry,
 };
 
-use super::card::{is_open, provider, workspace};
+use super::card::{is_open, provider, return_url, workspace};
+use crate::notice::https;
 use crate::web::link::LinkId;
 
 /// What the card shows. `csrf` is what a form must carry.
@@ -18,7 +19,7 @@ pub(crate) fn card(id: &LinkId, open: &OpenConnectLinkResponse, csrf: &str) -> V
         "can_connect": is_open(open),
         "expires_at": link.and_then(|link| time(link.expires_at.as_ref())),
         "connection_id": link.and_then(|link| link.connection_id.as_deref()),
-        "return_url": link.map(|link| link.return_url.as_str()).filter(|url| !url.is_empty()),
+        "return_url": return_url(open).map(String::from),
         "workspace": workspace(open),
         "provider": provider(open),
         "required_scopes": open.required_scopes,
@@ -82,7 +83,7 @@ fn problem(problem: &Problem) -> Value {
         "fixer": remedy.map(|remedy| name(remedy.fixer().as_str_name(), "FIXER_")),
         "message": remedy.map(|remedy| remedy.message.as_str()),
         "action": remedy.map(|remedy| remedy.action.as_str()),
-        "url": remedy.map(|remedy| remedy.url.as_str()).filter(|url| !url.is_empty()),
+        "url": remedy.and_then(|remedy| https(&remedy.url)),
     })
 }
 

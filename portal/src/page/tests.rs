@@ -374,6 +374,27 @@ async fn the_json_says_the_same() {
 }
 
 #[tokio::test]
+async fn the_json_names_only_addresses_that_a_page_may_link_to() {
+    for (url, back, help) in [
+        ("https://a.example/b", true, true),
+        ("http://a.example/b", true, false),
+        ("javascript:alert(1)", false, false),
+        ("data:text/html,x", false, false),
+        ("//a.example", false, false),
+        ("", false, false),
+    ] {
+        let mut token = token(badge::Color::Red, "Reconnect");
+        let told = remedy(Fixer::WorkspaceOwner, "A check waits.", "Log in there.", url);
+        token.problems = vec![problem(ErrorReason::TokenInvalid, told)];
+        let mut open = open(connect_link::State::Open, vec![token]);
+        open.link.as_mut().unwrap().return_url = url.into();
+        let json = super::json::card(&LinkId::parse("abcdefghijklmn27").unwrap(), &open, "c5f");
+        assert_eq!(json["return_url"] == url, back, "{url}: {json}");
+        assert_eq!(json["connections"][0]["problems"][0]["url"] == url, help, "{url}: {json}");
+    }
+}
+
+#[tokio::test]
 async fn no_page_has_inline_scripts_or_styles() {
     let site = site();
     let open = open(connect_link::State::Open, vec![token(badge::Color::Green, "Active")]);
