@@ -6,6 +6,7 @@ use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, post};
 use http::{HeaderMap, StatusCode};
 use token_vault_client::Error;
 use token_vault_client::v1::{
@@ -14,7 +15,7 @@ use token_vault_client::v1::{
 };
 use url::Url;
 
-use super::card::only_connection;
+use super::card::{self, only_connection};
 use super::visit::{CHANGE, Segment, Target, Visit, text_of};
 use super::{Address, Portal, set_cookies};
 use crate::failure::Failure;
@@ -44,44 +45,44 @@ struct Answer {
     failure: Option<Failure>,
 }
 
-pub(super) async fn connect(
-    State(portal): State<Arc<Portal>>,
-    path: Segment,
-    Extension(from): Extension<Address>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    let sent = portal.receive(path, from, &headers, body).await;
-    answer(&portal, async { portal.begin(sent?).await }).await
+/// What a form of the card asks for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Change {
+    Connect,
+    Paste,
+    Validate,
 }
 
-pub(super) async fn paste(
-    State(portal): State<Arc<Portal>>,
-    path: Segment,
-    Extension(from): Extension<Address>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    let sent = portal.receive(path, from, &headers, body).await;
-    answer(&portal, async { portal.store(sent?).await }).await
-}
-
-pub(super) async fn validate(
-    State(portal): State<Arc<Portal>>,
-    path: Segment,
-    Extension(from): Extension<Address>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    let sent = portal.receive(path, from, &headers, body).await;
-    answer(&portal, async { portal.examine(sent?).await }).await
-}
-
-async fn answer(portal: &Portal, work: impl Future<Output = Result<Response, Failure>>) -> Response {
-    work.await.unwrap_or_else(|failure| failure.page(&portal.site))
+/// Takes the forms of one change. Loading their address again shows the card.
+pub(super) fn takes(change: Change) -> MethodRouter<Arc<Portal>> {
+    let take = move |State(portal): State<Arc<Portal>>,
+                     path: Segment,
+                     Extension(from): Extension<Address>,
+                     headers: HeaderMap,
+                     body: Body| async move {
+        let answer = portal.change(change, path, from, &headers, body).await;
+        answer.unwrap_or_else(|failure| failure.page(&portal.site))
+    };
+    post(take).get(card::again)
 }
 
 impl Portal {
+    async fn change(
+        &self,
+        change: Change,
+        path: Segment,
+        from: Address,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<Response, Failure> {
+        let sent = self.receive(path, from, headers, body).await?;
+        match change {
+            Change::Connect => self.begin(sent).await,
+            Change::Paste => self.store(sent).await,
+            Change::Validate => self.examine(sent).await,
+        }
+    }
+
     async fn receive(
         &self,
         path: Segment,

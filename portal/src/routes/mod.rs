@@ -17,11 +17,13 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::get;
 use http::StatusCode;
 use http::header::SET_COOKIE;
 use token_vault_client::Vault;
+use token_vault_client::v1::report_provider_callback_request::Kind;
 
+use self::changes::Change;
 use crate::config::{ConfigError, Limits, PortalConfig, Site};
 use crate::failure::Failure;
 use crate::listener::Peer;
@@ -78,15 +80,15 @@ pub(crate) fn all(portal: Arc<Portal>) -> Router {
         .route("/card/{id}", get(card::show))
         .route("/card/{id}/embed", get(card::embed))
         // The answer to a form has its address, which people load again.
-        .route("/card/{id}/connect", post(changes::connect).get(card::again))
-        .route("/card/{id}/paste", post(changes::paste).get(card::again))
-        .route("/card/{id}/validate", post(changes::validate).get(card::again))
+        .route("/card/{id}/connect", changes::takes(Change::Connect))
+        .route("/card/{id}/paste", changes::takes(Change::Paste))
+        .route("/card/{id}/validate", changes::takes(Change::Validate))
         .route("/callbacks/{provider}", get(callback::complete))
         .route(callback::START_AGAIN, get(callback::start_again))
-        .route("/callbacks/{provider}/deauthorize", get(relay::deauthorize).post(relay::deauthorize))
-        .route("/callbacks/{provider}/data-deletion", get(relay::data_deletion).post(relay::data_deletion))
+        .route("/callbacks/{provider}/deauthorize", relay::receives(Kind::Deauthorize))
+        .route("/callbacks/{provider}/data-deletion", relay::receives(Kind::DataDeletion))
         .route("/callbacks/{provider}/data-deletion/{code}", get(relay::deletion_state))
-        .route("/callbacks/{provider}/webhook", get(relay::webhook).post(relay::webhook))
+        .route("/callbacks/{provider}/webhook", relay::receives(Kind::Webhook))
         .route("/assets/portal.css", get(assets::css))
         .route("/assets/time.js", get(assets::script))
         .route("/assets/logo", get(assets::logo))

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use token_vault_client::v1::report_provider_callback_request::Kind;
@@ -34,37 +35,17 @@ pub(super) fn is_of_provider(path: &str) -> bool {
     matches!(rest, Some((_, "deauthorize" | "data-deletion" | "webhook")))
 }
 
-pub(super) async fn deauthorize(
-    State(portal): State<Arc<Portal>>,
-    provider: Segment,
-    method: Method,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    portal.pass_on(Kind::Deauthorize, provider, &method, query, &headers, body).await
-}
-
-pub(super) async fn data_deletion(
-    State(portal): State<Arc<Portal>>,
-    provider: Segment,
-    method: Method,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    portal.pass_on(Kind::DataDeletion, provider, &method, query, &headers, body).await
-}
-
-pub(super) async fn webhook(
-    State(portal): State<Arc<Portal>>,
-    provider: Segment,
-    method: Method,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    portal.pass_on(Kind::Webhook, provider, &method, query, &headers, body).await
+/// Takes callbacks of one kind. `GET` is how a provider checks an address.
+pub(super) fn receives(kind: Kind) -> MethodRouter<Arc<Portal>> {
+    let pass_on = move |State(portal): State<Arc<Portal>>,
+                        provider: Segment,
+                        method: Method,
+                        RawQuery(query): RawQuery,
+                        headers: HeaderMap,
+                        body: Body| async move {
+        portal.pass_on(kind, provider, &method, query, &headers, body).await
+    };
+    get(pass_on).post(pass_on)
 }
 
 /// Shows the state of a request, and nothing else: whoever has the code knows no more than that.
