@@ -72,13 +72,11 @@ impl ConnectLink {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_link_ends_by_use_by_time_or_by_revocation() {
+impl ConnectLink {
+    /// A link that nobody has opened, made at 1 000 s and good until 90 000 s.
+    pub(crate) fn unopened() -> Self {
         let at = Timestamp::from_unix_seconds;
-        let link = ConnectLink {
+        Self {
             id: ConnectLinkId::parse("a".repeat(16)).unwrap(),
             workspace: WorkspaceId::parse("acme").unwrap(),
             provider: ProviderId::parse("meta").unwrap(),
@@ -93,7 +91,18 @@ mod tests {
             last_used_at: None,
             last_connection: None,
             revoked_at: None,
-        };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_ends_by_use_by_time_or_by_revocation() {
+        let at = Timestamp::from_unix_seconds;
+        let link = ConnectLink::unopened();
         assert_eq!(link.state(at(89_999)), ConnectLinkState::Open);
         assert_eq!(link.state(at(90_000)), ConnectLinkState::Expired);
         assert!(link.shows_card(at(89_999)) && !link.shows_card(at(90_000)));

@@ -141,20 +141,10 @@ mod tests {
         let at = Timestamp::from_unix_seconds;
         let connection = ConnectionId::generate(at(5));
         let link = ConnectLink {
-            id: ConnectLinkId::parse("a".repeat(16)).unwrap(),
-            workspace: WorkspaceId::parse("acme").unwrap(),
-            provider: ProviderId::parse("meta").unwrap(),
-            connection: None,
-            return_url: String::new(),
-            max_uses: 1,
             uses: 1,
-            created_by: "web".into(),
-            created_at: at(1),
-            expires_at: at(9),
-            opened_at: None,
             last_used_at: Some(at(2)),
-            last_connection: None,
             revoked_at: Some(at(3)),
+            ..ConnectLink::unopened()
         };
         let hash = vec![1; 32];
         let mac = row_mac(&key, &link, &hash);
