@@ -79,7 +79,7 @@ impl ConnectLink {
         Self {
             id: ConnectLinkId::parse("a".repeat(16)).unwrap(),
             workspace: WorkspaceId::parse("acme").unwrap(),
-            provider: ProviderId::parse("meta").unwrap(),
+            provider: ProviderId::parse("an_ad_platform").unwrap(),
             connection: None,
             return_url: String::new(),
             max_uses: 1,
